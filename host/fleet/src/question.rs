@@ -1,0 +1,417 @@
+//! The two judgement calls, as data: *which executor to roll* and *why was this one lost*.
+//!
+//! The core asks; whoever holds the policies answers. These types mirror the contract in
+//! `wit/1.0.0/policy.wit`, which documents every field with its unit and its source; here only what
+//! differs is said. Times are wall-clock milliseconds since the Unix epoch: they come from Spark and
+//! Kubernetes, are handed through to policies, and are never compared with the core's own clock.
+
+/// Which executor should be rolled? The fleet and its candidates, all that may be rolled and nothing
+/// else.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RollQuestion {
+    pub fleet: String,
+    pub application_id: String,
+    pub target: u32,
+    pub available: u32,
+    pub now_ms: i64,
+    pub seed: u64,
+    pub picks_max: u32,
+    pub candidates: Candidates,
+    pub nodes: Vec<Node>,
+    /// Each as long as there are candidates.
+    pub metrics: Vec<Metric>,
+}
+
+/// The candidates, a column for each fact. All columns have the same length: only [`Candidates::push`]
+/// adds to them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Candidates {
+    id: Vec<u64>,
+    add_time_ms: Vec<i64>,
+    active_tasks: Vec<i32>,
+    failed_tasks: Vec<i32>,
+    completed_tasks: Vec<i32>,
+    total_tasks: Vec<i32>,
+    total_duration_ms: Vec<i64>,
+    total_gc_time_ms: Vec<i64>,
+    total_input_bytes: Vec<i64>,
+    total_shuffle_read_bytes: Vec<i64>,
+    total_shuffle_write_bytes: Vec<i64>,
+    memory_used_bytes: Vec<i64>,
+    disk_used_bytes: Vec<i64>,
+    peak_jvm_onheap_bytes: Vec<i64>,
+    peak_jvm_offheap_bytes: Vec<i64>,
+    age_ms: Vec<u64>,
+    since_heartbeat_ms: Vec<u64>,
+    node: Vec<u32>,
+}
+
+/// One candidate.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Candidate {
+    pub id: u64,
+    pub add_time_ms: i64,
+    pub active_tasks: i32,
+    pub failed_tasks: i32,
+    pub completed_tasks: i32,
+    pub total_tasks: i32,
+    pub total_duration_ms: i64,
+    pub total_gc_time_ms: i64,
+    pub total_input_bytes: i64,
+    pub total_shuffle_read_bytes: i64,
+    pub total_shuffle_write_bytes: i64,
+    pub memory_used_bytes: i64,
+    pub disk_used_bytes: i64,
+    pub peak_jvm_onheap_bytes: i64,
+    pub peak_jvm_offheap_bytes: i64,
+    pub age_ms: u64,
+    /// `None`: no heartbeat has been seen.
+    pub since_heartbeat_ms: Option<u64>,
+    /// An index into [`RollQuestion::nodes`]; `None`: not known.
+    pub node: Option<u32>,
+}
+
+/// The largest value of a column's type stands for "not known".
+const UNKNOWN_MS: u64 = u64::MAX;
+const UNKNOWN_NODE: u32 = u32::MAX;
+
+/// The columns, borrowed, for whoever hands them on.
+#[derive(Clone, Copy, Debug)]
+pub struct Columns<'a> {
+    pub id: &'a [u64],
+    pub add_time_ms: &'a [i64],
+    pub active_tasks: &'a [i32],
+    pub failed_tasks: &'a [i32],
+    pub completed_tasks: &'a [i32],
+    pub total_tasks: &'a [i32],
+    pub total_duration_ms: &'a [i64],
+    pub total_gc_time_ms: &'a [i64],
+    pub total_input_bytes: &'a [i64],
+    pub total_shuffle_read_bytes: &'a [i64],
+    pub total_shuffle_write_bytes: &'a [i64],
+    pub memory_used_bytes: &'a [i64],
+    pub disk_used_bytes: &'a [i64],
+    pub peak_jvm_onheap_bytes: &'a [i64],
+    pub peak_jvm_offheap_bytes: &'a [i64],
+    pub age_ms: &'a [u64],
+    /// `u64::MAX`: no heartbeat has been seen.
+    pub since_heartbeat_ms: &'a [u64],
+    /// `u32::MAX`: not known.
+    pub node: &'a [u32],
+}
+
+impl Candidates {
+    pub fn len(&self) -> usize {
+        self.id.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.id.is_empty()
+    }
+
+    /// The executor id of each candidate.
+    pub fn ids(&self) -> &[u64] {
+        &self.id
+    }
+
+    pub fn push(&mut self, row: Candidate) {
+        let Candidate {
+            id,
+            add_time_ms,
+            active_tasks,
+            failed_tasks,
+            completed_tasks,
+            total_tasks,
+            total_duration_ms,
+            total_gc_time_ms,
+            total_input_bytes,
+            total_shuffle_read_bytes,
+            total_shuffle_write_bytes,
+            memory_used_bytes,
+            disk_used_bytes,
+            peak_jvm_onheap_bytes,
+            peak_jvm_offheap_bytes,
+            age_ms,
+            since_heartbeat_ms,
+            node,
+        } = row;
+        self.id.push(id);
+        self.add_time_ms.push(add_time_ms);
+        self.active_tasks.push(active_tasks);
+        self.failed_tasks.push(failed_tasks);
+        self.completed_tasks.push(completed_tasks);
+        self.total_tasks.push(total_tasks);
+        self.total_duration_ms.push(total_duration_ms);
+        self.total_gc_time_ms.push(total_gc_time_ms);
+        self.total_input_bytes.push(total_input_bytes);
+        self.total_shuffle_read_bytes.push(total_shuffle_read_bytes);
+        self.total_shuffle_write_bytes.push(total_shuffle_write_bytes);
+        self.memory_used_bytes.push(memory_used_bytes);
+        self.disk_used_bytes.push(disk_used_bytes);
+        self.peak_jvm_onheap_bytes.push(peak_jvm_onheap_bytes);
+        self.peak_jvm_offheap_bytes.push(peak_jvm_offheap_bytes);
+        self.age_ms.push(age_ms);
+        self.since_heartbeat_ms.push(since_heartbeat_ms.unwrap_or(UNKNOWN_MS));
+        self.node.push(node.unwrap_or(UNKNOWN_NODE));
+    }
+
+    pub fn columns(&self) -> Columns<'_> {
+        Columns {
+            id: &self.id,
+            add_time_ms: &self.add_time_ms,
+            active_tasks: &self.active_tasks,
+            failed_tasks: &self.failed_tasks,
+            completed_tasks: &self.completed_tasks,
+            total_tasks: &self.total_tasks,
+            total_duration_ms: &self.total_duration_ms,
+            total_gc_time_ms: &self.total_gc_time_ms,
+            total_input_bytes: &self.total_input_bytes,
+            total_shuffle_read_bytes: &self.total_shuffle_read_bytes,
+            total_shuffle_write_bytes: &self.total_shuffle_write_bytes,
+            memory_used_bytes: &self.memory_used_bytes,
+            disk_used_bytes: &self.disk_used_bytes,
+            peak_jvm_onheap_bytes: &self.peak_jvm_onheap_bytes,
+            peak_jvm_offheap_bytes: &self.peak_jvm_offheap_bytes,
+            age_ms: &self.age_ms,
+            since_heartbeat_ms: &self.since_heartbeat_ms,
+            node: &self.node,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    pub zone: Option<u32>,
+    pub spot: bool,
+    pub ready: bool,
+    pub cordoned: bool,
+}
+
+/// One more fact of each candidate, by name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metric {
+    pub name: String,
+    /// NaN where a candidate has no value.
+    pub values: Vec<f64>,
+}
+
+/// The answer to a [`RollQuestion`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Selection {
+    /// Roll these, the most urgent first. Never empty.
+    Roll(Vec<Pick>),
+    /// Roll nobody, with the reason.
+    Nothing(String),
+    /// Ask the next policy of the chain.
+    Abstain,
+}
+
+/// One executor to roll.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pick {
+    /// Index of the candidate.
+    pub index: usize,
+    /// Finite; larger is more urgent.
+    pub score: f64,
+    pub reason: String,
+}
+
+/// Why was this executor lost? All that is known about it; absent means not known.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evidence {
+    pub fleet: String,
+    pub application_id: String,
+    pub executor_id: u64,
+    pub pod_name: String,
+    pub now_ms: i64,
+    pub trigger: Trigger,
+    pub checks_made: u32,
+    pub checks_max: u32,
+    pub ever_registered: bool,
+    pub since_heartbeat_ms: Option<u64>,
+    pub our_deletion: Option<Deletion>,
+    pub driver: Driver,
+    pub driver_remove_reason: Option<String>,
+    pub pod: Option<Pod>,
+    pub node: Option<NodeState>,
+}
+
+/// What made us take the executor for lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    HeartbeatTimeout,
+    PodFailed,
+    PodSucceeded,
+    PodDeleted,
+    PodMissing,
+    DriverRemoved,
+    PendingTimeout,
+    OperatorKill,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deletion {
+    pub why: DeletionCause,
+    pub at_ms: i64,
+}
+
+/// Why we asked for a pod's deletion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeletionCause {
+    Roll,
+    ScaleDown,
+    Kill,
+    PendingTimeout,
+    Lost,
+    FleetRemoved,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Driver {
+    #[default]
+    Unknown,
+    Running,
+    Gone,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pod {
+    pub phase: String,
+    pub reason: Option<String>,
+    pub message: Option<String>,
+    pub gone: bool,
+    pub created_at_ms: Option<i64>,
+    pub deletion_at_ms: Option<i64>,
+    pub conditions: Vec<Condition>,
+    pub containers: Vec<Container>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Condition {
+    pub name: String,
+    pub status: String,
+    pub reason: Option<String>,
+    pub message: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Container {
+    pub name: String,
+    pub role: ContainerRole,
+    pub state: ContainerState,
+    pub last_terminated: Option<Terminated>,
+    pub restart_count: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContainerRole {
+    Executor,
+    Sidecar,
+    Init,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum ContainerState {
+    Waiting { reason: Option<String>, message: Option<String> },
+    Running { started_at_ms: Option<i64> },
+    Terminated(Terminated),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Terminated {
+    pub exit_code: i32,
+    pub signal: Option<i32>,
+    pub reason: Option<String>,
+    pub message: Option<String>,
+    pub started_at_ms: Option<i64>,
+    pub finished_at_ms: Option<i64>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeState {
+    pub name: String,
+    pub gone: bool,
+    pub ready: String,
+    pub reason: Option<String>,
+    pub cordoned: bool,
+    pub taints: Vec<String>,
+    pub spot: bool,
+}
+
+/// The answer about an [`Evidence`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    Known(LossReason),
+    /// Ask again after the check interval.
+    Undetermined,
+    /// Ask the next policy of the chain.
+    Abstain,
+}
+
+/// Why an executor was lost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LossReason {
+    pub kind: LossKind,
+    pub message: String,
+    pub exit_caused_by_app: bool,
+    pub exit_code: Option<i32>,
+    pub keep_pod: bool,
+}
+
+/// The kinds of loss, under which losses are counted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LossKind {
+    Released,
+    Deleted,
+    DriverGone,
+    Completed,
+    MemoryLimit,
+    OutOfMemory,
+    AppFailure,
+    NativeCrash,
+    ExitStatus,
+    Killed,
+    Disk,
+    DriverConnection,
+    Evicted,
+    Preempted,
+    NodeLost,
+    NotAdmitted,
+    Image,
+    Config,
+    StartFailed,
+    HeartbeatLost,
+    Unknown,
+    /// A user's classifier's own kind: kebab-case, at most 64 bytes.
+    Other(String),
+}
+
+impl LossKind {
+    /// The kind's name in JSON, records and messages.
+    pub fn name(&self) -> &str {
+        match self {
+            LossKind::Released => "released",
+            LossKind::Deleted => "deleted",
+            LossKind::DriverGone => "driver-gone",
+            LossKind::Completed => "completed",
+            LossKind::MemoryLimit => "memory-limit",
+            LossKind::OutOfMemory => "out-of-memory",
+            LossKind::AppFailure => "app-failure",
+            LossKind::NativeCrash => "native-crash",
+            LossKind::ExitStatus => "exit-status",
+            LossKind::Killed => "killed",
+            LossKind::Disk => "disk",
+            LossKind::DriverConnection => "driver-connection",
+            LossKind::Evicted => "evicted",
+            LossKind::Preempted => "preempted",
+            LossKind::NodeLost => "node-lost",
+            LossKind::NotAdmitted => "not-admitted",
+            LossKind::Image => "image",
+            LossKind::Config => "config",
+            LossKind::StartFailed => "start-failed",
+            LossKind::HeartbeatLost => "heartbeat-lost",
+            LossKind::Unknown => "unknown",
+            LossKind::Other(name) => name,
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Compiled code, kept between runs.
+//!
+//! Compiling a policy takes from a tenth of a second to seconds; loading compiled code takes
+//! milliseconds. But compiled code runs *outside* the sandbox: whoever can write into the cache owns
+//! the process. Hence an owner-only directory (anything else is refused), and a keyed hash over every
+//! entry, checked over the very bytes that are then loaded. A bad entry is deleted and compiled anew.
+//!
+//! An entry's name holds the digest of the module and the hash of everything the engine's compiled
+//! form depends on (version, settings, CPU), so stale entries are simply never found.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+use thiserror::Error;
+
+type Seal = Hmac<Sha256>;
+const SEAL_BYTES: usize = 32;
+const KEY_BYTES: usize = 32;
+/// Compiled code is a few times the size of the module, whose limit is 64 MiB.
+const ENTRY_BYTES: u64 = 1 << 30;
+
+/// A directory of compiled policies.
+#[derive(Debug)]
+pub struct Cache {
+    directory: PathBuf,
+    key: [u8; KEY_BYTES],
+    counts: Counts,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    hits: AtomicU64,
+    misses: AtomicU64,
+    corrupt: AtomicU64,
+}
+
+/// How often the cache was of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheCounts {
+    pub hits: u64,
+    pub misses: u64,
+    /// Entries whose seal was broken: damaged, or tampered with.
+    pub corrupt: u64,
+}
+
+/// Why a directory cannot serve as the cache. Policies work without one; they load slower.
+#[derive(Debug, Error)]
+pub enum CacheError {
+    #[error("cannot use {path} as the cache of compiled policies: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error(
+        "cannot use {path} as the cache of compiled policies: it belongs to user {owner}, not to user {us}; \
+         compiled code from there could not be trusted"
+    )]
+    Owner { path: PathBuf, owner: u32, us: u32 },
+    #[error(
+        "cannot use {path} as the cache of compiled policies: its mode is {mode:o}, others may write or read; \
+         chmod 700 it"
+    )]
+    Mode { path: PathBuf, mode: u32 },
+}
+
+impl Cache {
+    /// Opens the directory, making it if need be, with its own random key in it.
+    pub fn open(directory: &Path) -> Result<Cache, CacheError> {
+        let io = |source| CacheError::Io { path: directory.into(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io)?;
+        let meta = fs::symlink_metadata(directory).map_err(io)?;
+        if !meta.is_dir() {
+            return Err(io(io::Error::from(io::ErrorKind::NotADirectory)));
+        }
+        let us = rustix::process::geteuid().as_raw();
+        if meta.uid() != us {
+            return Err(CacheError::Owner { path: directory.into(), owner: meta.uid(), us });
+        }
+        if meta.mode() & 0o077 != 0 {
+            return Err(CacheError::Mode { path: directory.into(), mode: meta.mode() & 0o777 });
+        }
+        let key = read_or_make_key(directory).map_err(io)?;
+        Ok(Cache { directory: directory.into(), key, counts: Counts::default() })
+    }
+
+    pub fn counts(&self) -> CacheCounts {
+        CacheCounts {
+            hits: self.counts.hits.load(Ordering::Relaxed),
+            misses: self.counts.misses.load(Ordering::Relaxed),
+            corrupt: self.counts.corrupt.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The entry of this name, if it is there and as it was put.
+    pub(crate) fn get(&self, name: &str) -> Option<Vec<u8>> {
+        let path = self.directory.join(name);
+        let mut bytes = Vec::new();
+        let read = fs::File::open(&path).and_then(|file| file.take(ENTRY_BYTES).read_to_end(&mut bytes));
+        if read.is_err() {
+            self.counts.misses.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        let intact = bytes
+            .split_last_chunk::<SEAL_BYTES>()
+            .is_some_and(|(code, seal)| self.seal(name, code).verify_slice(seal).is_ok());
+        if !intact {
+            self.counts.corrupt.fetch_add(1, Ordering::Relaxed);
+            self.remove(name);
+            return None;
+        }
+        self.counts.hits.fetch_add(1, Ordering::Relaxed);
+        bytes.truncate(bytes.len() - SEAL_BYTES);
+        Some(bytes)
+    }
+
+    /// Keeps the entry. A cache that cannot be written is only a slow one: the caller may ignore this.
+    pub(crate) fn put(&self, name: &str, code: &[u8]) -> io::Result<()> {
+        // Written aside, then renamed: a reader sees a whole entry or none.
+        let aside = self.directory.join(format!("{name}.{}", std::process::id()));
+        let seal = self.seal(name, code).finalize().into_bytes();
+        let write = || {
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+            file.write_all(code)?;
+            file.write_all(&seal)?;
+            file.sync_all()?;
+            fs::rename(&aside, self.directory.join(name))
+        };
+        write().inspect_err(|_| {
+            // Best effort: what is left behind is overwritten next time.
+            let _ = fs::remove_file(&aside);
+        })
+    }
+
+    pub(crate) fn remove(&self, name: &str) {
+        // If it stays it is found broken again.
+        let _ = fs::remove_file(self.directory.join(name));
+    }
+
+    /// The name is sealed with the code, so that entries cannot be swapped.
+    fn seal(&self, name: &str, code: &[u8]) -> Seal {
+        let mut seal = Seal::new_from_slice(&self.key).expect("HMAC takes keys of any length");
+        seal.update(name.as_bytes());
+        seal.update(&[0]);
+        seal.update(code);
+        seal
+    }
+}
+
+fn read_or_make_key(directory: &Path) -> io::Result<[u8; KEY_BYTES]> {
+    let path = directory.join("key");
+    let mut key = [0; KEY_BYTES];
+    match fs::read(&path) {
+        Ok(bytes) => match <[u8; KEY_BYTES]>::try_from(bytes) {
+            Ok(key) => return Ok(key),
+            // Half written by a crash: nothing that it sealed can be known. Make a new one.
+            Err(_) => fs::remove_file(&path)?,
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    getrandom::fill(&mut key).map_err(io::Error::other)?;
+    let aside = directory.join(format!("key.{}", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+    file.write_all(&key)?;
+    file.sync_all()?;
+    // Two processes may start at once: the first link wins, and both use it.
+    let linked = fs::hard_link(&aside, &path);
+    fs::remove_file(&aside)?;
+    match linked {
+        Ok(()) => Ok(key),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read_or_make_key(directory),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,288 @@
+//! Between the core's types and the contract's: borrowing on the way in, checking on the way out.
+
+use fleet::question as q;
+
+use crate::bindings::rollcall::policy::types as wit;
+use crate::fault::{Fault, InvalidAnswer};
+use crate::guest_log::printable;
+
+const REASON_BYTES: usize = 1 << 10;
+const LOSS_KIND_BYTES: usize = 64;
+
+/// Something odd about an answer that counts nevertheless, without the odd part.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Complaint {
+    #[error("index {index} is none of the {candidates} candidates; dropped")]
+    UnknownIndex { index: u32, candidates: usize },
+    #[error("index {index} was picked more than once")]
+    DuplicateIndex { index: u32 },
+    #[error("more than 10 further complaints")]
+    More,
+}
+
+const COMPLAINTS: usize = 10;
+
+/// The lists of small records that have to be built for a question, because the core keeps them in
+/// another shape. The columns are lent as they are.
+pub(crate) struct Lent<'a> {
+    nodes: Vec<wit::Node>,
+    metrics: Vec<wit::Metric<'a>>,
+}
+
+impl<'a> Lent<'a> {
+    pub(crate) fn of(question: &'a q::RollQuestion) -> Lent<'a> {
+        let nodes = question.nodes.iter().map(|n| wit::Node {
+            zone: n.zone,
+            spot: n.spot,
+            ready: n.ready,
+            cordoned: n.cordoned,
+        });
+        let metrics = question.metrics.iter().map(|m| wit::Metric { name: &m.name, values: &m.values });
+        Lent { nodes: nodes.collect(), metrics: metrics.collect() }
+    }
+}
+
+pub(crate) fn fleet<'a>(question: &'a q::RollQuestion, lent: &'a Lent<'a>) -> wit::Fleet<'a> {
+    let columns = question.candidates.columns();
+    wit::Fleet {
+        name: &question.fleet,
+        application_id: &question.application_id,
+        target: question.target,
+        available: question.available,
+        now_ms: question.now_ms,
+        seed: question.seed,
+        picks_max: question.picks_max.max(1),
+        executors: wit::Executors {
+            id: columns.id,
+            add_time_ms: columns.add_time_ms,
+            active_tasks: columns.active_tasks,
+            failed_tasks: columns.failed_tasks,
+            completed_tasks: columns.completed_tasks,
+            total_tasks: columns.total_tasks,
+            total_duration_ms: columns.total_duration_ms,
+            total_gc_time_ms: columns.total_gc_time_ms,
+            total_input_bytes: columns.total_input_bytes,
+            total_shuffle_read_bytes: columns.total_shuffle_read_bytes,
+            total_shuffle_write_bytes: columns.total_shuffle_write_bytes,
+            memory_used_bytes: columns.memory_used_bytes,
+            disk_used_bytes: columns.disk_used_bytes,
+            peak_jvm_onheap_bytes: columns.peak_jvm_onheap_bytes,
+            peak_jvm_offheap_bytes: columns.peak_jvm_offheap_bytes,
+            age_ms: columns.age_ms,
+            since_heartbeat_ms: columns.since_heartbeat_ms,
+            node: columns.node,
+        },
+        nodes: &lent.nodes,
+        metrics: &lent.metrics,
+    }
+}
+
+/// What is left of a selection once picks that are no candidates, repeated ones and those beyond
+/// `picks_max` are gone.
+pub(crate) fn selection(
+    answer: wit::Selection,
+    question: &q::RollQuestion,
+) -> Result<(q::Selection, Vec<Complaint>), Fault> {
+    let picks = match answer {
+        wit::Selection::Abstain => return Ok((q::Selection::Abstain, Vec::new())),
+        wit::Selection::Nothing(reason) => {
+            return Ok((q::Selection::Nothing(printable(&reason, REASON_BYTES)), Vec::new()));
+        }
+        wit::Selection::Roll(picks) if picks.is_empty() => {
+            return Ok((q::Selection::Nothing("the policy picked nobody".into()), Vec::new()));
+        }
+        wit::Selection::Roll(picks) => picks,
+    };
+    let candidates = question.candidates.len();
+    let mut complaints = Vec::new();
+    let mut seen = vec![false; candidates];
+    let mut kept = Vec::new();
+    for pick in &picks {
+        if !pick.score.is_finite() {
+            let score = pick.score.to_string();
+            return Err(Fault::InvalidAnswer(InvalidAnswer::ScoreNotFinite { index: pick.index, score }));
+        }
+        let index = pick.index as usize;
+        match seen.get_mut(index) {
+            None => complain(&mut complaints, Complaint::UnknownIndex { index: pick.index, candidates }),
+            Some(true) => complain(&mut complaints, Complaint::DuplicateIndex { index: pick.index }),
+            Some(seen) => {
+                *seen = true;
+                if kept.len() < question.picks_max.max(1) as usize {
+                    let reason = printable(&pick.reason, REASON_BYTES);
+                    kept.push(q::Pick { index, score: pick.score, reason });
+                }
+            }
+        }
+    }
+    if kept.is_empty() {
+        let invalid = InvalidAnswer::NoKnownPick { index: picks[0].index, candidates };
+        return Err(Fault::InvalidAnswer(invalid));
+    }
+    Ok((q::Selection::Roll(kept), complaints))
+}
+
+fn complain(complaints: &mut Vec<Complaint>, complaint: Complaint) {
+    match complaints.len() {
+        0..COMPLAINTS => complaints.push(complaint),
+        COMPLAINTS => complaints.push(Complaint::More),
+        _ => {}
+    }
+}
+
+/// The evidence, with the lists that have to be built for it.
+pub(crate) fn with_evidence<R>(evidence: &q::Evidence, call: impl FnOnce(wit::Evidence<'_>) -> R) -> R {
+    let conditions: Vec<_> = evidence.pod.iter().flat_map(|pod| &pod.conditions).map(condition).collect();
+    let containers: Vec<_> = evidence.pod.iter().flat_map(|pod| &pod.containers).map(container).collect();
+    let taints: Vec<&str> = evidence.node.iter().flat_map(|node| &node.taints).map(String::as_str).collect();
+    call(wit::Evidence {
+        fleet: &evidence.fleet,
+        application_id: &evidence.application_id,
+        executor_id: evidence.executor_id,
+        pod_name: &evidence.pod_name,
+        now_ms: evidence.now_ms,
+        trigger: match evidence.trigger {
+            q::Trigger::HeartbeatTimeout => wit::Trigger::HeartbeatTimeout,
+            q::Trigger::PodFailed => wit::Trigger::PodFailed,
+            q::Trigger::PodSucceeded => wit::Trigger::PodSucceeded,
+            q::Trigger::PodDeleted => wit::Trigger::PodDeleted,
+            q::Trigger::PodMissing => wit::Trigger::PodMissing,
+            q::Trigger::DriverRemoved => wit::Trigger::DriverRemoved,
+            q::Trigger::PendingTimeout => wit::Trigger::PendingTimeout,
+            q::Trigger::OperatorKill => wit::Trigger::OperatorKill,
+        },
+        checks_made: evidence.checks_made,
+        checks_max: evidence.checks_max,
+        ever_registered: evidence.ever_registered,
+        since_heartbeat_ms: evidence.since_heartbeat_ms,
+        our_deletion: evidence.our_deletion.map(|deletion| wit::Deletion {
+            why: match deletion.why {
+                q::DeletionCause::Roll => wit::DeletionCause::Roll,
+                q::DeletionCause::ScaleDown => wit::DeletionCause::ScaleDown,
+                q::DeletionCause::Kill => wit::DeletionCause::Kill,
+                q::DeletionCause::PendingTimeout => wit::DeletionCause::PendingTimeout,
+                q::DeletionCause::Lost => wit::DeletionCause::Lost,
+                q::DeletionCause::FleetRemoved => wit::DeletionCause::FleetRemoved,
+            },
+            at_ms: deletion.at_ms,
+        }),
+        driver: match evidence.driver {
+            q::Driver::Unknown => wit::Driver::Unknown,
+            q::Driver::Running => wit::Driver::Running,
+            q::Driver::Gone => wit::Driver::Gone,
+        },
+        driver_remove_reason: evidence.driver_remove_reason.as_deref(),
+        pod: evidence.pod.as_ref().map(|pod| wit::Pod {
+            phase: &pod.phase,
+            reason: pod.reason.as_deref(),
+            message: pod.message.as_deref(),
+            gone: pod.gone,
+            created_at_ms: pod.created_at_ms,
+            deletion_at_ms: pod.deletion_at_ms,
+            conditions: &conditions,
+            containers: &containers,
+        }),
+        node: evidence.node.as_ref().map(|node| wit::NodeState {
+            name: &node.name,
+            gone: node.gone,
+            ready: &node.ready,
+            reason: node.reason.as_deref(),
+            cordoned: node.cordoned,
+            taints: &taints,
+            spot: node.spot,
+        }),
+    })
+}
+
+fn condition(condition: &q::Condition) -> wit::Condition<'_> {
+    wit::Condition {
+        name: &condition.name,
+        status: &condition.status,
+        reason: condition.reason.as_deref(),
+        message: condition.message.as_deref(),
+    }
+}
+
+fn container(container: &q::Container) -> wit::Container<'_> {
+    wit::Container {
+        name: &container.name,
+        role: match container.role {
+            q::ContainerRole::Executor => wit::ContainerRole::Executor,
+            q::ContainerRole::Sidecar => wit::ContainerRole::Sidecar,
+            q::ContainerRole::Init => wit::ContainerRole::Init,
+        },
+        state: match &container.state {
+            q::ContainerState::Waiting { reason, message } => wit::ContainerState::Waiting(wit::Waiting {
+                reason: reason.as_deref(),
+                message: message.as_deref(),
+            }),
+            q::ContainerState::Running { started_at_ms } => wit::ContainerState::Running(*started_at_ms),
+            q::ContainerState::Terminated(end) => wit::ContainerState::Terminated(terminated(end)),
+        },
+        last_terminated: container.last_terminated.as_ref().map(terminated),
+        restart_count: container.restart_count,
+    }
+}
+
+fn terminated(end: &q::Terminated) -> wit::Terminated<'_> {
+    wit::Terminated {
+        exit_code: end.exit_code,
+        signal: end.signal,
+        reason: end.reason.as_deref(),
+        message: end.message.as_deref(),
+        started_at_ms: end.started_at_ms,
+        finished_at_ms: end.finished_at_ms,
+    }
+}
+
+pub(crate) fn verdict(answer: wit::Verdict) -> Result<q::Verdict, Fault> {
+    let reason = match answer {
+        wit::Verdict::Abstain => return Ok(q::Verdict::Abstain),
+        wit::Verdict::Undetermined => return Ok(q::Verdict::Undetermined),
+        wit::Verdict::Known(reason) => reason,
+    };
+    Ok(q::Verdict::Known(q::LossReason {
+        kind: loss_kind(reason.kind)?,
+        message: printable(&reason.message, REASON_BYTES),
+        exit_caused_by_app: reason.exit_caused_by_app,
+        exit_code: reason.exit_code,
+        keep_pod: reason.keep_pod,
+    }))
+}
+
+fn loss_kind(kind: wit::LossKind) -> Result<q::LossKind, Fault> {
+    Ok(match kind {
+        wit::LossKind::Released => q::LossKind::Released,
+        wit::LossKind::Deleted => q::LossKind::Deleted,
+        wit::LossKind::DriverGone => q::LossKind::DriverGone,
+        wit::LossKind::Completed => q::LossKind::Completed,
+        wit::LossKind::MemoryLimit => q::LossKind::MemoryLimit,
+        wit::LossKind::OutOfMemory => q::LossKind::OutOfMemory,
+        wit::LossKind::AppFailure => q::LossKind::AppFailure,
+        wit::LossKind::NativeCrash => q::LossKind::NativeCrash,
+        wit::LossKind::ExitStatus => q::LossKind::ExitStatus,
+        wit::LossKind::Killed => q::LossKind::Killed,
+        wit::LossKind::Disk => q::LossKind::Disk,
+        wit::LossKind::DriverConnection => q::LossKind::DriverConnection,
+        wit::LossKind::Evicted => q::LossKind::Evicted,
+        wit::LossKind::Preempted => q::LossKind::Preempted,
+        wit::LossKind::NodeLost => q::LossKind::NodeLost,
+        wit::LossKind::NotAdmitted => q::LossKind::NotAdmitted,
+        wit::LossKind::Image => q::LossKind::Image,
+        wit::LossKind::Config => q::LossKind::Config,
+        wit::LossKind::StartFailed => q::LossKind::StartFailed,
+        wit::LossKind::HeartbeatLost => q::LossKind::HeartbeatLost,
+        wit::LossKind::Unknown => q::LossKind::Unknown,
+        wit::LossKind::Other(name) if is_kebab(&name) => q::LossKind::Other(name),
+        wit::LossKind::Other(name) => {
+            let name = printable(&name, LOSS_KIND_BYTES);
+            return Err(Fault::InvalidAnswer(InvalidAnswer::LossKind(name)));
+        }
+    })
+}
+
+fn is_kebab(name: &str) -> bool {
+    let letters =
+        |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    name.len() <= LOSS_KIND_BYTES && name.split('-').all(letters)
+}

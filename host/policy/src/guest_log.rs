@@ -1,0 +1,94 @@
+//! What a guest says while it answers: bounded, printable, and at hand when it fails.
+
+use crate::bindings::rollcall::policy::log::Level;
+
+const LINES: usize = 100;
+const LINE_BYTES: usize = 512;
+
+/// One line of a guest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogLine {
+    pub level: LogLevel,
+    pub message: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+/// The lines of one call.
+#[derive(Debug, Default)]
+pub(crate) struct GuestLog {
+    lines: Vec<LogLine>,
+    dropped: u64,
+    /// The last error, kept even when the lines are full: the SDK's panic hook logs one before it traps.
+    last_error: Option<String>,
+}
+
+impl GuestLog {
+    pub(crate) fn write(&mut self, level: Level, message: &str) {
+        let level = match level {
+            Level::Debug => LogLevel::Debug,
+            Level::Info => LogLevel::Info,
+            Level::Warn => LogLevel::Warn,
+            Level::Error => LogLevel::Error,
+        };
+        let message = printable(message, LINE_BYTES);
+        if level == LogLevel::Error {
+            self.last_error = Some(message.clone());
+        }
+        if self.lines.len() < LINES {
+            self.lines.push(LogLine { level, message });
+        } else {
+            self.dropped += 1;
+        }
+    }
+
+    pub(crate) fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
+    }
+
+    /// The lines that were kept, and how many were not.
+    pub(crate) fn into_lines(self) -> (Vec<LogLine>, u64) {
+        (self.lines, self.dropped)
+    }
+}
+
+/// The text without control characters, which could forge log lines or drive a terminal, and not
+/// longer than `bytes_max`.
+pub(crate) fn printable(text: &str, bytes_max: usize) -> String {
+    let mut out = String::with_capacity(text.len().min(bytes_max));
+    for char in text.chars() {
+        let char = if char.is_control() { ' ' } else { char };
+        if out.len() + char.len_utf8() > bytes_max {
+            break;
+        }
+        out.push(char);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_bounded_in_length_and_number_and_cannot_drive_a_terminal() {
+        let mut log = GuestLog::default();
+        log.write(Level::Info, "red\x1b[31m\nforged line");
+        log.write(Level::Error, &"é".repeat(400));
+        for _ in 0..200 {
+            log.write(Level::Debug, "more");
+        }
+        log.write(Level::Error, "last words");
+        assert_eq!(log.last_error(), Some("last words"));
+        let (lines, dropped) = log.into_lines();
+        assert_eq!(lines[0].message, "red [31m forged line");
+        assert_eq!(lines[1].message.len(), 512);
+        assert_eq!((lines.len(), dropped), (100, 103));
+    }
+}

@@ -1,0 +1,112 @@
+//! How much a call may use, and the meter that holds it to that.
+//!
+//! Everything that a guest can make the host spend is bounded: time (see [`crate::ticker`]), linear
+//! memory in total rather than for each memory, tables, stack, handles, what is copied out of the
+//! guest, log lines. A refused growth ends the call at once, so that running out of memory has its
+//! own name instead of whatever the guest would have made of it.
+
+use std::time::Duration;
+
+use wasmtime::ResourceLimiter;
+
+use crate::fault::Fault;
+
+/// Limits of one call. The defaults suit policies in Rust, and anything else without an interpreter
+/// inside; JavaScript wants about 128 MiB of memory and Python 384 MiB.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// CPU time of the call: the guest's, and the host's on its behalf. A throttled or overloaded
+    /// machine does not use it up.
+    pub cpu: Duration,
+    /// All linear memories together. Since one bulk copy runs to its end before the clock is looked
+    /// at, this is part of the time limit too: 32 MiB are copied in about 10 ms.
+    pub memory_bytes: usize,
+    /// All tables together.
+    pub table_elements: usize,
+}
+
+impl Limits {
+    /// Wall time is only the backstop: for when the machine hardly runs us at all.
+    pub fn wall(&self) -> Duration {
+        self.cpu * 20
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { cpu: Duration::from_millis(50), memory_bytes: 32 << 20, table_elements: 100_000 }
+    }
+}
+
+/// Stack of a guest, and of every call: part of the engine, not of a call.
+pub(crate) const STACK_BYTES: usize = 512 << 10;
+/// What a guest may hand to the host in one piece: an answer or a log line. 1,000 picks with a reason
+/// of 1 KiB each.
+pub(crate) const OUTPUT_BYTES: usize = 1 << 20;
+/// Live handles to host resources. Only WASI has any.
+pub(crate) const HANDLES: usize = 1_024;
+/// Size of a module file. Components of Python are the largest seen: 38 MB.
+pub(crate) const MODULE_BYTES: u64 = 64 << 20;
+
+/// Counts what the instances of one call have taken.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    limits: Limits,
+    memory_bytes: usize,
+    table_elements: usize,
+}
+
+/// An error that already knows which fault it is, on its way through the guest.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(crate) struct Stop(#[from] pub(crate) Fault);
+
+impl Meter {
+    pub(crate) fn new(limits: Limits) -> Meter {
+        Meter { limits, memory_bytes: 0, table_elements: 0 }
+    }
+
+    /// Linear memory of the call. Memories never shrink, so this is also the peak.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+}
+
+impl ResourceLimiter for Meter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _max: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let total = self.memory_bytes + desired.saturating_sub(current);
+        if total > self.limits.memory_bytes {
+            return Err(Stop(Fault::Memory { limit_bytes: self.limits.memory_bytes }).into());
+        }
+        self.memory_bytes = total;
+        Ok(true)
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _max: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let total = self.table_elements + desired.saturating_sub(current);
+        if total > self.limits.table_elements {
+            return Err(Stop(Fault::Tables { limit: self.limits.table_elements }).into());
+        }
+        self.table_elements = total;
+        Ok(true)
+    }
+
+    /// The engine refused although the meter did not: the pool's slots are smaller than the limit.
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        Err(error.context(Stop(Fault::Memory { limit_bytes: self.limits.memory_bytes })))
+    }
+
+    fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        Err(error.context(Stop(Fault::Tables { limit: self.limits.table_elements })))
+    }
+}

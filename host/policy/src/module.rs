@@ -1,0 +1,342 @@
+//! A loaded module: what is in it, and why a file was refused.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, InstancePre};
+use wasmtime::{Engine, Precompiled};
+
+use crate::bindings::exports::rollcall::policy as exports;
+use crate::bindings::rollcall::policy::types as wit;
+use crate::fault::Fault;
+use crate::guest_log::printable;
+use crate::limits::{Limits, MODULE_BYTES};
+use crate::sandbox::Guest;
+use crate::settings::{Schema, Settings, SettingsProblem};
+
+/// A module that was validated, compiled and linked, and whose policies are known.
+pub struct Module {
+    pub(crate) pre: InstancePre<Guest>,
+    pub(crate) exports: Exports,
+    pub(crate) wasi: bool,
+    checker: Checker,
+    /// Name and version that the module gives itself.
+    pub name: String,
+    pub version: String,
+    /// SHA-256 of the file, in hex: the module's identity.
+    pub digest: String,
+    /// Size of the file.
+    pub size_bytes: usize,
+    /// Names of what it imports.
+    pub imports: Vec<String>,
+    pub needs: Needs,
+    pub policies: Vec<Policy>,
+    schemas: BTreeMap<String, Schema>,
+}
+
+/// Asks the module itself about settings.
+pub(crate) type Checker =
+    Box<dyn Fn(&Module, &str, &str) -> Result<Result<(), Vec<SettingsProblem>>, Fault> + Send + Sync>;
+
+/// The functions that a module exports, found once.
+pub(crate) struct Exports {
+    pub(crate) describe: exports::describe::GuestIndices,
+    pub(crate) roll: Option<exports::roll::GuestIndices>,
+    pub(crate) loss: Option<exports::loss::GuestIndices>,
+}
+
+/// A policy as its module describes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    pub name: String,
+    pub question: Question,
+    /// The first line is a summary.
+    pub docs: String,
+    pub settings_schema: Value,
+}
+
+/// What a policy decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Which executor should be rolled?
+    Roll,
+    /// Why was this executor lost?
+    Loss,
+}
+
+impl Question {
+    pub fn name(self) -> &'static str {
+        match self {
+            Question::Roll => "roll",
+            Question::Loss => "loss",
+        }
+    }
+}
+
+/// What an instance takes before it has done anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    pub memories: u32,
+    pub memory_bytes_initial: u64,
+    pub tables: u32,
+    pub table_elements_initial: u64,
+}
+
+/// Why a file is not a usable policy module: what is wrong and what would be right.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum Refusal {
+    #[error("cannot read {path}: {message}")]
+    Unreadable { path: PathBuf, message: String },
+    #[error("it has {size_bytes} bytes, more than the limit of {limit_bytes}")]
+    TooLarge { size_bytes: u64, limit_bytes: u64 },
+    #[error(
+        "it is already compiled to machine code, which cannot be checked; give the .wasm component instead"
+    )]
+    Precompiled,
+    #[error(
+        "it is a core WebAssembly module, not a component; build it with `rollcall policy build`, or encode it \
+         with `wasm-tools component new`"
+    )]
+    CoreModule,
+    #[error("it is not WebAssembly: {0}")]
+    NotWasm(String),
+    #[error("it is damaged or invalid WebAssembly: {0}")]
+    Invalid(String),
+    #[error("it does not fit the contract rollcall:policy@1.0.0: {0}")]
+    WrongWorld(String),
+    #[error("it needs {what}, more than the limit of {limit}")]
+    NeedsTooMuch { what: String, limit: u64 },
+    #[error("its description is not usable: {0}")]
+    Description(String),
+    #[error("it fails while it is being loaded: {0}")]
+    Fault(#[from] Fault),
+}
+
+impl Module {
+    /// The policy of this name.
+    pub fn policy(&self, name: &str) -> Option<&Policy> {
+        self.policies.iter().find(|policy| policy.name == name)
+    }
+
+    /// The contract's worlds that it implements.
+    pub fn worlds(&self) -> Vec<&'static str> {
+        let roll = self.exports.roll.as_ref().map(|_| "roll-policy");
+        let loss = self.exports.loss.as_ref().map(|_| "loss-classifier");
+        roll.into_iter().chain(loss).collect()
+    }
+
+    /// Settings for a policy of this module: checked against its schema, then by the policy.
+    pub fn settings(&self, policy: &str, settings: &Value) -> Result<Settings, SettingsError> {
+        let schema = self.schemas.get(policy).ok_or_else(|| SettingsError::NoSuchPolicy {
+            policy: policy.into(),
+            known: self.policies.iter().map(|policy| policy.name.clone()).collect(),
+        })?;
+        schema.check(settings).map_err(SettingsError::Problems)?;
+        let settings = Settings::checked(settings);
+        (self.checker)(self, policy, settings.as_json())
+            .map_err(SettingsError::Fault)?
+            .map_err(SettingsError::Problems)?;
+        Ok(settings)
+    }
+}
+
+impl std::fmt::Debug for Module {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Module { name, version, digest, policies, .. } = self;
+        write!(f, "Module({name} {version} {digest} {policies:?})")
+    }
+}
+
+/// Why settings cannot be used.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum SettingsError {
+    #[error("this module has no policy {policy}; it has: {}", known.join(", "))]
+    NoSuchPolicy { policy: String, known: Vec<String> },
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Problems(Vec<SettingsProblem>),
+    #[error("the policy fails when asked about its settings: {0}")]
+    Fault(#[from] Fault),
+}
+
+/// A component that has passed every check that needs no instance.
+pub(crate) struct Checked {
+    pub(crate) component: Component,
+    pub(crate) digest: String,
+    pub(crate) size_bytes: usize,
+    pub(crate) imports: Vec<String>,
+    pub(crate) needs: Needs,
+    pub(crate) wasi: bool,
+    pub(crate) roll: bool,
+    pub(crate) loss: bool,
+}
+
+/// Refuses what can be refused from the bytes alone.
+pub(crate) fn check_bytes(bytes: &[u8]) -> Result<String, Refusal> {
+    if bytes.len() as u64 > MODULE_BYTES {
+        return Err(Refusal::TooLarge { size_bytes: bytes.len() as u64, limit_bytes: MODULE_BYTES });
+    }
+    match bytes {
+        [b'\0', b'a', b's', b'm', _, _, 0, 0, ..] => return Err(Refusal::CoreModule),
+        [b'\0', b'a', b's', b'm', ..] => {}
+        _ => {
+            return Err(match Engine::detect_precompiled(bytes) {
+                Some(Precompiled::Component | Precompiled::Module) => Refusal::Precompiled,
+                None if bytes.is_empty() => Refusal::NotWasm("it is empty".into()),
+                None => Refusal::NotWasm("it does not start with \\0asm".into()),
+            });
+        }
+    }
+    Ok(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+const PACKAGE: &str = "rollcall:policy/";
+const VERSION: &str = "@1.0.0";
+/// Packages of WASI that [`crate::wasi`] has a deny-all answer for.
+const WASI: [&str; 5] = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/"];
+
+/// Refuses a component that is outside the contract or the limits.
+pub(crate) fn check_component(
+    component: Component,
+    bytes: &[u8],
+    digest: String,
+    limits: &Limits,
+) -> Result<Checked, Refusal> {
+    let engine = component.engine().clone();
+    let ty = component.component_type();
+    let mut imports = Vec::new();
+    for (name, _) in ty.imports(&engine) {
+        let ours = name.strip_prefix(PACKAGE).is_some_and(|rest| {
+            // A later 1.x of the same interface is compatible if the types fit; linking tells.
+            rest.starts_with("log@1.") || rest.starts_with("types@1.")
+        });
+        if !ours && !WASI.iter().any(|package| name.starts_with(package)) {
+            let remedy = if name.starts_with("wasi:") {
+                "policies have no network and no HTTP; build without it (componentize-py: --stub-wasi)"
+            } else {
+                "policies may import rollcall:policy/log@1.0.0 and nothing else"
+            };
+            return Err(Refusal::WrongWorld(format!("it imports {}; {remedy}", printable(name, 200))));
+        }
+        imports.push(printable(name, 200));
+    }
+    let wasi = imports.iter().any(|name| name.starts_with("wasi:"));
+
+    let exported: Vec<&str> = ty.exports(&engine).map(|(name, _)| name).collect();
+    let exports = |interface: &str| {
+        let item = ty.get_export(&engine, &format!("{PACKAGE}{interface}{VERSION}"));
+        item.is_some_and(|export| matches!(export.ty, ComponentItem::ComponentInstance(_)))
+    };
+    let (roll, loss) = (exports("roll"), exports("loss"));
+    let missing = match (exports("describe"), roll || loss) {
+        (true, true) => None,
+        (false, _) => Some("describe"),
+        (true, false) => Some("roll or loss"),
+    };
+    if let Some(missing) = missing {
+        let exported = match exported.as_slice() {
+            [] => "nothing".into(),
+            names => printable(&names.join(", "), 500),
+        };
+        let message = format!(
+            "it does not export the interface {missing} of rollcall:policy@1.0.0; it exports {exported}"
+        );
+        return Err(Refusal::WrongWorld(message));
+    }
+    let needs = needs(&component, limits)?;
+    Ok(Checked { component, digest, size_bytes: bytes.len(), imports, needs, wasi, roll, loss })
+}
+
+fn needs(component: &Component, limits: &Limits) -> Result<Needs, Refusal> {
+    let Some(required) = component.resources_required() else {
+        let message = "it imports core modules or components, which cannot be bounded".into();
+        return Err(Refusal::WrongWorld(message));
+    };
+    let needs = Needs {
+        memories: required.num_memories,
+        memory_bytes_initial: required.max_initial_memory_size.unwrap_or(0),
+        tables: required.num_tables,
+        table_elements_initial: required.max_initial_table_size.unwrap_or(0),
+    };
+    let check = |what: String, value: u64, limit: u64| {
+        if value > limit { Err(Refusal::NeedsTooMuch { what, limit }) } else { Ok(()) }
+    };
+    check(format!("{} memories", needs.memories), needs.memories.into(), 4)?;
+    check(format!("{} tables", needs.tables), needs.tables.into(), 20)?;
+    let memory = needs.memory_bytes_initial;
+    check(format!("{memory} bytes of memory to start with"), memory, limits.memory_bytes as u64)?;
+    let elements = needs.table_elements_initial;
+    check(format!("a table of {elements} elements"), elements, limits.table_elements as u64)?;
+    Ok(needs)
+}
+
+const POLICIES: usize = 64;
+const NAME_BYTES: usize = 64;
+const DOCS_BYTES: usize = 16 << 10;
+
+/// Builds the module from what it says of itself.
+pub(crate) fn describe(
+    checked: Checked,
+    pre: InstancePre<Guest>,
+    exports: Exports,
+    checker: Checker,
+    described: wit::Module,
+) -> Result<Module, Refusal> {
+    let wrong = |message: String| Refusal::Description(printable(&message, 1000));
+    if described.policies.is_empty() {
+        return Err(wrong("it lists no policies".into()));
+    }
+    if described.policies.len() > POLICIES {
+        return Err(wrong(format!(
+            "it lists {} policies, the limit is {POLICIES}",
+            described.policies.len()
+        )));
+    }
+    let mut policies = Vec::new();
+    let mut schemas = BTreeMap::new();
+    for policy in described.policies {
+        let name = policy.name;
+        let letters = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        if name.is_empty() || name.len() > NAME_BYTES || !name.bytes().all(letters) {
+            return Err(wrong(format!("policy name {name:?}: it must be 1 to 64 of A-Z a-z 0-9 . _ -")));
+        }
+        let (question, exported) = match policy.question {
+            wit::Question::Roll => (Question::Roll, checked.roll),
+            wit::Question::Loss => (Question::Loss, checked.loss),
+        };
+        if !exported {
+            let interface = question.name();
+            return Err(wrong(format!(
+                "policy {name} answers {interface}, but that interface is not exported"
+            )));
+        }
+        let schema = Schema::compile(&policy.settings_schema)
+            .map_err(|error| wrong(format!("the settings schema of policy {name}: {error}")))?;
+        if schemas.insert(name.clone(), schema.clone()).is_some() {
+            return Err(wrong(format!("two policies are named {name}")));
+        }
+        let docs: String =
+            policy.docs.lines().map(|line| printable(line, DOCS_BYTES)).collect::<Vec<_>>().join("\n");
+        if docs.len() > DOCS_BYTES {
+            return Err(wrong(format!("the docs of policy {name} are longer than {DOCS_BYTES} bytes")));
+        }
+        policies.push(Policy { name, question, docs, settings_schema: schema.text().clone() });
+    }
+    Ok(Module {
+        pre,
+        exports,
+        wasi: checked.wasi,
+        checker,
+        name: printable(&described.name, NAME_BYTES),
+        version: printable(&described.version, NAME_BYTES),
+        digest: checked.digest,
+        size_bytes: checked.size_bytes,
+        imports: checked.imports,
+        needs: checked.needs,
+        policies,
+        schemas,
+    })
+}

@@ -1,0 +1,145 @@
+//! Settings of a policy: JSON, checked against the schema that the policy declares before the policy
+//! itself sees them.
+
+use jsonschema::{Draft, PatternOptions, Validator};
+use serde_json::Value;
+use thiserror::Error;
+
+/// Settings that fit the schema and that the policy has accepted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    json: String,
+}
+
+/// One thing wrong with settings.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[error("{}: {message}", if path.is_empty() { "settings" } else { path })]
+pub struct SettingsProblem {
+    /// JSON pointer into the settings; empty for the whole.
+    pub path: String,
+    pub message: String,
+}
+
+impl Settings {
+    /// Settings that were checked.
+    pub(crate) fn checked(value: &Value) -> Settings {
+        Settings { json: value.to_string() }
+    }
+
+    pub(crate) fn as_json(&self) -> &str {
+        &self.json
+    }
+}
+
+/// A compiled schema.
+#[derive(Clone, Debug)]
+pub(crate) struct Schema {
+    text: Value,
+    validator: std::sync::Arc<Validator>,
+}
+
+pub(crate) const SCHEMA_BYTES: usize = 64 << 10;
+
+impl Schema {
+    /// Refuses whatever would make validation cost more than schema times settings: references (which
+    /// can double the work with each level) and backtracking patterns.
+    pub(crate) fn compile(text: &str) -> Result<Schema, String> {
+        if text.len() > SCHEMA_BYTES {
+            return Err(format!("it has {} bytes, the limit is {SCHEMA_BYTES}", text.len()));
+        }
+        let value: Value = serde_json::from_str(text).map_err(|error| format!("it is not JSON: {error}"))?;
+        if let Some(keyword) = reference(&value) {
+            return Err(format!("it uses {keyword}; a settings schema must be complete in itself"));
+        }
+        let validator = jsonschema::options()
+            .with_draft(Draft::Draft202012)
+            .with_pattern_options(PatternOptions::regex())
+            .build(&value)
+            .map_err(|error| format!("it is not a valid JSON Schema: {error}"))?;
+        Ok(Schema { text: value, validator: validator.into() })
+    }
+
+    pub(crate) fn text(&self) -> &Value {
+        &self.text
+    }
+
+    pub(crate) fn check(&self, settings: &Value) -> Result<(), Vec<SettingsProblem>> {
+        let problems: Vec<_> = self
+            .validator
+            .iter_errors(settings)
+            .take(20)
+            .map(|error| SettingsProblem {
+                path: error.instance_path().to_string(),
+                message: self.explain(&error),
+            })
+            .collect();
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    /// The validator's message; for an unknown key also the known ones.
+    fn explain(&self, error: &jsonschema::ValidationError<'_>) -> String {
+        let message = error.to_string();
+        if !matches!(error.kind(), jsonschema::error::ValidationErrorKind::AdditionalProperties { .. }) {
+            return message;
+        }
+        let parent = error.schema_path().to_string();
+        let parent = parent.strip_suffix("/additionalProperties").unwrap_or(&parent);
+        let known = self.text.pointer(&format!("{parent}/properties")).and_then(Value::as_object);
+        match known.map(|known| known.keys().map(String::as_str).collect::<Vec<_>>()) {
+            Some(known) if !known.is_empty() => format!("{message}; known are: {}", known.join(", ")),
+            _ => format!("{message}; there are no settings here"),
+        }
+    }
+}
+
+fn reference(schema: &Value) -> Option<&str> {
+    match schema {
+        Value::Object(map) => map.iter().find_map(|(key, value)| match key.as_str() {
+            "$ref" | "$dynamicRef" | "$recursiveRef" => Some(key.as_str()),
+            _ => reference(value),
+        }),
+        Value::Array(values) => values.iter().find_map(reference),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn problems(schema: Value, settings: Value) -> Vec<String> {
+        let schema = Schema::compile(&schema.to_string()).expect("a schema");
+        schema.check(&settings).err().unwrap_or_default().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn an_unknown_key_is_told_with_the_known_ones() {
+        let schema = json!({"type": "object", "additionalProperties": false,
+            "properties": {"maxHours": {"type": "number"}, "spotFirst": {"type": "boolean"}}});
+        assert_eq!(
+            problems(schema.clone(), json!({"maxHour": 3})),
+            [
+                "settings: Additional properties are not allowed ('maxHour' was unexpected); known are: maxHours, spotFirst"
+            ]
+        );
+        assert_eq!(
+            problems(schema.clone(), json!({"maxHours": "3"})),
+            ["/maxHours: \"3\" is not of type \"number\""]
+        );
+        assert_eq!(problems(schema, json!({"spotFirst": true})), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn schemas_that_could_make_validation_expensive_are_refused() {
+        let refused = |schema: Value| Schema::compile(&schema.to_string()).err();
+        assert_eq!(
+            refused(json!({"anyOf": [{"$ref": "#"}, {"$ref": "#"}]})),
+            Some("it uses $ref; a settings schema must be complete in itself".into())
+        );
+        assert!(refused(json!({"properties": {"a": {"pattern": "(a+)+(?=b)"}}})).is_some());
+        assert!(refused(json!({"type": "obiect"})).is_some());
+        assert!(refused(json!({"description": "x".repeat(SCHEMA_BYTES)})).is_some());
+        assert!(Schema::compile("{").is_err());
+    }
+}

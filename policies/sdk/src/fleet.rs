@@ -1,0 +1,144 @@
+//! The candidates as rows. They cross the boundary as columns because that is cheap; policies are
+//! easier to write over rows. Hot loops may still read a column, as `fleet.executors.failed_tasks`.
+
+use crate::{Executors, Fleet};
+
+/// One candidate. The fields are those of [`Executors`], one value each.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Executor {
+    /// Which row it is: what [`crate::Pick::index`] wants.
+    pub index: u32,
+    pub id: u64,
+    pub add_time_ms: i64,
+    pub active_tasks: i32,
+    pub failed_tasks: i32,
+    pub completed_tasks: i32,
+    pub total_tasks: i32,
+    pub total_duration_ms: i64,
+    pub total_gc_time_ms: i64,
+    pub total_input_bytes: i64,
+    pub total_shuffle_read_bytes: i64,
+    pub total_shuffle_write_bytes: i64,
+    pub memory_used_bytes: i64,
+    pub disk_used_bytes: i64,
+    pub peak_jvm_onheap_bytes: i64,
+    pub peak_jvm_offheap_bytes: i64,
+    pub age_ms: u64,
+    /// `None`: no heartbeat has been seen.
+    pub since_heartbeat_ms: Option<u64>,
+    /// An index into [`Fleet::nodes`]; `None`: not known.
+    pub node: Option<u32>,
+}
+
+impl Fleet {
+    /// How many candidates there are.
+    pub fn len(&self) -> usize {
+        self.executors.id.len()
+    }
+
+    /// Are there no candidates?
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The candidates in the order of Spark's REST API.
+    pub fn iter(&self) -> impl Iterator<Item = Executor> {
+        let e = &self.executors;
+        (0..self.len()).map(move |i| Executor {
+            index: i as u32,
+            id: e.id[i],
+            add_time_ms: e.add_time_ms[i],
+            active_tasks: e.active_tasks[i],
+            failed_tasks: e.failed_tasks[i],
+            completed_tasks: e.completed_tasks[i],
+            total_tasks: e.total_tasks[i],
+            total_duration_ms: e.total_duration_ms[i],
+            total_gc_time_ms: e.total_gc_time_ms[i],
+            total_input_bytes: e.total_input_bytes[i],
+            total_shuffle_read_bytes: e.total_shuffle_read_bytes[i],
+            total_shuffle_write_bytes: e.total_shuffle_write_bytes[i],
+            memory_used_bytes: e.memory_used_bytes[i],
+            disk_used_bytes: e.disk_used_bytes[i],
+            peak_jvm_onheap_bytes: e.peak_jvm_onheap_bytes[i],
+            peak_jvm_offheap_bytes: e.peak_jvm_offheap_bytes[i],
+            age_ms: e.age_ms[i],
+            since_heartbeat_ms: (e.since_heartbeat_ms[i] != u64::MAX).then_some(e.since_heartbeat_ms[i]),
+            node: (e.node[i] != u32::MAX).then_some(e.node[i]),
+        })
+    }
+
+    /// The metric column of this name; NaN where an executor has no value.
+    pub fn metric(&self, name: &str) -> Option<&[f64]> {
+        self.metrics.iter().find(|m| m.name == name).map(|m| &m.values[..])
+    }
+
+    /// A fleet of these candidates, for tests: `available` is their number, `picks_max` 1, and
+    /// whatever is not given is empty or zero. `index` is set here.
+    pub fn of(executors: impl IntoIterator<Item = Executor>) -> Fleet {
+        let mut columns = Executors::default();
+        for row in executors {
+            columns.push(row);
+        }
+        let available = columns.id.len() as u32;
+        Fleet {
+            name: "test".into(),
+            application_id: "spark-test".into(),
+            target: available,
+            available,
+            now_ms: 0,
+            seed: 0,
+            picks_max: 1,
+            executors: columns,
+            nodes: Vec::new(),
+            metrics: Vec::new(),
+        }
+    }
+}
+
+impl Executors {
+    fn push(&mut self, row: Executor) {
+        self.id.push(row.id);
+        self.add_time_ms.push(row.add_time_ms);
+        self.active_tasks.push(row.active_tasks);
+        self.failed_tasks.push(row.failed_tasks);
+        self.completed_tasks.push(row.completed_tasks);
+        self.total_tasks.push(row.total_tasks);
+        self.total_duration_ms.push(row.total_duration_ms);
+        self.total_gc_time_ms.push(row.total_gc_time_ms);
+        self.total_input_bytes.push(row.total_input_bytes);
+        self.total_shuffle_read_bytes.push(row.total_shuffle_read_bytes);
+        self.total_shuffle_write_bytes.push(row.total_shuffle_write_bytes);
+        self.memory_used_bytes.push(row.memory_used_bytes);
+        self.disk_used_bytes.push(row.disk_used_bytes);
+        self.peak_jvm_onheap_bytes.push(row.peak_jvm_onheap_bytes);
+        self.peak_jvm_offheap_bytes.push(row.peak_jvm_offheap_bytes);
+        self.age_ms.push(row.age_ms);
+        self.since_heartbeat_ms.push(row.since_heartbeat_ms.unwrap_or(u64::MAX));
+        self.node.push(row.node.unwrap_or(u32::MAX));
+    }
+}
+
+impl Default for Executors {
+    fn default() -> Self {
+        Executors {
+            id: Vec::new(),
+            add_time_ms: Vec::new(),
+            active_tasks: Vec::new(),
+            failed_tasks: Vec::new(),
+            completed_tasks: Vec::new(),
+            total_tasks: Vec::new(),
+            total_duration_ms: Vec::new(),
+            total_gc_time_ms: Vec::new(),
+            total_input_bytes: Vec::new(),
+            total_shuffle_read_bytes: Vec::new(),
+            total_shuffle_write_bytes: Vec::new(),
+            memory_used_bytes: Vec::new(),
+            disk_used_bytes: Vec::new(),
+            peak_jvm_onheap_bytes: Vec::new(),
+            peak_jvm_offheap_bytes: Vec::new(),
+            age_ms: Vec::new(),
+            since_heartbeat_ms: Vec::new(),
+            node: Vec::new(),
+        }
+    }
+}
