@@ -282,6 +282,7 @@ pub struct Pod {
     pub gone: bool,
     pub created_at_ms: Option<i64>,
     pub deletion_at_ms: Option<i64>,
+    pub deletion_grace_ms: Option<u64>,
     pub conditions: Vec<Condition>,
     pub containers: Vec<Container>,
 }

@@ -179,6 +179,7 @@ pub(crate) fn with_evidence<R>(evidence: &q::Evidence, call: impl FnOnce(wit::Ev
             gone: pod.gone,
             created_at_ms: pod.created_at_ms,
             deletion_at_ms: pod.deletion_at_ms,
+            deletion_grace_ms: pod.deletion_grace_ms,
             conditions: &conditions,
             containers: &containers,
         }),

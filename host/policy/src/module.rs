@@ -250,6 +250,8 @@ pub(crate) fn check_component(
     Ok(Checked { component, digest, size_bytes: bytes.len(), imports, needs, wasi, roll, loss })
 }
 
+const WASM_PAGE_BYTES: u64 = 64 << 10;
+
 fn needs(component: &Component, limits: &Limits) -> Result<Needs, Refusal> {
     let Some(required) = component.resources_required() else {
         let message = "it imports core modules or components, which cannot be bounded".into();
@@ -257,7 +259,7 @@ fn needs(component: &Component, limits: &Limits) -> Result<Needs, Refusal> {
     };
     let needs = Needs {
         memories: required.num_memories,
-        memory_bytes_initial: required.max_initial_memory_size.unwrap_or(0),
+        memory_bytes_initial: required.max_initial_memory_size.unwrap_or(0).saturating_mul(WASM_PAGE_BYTES),
         tables: required.num_tables,
         table_elements_initial: required.max_initial_table_size.unwrap_or(0),
     };

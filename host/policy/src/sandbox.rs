@@ -11,8 +11,8 @@ use fleet::question as q;
 use thiserror::Error;
 use wasmtime::component::{Component, HasSelf, Instance, InstancePre, Linker};
 use wasmtime::{
-    Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store, Trap, UpdateDeadline,
-    WasmBacktraceDetails,
+    Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store, Trap,
+    UpdateDeadline, WasmBacktraceDetails,
 };
 use wasmtime_wasi::I32Exit;
 
@@ -374,17 +374,17 @@ impl Shared {
         let instance = pre.instantiate(&mut store);
         let instantiate = made.elapsed();
         let result = instance.and_then(|instance| run(&mut store, &instance));
-        let fuel_left = store.get_fuel().ok();
+        let fuel = match self.mode {
+            Mode::Lab { fuel } => store.get_fuel().ok().map(|left| fuel - left),
+            Mode::Serve => None,
+        };
         let guest = store.into_data();
         let cost = Cost {
             wall: start.elapsed(),
             instantiate,
             cpu: guest.budget.cpu(),
             memory_bytes: guest.meter.memory_bytes(),
-            fuel: match self.mode {
-                Mode::Lab { fuel } => fuel_left.map(|left| fuel - left),
-                Mode::Serve => None,
-            },
+            fuel,
         };
         let log = with_output(guest.log, guest.wasi.as_deref());
         let answer = result.map_err(|error| self.fault(&error, &log));
@@ -490,6 +490,7 @@ fn pool(calls: u32, limits: &Limits) -> InstanceAllocationStrategy {
         // Pages that are cleared by hand for the next call instead of being given back to the kernel
         // and faulted in again: as much as 10,000 executors take.
         .linear_memory_keep_resident(4 << 20)
+        .pagemap_scan(Enabled::Auto)
         .table_keep_resident(64 << 10)
         .max_unused_warm_slots(calls);
     InstanceAllocationStrategy::Pooling(pool)
@@ -497,25 +498,33 @@ fn pool(calls: u32, limits: &Limits) -> InstanceAllocationStrategy {
 
 /// Bounds the calls at the same time.
 struct Permits {
-    free: Mutex<u32>,
+    state: Mutex<PermitState>,
     freed: Condvar,
+}
+
+struct PermitState {
+    free: u32,
+    /// Waking nobody costs a system call too.
+    waiting: u32,
 }
 
 struct Permit<'a>(&'a Permits);
 
 impl Permits {
     fn new(count: u32) -> Permits {
-        Permits { free: Mutex::new(count), freed: Condvar::new() }
+        Permits { state: Mutex::new(PermitState { free: count, waiting: 0 }), freed: Condvar::new() }
     }
 
     fn take(&self, wait_max: Duration) -> Option<Permit<'_>> {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut free, _) = self
-            .freed
-            .wait_timeout_while(free, wait_max, |free| *free == 0)
-            .unwrap_or_else(PoisonError::into_inner);
-        (*free > 0).then(|| {
-            *free -= 1;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.free == 0 {
+            state.waiting += 1;
+            let wait = self.freed.wait_timeout_while(state, wait_max, |state| state.free == 0);
+            (state, _) = wait.unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
+        }
+        (state.free > 0).then(|| {
+            state.free -= 1;
             Permit(self)
         })
     }
@@ -523,7 +532,10 @@ impl Permits {
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.0.freed.notify_one();
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.free += 1;
+        if state.waiting > 0 {
+            self.0.freed.notify_one();
+        }
     }
 }

@@ -75,7 +75,7 @@ impl Fleet {
     /// A fleet of these candidates, for tests: `available` is their number, `picks_max` 1, and
     /// whatever is not given is empty or zero. `index` is set here.
     pub fn of(executors: impl IntoIterator<Item = Executor>) -> Fleet {
-        let mut columns = Executors::default();
+        let mut columns = Executors::empty();
         for row in executors {
             columns.push(row);
         }
@@ -96,30 +96,7 @@ impl Fleet {
 }
 
 impl Executors {
-    fn push(&mut self, row: Executor) {
-        self.id.push(row.id);
-        self.add_time_ms.push(row.add_time_ms);
-        self.active_tasks.push(row.active_tasks);
-        self.failed_tasks.push(row.failed_tasks);
-        self.completed_tasks.push(row.completed_tasks);
-        self.total_tasks.push(row.total_tasks);
-        self.total_duration_ms.push(row.total_duration_ms);
-        self.total_gc_time_ms.push(row.total_gc_time_ms);
-        self.total_input_bytes.push(row.total_input_bytes);
-        self.total_shuffle_read_bytes.push(row.total_shuffle_read_bytes);
-        self.total_shuffle_write_bytes.push(row.total_shuffle_write_bytes);
-        self.memory_used_bytes.push(row.memory_used_bytes);
-        self.disk_used_bytes.push(row.disk_used_bytes);
-        self.peak_jvm_onheap_bytes.push(row.peak_jvm_onheap_bytes);
-        self.peak_jvm_offheap_bytes.push(row.peak_jvm_offheap_bytes);
-        self.age_ms.push(row.age_ms);
-        self.since_heartbeat_ms.push(row.since_heartbeat_ms.unwrap_or(u64::MAX));
-        self.node.push(row.node.unwrap_or(u32::MAX));
-    }
-}
-
-impl Default for Executors {
-    fn default() -> Self {
+    fn empty() -> Executors {
         Executors {
             id: Vec::new(),
             add_time_ms: Vec::new(),
@@ -140,5 +117,26 @@ impl Default for Executors {
             since_heartbeat_ms: Vec::new(),
             node: Vec::new(),
         }
+    }
+
+    fn push(&mut self, row: Executor) {
+        self.id.push(row.id);
+        self.add_time_ms.push(row.add_time_ms);
+        self.active_tasks.push(row.active_tasks);
+        self.failed_tasks.push(row.failed_tasks);
+        self.completed_tasks.push(row.completed_tasks);
+        self.total_tasks.push(row.total_tasks);
+        self.total_duration_ms.push(row.total_duration_ms);
+        self.total_gc_time_ms.push(row.total_gc_time_ms);
+        self.total_input_bytes.push(row.total_input_bytes);
+        self.total_shuffle_read_bytes.push(row.total_shuffle_read_bytes);
+        self.total_shuffle_write_bytes.push(row.total_shuffle_write_bytes);
+        self.memory_used_bytes.push(row.memory_used_bytes);
+        self.disk_used_bytes.push(row.disk_used_bytes);
+        self.peak_jvm_onheap_bytes.push(row.peak_jvm_onheap_bytes);
+        self.peak_jvm_offheap_bytes.push(row.peak_jvm_offheap_bytes);
+        self.age_ms.push(row.age_ms);
+        self.since_heartbeat_ms.push(row.since_heartbeat_ms.unwrap_or(u64::MAX));
+        self.node.push(row.node.unwrap_or(u32::MAX));
     }
 }

@@ -183,7 +183,19 @@ fn policy<S: JsonSchema>(name: &str, question: Question, docs: &str) -> Policy {
         .with(|settings| settings.inline_subschemas = true)
         .into_generator()
         .into_root_schema_for::<S>();
-    Policy { name: name.into(), question, docs: docs.into(), settings_schema: schema.as_value().to_string() }
+    Policy {
+        name: name.into(),
+        question,
+        docs: without_margin(docs),
+        settings_schema: schema.as_value().to_string(),
+    }
+}
+
+/// Doc comments that become text keep the space after their slashes.
+fn without_margin(docs: &str) -> String {
+    let has_margin = docs.lines().all(|line| line.is_empty() || line.starts_with(' '));
+    let line = |line| if has_margin { str::strip_prefix(line, ' ').unwrap_or(line) } else { line };
+    docs.trim_end().lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
 pub fn check<S: DeserializeOwned>(

@@ -5,7 +5,7 @@ use rollcall_policy::{
 };
 
 use crate::exit::Exit;
-use crate::request::Request;
+use crate::request::{Request, second};
 use crate::{Cause, Fault, words};
 
 /// Executors end with their driver: their connection breaks, and their pods are its pod's children.
@@ -23,8 +23,8 @@ pub(crate) fn deleted(e: &Evidence) -> Option<Cause> {
     let completed = exit.as_ref().is_some_and(|exit| exit.code == 0);
     // A pod that is gone and never had a deletionTimestamp was removed after its end.
     let ended_first = completed || exit.as_ref().is_some_and(Exit::is_plain_failure);
-    let somebody =
-        is_terminating(e) || (is_gone(e) && !ended_first) || (words::driver_released(e) && !completed);
+    let claimed = is_terminating(e) && !exit.as_ref().is_some_and(|exit| ended_before_deletion(e, exit));
+    let somebody = claimed || (is_gone(e) && !ended_first) || (words::driver_released(e) && !completed);
     if !somebody || was_given_up(e) {
         return None;
     }
@@ -99,6 +99,18 @@ fn was_given_up(e: &Evidence) -> bool {
 fn is_gone(e: &Evidence) -> bool {
     matches!(e.trigger, Trigger::PodDeleted | Trigger::PodMissing)
         || e.pod.as_ref().is_some_and(|pod| pod.gone)
+}
+
+/// Had the container finished in a second before the one in which the deletion was asked for?
+fn ended_before_deletion(e: &Evidence, exit: &Exit) -> bool {
+    let asked_at_ms = e.pod.as_ref().and_then(|pod| {
+        let grace = pod.deletion_grace_ms?;
+        Some(pod.deletion_at_ms?.saturating_sub_unsigned(grace))
+    });
+    match (exit.finished_at_ms, asked_at_ms) {
+        (Some(finished), Some(asked)) => second(finished) < second(asked),
+        _ => false,
+    }
 }
 
 fn is_terminating(e: &Evidence) -> bool {

@@ -35,6 +35,7 @@ fn lost() -> Lost {
             gone: false,
             created_at_ms: Some(NOW_MS - 3_600_000),
             deletion_at_ms: None,
+            deletion_grace_ms: None,
             conditions: Vec::new(),
             containers: vec![container(ContainerRole::Executor, running())],
         }),
@@ -98,7 +99,9 @@ impl Lost {
 
     /// Its grace period ends in half a minute, as always when the deletion is seen at once.
     fn deleting(self) -> Lost {
-        self.pod(|pod| pod.deletion_at_ms = Some(NOW_MS + 28_000))
+        self.pod(|pod| {
+            (pod.deletion_at_ms, pod.deletion_grace_ms) = (Some(NOW_MS + 28_000), Some(30_000));
+        })
     }
 
     fn gone(self) -> Lost {
@@ -276,6 +279,17 @@ fn sar_a_deletion_is_nobodys_fault() {
     lost().gone().says("Pod exec-7 deleted or lost. Node node-1: Ready is True.");
 }
 
+#[test]
+fn what_ended_before_somebody_elses_deletion_keeps_its_exit_code() {
+    let asked_at = NOW_MS - 2_000;
+    let deleted = |code, finished| lost().exit(code).deleting().finished(finished);
+    deleted(1, asked_at - 1_000).is(LossKind::ExitStatus);
+    deleted(0, asked_at - 1_000).is(LossKind::Completed);
+    deleted(1, asked_at).is(LossKind::Deleted);
+    // Without the grace period the order in time is not known.
+    deleted(1, asked_at - 1_000).pod(|pod| pod.deletion_grace_ms = None).is(LossKind::Deleted);
+}
+
 // -------------------------------------------------------------------------- our own requests --
 
 #[test]
@@ -362,7 +376,8 @@ fn what_keeps_a_pod_pending_outranks_its_deletion() {
         message: Some("0/3 nodes are available: 3 Insufficient memory.".into()),
     };
     lost().waiting("").pod(|pod| pod.conditions.push(unscheduled)).says(
-        "Pod exec-7 was pending for too long (Unschedulable: 0/3 nodes are available: 3 Insufficient memory).",
+        "Pod exec-7 was pending for too long \
+         (Unschedulable: 0/3 nodes are available: 3 Insufficient memory).",
     );
     lost().waiting("ImagePullBackOff").says(
         "Pod exec-7's executor container spark-kubernetes-executor cannot get its image (ImagePullBackOff).",
@@ -412,7 +427,10 @@ fn kubernetes_outranks_the_driver_and_the_mark_outranks_the_node() {
     let not_ready = || lost().node(|node| node.ready = "False".into());
     not_ready().deleting().disrupted("EvictionByEvictionAPI").is(LossKind::Evicted);
     not_ready().driver_says("Executor registration failed").is(LossKind::NodeLost);
-    lost().waiting("ErrImagePull").driver_says("Executor registration failed").is(LossKind::Image);
+    let no_image = || lost().waiting("ErrImagePull").trigger(Trigger::DriverRemoved);
+    no_image().driver_says("Executor registration failed").is(LossKind::Image);
+    no_image().node(|node| node.gone = true).is(LossKind::NodeLost);
+    lost().deleting().driver_says("java.lang.OutOfMemoryError").is(LossKind::OutOfMemory);
     let nothing_known = lost().node(|node| node.ready = "".into());
     nothing_known.deleting().disrupted("DeletionByTaintManager").is(LossKind::NodeLost);
 }

@@ -11,6 +11,10 @@
 
 mod outlier;
 mod rank;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Display;
 
 use rollcall_policy::{Fleet, NoSettings, Pick, RollPolicy, Selection};
 
@@ -21,33 +25,38 @@ use rank::{Tie, best};
 struct Metric {
     name: &'static str,
     unit: &'static str,
-    /// As the "biggest" policies compare it: exactly.
-    exact: fn(&Fleet, usize) -> i64,
+    column: fn(&Fleet) -> Column<'_>,
+}
+
+#[derive(Clone, Copy)]
+enum Column<'a> {
+    I32(&'a [i32]),
+    I64(&'a [i64]),
 }
 
 const TOTAL_DURATION: Metric =
-    Metric { name: "total duration", unit: " ms", exact: |f, i| f.executors.total_duration_ms[i] };
+    Metric { name: "total duration", unit: " ms", column: |f| Column::I64(&f.executors.total_duration_ms) };
 const TOTAL_GC_TIME: Metric =
-    Metric { name: "total GC time", unit: " ms", exact: |f, i| f.executors.total_gc_time_ms[i] };
+    Metric { name: "total GC time", unit: " ms", column: |f| Column::I64(&f.executors.total_gc_time_ms) };
 const FAILED_TASKS: Metric =
-    Metric { name: "failed tasks", unit: "", exact: |f, i| f.executors.failed_tasks[i].into() };
+    Metric { name: "failed tasks", unit: "", column: |f| Column::I32(&f.executors.failed_tasks) };
 const PEAK_JVM_ONHEAP: Metric = Metric {
     name: "peak JVM on-heap memory",
     unit: " bytes",
-    exact: |f, i| f.executors.peak_jvm_onheap_bytes[i],
+    column: |f| Column::I64(&f.executors.peak_jvm_onheap_bytes),
 };
 const PEAK_JVM_OFFHEAP: Metric = Metric {
     name: "peak JVM off-heap memory",
     unit: " bytes",
-    exact: |f, i| f.executors.peak_jvm_offheap_bytes[i],
+    column: |f| Column::I64(&f.executors.peak_jvm_offheap_bytes),
 };
 const TOTAL_SHUFFLE_WRITE: Metric = Metric {
     name: "total shuffle write",
     unit: " bytes",
-    exact: |f, i| f.executors.total_shuffle_write_bytes[i],
+    column: |f| Column::I64(&f.executors.total_shuffle_write_bytes),
 };
 const DISK_USED: Metric =
-    Metric { name: "disk used", unit: " bytes", exact: |f, i| f.executors.disk_used_bytes[i] };
+    Metric { name: "disk used", unit: " bytes", column: |f| Column::I64(&f.executors.disk_used_bytes) };
 
 /// The smallest id. Ids are given out in ascending order: the longest-lived executor.
 fn by_id(fleet: &Fleet) -> Vec<Pick> {
@@ -62,11 +71,7 @@ fn by_add_time(fleet: &Fleet) -> Vec<Pick> {
     let time = |i: usize| fleet.executors.add_time_ms[i];
     best(fleet, Tie::First, |a, b| time(b).cmp(&time(a)))
         .map(|i| {
-            pick(
-                i,
-                -(time(i) as f64),
-                format!("earliest add time, {} ms ago", fleet.now_ms.saturating_sub(time(i))),
-            )
+            pick(i, -(time(i) as f64), format!("earliest to register, at {} ms since the epoch", time(i)))
         })
         .collect()
 }
@@ -90,10 +95,24 @@ fn by_average_duration(fleet: &Fleet) -> Vec<Pick> {
         .collect()
 }
 
+/// The biggest value, exactly.
 fn by_biggest(fleet: &Fleet, metric: Metric) -> Vec<Pick> {
-    let value = |i: usize| (metric.exact)(fleet, i);
-    best(fleet, Tie::Last, |a, b| value(a).cmp(&value(b)))
-        .map(|i| pick(i, value(i) as f64, format!("biggest {}, {}{}", metric.name, value(i), metric.unit)))
+    match (metric.column)(fleet) {
+        Column::I32(values) => by_biggest_of(fleet, metric, values),
+        Column::I64(values) => by_biggest_of(fleet, metric, values),
+    }
+}
+
+fn by_biggest_of<T: Copy + Ord + Display + Into<i64>>(
+    fleet: &Fleet,
+    metric: Metric,
+    values: &[T],
+) -> Vec<Pick> {
+    best(fleet, Tie::Last, |a, b| values[a].cmp(&values[b]))
+        .map(|i| {
+            let value: i64 = values[i].into();
+            pick(i, value as f64, format!("biggest {}, {value}{}", metric.name, metric.unit))
+        })
         .collect()
 }
 

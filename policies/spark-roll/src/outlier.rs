@@ -8,19 +8,11 @@ use rollcall_policy::{Fleet, Pick};
 
 use crate::rank::{Tie, best_of};
 use crate::{
-    DISK_USED, FAILED_TASKS, Metric, PEAK_JVM_OFFHEAP, PEAK_JVM_ONHEAP, TOTAL_DURATION, TOTAL_GC_TIME,
-    TOTAL_SHUFFLE_WRITE, pick,
+    Column, DISK_USED, FAILED_TASKS, Metric, PEAK_JVM_OFFHEAP, PEAK_JVM_ONHEAP, TOTAL_DURATION,
+    TOTAL_GC_TIME, TOTAL_SHUFFLE_WRITE, pick,
 };
 
-/// The average in whole milliseconds: Spark divides two integers here, where its AVERAGE_DURATION
-/// divides two floats. Only for executors that have run a task.
-const AVERAGE_DURATION: Metric = Metric {
-    name: "average duration",
-    unit: " ms",
-    exact: |f, i| f.executors.total_duration_ms[i] / i64::from(f.executors.total_tasks[i]),
-};
-
-/// The dimensions after the average, in the order in which Spark looks at them.
+/// The dimensions after the average duration, in the order in which Spark looks at them.
 const DIMENSIONS: [Metric; 7] = [
     TOTAL_DURATION,
     TOTAL_GC_TIME,
@@ -33,45 +25,76 @@ const DIMENSIONS: [Metric; 7] = [
 
 /// The outliers of the first dimension that has any, the biggest first, at most `picks_max`.
 pub(crate) fn outliers(fleet: &Fleet) -> Vec<Pick> {
-    let worked: Vec<usize> = (0..fleet.len()).filter(|&i| fleet.executors.total_tasks[i] > 0).collect();
-    let picks = outliers_in(fleet, &worked, AVERAGE_DURATION);
+    let picks = by_average_duration(fleet);
     if !picks.is_empty() {
         return picks;
     }
-    let all: Vec<usize> = (0..fleet.len()).collect();
-    DIMENSIONS
-        .iter()
-        .map(|&dimension| outliers_in(fleet, &all, dimension))
-        .find(|picks| !picks.is_empty())
-        .unwrap_or_default()
+    DIMENSIONS.iter().map(|&metric| by(fleet, metric)).find(|picks| !picks.is_empty()).unwrap_or_default()
 }
 
-fn outliers_in(fleet: &Fleet, rows: &[usize], metric: Metric) -> Vec<Pick> {
-    if rows.is_empty() {
-        return Vec::new();
-    }
-    let size = rows.len() as f32;
-    let values: Vec<f32> = rows.iter().map(|&row| (metric.exact)(fleet, row) as f32).collect();
+/// Spark divides two integers here, where its AVERAGE_DURATION divides two floats, and looks only at
+/// executors that have run a task.
+fn by_average_duration(fleet: &Fleet) -> Vec<Pick> {
+    let e = &fleet.executors;
+    let worked: Vec<usize> = (0..fleet.len()).filter(|&i| e.total_tasks[i] > 0).collect();
+    let average = |i: usize| e.total_duration_ms[i] / i64::from(e.total_tasks[i]);
+    let values: Vec<f32> = worked.iter().map(|&i| average(i) as f32).collect();
+    outlying(&values, fleet.picks_max)
+        .map(|(at, outlier)| {
+            let i = worked[at];
+            pick(i, outlier.value.into(), outlier.reason("average duration", average(i), " ms"))
+        })
+        .collect()
+}
+
+fn by(fleet: &Fleet, metric: Metric) -> Vec<Pick> {
+    let column = (metric.column)(fleet);
+    let values: Vec<f32> = match column {
+        Column::I32(column) => column.iter().map(|&value| value as f32).collect(),
+        Column::I64(column) => column.iter().map(|&value| value as f32).collect(),
+    };
+    outlying(&values, fleet.picks_max)
+        .map(|(at, outlier)| {
+            let exact = match column {
+                Column::I32(column) => column[at].into(),
+                Column::I64(column) => column[at],
+            };
+            pick(at, outlier.value.into(), outlier.reason(metric.name, exact, metric.unit))
+        })
+        .collect()
+}
+
+/// An outlier and what it stands out from.
+struct Outlier {
+    value: f32,
+    mean: f32,
+    sd: f64,
+    size: usize,
+}
+
+/// The outliers among the values, with their places.
+fn outlying(values: &[f32], count: u32) -> impl Iterator<Item = (usize, Outlier)> {
+    let size = values.len() as f32;
     let mean = sum(values.iter().copied()) / size;
     let variance = sum(values.iter().map(|value| (value - mean) * (value - mean))) / size;
     let sd = f64::from(variance).sqrt();
-    let outlying = (0..rows.len()).filter(|&at| f64::from(values[at] - mean) > 2.0 * sd);
-    best_of(outlying, fleet.picks_max as usize, Tie::Last, |a, b| values[a].total_cmp(&values[b]))
+    let outlying = (0..values.len()).filter(|&at| f64::from(values[at] - mean) > 2.0 * sd);
+    best_of(outlying, count as usize, Tie::Last, |a, b| values[a].total_cmp(&values[b]))
         .into_iter()
-        .map(|at| {
-            let reason = format!(
-                "{} {}{unit} is an outlier: the mean of {} executors is {mean:.0}{unit}, the standard deviation {sd:.0}{unit}",
-                metric.name,
-                (metric.exact)(fleet, rows[at]),
-                rows.len(),
-                unit = metric.unit,
-            );
-            pick(rows[at], values[at].into(), reason)
-        })
-        .collect()
+        .map(move |at| (at, Outlier { value: values[at], mean, sd, size: values.len() }))
 }
 
 /// Left to right, as Scala's `Seq.sum` folds. Rust's own `sum` starts from -0.0 and promises no order.
 fn sum(values: impl Iterator<Item = f32>) -> f32 {
     values.fold(0.0, |sum, value| sum + value)
+}
+
+impl Outlier {
+    fn reason(&self, name: &str, exact: i64, unit: &str) -> String {
+        let Outlier { mean, sd, size, .. } = self;
+        format!(
+            "{name} {exact}{unit} is an outlier: of {size} executors the mean is {mean:.0}{unit}, \
+             the standard deviation {sd:.0}{unit}"
+        )
+    }
 }

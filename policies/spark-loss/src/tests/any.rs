@@ -162,6 +162,7 @@ impl Random {
             gone: self.one_in(3),
             created_at_ms: self.maybe(Self::time_ms),
             deletion_at_ms: if self.one_in(3) { Some(self.time_ms()) } else { None },
+            deletion_grace_ms: if self.one_in(3) { Some(self.time_ms().unsigned_abs()) } else { None },
             conditions: (0..self.next() % 3)
                 .map(|_| Condition {
                     name: self.of(&["DisruptionTarget", "PodScheduled"]).into(),

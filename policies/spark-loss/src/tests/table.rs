@@ -72,8 +72,8 @@ fn cases() -> Vec<(&'static str, Vec<Lost>)> {
         (
             "`status.reason` `Evicted` otherwise, `DeadlineExceeded`",
             vec![
-                evicted_for("The node was low on resource: memory. Container executor was using 9Gi, request is 8Gi."),
-                lost().failed("DeadlineExceeded", "Pod was active on the node longer than the specified deadline"),
+                evicted_for("The node was low on resource: memory. Threshold quantity: 100Mi."),
+                lost().failed("DeadlineExceeded", "Pod was active on the node longer than …"),
             ],
         ),
         ("`status.reason` `Preempting`, `Preempted`", failed(&["Preempting", "Preempted"])),
@@ -86,11 +86,13 @@ fn cases() -> Vec<(&'static str, Vec<Lost>)> {
             failed(&["OutOfcpu", "OutOfmemory", "OutOfpods", "UnexpectedAdmissionError", "NodeAffinity"]),
         ),
         (
-            "container reason `OOMKilled`",
+            "`OOMKilled`, with exit code 137 or one that says no more",
             vec![
                 lost().exit_for(137, "OOMKilled"),
                 lost().exit_for(1, "OOMKilled"),
-                lost().driver_says("The executor with id 7 exited with exit code 137(SIGKILL, possible container OOM). … termination reason: OOMKilled"),
+                lost().driver_says(
+                    "… exited with exit code 137(SIGKILL, possible container OOM). … OOMKilled …",
+                ),
                 lost().driver_says("OOMKilled"),
             ],
         ),
@@ -132,7 +134,7 @@ fn cases() -> Vec<(&'static str, Vec<Lost>)> {
             "disrupted: `DeletionByTaintManager` otherwise, `DeletionByPodGC`",
             vec![
                 lost().deleting().disrupted("DeletionByTaintManager").with(|e| e.node = None),
-                lost().deleting().disrupted("DeletionByTaintManager").node(|node| node.ready = "Unknown".into()),
+                lost().gone().disrupted("DeletionByTaintManager").node(|node| node.ready = "Unknown".into()),
                 lost().gone().disrupted("DeletionByPodGC"),
             ],
         ),
@@ -190,7 +192,7 @@ fn cases() -> Vec<(&'static str, Vec<Lost>)> {
             ],
         ),
         (
-            "the driver or the last words: `OutOfMemoryError`, `OOM`",
+            "the driver's words or the container's last: `OutOfMemoryError`; the driver's `OOM`",
             vec![
                 lost().driver_says("java.lang.OutOfMemoryError: Java heap space"),
                 lost().driver_says("executor hit OOM"),
@@ -198,18 +200,18 @@ fn cases() -> Vec<(&'static str, Vec<Lost>)> {
             ],
         ),
         (
-            "the driver or the last words: an uncaught exception, a missing class",
+            "the driver's words or the container's last: an uncaught exception, a missing class",
             vec![
                 lost().exit(1).driver_says("Uncaught exception in thread main"),
                 lost().exit(1).left_message("java.lang.NoClassDefFoundError: org/example/Udf"),
             ],
         ),
         (
-            "the driver or the last words: `No space left on device`",
+            "the driver's words or the container's last: `No space left on device`",
             told(&["java.io.IOException: No space left on device"]),
         ),
         (
-            "the driver or the last words: registration failed, driver disassociated, executor excluded",
+            "the driver's words or the container's last: driver lost, registration failed, executor excluded",
             told(&[
                 "Executor registration failed: …",
                 "Cannot register with driver: spark://…",
@@ -218,7 +220,7 @@ fn cases() -> Vec<(&'static str, Vec<Lost>)> {
             ]),
         ),
         (
-            "the driver or the last words: `Unable to create executor`",
+            "the driver's words or the container's last: `Unable to create executor`",
             told(&["Unable to create executor due to Address already in use"]),
         ),
         (
@@ -272,14 +274,14 @@ fn cases() -> Vec<(&'static str, Vec<Lost>)> {
             vec![
                 lost().silent().checks(10),
                 lost().ours(Lost).exit(137).checks(10),
-                lost().driver_says("Executor heartbeat timed out after 130004 ms").deleting().exit(143).checks(10),
+                lost().driver_says("Executor heartbeat timed out after 1 ms").deleting().exit(143).checks(10),
             ],
         ),
         (
             "last check: nothing at all",
             vec![
                 lost().checks(10),
-                lost().checks(10).driver_says("Remote RPC client disassociated. Likely due to containers exceeding thresholds, or network issues."),
+                lost().checks(10).driver_says("Remote RPC client disassociated. Likely due to containers …"),
                 lost().checks(10).failed("", "").pod(|pod| pod.containers.clear()),
             ],
         ),

@@ -1,0 +1,91 @@
+//! Which sandbox, which module, which policy: the part that all subcommands share.
+
+use std::path::{Path, PathBuf};
+
+use ::policy::{Builtin, Cache, Limits, Mode, Module, Policy, Question, Sandbox, SandboxConfig, Settings};
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::{Value, json};
+
+/// A module and where it came from.
+pub struct Source {
+    pub module: Module,
+    /// `built-in`, or the file.
+    pub from: String,
+}
+
+/// A sandbox as the daemon has it, with the user's cache of compiled policies.
+pub fn sandbox(limits: Limits) -> Result<Sandbox> {
+    Ok(Sandbox::new(SandboxConfig { limits, cache: cache(), ..SandboxConfig::default() })?)
+}
+
+/// A sandbox for tests: its budget is counted in instructions, the same on every machine.
+pub fn lab(fuel: u64) -> Result<Sandbox> {
+    // The clock is only there to end the test of a policy that burns a lot of fuel.
+    let limits = Limits { cpu: std::time::Duration::from_secs(10), ..Limits::default() };
+    let mode = Mode::Lab { fuel };
+    Ok(Sandbox::new(SandboxConfig { mode, limits, cache: cache(), ..SandboxConfig::default() })?)
+}
+
+/// `$XDG_CACHE_HOME/rollcall/policies`. Without a usable one, policies are compiled each time.
+fn cache() -> Option<Cache> {
+    let base = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))?;
+    match Cache::open(&base.join("rollcall/policies")) {
+        Ok(cache) => Some(cache),
+        Err(error) => {
+            eprintln!("rollcall: warning: {error}");
+            None
+        }
+    }
+}
+
+/// The module in this file, or all built-in ones.
+pub fn load(sandbox: &Sandbox, file: Option<&Path>) -> Result<Vec<Source>> {
+    let Some(file) = file else {
+        let builtin = |builtin: Builtin| {
+            let module =
+                sandbox.load(builtin.component).with_context(|| format!("built-in {}", builtin.name))?;
+            Ok(Source { module, from: "built-in".into() })
+        };
+        return Builtin::ALL.into_iter().map(builtin).collect();
+    };
+    let module = sandbox
+        .load_file(file)
+        .with_context(|| format!("{} is not a usable policy module", file.display()))?;
+    Ok(vec![Source { module, from: file.display().to_string() }])
+}
+
+/// The policy of this name for this question.
+pub fn find<'a>(sources: &'a [Source], name: &str, question: Question) -> Result<(&'a Module, &'a Policy)> {
+    let all = || {
+        sources.iter().flat_map(|source| source.module.policies.iter().map(|policy| (&source.module, policy)))
+    };
+    if let Some(found) = all().find(|(_, policy)| policy.name == name && policy.question == question) {
+        return Ok(found);
+    }
+    if let Some((_, other)) = all().find(|(_, policy)| policy.name == name) {
+        let remedy = match other.question {
+            Question::Roll => "leave out --classify",
+            Question::Loss => "add --classify",
+        };
+        bail!("policy {name} answers the question {:?}; {remedy}", other.question.name());
+    }
+    let fitting = all().filter(|(_, policy)| policy.question == question);
+    let names: Vec<&str> = fitting.map(|(_, policy)| policy.name.as_str()).collect();
+    Err(match names.iter().find(|known| known.eq_ignore_ascii_case(name)) {
+        Some(known) => anyhow!("no policy is named {name}; did you mean {known}?"),
+        None if names.is_empty() => {
+            anyhow!("the module has no policies for the question {:?}", question.name())
+        }
+        None => anyhow!("no policy is named {name}; there are: {}", names.join(", ")),
+    })
+}
+
+/// Settings from the command line or a test case, checked by schema and policy.
+pub fn settings(module: &Module, policy: &str, settings: Option<&Value>) -> Result<Settings> {
+    module
+        .settings(policy, settings.unwrap_or(&json!({})))
+        .with_context(|| format!("the settings of {policy} are not usable"))
+}

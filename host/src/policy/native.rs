@@ -1,0 +1,100 @@
+//! The built-in policies as native code: the yardstick that `policy bench` measures the sandbox with.
+//! Decisions are never made here.
+
+use fleet::question::{Evidence, RollQuestion};
+use rollcall_policy::{
+    Container, ContainerRole, ContainerState, Driver, Executor, Fleet, Node, Pod, Terminated, Trigger,
+};
+
+/// The built-in policy of this name, ready to be asked about one of these.
+pub fn policy(name: &str, question: &RollQuestion, evidence: &Evidence) -> Option<Box<dyn Fn()>> {
+    if let Some((_, select)) = spark_roll::POLICIES.iter().find(|(policy, _)| *policy == name) {
+        let fleet = fleet(question);
+        return Some(Box::new(move || drop(std::hint::black_box(select(&fleet)))));
+    }
+    if name == "SPARK" {
+        let evidence = failed(evidence);
+        return Some(Box::new(move || drop(std::hint::black_box(spark_loss::classify(&evidence)))));
+    }
+    None
+}
+
+fn fleet(question: &RollQuestion) -> Fleet {
+    let columns = question.candidates.columns();
+    let rows = (0..columns.id.len()).map(|i| Executor {
+        index: i as u32,
+        id: columns.id[i],
+        add_time_ms: columns.add_time_ms[i],
+        active_tasks: columns.active_tasks[i],
+        failed_tasks: columns.failed_tasks[i],
+        completed_tasks: columns.completed_tasks[i],
+        total_tasks: columns.total_tasks[i],
+        total_duration_ms: columns.total_duration_ms[i],
+        total_gc_time_ms: columns.total_gc_time_ms[i],
+        total_input_bytes: columns.total_input_bytes[i],
+        total_shuffle_read_bytes: columns.total_shuffle_read_bytes[i],
+        total_shuffle_write_bytes: columns.total_shuffle_write_bytes[i],
+        memory_used_bytes: columns.memory_used_bytes[i],
+        disk_used_bytes: columns.disk_used_bytes[i],
+        peak_jvm_onheap_bytes: columns.peak_jvm_onheap_bytes[i],
+        peak_jvm_offheap_bytes: columns.peak_jvm_offheap_bytes[i],
+        age_ms: columns.age_ms[i],
+        since_heartbeat_ms: Some(columns.since_heartbeat_ms[i]),
+        node: Some(columns.node[i]),
+    });
+    let nodes = question.nodes.iter().map(|node| Node {
+        zone: node.zone,
+        spot: node.spot,
+        ready: node.ready,
+        cordoned: node.cordoned,
+    });
+    Fleet { nodes: nodes.collect(), picks_max: question.picks_max, ..Fleet::of(rows) }
+}
+
+/// The loss that `bench` asks about: a pod whose executor container failed.
+fn failed(evidence: &Evidence) -> rollcall_policy::Evidence {
+    let containers = evidence.pod.iter().flat_map(|pod| &pod.containers).filter_map(|container| {
+        let fleet::question::ContainerState::Terminated(end) = &container.state else { return None };
+        Some(Container {
+            name: container.name.clone(),
+            role: ContainerRole::Executor,
+            state: ContainerState::Terminated(Terminated {
+                exit_code: end.exit_code,
+                signal: end.signal,
+                reason: end.reason.clone(),
+                message: end.message.clone(),
+                started_at_ms: end.started_at_ms,
+                finished_at_ms: end.finished_at_ms,
+            }),
+            last_terminated: None,
+            restart_count: 0,
+        })
+    });
+    rollcall_policy::Evidence {
+        fleet: evidence.fleet.clone(),
+        application_id: evidence.application_id.clone(),
+        executor_id: evidence.executor_id,
+        pod_name: evidence.pod_name.clone(),
+        now_ms: evidence.now_ms,
+        trigger: Trigger::PodFailed,
+        checks_made: evidence.checks_made,
+        checks_max: evidence.checks_max,
+        ever_registered: evidence.ever_registered,
+        since_heartbeat_ms: evidence.since_heartbeat_ms,
+        our_deletion: None,
+        driver: Driver::Running,
+        driver_remove_reason: None,
+        pod: Some(Pod {
+            phase: "Failed".into(),
+            reason: None,
+            message: None,
+            gone: false,
+            created_at_ms: None,
+            deletion_at_ms: None,
+            deletion_grace_ms: None,
+            conditions: Vec::new(),
+            containers: containers.collect(),
+        }),
+        node: None,
+    }
+}

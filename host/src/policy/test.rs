@@ -1,0 +1,289 @@
+//! `rollcall policy test`: cases in YAML, run in the real sandbox.
+//!
+//! The budget is fuel, so a case passes or fails alike on every machine, and a case may bound what its
+//! policy costs.
+
+use std::fmt::Display;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use ::policy::{Question, Sandbox};
+use anyhow::{Context, Result, anyhow, bail};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::answer::{self, Answer};
+use super::modules::{self, Source};
+use super::{evidence, input};
+use crate::output::{self, Output};
+
+/// Enough for any sane policy over 10,000 executors, and used up in about a second.
+const FUEL: u64 = 1_000_000_000;
+
+#[derive(Args)]
+pub struct TestArgs {
+    /// Files of cases.
+    #[arg(required = true)]
+    cases: Vec<PathBuf>,
+    /// The module to test instead of the built-in ones or the one that the file names.
+    #[arg(long, value_name = "FILE")]
+    module: Option<PathBuf>,
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// A file of cases.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct CaseFile {
+    /// The module, relative to this file; without it, the built-in modules.
+    module: Option<PathBuf>,
+    /// The policy of all cases that do not name one.
+    policy: Option<String>,
+    /// The settings of all cases that have none of their own.
+    settings: Option<Value>,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Case {
+    name: String,
+    policy: Option<String>,
+    settings: Option<Value>,
+    /// What to ask about, here or in a JSON file beside this one.
+    fleet: Option<Value>,
+    fleet_file: Option<PathBuf>,
+    evidence: Option<Value>,
+    evidence_file: Option<PathBuf>,
+    #[serde(default)]
+    min_tasks: i32,
+    /// The time of the question, milliseconds since the epoch.
+    #[serde(default)]
+    now_ms: i64,
+    expect: Expectation,
+}
+
+/// What must hold of the answer; texts must be contained.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Expectation {
+    /// `roll`, `nothing`, `known`, `undetermined`, `abstain`, or the label of a fault.
+    outcome: Option<String>,
+    /// Executor ids, in order.
+    picks: Option<Vec<ExecutorId>>,
+    reason: Option<String>,
+    kind: Option<String>,
+    exit_caused_by_app: Option<bool>,
+    exit_code: Option<i32>,
+    keep_pod: Option<bool>,
+    message: Option<String>,
+    /// The settings are refused, with this in the message.
+    settings_refused: Option<String>,
+    fuel_max: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ExecutorId {
+    Number(u64),
+    Text(String),
+}
+
+impl Display for ExecutorId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ExecutorId::Number(id) => id.fmt(f),
+            ExecutorId::Text(id) => id.fmt(f),
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Outcome {
+    file: String,
+    case: String,
+    policy: String,
+    passed: bool,
+    problems: Vec<String>,
+    fuel: Option<u64>,
+}
+
+pub fn run(args: TestArgs) -> Result<ExitCode> {
+    let TestArgs { cases: files, module, output } = args;
+    let sandbox = modules::lab(FUEL)?;
+    let mut outcomes = Vec::new();
+    for path in &files {
+        outcomes
+            .extend(run_file(&sandbox, path, module.as_deref()).with_context(|| path.display().to_string())?);
+    }
+    let failed = outcomes.iter().filter(|outcome| !outcome.passed).count();
+    match output {
+        Output::Json => output::json(&outcomes)?,
+        Output::Table => {
+            let row = |outcome: &Outcome| {
+                vec![
+                    if outcome.passed { "ok" } else { "FAILED" }.into(),
+                    outcome.policy.clone(),
+                    outcome.fuel.map_or("-".into(), |fuel| fuel.to_string()),
+                    outcome.case.clone(),
+                ]
+            };
+            output::table(
+                &["RESULT", "POLICY", "FUEL", "CASE"],
+                &outcomes.iter().map(row).collect::<Vec<_>>(),
+            )?;
+            for outcome in outcomes.iter().filter(|outcome| !outcome.passed) {
+                println!("\n{}: {}", outcome.file, outcome.case);
+                for problem in &outcome.problems {
+                    println!("  {problem}");
+                }
+            }
+            println!("\n{} passed, {failed} failed", outcomes.len() - failed);
+        }
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_file(sandbox: &Sandbox, path: &Path, module: Option<&Path>) -> Result<Vec<Outcome>> {
+    let text = fs::read_to_string(path).context("cannot read it")?;
+    let file: CaseFile = serde_saphyr::from_str(&text).map_err(|error| anyhow!("{error}"))?;
+    if file.cases.is_empty() {
+        bail!("it has no cases");
+    }
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let own = file.module.as_ref().map(|module| directory.join(module));
+    let sources = modules::load(sandbox, module.or(own.as_deref()))?;
+    let outcome = |case: &Case| -> Result<Outcome> {
+        let policy = case.policy.as_ref().or(file.policy.as_ref());
+        let policy = policy.ok_or_else(|| anyhow!("neither the case nor the file names a policy"))?;
+        let settings = case.settings.as_ref().or(file.settings.as_ref());
+        let (problems, fuel) = run_case(sandbox, &sources, case, policy, settings, directory)?;
+        Ok(Outcome {
+            file: path.display().to_string(),
+            case: case.name.clone(),
+            policy: policy.clone(),
+            passed: problems.is_empty(),
+            problems,
+            fuel,
+        })
+    };
+    let named = |case| outcome(case).with_context(|| format!("case {:?}", case.name));
+    file.cases.iter().map(named).collect()
+}
+
+fn run_case(
+    sandbox: &Sandbox,
+    sources: &[Source],
+    case: &Case,
+    policy: &str,
+    settings: Option<&Value>,
+    directory: &Path,
+) -> Result<(Vec<String>, Option<u64>)> {
+    let fleet = document(&case.fleet, &case.fleet_file, directory)?;
+    let loss = document(&case.evidence, &case.evidence_file, directory)?;
+    let (document, question) = match (fleet, loss) {
+        (Some(fleet), None) => (fleet, Question::Roll),
+        (None, Some(evidence)) => (evidence, Question::Loss),
+        _ => bail!("give one of fleet, fleetFile, evidence, evidenceFile"),
+    };
+    let (module, _) = modules::find(sources, policy, question)?;
+    let settings = match (modules::settings(module, policy, settings), &case.expect.settings_refused) {
+        (Ok(settings), None) => settings,
+        (Ok(_), Some(_)) => return Ok((vec!["the settings were accepted, expected a refusal".into()], None)),
+        (Err(error), None) => return Err(error),
+        (Err(error), Some(text)) => {
+            let message = format!("{error:#}");
+            let problem = (!message.contains(text)).then(|| format!("expected {text:?} in {message:?}"));
+            return Ok((problem.into_iter().collect(), None));
+        }
+    };
+    let (answer, fuel) = match question {
+        Question::Roll => {
+            let question = input::roll_question(&document, case.min_tasks, case.now_ms)?;
+            let evaluation = sandbox.select(module, policy, &settings, &question);
+            (answer::selection(policy, &question, &evaluation), evaluation.cost.fuel)
+        }
+        Question::Loss => {
+            let evidence = evidence::evidence(&document, case.now_ms)?;
+            let evaluation = sandbox.classify(module, policy, &settings, &evidence);
+            (answer::verdict(policy, &evaluation), evaluation.cost.fuel)
+        }
+    };
+    Ok((case.expect.compare(&answer, fuel)?, fuel))
+}
+
+fn document(inline: &Option<Value>, file: &Option<PathBuf>, directory: &Path) -> Result<Option<Value>> {
+    match (inline, file) {
+        (Some(_), Some(_)) => bail!("give the input here or in a file, not both"),
+        (Some(document), None) => Ok(Some(document.clone())),
+        (None, Some(file)) => {
+            let path = directory.join(file);
+            let text =
+                fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            Ok(Some(serde_json::from_str(&text).with_context(|| format!("in {}", path.display()))?))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+impl Expectation {
+    /// What of the answer is not as expected.
+    fn compare(&self, answer: &Answer, fuel: Option<u64>) -> Result<Vec<String>> {
+        let mut problems = Problems::default();
+        problems.equal("outcome", &self.outcome, &Some(answer.outcome.clone()));
+        let picks = answer.picks.iter().flatten().map(|pick| pick.executor_id.clone()).collect::<Vec<_>>();
+        let expected = self.picks.as_ref().map(|ids| ids.iter().map(ToString::to_string).collect::<Vec<_>>());
+        problems.equal("picks", &expected.map(|ids| ids.join(", ")), &Some(picks.join(", ")));
+        let reasons = answer.picks.iter().flatten().map(|pick| pick.reason.as_str());
+        let reasons = reasons.chain(answer.reason.as_deref()).collect::<Vec<_>>().join("\n");
+        problems.contains("reason", &self.reason, &reasons);
+        let verdict = answer.verdict.as_ref();
+        problems.equal("kind", &self.kind, &verdict.map(|v| v.kind.clone()));
+        problems.equal("exitCausedByApp", &self.exit_caused_by_app, &verdict.map(|v| v.exit_caused_by_app));
+        problems.equal("exitCode", &self.exit_code, &verdict.and_then(|v| v.exit_code));
+        problems.equal("keepPod", &self.keep_pod, &verdict.map(|v| v.keep_pod));
+        problems.contains("message", &self.message, verdict.map_or("", |v| &v.message));
+        if let (Some(max), Some(fuel)) = (self.fuel_max, fuel) {
+            problems.checked += 1;
+            if fuel > max {
+                problems.found.push(format!("fuel: at most {max}, it took {fuel}"));
+            }
+        }
+        if problems.checked == 0 {
+            bail!("expect is empty: a case that checks nothing cannot fail");
+        }
+        if let (false, Some(fault)) = (problems.found.is_empty(), &answer.fault) {
+            problems.found.push(format!("the fault was: {fault}"));
+        }
+        Ok(problems.found)
+    }
+}
+
+#[derive(Default)]
+struct Problems {
+    found: Vec<String>,
+    checked: usize,
+}
+
+impl Problems {
+    fn equal<T: PartialEq + Display>(&mut self, what: &str, expected: &Option<T>, found: &Option<T>) {
+        let Some(wanted) = expected else { return };
+        self.checked += 1;
+        if expected != found {
+            let found = found.as_ref().map_or("nothing".into(), ToString::to_string);
+            self.found.push(format!("{what}: expected {wanted}, found {found}"));
+        }
+    }
+
+    fn contains(&mut self, what: &str, expected: &Option<String>, found: &str) {
+        let Some(wanted) = expected else { return };
+        self.checked += 1;
+        if !found.contains(wanted) {
+            self.found.push(format!("{what}: expected {wanted:?} in {found:?}"));
+        }
+    }
+}
