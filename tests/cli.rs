@@ -172,7 +172,7 @@ fn unknown_policies_and_settings_are_refused_with_the_known_ones() {
     refused_with(
         &["policy", "run", "ID", "-", "--settings", r#"{"a": 1}"#],
         "[]",
-        &["settings of ID", "'a'"],
+        &["settings of ID", "/a: unknown setting"],
     );
     refused_with(&["policy", "run", "ID", "-", "--min-tasks", "few"], "[]", &["--min-tasks", "few"]);
     refused_with(&["policy", "inspect", "Cargo.toml"], "", &["Cargo.toml", "not WebAssembly"]);

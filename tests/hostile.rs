@@ -9,7 +9,7 @@ use fleet::question::{Pick, RollQuestion, Selection};
 use policy::{Blame, Complaint, Evaluation, Fault, InvalidAnswer, Limits, Refusal, Sandbox, SandboxConfig};
 use serde_json::json;
 
-use crate::support::{answer, guest, roll_policy, root, sandbox, spark_roll};
+use crate::support::{answer, guest, guest_of, roll_policy, root, sandbox, spark_roll};
 
 const LOG: &str = r#"(import "rollcall:policy/log@1.0.0" "log" (func $log (param i32 i32 i32)))"#;
 const LOOP: &str = "(loop $again (br $again)) unreachable";
@@ -98,7 +98,7 @@ fn a_table_cannot_grow_without_bound() {
 fn traps_and_panics_are_told_apart() {
     assert_eq!(
         fault(("", ""), "unreachable"),
-        Fault::Trapped("wasm `unreachable` instruction executed".into())
+        Fault::Trapped("wasm trap: wasm `unreachable` instruction executed".into())
     );
     let divide = "(drop (i32.div_u (i32.const 1) (local.get $i))) unreachable";
     assert_eq!(fault(("", ""), divide), Fault::Trapped("wasm trap: integer divide by zero".into()));
@@ -275,23 +275,28 @@ fn worlds_that_do_not_fit_are_refused_with_the_difference() {
         strange,
         "it imports acme:billing/charge; policies may import rollcall:policy/log@1.0.0 and nothing else"
     );
-    // `describe` is there, but `select` has parameters of another type.
-    let select = refusal(
-        r#"(component
-            (core module $m
-              (func (export "f") (param i32) (result i32) unreachable)
-              (func (export "realloc") (param i32 i32 i32 i32) (result i32) unreachable)
-              (memory (export "memory") 1))
-            (core instance $i (instantiate $m))
-            (func $select (param "policy" u32) (result string)
-              (canon lift (core func $i "f") (memory $i "memory") (realloc (func $i "realloc"))))
-            (instance $roll (export "select" (func $select)))
-            (instance $describe (export "describe" (func $select)) (export "check-settings" (func $select)))
-            (export "rollcall:policy/describe@1.0.0" (instance $describe))
-            (export "rollcall:policy/roll@1.0.0" (instance $roll)))"#,
+    let contract = std::fs::read_to_string(root().join("wit/1.0.0/policy.wit")).expect("the contract");
+    let other = |from: &str, to: &str| {
+        assert!(contract.contains(from), "{from}");
+        let core = roll_policy("", "", "unreachable");
+        match sandbox().load(&guest_of(&contract.replace(from, to), &core, "")) {
+            Err(Refusal::WrongWorld(message)) => message,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(
+        other("disk-used-bytes: list<s64>", "disk-used: list<u64>"),
+        "in interface types: record executors it has `disk-used: list<u64>` where the contract has \
+         `disk-used-bytes: list<s64>`"
     );
-    println!("{select}");
-    assert!(select.contains("describe"), "{select}");
+    assert_eq!(
+        other("    picks-max: u32,\n", ""),
+        "in interface types: record fleet it has `executors: executors` where the contract has `picks-max: u32`"
+    );
+    assert_eq!(
+        other("    /// Why, in a few words", "    color: string,\n    /// Why, in a few words"),
+        "in interface types: record pick it has `color: string` where the contract has `reason: string`"
+    );
 }
 
 #[test]

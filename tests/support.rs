@@ -45,8 +45,14 @@ fn load(builtin: Builtin) -> Module {
 /// A roll policy written in WebAssembly text: a core module that exports the contract's functions by
 /// their canonical names, encoded as a component. `imports` adds to the world's imports, in WIT.
 pub fn guest(core: &str, imports: &str) -> Vec<u8> {
+    let contract = std::fs::read_to_string(root().join("wit/1.0.0/policy.wit")).expect("the contract");
+    guest_of(&contract, core, imports)
+}
+
+/// As [`guest`], made for another contract.
+pub fn guest_of(contract: &str, core: &str, imports: &str) -> Vec<u8> {
     let mut resolve = Resolve::default();
-    resolve.push_path(root().join("wit/1.0.0")).expect("the contract");
+    resolve.push_str("policy.wit", contract).expect("the contract");
     for package in WASI.split("\n\n").filter(|text| !text.trim().is_empty()) {
         resolve.push_str("wasi.wit", package).expect("a package of WASI");
     }

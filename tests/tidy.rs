@@ -1,1 +1,110 @@
+//! What keeps the house in order: the dependency table, the map in the README, the committed policies,
+//! the size of files.
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::support::root;
+
+/// Crates of the house that a part may use, and foreign ones that it must not. DESIGN's table.
+const HOUSE: [(&str, &[&str], &[&str]); 7] = [
+    ("fleet", &[], &["*"]),
+    ("policy", &["fleet"], &["kube", "k8s-openapi"]),
+    ("rollcall", &["fleet", "policy", "rollcall-policy", "spark-loss", "spark-roll"], &[]),
+    ("rollcall-policy", &[], &["wasmtime", "kube", "tokio"]),
+    ("spark-roll", &["rollcall-policy"], &["*"]),
+    ("spark-loss", &["rollcall-policy"], &["*"]),
+    ("spot-lifetime", &["rollcall-policy"], &["*"]),
+];
+
+#[test]
+fn dependencies_are_those_of_the_table() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo's metadata");
+    let packages = metadata["packages"].as_array().expect("packages");
+    let name = |value: &Value| value["name"].as_str().expect("a name").to_string();
+    let house: BTreeSet<String> = packages.iter().map(name).collect();
+    let table: BTreeSet<String> = HOUSE.iter().map(|(name, ..)| name.to_string()).collect();
+    assert_eq!(house, table, "a new crate needs a row in the table");
+    for package in packages {
+        let (_, ours, never) =
+            HOUSE.iter().find(|(known, ..)| *known == name(package)).expect("in the table");
+        let all = package["dependencies"].as_array().expect("dependencies");
+        for dependency in all.iter().filter(|dependency| dependency["kind"] != "dev") {
+            let dependency = name(dependency);
+            let allowed = if house.contains(&dependency) {
+                ours.contains(&dependency.as_str())
+            } else {
+                !never.contains(&"*") && !never.contains(&dependency.as_str())
+            };
+            assert!(allowed, "{} must not depend on {dependency}", name(package));
+        }
+    }
+}
+
+/// The repository's own files.
+fn files(extension: &str) -> Vec<PathBuf> {
+    fn walk(directory: &Path, extension: &str, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(directory).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if path.is_dir() && name != "target" && name != ".git" {
+                walk(&path, extension, found);
+            } else if name.ends_with(extension) {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&root(), extension, &mut found);
+    found
+}
+
+#[test]
+fn no_source_file_is_too_long() {
+    for path in files(".rs") {
+        let lines = fs::read_to_string(&path).expect("text").lines().count();
+        assert!(lines <= 700, "{} has {lines} lines: find the second idea in it", path.display());
+    }
+}
+
+#[test]
+fn nothing_is_left_to_do_later() {
+    // In two pieces, or this file would find itself.
+    let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("un", "implemented!")];
+    for path in files(".rs").into_iter().chain(files(".wit")) {
+        let text = fs::read_to_string(&path).expect("text");
+        for mark in marks {
+            assert!(!text.contains(mark), "{} contains {mark}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_map_in_the_readme_names_every_folder() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("a README");
+    for folder in ["wit/", "policies/", "host/", "host/fleet/", "host/policy/", "tests/"] {
+        assert!(root().join(folder).is_dir(), "{folder} is gone");
+        let shown = folder.trim_start_matches("host/").trim_end_matches('/');
+        assert!(readme.contains(&format!("{shown}/")), "{folder} is not on the map");
+    }
+}
+
+#[test]
+fn the_committed_policies_are_built_from_these_sources() {
+    let output = Command::new(env!("CARGO_BIN_EXE_rollcall"))
+        .args(["policy", "build", "policies/spark-roll", "policies/spark-loss"])
+        .args(["--into", "policies/built", "--check", "--no-compile"])
+        .current_dir(root())
+        .output()
+        .expect("the binary runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -38,6 +38,7 @@ mod sandbox;
 mod settings;
 mod ticker;
 mod wasi;
+mod world;
 
 pub use builtin::Builtin;
 pub use cache::{Cache, CacheCounts, CacheError};

@@ -27,6 +27,7 @@ use crate::module::{self, Checker, Exports, Module, Refusal};
 use crate::settings::{Settings, SettingsProblem};
 use crate::ticker::{Budget, Ticker, millis};
 use crate::wasi::{self, Wasi};
+use crate::world;
 
 /// How a sandbox is set up.
 #[derive(Debug)]
@@ -196,7 +197,11 @@ impl Sandbox {
         let component = shared.compile(bytes, &digest)?;
         let checked = module::check_component(component, bytes, digest, &shared.limits)?;
         let linker = if checked.wasi { &shared.linker_with_wasi } else { &shared.linker };
-        let misfit = |error: wasmtime::Error| Refusal::WrongWorld(chain(&error));
+        let misfit = |error: wasmtime::Error| {
+            Refusal::WrongWorld(
+                world::difference(bytes).map_or_else(|| chain(&error), |text| printable(&text, 500)),
+            )
+        };
         let pre = linker.instantiate_pre(&checked.component).map_err(misfit)?;
         let exports = Exports {
             describe: exports::describe::GuestIndices::new(&pre).map_err(misfit)?,

@@ -5,6 +5,8 @@ use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::guest_log::printable;
+
 /// Settings that fit the schema and that the policy has accepted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -64,33 +66,43 @@ impl Schema {
     }
 
     pub(crate) fn check(&self, settings: &Value) -> Result<(), Vec<SettingsProblem>> {
-        let problems: Vec<_> = self
-            .validator
-            .iter_errors(settings)
-            .take(20)
-            .map(|error| SettingsProblem {
-                path: error.instance_path().to_string(),
-                message: self.explain(&error),
-            })
-            .collect();
+        let problem = |error: jsonschema::ValidationError<'_>| SettingsProblem {
+            path: error.instance_path().to_string(),
+            message: error.to_string(),
+        };
+        let mut problems = self.unknown_keys(settings);
+        if problems.is_empty() {
+            problems = self.validator.iter_errors(settings).take(PROBLEMS).map(problem).collect();
+        }
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
-    /// The validator's message; for an unknown key also the known ones.
-    fn explain(&self, error: &jsonschema::ValidationError<'_>) -> String {
-        let message = error.to_string();
-        if !matches!(error.kind(), jsonschema::error::ValidationErrorKind::AdditionalProperties { .. }) {
-            return message;
-        }
-        let parent = error.schema_path().to_string();
-        let parent = parent.strip_suffix("/additionalProperties").unwrap_or(&parent);
-        let known = self.text.pointer(&format!("{parent}/properties")).and_then(Value::as_object);
-        match known.map(|known| known.keys().map(String::as_str).collect::<Vec<_>>()) {
-            Some(known) if !known.is_empty() => format!("{message}; known are: {}", known.join(", ")),
-            _ => format!("{message}; there are no settings here"),
-        }
+    /// A typo deserves a better message than a validator has: here are the known keys.
+    fn unknown_keys(&self, settings: &Value) -> Vec<SettingsProblem> {
+        let (Some(settings), Some(Value::Bool(false))) =
+            (settings.as_object(), self.text.get("additionalProperties"))
+        else {
+            return Vec::new();
+        };
+        let none = serde_json::Map::new();
+        let known = self.text.get("properties").and_then(Value::as_object).unwrap_or(&none);
+        let names: Vec<&str> = known.keys().map(String::as_str).collect();
+        let remedy = match names.as_slice() {
+            [] => "this policy has no settings".to_string(),
+            names => format!("known are: {}", names.join(", ")),
+        };
+        let unknown = settings.keys().filter(|key| !known.contains_key(*key)).take(PROBLEMS);
+        unknown
+            .map(|key| SettingsProblem {
+                path: format!("/{}", printable(key, 100)),
+                message: format!("unknown setting; {remedy}"),
+            })
+            .collect()
     }
 }
+
+/// So many problems are told at once.
+const PROBLEMS: usize = 20;
 
 fn reference(schema: &Value) -> Option<&str> {
     match schema {
@@ -119,9 +131,7 @@ mod tests {
             "properties": {"maxHours": {"type": "number"}, "spotFirst": {"type": "boolean"}}});
         assert_eq!(
             problems(schema.clone(), json!({"maxHour": 3})),
-            [
-                "settings: Additional properties are not allowed ('maxHour' was unexpected); known are: maxHours, spotFirst"
-            ]
+            ["/maxHour: unknown setting; known are: maxHours, spotFirst"]
         );
         assert_eq!(
             problems(schema.clone(), json!({"maxHours": "3"})),
