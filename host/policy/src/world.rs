@@ -1,7 +1,7 @@
 //! Where a module's types differ from the contract's, in the contract's own language.
 //!
 //! The runtime knows *that* types differ and says so in terms of tuples. An author wants to read
-//! "record executors has disk-used: list<u64>, the contract has disk-used-bytes: list<s64>". So both
+//! "it has `disk-used: list<u64>` where the contract has `disk-used-bytes: list<s64>`". So both
 //! are printed as WIT and compared item by item. Only for messages: what fits is the runtime's word.
 
 use std::collections::BTreeMap;

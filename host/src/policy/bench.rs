@@ -28,11 +28,12 @@ pub struct BenchArgs {
     #[arg(long, value_name = "JSON")]
     settings: Option<String>,
     /// Sizes of the fleets.
-    #[arg(long, value_delimiter = ',', value_name = "N,...", default_values_t = [100, 1_000, 10_000])]
-    executors: Vec<usize>,
+    #[arg(long, value_delimiter = ',', value_name = "N,...", default_values_t = [100, 1_000, 10_000],
+          value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    executors: Vec<u32>,
     /// Measured calls for each policy and size.
-    #[arg(long, value_name = "N", default_value_t = 1_000)]
-    samples: usize,
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    samples: u32,
     /// Evaluate the first policy this many times over the smallest fleet, and watch the memory.
     #[arg(long, value_name = "N")]
     soak: Option<u64>,
@@ -51,7 +52,7 @@ struct Percentiles {
 #[serde(rename_all = "camelCase")]
 struct Row {
     policy: String,
-    executors: usize,
+    executors: u32,
     /// Making the store and the instance.
     instantiate_us: Percentiles,
     /// A whole decision in a fresh sandbox, the instance included.
@@ -75,7 +76,7 @@ pub fn run(args: BenchArgs) -> Result<ExitCode> {
     }
     let chosen: Vec<_> =
         all().filter(|(_, policy)| wanted.is_empty() || wanted.contains(&policy.name)).collect();
-    let samples = samples.max(1);
+    let samples = samples as usize;
 
     if let Some(evaluations) = soak {
         let (module, policy) = chosen[0];
@@ -110,7 +111,7 @@ fn measure(
     module: &Module,
     policy: &Policy,
     settings: &Settings,
-    size: usize,
+    size: u32,
     samples: usize,
     builtin: bool,
 ) -> Result<Row> {
@@ -155,7 +156,7 @@ fn asker<'a>(
     module: &'a Module,
     policy: &'a Policy,
     settings: &'a Settings,
-    size: usize,
+    size: u32,
 ) -> Box<dyn Fn() -> Result<()> + 'a> {
     match policy.question {
         Question::Roll => {
@@ -209,7 +210,7 @@ fn watch_memory(
     module: &Module,
     policy: &Policy,
     settings: &Settings,
-    size: usize,
+    size: u32,
     evaluations: u64,
     output: Output,
 ) -> Result<ExitCode> {
@@ -258,19 +259,19 @@ fn resident_bytes() -> Result<u64> {
 
 /// A fleet like one in the middle of a batch job: nobody stands out, so OUTLIER has to look at every
 /// dimension before it falls back.
-fn question(size: usize) -> RollQuestion {
+fn question(size: u32) -> RollQuestion {
     let mut question = RollQuestion {
         fleet: "bench".into(),
         application_id: "spark-bench".into(),
-        target: size as u32,
-        available: size as u32,
+        target: size,
+        available: size,
         now_ms: 1_800_000_000_000,
         picks_max: 1,
         ..RollQuestion::default()
     };
     // Spread evenly: the largest value lies 1.7 standard deviations above the mean.
     let spread = |i: u64, salt: u64| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> salt) % 1_000;
-    for i in 0..size as u64 {
+    for i in 0..u64::from(size) {
         question.candidates.push(Candidate {
             id: i + 1,
             add_time_ms: 1_799_990_000_000 + (spread(i, 20) * 1_000) as i64,
@@ -293,7 +294,7 @@ fn question(size: usize) -> RollQuestion {
         });
     }
     question.nodes =
-        vec![Node { zone: Some(0), spot: false, ready: true, cordoned: false }; size.div_ceil(20)];
+        vec![Node { zone: Some(0), spot: false, ready: true, cordoned: false }; size.div_ceil(20) as usize];
     question
 }
 

@@ -26,7 +26,7 @@ pub struct BuildArgs {
     /// Directories of the crates to build.
     #[arg(default_value = ".")]
     crates: Vec<PathBuf>,
-    /// Where to put the component [default: <crate>/<name>.wasm].
+    /// Where to put the component [default: NAME.wasm in the crate].
     #[arg(short, long, value_name = "FILE", conflicts_with = "into")]
     out: Option<PathBuf>,
     /// Put all components and a manifest into this directory.

@@ -30,25 +30,15 @@ pub fn documents(input: impl Read) -> impl Iterator<Item = Result<Value>> {
 /// A question about this fleet. Candidates are the active executors with enough tasks, in the order of
 /// the document.
 pub fn roll_question(document: &Value, min_tasks: i32, now_ms: i64) -> Result<RollQuestion> {
-    match document {
-        Value::Array(executors) => from_spark(executors, min_tasks, now_ms),
-        Value::Object(_) => from_fleet(document, min_tasks, now_ms),
-        other => Err(anyhow!(
-            "the input is {}; expected the array that Spark's /executors answers, or a fleet object",
-            kind(other)
-        )),
-    }
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
+    let kind = match document {
+        Value::Array(executors) => return from_spark(executors, min_tasks, now_ms),
+        Value::Object(_) => return from_fleet(document, min_tasks, now_ms),
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
         Value::Number(_) => "a number",
         Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    }
+    };
+    Err(anyhow!("the input is {kind}; expected the array that Spark's /executors answers, or a fleet object"))
 }
 
 /// Deserializes with the path of what is wrong, below `place`.

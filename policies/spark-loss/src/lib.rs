@@ -6,6 +6,7 @@ mod pod;
 mod request;
 mod start;
 #[cfg(test)]
+#[allow(clippy::wildcard_enum_match_arm, reason = "a test names what it expects, the rest is a failure")]
 mod tests;
 mod words;
 

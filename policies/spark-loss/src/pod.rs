@@ -86,7 +86,7 @@ pub(crate) fn failed_sidecar(e: &Evidence) -> Option<(&Container, &Terminated)> 
         ContainerState::Terminated(end) if container.role == ContainerRole::Sidecar && end.exit_code != 0 => {
             Some((container, end))
         }
-        _ => None,
+        ContainerState::Terminated(_) | ContainerState::Waiting(_) | ContainerState::Running(_) => None,
     })
 }
 

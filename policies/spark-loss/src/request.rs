@@ -43,7 +43,13 @@ impl Request<'_> {
         let why = match e.trigger {
             Trigger::OperatorKill => &DeletionCause::Kill,
             Trigger::PendingTimeout => &DeletionCause::PendingTimeout,
-            _ => return None,
+            Trigger::HeartbeatTimeout
+            | Trigger::PodFailed
+            | Trigger::PodSucceeded
+            | Trigger::PodDeleted
+            | Trigger::PodMissing
+            | Trigger::DriverRemoved
+            | Trigger::Other(_) => return None,
         };
         Some(Request { why, at_ms: e.now_ms })
     }
