@@ -1,6 +1,6 @@
 //! What every listing shares: a table for people, JSON for scripts.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -36,6 +36,13 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> Result<()> {
         writeln!(out, "{}", padded.collect::<Vec<_>>().join("  ").trim_end())?;
     }
     Ok(())
+}
+
+/// Shows what is going on, on one line that the next call overwrites; `""` clears it. Only for people.
+pub fn progress(text: &str) {
+    if io::stderr().is_terminal() {
+        eprint!("\r\x1b[K{text}");
+    }
 }
 
 /// Did the reader of our output, for instance `head`, close it?

@@ -64,9 +64,9 @@ pub enum Blame {
 impl Fault {
     pub fn blame(&self) -> Blame {
         match self {
-            Fault::Busy { .. } | Fault::Host(_) => Blame::Host,
-            Fault::WallTime { .. }
-            | Fault::PolicyError(_)
+            // A guest cannot block: when the wall clock runs out before the CPU budget, we were not run.
+            Fault::WallTime { .. } | Fault::Busy { .. } | Fault::Host(_) => Blame::Host,
+            Fault::PolicyError(_)
             | Fault::Panicked(_)
             | Fault::Trapped(_)
             | Fault::StackOverflow { .. }

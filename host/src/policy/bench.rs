@@ -94,11 +94,11 @@ pub fn run(args: BenchArgs) -> Result<ExitCode> {
             Question::Loss => vec![1],
         };
         for size in sizes {
-            eprint!("\r\x1b[K{} over {size} executors", policy.name);
+            output::progress(&format!("{} over {size} executors", policy.name));
             rows.push(measure(&sandbox, module, policy, &settings, size, samples, builtin)?);
         }
     }
-    eprint!("\r\x1b[K");
+    output::progress("");
     match output {
         Output::Json => output::json(&rows)?,
         Output::Table => print(&rows, &sandbox)?,
@@ -222,10 +222,10 @@ fn watch_memory(
         ask()?;
         if done == 1 || done % step == 0 {
             rows.push((done, resident_bytes()?, start.elapsed()));
-            eprint!("\r\x1b[K{done} of {evaluations} evaluations");
+            output::progress(&format!("{done} of {evaluations} evaluations"));
         }
     }
-    eprint!("\r\x1b[K");
+    output::progress("");
     match output {
         Output::Json => {
             let rows = rows.iter().map(|(done, bytes, after)| {
