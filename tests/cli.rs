@@ -180,6 +180,40 @@ fn unknown_policies_and_settings_are_refused_with_the_known_ones() {
     refused_with(&["policy", "new", "Not A Name"], "", &["a-z"]);
     refused_with(&["policy", "new", "host"], "", &["exists already"]);
     refused_with(&["policy", "build", "wit"], "", &["no Cargo.toml"]);
+    refused_with(&["policy", "bench", "--samples", "0"], "", &["--samples", "1000000"]);
+    refused_with(&["policy", "bench", "--executors", "2000000"], "", &["--executors", "1000000"]);
+    refused_with(&RUN, r#"{"executors": [], "picksMax": 0}"#, &["picksMax", "at least 1"]);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_panic() {
+    for args in [
+        &["policy", "list"][..],
+        &["policy", "inspect"],
+        &["policy", "test", "tests/fixtures/builtin-roll.yaml"],
+    ] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_rollcall"))
+            .args(args)
+            .current_dir(root())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        drop(child.stdout.take());
+        let output = child.wait_with_output().expect("it ends");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() && !stderr.contains("panicked"),
+            "{args:?}: {:?} {stderr}",
+            output.status
+        );
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_skipped() {
+    let answer = ok(&RUN, "\u{feff}[]");
+    assert!(answer.contains("no candidates"), "{answer}");
 }
 
 #[test]
@@ -217,8 +251,10 @@ impl Drop for Cases {
 
 #[test]
 fn cases_pass_or_fail_with_the_difference() {
-    let good = ok(&["policy", "test", "tests/fixtures/builtin-cases.yaml"], "");
-    assert!(good.contains(" 0 failed"), "{good}");
+    for module in ["roll", "loss"] {
+        let good = ok(&["policy", "test", &format!("tests/fixtures/builtin-{module}.yaml")], "");
+        assert!(good.contains(" 0 failed"), "{good}");
+    }
 
     let wrong = "policy: ID\ncases:\n- name: smallest\n  fleet: {executors: [{id: 3}, {id: 2}]}\n  expect: {picks: [3], fuelMax: 10}\n";
     let output = Cases::new("wrong", wrong).test();
@@ -232,8 +268,24 @@ fn cases_pass_or_fail_with_the_difference() {
         assert_eq!(output.status.code(), Some(2), "{stderr}");
         assert!(stderr.contains(part), "{stderr}");
     };
-    refusal("hollow", "policy: ID\ncases:\n- {name: a, fleet: [], expect: {}}\n", "checks nothing");
     refusal("empty", "cases: []\n", "no cases");
     refusal("typo", "cases:\n- {name: a, polcy: ID, fleet: [], expect: {}}\n", "polcy");
-    refusal("nothing", "cases:\n- {name: a, policy: ID, expect: {outcome: roll}}\n", "give one of fleet");
+
+    // A case that cannot be run fails; the others are run all the same.
+    let mixed = "policy: ID\ncases:\n- {name: hollow, fleet: [], expect: {}}\n- {name: nothing, expect: {outcome: roll}}\n\
+                 - {name: more, fleet: [], settings: {a: 1}, expect: {settingsRefused: a, outcome: roll}}\n\
+                 - {name: vague, fleet: [], settings: {a: 1}, expect: {settingsRefused: the settings of}}\n\
+                 - {name: good, fleet: [], expect: {outcome: nothing}}\n";
+    let output = Cases::new("mixed", mixed).test();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for part in [
+        "checks nothing",
+        "give one of fleet",
+        "stands alone",
+        "expected \"the settings of\"",
+        "1 passed, 4 failed",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
 }

@@ -1,5 +1,6 @@
 //! What every listing shares: a table for people, JSON for scripts.
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::Result;
@@ -19,6 +20,16 @@ pub fn json(value: &impl Serialize) -> Result<()> {
     serde_json::to_writer(&mut out, value)?;
     writeln!(out)?;
     Ok(())
+}
+
+/// One line of text.
+pub fn line(text: impl Display) -> Result<()> {
+    Ok(writeln!(io::stdout().lock(), "{text}")?)
+}
+
+/// Something that the user should know beside the answer. When standard error is gone, nobody listens.
+pub fn tell(text: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// Columns as wide as their widest cell; the last one is not padded.
@@ -41,7 +52,7 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> Result<()> {
 /// Shows what is going on, on one line that the next call overwrites; `""` clears it. Only for people.
 pub fn progress(text: &str) {
     if io::stderr().is_terminal() {
-        eprint!("\r\x1b[K{text}");
+        let _ = write!(io::stderr().lock(), "\r\x1b[K{text}");
     }
 }
 

@@ -5,6 +5,9 @@
 //! the process. Hence an owner-only directory (anything else is refused), and a keyed hash over every
 //! entry, checked over the very bytes that are then loaded. A bad entry is deleted and compiled anew.
 //!
+//! The key lies in the same directory: the seal tells damage, and entries that somebody without access to
+//! the key has put there (another container with the volume, say), not a process of the same user.
+//!
 //! An entry's name holds the digest of the module and the hash of everything the engine's compiled
 //! form depends on (version, settings, CPU), so stale entries are simply never found.
 
@@ -23,6 +26,9 @@ const SEAL_BYTES: usize = 32;
 const KEY_BYTES: usize = 32;
 /// Compiled code is a few times the size of the module, whose limit is 64 MiB.
 const ENTRY_BYTES: u64 = 1 << 30;
+
+/// Modules in use, and a few versions of each.
+const ENTRIES: usize = 64;
 
 /// A directory of compiled policies.
 #[derive(Debug)]
@@ -117,8 +123,9 @@ impl Cache {
 
     /// Keeps the entry. A cache that cannot be written is only a slow one: the caller may ignore this.
     pub(crate) fn put(&self, name: &str, code: &[u8]) -> io::Result<()> {
+        self.make_room();
         // Written aside, then renamed: a reader sees a whole entry or none.
-        let aside = self.directory.join(format!("{name}.{}", std::process::id()));
+        let aside = self.directory.join(format!("{name}.{}", aside_suffix()?));
         let seal = self.seal(name, code).finalize().into_bytes();
         let write = || {
             let mut file =
@@ -129,9 +136,25 @@ impl Cache {
             fs::rename(&aside, self.directory.join(name))
         };
         write().inspect_err(|_| {
-            // Best effort: what is left behind is overwritten next time.
+            // Best effort: what is left behind is the oldest entry some day.
             let _ = fs::remove_file(&aside);
         })
+    }
+
+    /// Drops the oldest entries while there are too many.
+    fn make_room(&self) {
+        let Ok(entries) = fs::read_dir(&self.directory) else { return };
+        let mut entries: Vec<_> = entries
+            .flatten()
+            .filter(|entry| entry.file_name() != "key")
+            .filter_map(|entry| Some((entry.metadata().and_then(|meta| meta.modified()).ok()?, entry.path())))
+            .collect();
+        entries.sort();
+        let surplus = (entries.len() + 1).saturating_sub(ENTRIES);
+        for (_, path) in entries.into_iter().take(surplus) {
+            // Another process may have been quicker.
+            let _ = fs::remove_file(path);
+        }
     }
 
     pub(crate) fn remove(&self, name: &str) {
@@ -149,6 +172,11 @@ impl Cache {
     }
 }
 
+/// Unlike any that another process or container has at the same time.
+fn aside_suffix() -> io::Result<String> {
+    getrandom::u64().map(|number| format!("{number:016x}")).map_err(io::Error::other)
+}
+
 fn read_or_make_key(directory: &Path) -> io::Result<[u8; KEY_BYTES]> {
     let path = directory.join("key");
     let mut key = [0; KEY_BYTES];
@@ -162,7 +190,7 @@ fn read_or_make_key(directory: &Path) -> io::Result<[u8; KEY_BYTES]> {
         Err(error) => return Err(error),
     }
     getrandom::fill(&mut key).map_err(io::Error::other)?;
-    let aside = directory.join(format!("key.{}", std::process::id()));
+    let aside = directory.join(format!("key.{}", aside_suffix()?));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
     file.write_all(&key)?;
     file.sync_all()?;

@@ -51,7 +51,7 @@ pub(crate) fn fleet<'a>(question: &'a q::RollQuestion, lent: &'a Lent<'a>) -> wi
         available: question.available,
         now_ms: question.now_ms,
         seed: question.seed,
-        picks_max: question.picks_max.max(1),
+        picks_max: question.picks_max,
         executors: wit::Executors {
             id: columns.id,
             add_time_ms: columns.add_time_ms,
@@ -88,6 +88,9 @@ pub(crate) fn selection(
         wit::Selection::Nothing(reason) => {
             return Ok((q::Selection::Nothing(printable(&reason, REASON_BYTES)), Vec::new()));
         }
+        wit::Selection::Roll(_) if question.picks_max == 0 => {
+            return Ok((q::Selection::Nothing("no picks were asked for".into()), Vec::new()));
+        }
         wit::Selection::Roll(picks) if picks.is_empty() => {
             return Ok((q::Selection::Nothing("the policy picked nobody".into()), Vec::new()));
         }
@@ -108,7 +111,7 @@ pub(crate) fn selection(
             Some(true) => complain(&mut complaints, Complaint::DuplicateIndex { index: pick.index }),
             Some(seen) => {
                 *seen = true;
-                if kept.len() < question.picks_max.max(1) as usize {
+                if kept.len() < question.picks_max as usize {
                     let reason = printable(&pick.reason, REASON_BYTES);
                     kept.push(q::Pick { index, score: pick.score, reason });
                 }

@@ -58,12 +58,13 @@ impl GuestLog {
     }
 }
 
-/// The text without control characters, which could forge log lines or drive a terminal, and not
-/// longer than `bytes_max`.
-pub(crate) fn printable(text: &str, bytes_max: usize) -> String {
+/// The text without control characters, which could forge log lines or drive a terminal, without those
+/// that reorder what follows, and not longer than `bytes_max`.
+pub fn printable(text: &str, bytes_max: usize) -> String {
     let mut out = String::with_capacity(text.len().min(bytes_max));
     for char in text.chars() {
-        let char = if char.is_control() { ' ' } else { char };
+        let reorders = matches!(char, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        let char = if char.is_control() || reorders { ' ' } else { char };
         if out.len() + char.len_utf8() > bytes_max {
             break;
         }

@@ -37,6 +37,7 @@ mod module;
 mod sandbox;
 mod settings;
 mod ticker;
+mod walk;
 mod wasi;
 mod world;
 
@@ -44,7 +45,7 @@ pub use builtin::Builtin;
 pub use cache::{Cache, CacheCounts, CacheError};
 pub use convert::Complaint;
 pub use fault::{Blame, Fault, InvalidAnswer};
-pub use guest_log::{LogLevel, LogLine};
+pub use guest_log::{LogLevel, LogLine, printable};
 pub use limits::Limits;
 pub use module::{Module, Needs, Policy, Question, Refusal, SettingsError};
 pub use sandbox::{Cost, Evaluation, Mode, Sandbox, SandboxConfig, SandboxError};

@@ -45,6 +45,10 @@ pub(crate) const STACK_BYTES: usize = 512 << 10;
 pub(crate) const OUTPUT_BYTES: usize = 1 << 20;
 /// Live handles to host resources. Only WASI has any.
 pub(crate) const HANDLES: usize = 1_024;
+/// Core instances, tables and memories of one component: interpreters are many instances.
+pub(crate) const CORE_INSTANCES: u32 = 200;
+pub(crate) const TABLES: u32 = 20;
+pub(crate) const MEMORIES: u32 = 4;
 /// Size of a module file. Components of Python are the largest seen: 38 MB.
 pub(crate) const MODULE_BYTES: u64 = 64 << 20;
 
@@ -79,7 +83,7 @@ impl ResourceLimiter for Meter {
         desired: usize,
         _max: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let total = self.memory_bytes + desired.saturating_sub(current);
+        let total = self.memory_bytes.saturating_add(desired.saturating_sub(current));
         if total > self.limits.memory_bytes {
             return Err(Stop(Fault::Memory { limit_bytes: self.limits.memory_bytes }).into());
         }
@@ -93,7 +97,7 @@ impl ResourceLimiter for Meter {
         desired: usize,
         _max: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let total = self.table_elements + desired.saturating_sub(current);
+        let total = self.table_elements.saturating_add(desired.saturating_sub(current));
         if total > self.limits.table_elements {
             return Err(Stop(Fault::Tables { limit: self.limits.table_elements }).into());
         }
@@ -101,12 +105,16 @@ impl ResourceLimiter for Meter {
         Ok(true)
     }
 
-    /// The engine refused although the meter did not: the pool's slots are smaller than the limit.
-    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
-        Err(error.context(Stop(Fault::Memory { limit_bytes: self.limits.memory_bytes })))
+    // The pool has these limits itself; where instances are made on demand, this is where they hold.
+    fn instances(&self) -> usize {
+        CORE_INSTANCES as usize
     }
 
-    fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
-        Err(error.context(Stop(Fault::Tables { limit: self.limits.table_elements })))
+    fn tables(&self) -> usize {
+        TABLES as usize
+    }
+
+    fn memories(&self) -> usize {
+        MEMORIES as usize
     }
 }

@@ -14,7 +14,7 @@ use crate::bindings::exports::rollcall::policy as exports;
 use crate::bindings::rollcall::policy::types as wit;
 use crate::fault::Fault;
 use crate::guest_log::printable;
-use crate::limits::{Limits, MODULE_BYTES};
+use crate::limits::MODULE_BYTES;
 use crate::sandbox::Guest;
 use crate::settings::{Schema, Settings, SettingsProblem};
 
@@ -112,7 +112,7 @@ pub enum Refusal {
     NeedsTooMuch { what: String, limit: u64 },
     #[error("its description is not usable: {0}")]
     Description(String),
-    #[error("it fails while it is being loaded: {0}")]
+    #[error("it fails while it is being loaded")]
     Fault(#[from] Fault),
 }
 
@@ -158,7 +158,7 @@ pub enum SettingsError {
     NoSuchPolicy { policy: String, known: Vec<String> },
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Problems(Vec<SettingsProblem>),
-    #[error("the policy fails when asked about its settings: {0}")]
+    #[error("the policy fails when asked about its settings")]
     Fault(#[from] Fault),
 }
 
@@ -203,7 +203,6 @@ pub(crate) fn check_component(
     component: Component,
     bytes: &[u8],
     digest: String,
-    limits: &Limits,
 ) -> Result<Checked, Refusal> {
     let engine = component.engine().clone();
     let ty = component.component_type();
@@ -246,33 +245,23 @@ pub(crate) fn check_component(
         );
         return Err(Refusal::WrongWorld(message));
     }
-    let needs = needs(&component, limits)?;
+    let needs = needs(&component)?;
     Ok(Checked { component, digest, size_bytes: bytes.len(), imports, needs, wasi, roll, loss })
 }
 
 const WASM_PAGE_BYTES: u64 = 64 << 10;
 
-fn needs(component: &Component, limits: &Limits) -> Result<Needs, Refusal> {
+fn needs(component: &Component) -> Result<Needs, Refusal> {
     let Some(required) = component.resources_required() else {
         let message = "it imports core modules or components, which cannot be bounded".into();
         return Err(Refusal::WrongWorld(message));
     };
-    let needs = Needs {
+    Ok(Needs {
         memories: required.num_memories,
         memory_bytes_initial: required.max_initial_memory_size.unwrap_or(0).saturating_mul(WASM_PAGE_BYTES),
         tables: required.num_tables,
         table_elements_initial: required.max_initial_table_size.unwrap_or(0),
-    };
-    let check = |what: String, value: u64, limit: u64| {
-        if value > limit { Err(Refusal::NeedsTooMuch { what, limit }) } else { Ok(()) }
-    };
-    check(format!("{} memories", needs.memories), needs.memories.into(), 4)?;
-    check(format!("{} tables", needs.tables), needs.tables.into(), 20)?;
-    let memory = needs.memory_bytes_initial;
-    check(format!("{memory} bytes of memory to start with"), memory, limits.memory_bytes as u64)?;
-    let elements = needs.table_elements_initial;
-    check(format!("a table of {elements} elements"), elements, limits.table_elements as u64)?;
-    Ok(needs)
+    })
 }
 
 const POLICIES: usize = 64;

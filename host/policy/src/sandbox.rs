@@ -1,8 +1,9 @@
 //! The engine, and one call in it.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,10 +23,13 @@ use crate::cache::Cache;
 use crate::convert::{self, Complaint, Lent};
 use crate::fault::{Fault, InvalidAnswer};
 use crate::guest_log::{GuestLog, LogLine, printable};
-use crate::limits::{HANDLES, Limits, MODULE_BYTES, Meter, OUTPUT_BYTES, STACK_BYTES, Stop};
+use crate::limits::{
+    CORE_INSTANCES, HANDLES, Limits, MEMORIES, MODULE_BYTES, Meter, OUTPUT_BYTES, STACK_BYTES, Stop, TABLES,
+};
 use crate::module::{self, Checker, Exports, Module, Refusal};
 use crate::settings::{Settings, SettingsProblem};
 use crate::ticker::{Budget, Ticker, millis};
+use crate::walk;
 use crate::wasi::{self, Wasi};
 use crate::world;
 
@@ -176,7 +180,9 @@ impl Sandbox {
     pub fn load_file(&self, path: &Path) -> Result<Module, Refusal> {
         let unreadable =
             |error: std::io::Error| Refusal::Unreadable { path: path.into(), message: error.to_string() };
-        let file = File::open(path).map_err(unreadable)?;
+        // A pipe that nobody writes to would keep us waiting.
+        let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(unreadable)?;
         let meta = file.metadata().map_err(unreadable)?;
         if !meta.is_file() {
             let message = "it is not a regular file".into();
@@ -194,8 +200,12 @@ impl Sandbox {
     pub fn load(&self, bytes: &[u8]) -> Result<Module, Refusal> {
         let shared = &self.shared;
         let digest = module::check_bytes(bytes)?;
-        let component = shared.compile(bytes, &digest)?;
-        let checked = module::check_component(component, bytes, digest, &shared.limits)?;
+        walk::check(bytes, &shared.limits)?;
+        let (component, compiled) = shared.compile(bytes, &digest)?;
+        let checked = module::check_component(component, bytes, digest)?;
+        if compiled {
+            shared.keep(&checked.component, &checked.digest);
+        }
         let linker = if checked.wasi { &shared.linker_with_wasi } else { &shared.linker };
         let misfit = |error: wasmtime::Error| {
             Refusal::WrongWorld(
@@ -313,30 +323,37 @@ fn fit(exports: &Exports, store: &mut Store<Guest>, instance: &Instance) -> wasm
 }
 
 impl Shared {
-    /// From the cache where possible.
-    fn compile(&self, bytes: &[u8], digest: &str) -> Result<Component, Refusal> {
-        let mut hasher = DefaultHasher::new();
-        self.engine.precompile_compatibility_hash().hash(&mut hasher);
-        let entry = format!("{digest}-{:016x}", hasher.finish());
-        if let Some(cache) = &self.cache
-            && let Some(code) = cache.get(&entry)
-        {
-            // SAFETY: the cache returns only bytes that carry its seal, and seals only what this
-            // engine serialized, in a directory that nobody else can write.
-            match unsafe { Component::deserialize(&self.engine, &code) } {
-                Ok(component) => return Ok(component),
-                Err(_) => cache.remove(&entry),
+    /// From the cache where possible; tells whether it had to be compiled.
+    fn compile(&self, bytes: &[u8], digest: &str) -> Result<(Component, bool), Refusal> {
+        if let Some(cache) = &self.cache {
+            let entry = self.cache_entry(digest);
+            if let Some(code) = cache.get(&entry) {
+                // SAFETY: the cache returns only bytes that carry its seal, and seals only what this
+                // engine serialized, in a directory that nobody else can write.
+                match unsafe { Component::deserialize(&self.engine, &code) } {
+                    Ok(component) => return Ok((component, false)),
+                    Err(_) => cache.remove(&entry),
+                }
             }
         }
         let component =
             Component::new(&self.engine, bytes).map_err(|error| Refusal::Invalid(chain(&error)))?;
+        Ok((component, true))
+    }
+
+    /// Only what passed the checks is kept. What cannot be kept is only slower next time.
+    fn keep(&self, component: &Component, digest: &str) {
         if let Some(cache) = &self.cache
             && let Ok(code) = component.serialize()
         {
-            // Not kept is only slower next time.
-            let _ = cache.put(&entry, &code);
+            let _ = cache.put(&self.cache_entry(digest), &code);
         }
-        Ok(component)
+    }
+
+    fn cache_entry(&self, digest: &str) -> String {
+        let mut hasher = DefaultHasher::new();
+        self.engine.precompile_compatibility_hash().hash(&mut hasher);
+        format!("{digest}-{:016x}", hasher.finish())
     }
 
     /// One call in a fresh instance.
@@ -378,6 +395,7 @@ impl Shared {
         let made = Instant::now();
         let instance = pre.instantiate(&mut store);
         let instantiate = made.elapsed();
+        let started = instance.is_ok();
         let result = instance.and_then(|instance| run(&mut store, &instance));
         let fuel = match self.mode {
             Mode::Lab { fuel } => store.get_fuel().ok().map(|left| fuel - left),
@@ -392,12 +410,12 @@ impl Shared {
             fuel,
         };
         let log = with_output(guest.log, guest.wasi.as_deref());
-        let answer = result.map_err(|error| self.fault(&error, &log));
+        let answer = result.map_err(|error| self.fault(&error, started, &log));
         let (log, log_dropped) = log.into_lines();
         Evaluation { answer, complaints: Vec::new(), log, log_dropped, cost }
     }
 
-    fn fault(&self, error: &wasmtime::Error, log: &GuestLog) -> Fault {
+    fn fault(&self, error: &wasmtime::Error, started: bool, log: &GuestLog) -> Fault {
         if let Some(Stop(fault)) = error.downcast_ref::<Stop>() {
             return fault.clone();
         }
@@ -405,7 +423,8 @@ impl Shared {
             return Fault::Exited(*code);
         }
         let Some(trap) = error.downcast_ref::<Trap>() else {
-            return other_fault(error);
+            // A guest's own doing ends an instantiation with a trap or with one of our stops.
+            return if started { other_fault(error) } else { Fault::Host(chain(error)) };
         };
         match (trap, log.last_error()) {
             (Trap::StackOverflow, _) => Fault::StackOverflow { limit_bytes: STACK_BYTES },
@@ -423,11 +442,12 @@ impl Shared {
 /// What wasmtime reports with a message only.
 fn other_fault(error: &wasmtime::Error) -> Fault {
     let message = chain(error);
+    // The error's type is private; a test notices should its words change.
     if message.contains("fuel allocated for hostcalls has been exhausted") {
         return Fault::TooMuchOutput { limit_bytes: OUTPUT_BYTES };
     }
-    // Whatever else goes wrong between the instance's start and its answer is the guest's bytes not
-    // being what the contract says: pointers outside its memory, text that is no UTF-8, bad tags.
+    // Whatever else goes wrong between the instance's start and its answer is the guest not keeping to
+    // the contract: pointers outside its memory, text that is no UTF-8, bad tags, too many handles.
     Fault::InvalidAnswer(InvalidAnswer::Malformed(message))
 }
 
@@ -479,15 +499,15 @@ fn engine_config(mode: Mode) -> Config {
 /// many core instances) and bounded in memory.
 fn pool(calls: u32, limits: &Limits) -> InstanceAllocationStrategy {
     let mut pool = PoolingAllocationConfig::default();
-    pool.total_component_instances(calls * 2)
-        .total_core_instances(calls * 64)
-        .total_memories(calls * 4)
-        .total_tables(calls * 20)
+    pool.total_component_instances(calls * CORE_INSTANCES)
+        .total_core_instances(calls * CORE_INSTANCES)
+        .total_memories(calls * MEMORIES)
+        .total_tables(calls * TABLES)
         .total_stacks(1)
         .total_gc_heaps(calls)
-        .max_core_instances_per_component(200)
-        .max_memories_per_component(4)
-        .max_tables_per_component(20)
+        .max_core_instances_per_component(CORE_INSTANCES)
+        .max_memories_per_component(MEMORIES)
+        .max_tables_per_component(TABLES)
         .max_component_instance_size(10 << 20)
         .max_core_instance_size(10 << 20)
         .table_elements(limits.table_elements)

@@ -41,6 +41,9 @@ pub(crate) struct Schema {
 }
 
 pub(crate) const SCHEMA_BYTES: usize = 64 << 10;
+/// Patterns in a schema, and the size of each when compiled: a short one can unfold into megabytes.
+const PATTERNS: usize = 16;
+const PATTERN_BYTES: usize = 64 << 10;
 
 impl Schema {
     /// Refuses whatever would make validation cost more than schema times settings: references (which
@@ -53,9 +56,13 @@ impl Schema {
         if let Some(keyword) = reference(&value) {
             return Err(format!("it uses {keyword}; a settings schema must be complete in itself"));
         }
+        let patterns = patterns(&value);
+        if patterns > PATTERNS {
+            return Err(format!("it has {patterns} patterns, the limit is {PATTERNS}"));
+        }
         let validator = jsonschema::options()
             .with_draft(Draft::Draft202012)
-            .with_pattern_options(PatternOptions::regex())
+            .with_pattern_options(PatternOptions::regex().size_limit(PATTERN_BYTES))
             .build(&value)
             .map_err(|error| format!("it is not a valid JSON Schema: {error}"))?;
         Ok(Schema { text: value, validator: validator.into() })
@@ -67,8 +74,8 @@ impl Schema {
 
     pub(crate) fn check(&self, settings: &Value) -> Result<(), Vec<SettingsProblem>> {
         let problem = |error: jsonschema::ValidationError<'_>| SettingsProblem {
-            path: error.instance_path().to_string(),
-            message: error.to_string(),
+            path: printable(&error.instance_path().to_string(), 200),
+            message: printable(&error.to_string(), 500),
         };
         let mut problems = self.unknown_keys(settings);
         if problems.is_empty() {
@@ -89,7 +96,7 @@ impl Schema {
         let names: Vec<&str> = known.keys().map(String::as_str).collect();
         let remedy = match names.as_slice() {
             [] => "this policy has no settings".to_string(),
-            names => format!("known are: {}", names.join(", ")),
+            names => format!("known are: {}", printable(&names.join(", "), 500)),
         };
         let unknown = settings.keys().filter(|key| !known.contains_key(*key)).take(PROBLEMS);
         unknown
@@ -112,6 +119,18 @@ fn reference(schema: &Value) -> Option<&str> {
         }),
         Value::Array(values) => values.iter().find_map(reference),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+    }
+}
+
+fn patterns(schema: &Value) -> usize {
+    match schema {
+        Value::Object(map) => {
+            let own = map.get("pattern").map_or(0, |_| 1)
+                + map.get("patternProperties").and_then(Value::as_object).map_or(0, serde_json::Map::len);
+            own + map.values().map(patterns).sum::<usize>()
+        }
+        Value::Array(values) => values.iter().map(patterns).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
     }
 }
 
@@ -148,6 +167,10 @@ mod tests {
             Some("it uses $ref; a settings schema must be complete in itself".into())
         );
         assert!(refused(json!({"properties": {"a": {"pattern": "(a+)+(?=b)"}}})).is_some());
+        let many: Vec<_> = (0..17).map(|i| json!({"pattern": format!("a{i}")})).collect();
+        assert_eq!(refused(json!({"allOf": many})), Some("it has 17 patterns, the limit is 16".into()));
+        assert!(refused(json!({"pattern": r"\p{L}{2000}"})).is_some());
+        assert!(refused(json!({"pattern": "^[a-z][a-z0-9-]{0,62}$"})).is_none());
         assert!(refused(json!({"type": "obiect"})).is_some());
         assert!(refused(json!({"description": "x".repeat(SCHEMA_BYTES)})).is_some());
         assert!(Schema::compile("{").is_err());

@@ -14,8 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
-use wasmtime::StoreContextMut;
-use wasmtime::component::{HasData, Linker, Resource, ResourceTable, ResourceType};
+use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream, WasiCli, WasiCliView as _};
 use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView as _};
 use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView as _};
@@ -25,7 +24,7 @@ use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use crate::fault::Fault;
-use crate::limits::Stop;
+use crate::limits::{HANDLES, Stop};
 use crate::sandbox::Guest;
 
 /// Random bytes in one piece, and kept bytes of each of stdout and stderr.
@@ -53,7 +52,9 @@ impl Wasi {
             .allow_tcp(false)
             .allow_udp(false)
             .build();
-        Wasi { ctx, table: ResourceTable::new(), output }
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HANDLES);
+        Wasi { ctx, table, output }
     }
 
     pub(crate) fn output(&self) -> Vec<u8> {
@@ -84,25 +85,37 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
     sync::io::streams::add_to_linker::<Guest, Io>(l, |guest| guest.ctx().table)?;
     wasmtime_wasi::p2::bindings::io::error::add_to_linker::<Guest, Io>(l, |guest| guest.ctx().table)?;
 
-    // Any 0.2.x that a guest was built against resolves to this one.
-    let mut poll = l.instance("wasi:io/poll@0.2.12")?;
-    poll.resource("pollable", ResourceType::host::<DynPollable>(), |_, _| Ok(()))?;
-    type Pollables = (Vec<Resource<DynPollable>>,);
-    poll.func_wrap("poll", |_: StoreContextMut<'_, Guest>, _: Pollables| -> wasmtime::Result<(Vec<u32>,)> {
-        Err(Stop(Fault::Waited).into())
-    })?;
-    type One = (Resource<DynPollable>,);
-    poll.func_wrap(
-        "[method]pollable.block",
-        |_: StoreContextMut<'_, Guest>, _: One| -> wasmtime::Result<()> { Err(Stop(Fault::Waited).into()) },
-    )?;
-    poll.func_wrap(
-        "[method]pollable.ready",
-        |_: StoreContextMut<'_, Guest>, _: One| -> wasmtime::Result<(bool,)> {
-            Err(Stop(Fault::Waited).into())
-        },
-    )?;
+    sync::io::poll::add_to_linker::<Guest, NoWait>(l, |guest| Waiting(guest.ctx().table))?;
     Ok(())
+}
+
+struct NoWait;
+
+impl HasData for NoWait {
+    type Data<'a> = Waiting<'a>;
+}
+
+/// `wasi:io/poll` whose every wait ends the call.
+struct Waiting<'a>(&'a mut ResourceTable);
+
+impl sync::io::poll::Host for Waiting<'_> {
+    fn poll(&mut self, _: Vec<Resource<DynPollable>>) -> wasmtime::Result<Vec<u32>> {
+        Err(Stop(Fault::Waited).into())
+    }
+}
+
+impl sync::io::poll::HostPollable for Waiting<'_> {
+    fn ready(&mut self, _: Resource<DynPollable>) -> wasmtime::Result<bool> {
+        Err(Stop(Fault::Waited).into())
+    }
+
+    fn block(&mut self, _: Resource<DynPollable>) -> wasmtime::Result<()> {
+        Err(Stop(Fault::Waited).into())
+    }
+
+    fn drop(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<()> {
+        sync::io::poll::HostPollable::drop(self.0, pollable)
+    }
 }
 
 impl WasiView for Guest {

@@ -35,7 +35,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     samples: u32,
     /// Evaluate the first policy this many times over the smallest fleet, and watch the memory.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     soak: Option<u64>,
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
@@ -95,7 +95,8 @@ pub fn run(args: BenchArgs) -> Result<ExitCode> {
         };
         for size in sizes {
             output::progress(&format!("{} over {size} executors", policy.name));
-            rows.push(measure(&sandbox, module, policy, &settings, size, samples, builtin)?);
+            let row = measure(&sandbox, module, policy, &settings, size, samples, builtin);
+            rows.push(row.with_context(|| format!("{} over {size} executors", policy.name))?);
         }
     }
     output::progress("");
@@ -241,7 +242,7 @@ fn watch_memory(
                     format!("{:.1}", after.as_secs_f64()),
                 ]
             });
-            println!("{} over {size} executors", policy.name);
+            output::line(format_args!("{} over {size} executors", policy.name))?;
             output::table(&["EVALUATIONS", "RSS-MIB", "AFTER-S"], &cells.collect::<Vec<_>>())?;
         }
     }

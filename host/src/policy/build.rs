@@ -17,7 +17,10 @@ use ::policy::{Module, Sandbox, SandboxConfig};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sha2::{Digest, Sha256};
+
+use crate::output::{self, Output};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
@@ -27,7 +30,7 @@ pub struct BuildArgs {
     #[arg(default_value = ".")]
     crates: Vec<PathBuf>,
     /// Where to put the component [default: NAME.wasm in the crate].
-    #[arg(short, long, value_name = "FILE", conflicts_with = "into")]
+    #[arg(long, value_name = "FILE", conflicts_with = "into")]
     out: Option<PathBuf>,
     /// Put all components and a manifest into this directory.
     #[arg(long, value_name = "DIR")]
@@ -38,6 +41,8 @@ pub struct BuildArgs {
     /// With --check: compare the sources with the manifest, but do not build.
     #[arg(long, requires = "check")]
     no_compile: bool,
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
 }
 
 /// What `--into` writes beside the components, as `manifest.json`.
@@ -60,7 +65,7 @@ struct Built {
 }
 
 pub fn run(args: BuildArgs) -> Result<ExitCode> {
-    let BuildArgs { crates, out, into, check, no_compile } = args;
+    let BuildArgs { crates, out, into, check, no_compile, output } = args;
     let crates = crates.iter().map(|dir| Crate::at(dir)).collect::<Result<Vec<_>>>()?;
     let Some(into) = into else {
         if out.is_some() && crates.len() > 1 {
@@ -73,14 +78,26 @@ pub fn run(args: BuildArgs) -> Result<ExitCode> {
             let module = load(&component)?;
             fs::write(&path, &component).with_context(|| format!("cannot write {}", path.display()))?;
             let names: Vec<&str> = module.policies.iter().map(|policy| policy.name.as_str()).collect();
-            println!("{}: {} bytes, {}", path.display(), component.len(), names.join(", "));
+            match output {
+                Output::Json => output::json(&json!({
+                    "component": path, "sizeBytes": component.len(), "digest": module.digest, "policies": names
+                }))?,
+                Output::Table => {
+                    output::line(format_args!(
+                        "{}: {} bytes, {}",
+                        path.display(),
+                        component.len(),
+                        names.join(", ")
+                    ))?;
+                }
+            }
         }
         return Ok(ExitCode::SUCCESS);
     };
-    if check { check_against(&crates, &into, no_compile) } else { build_into(&crates, &into) }
+    if check { check_against(&crates, &into, no_compile) } else { build_into(&crates, &into, output) }
 }
 
-fn build_into(crates: &[Crate], into: &Path) -> Result<ExitCode> {
+fn build_into(crates: &[Crate], into: &Path, output: Output) -> Result<ExitCode> {
     let toolchain = Toolchain::find()?;
     let mut components = BTreeMap::new();
     for krate in crates {
@@ -88,7 +105,7 @@ fn build_into(crates: &[Crate], into: &Path) -> Result<ExitCode> {
         load(&component)?;
         let path = into.join(format!("{}.wasm", krate.name));
         fs::write(&path, &component).with_context(|| format!("cannot write {}", path.display()))?;
-        println!("{}: {} bytes", path.display(), component.len());
+        output::tell(format_args!("{}: {} bytes", path.display(), component.len()));
         let built = Built { sha256: sha256(&component), sources_sha256: krate.sources_sha256()? };
         components.insert(krate.name.clone(), built);
     }
@@ -96,6 +113,9 @@ fn build_into(crates: &[Crate], into: &Path) -> Result<ExitCode> {
     let path = into.join("manifest.json");
     let text = serde_json::to_string_pretty(&manifest)? + "\n";
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    if output == Output::Json {
+        output::json(&manifest)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -104,6 +124,18 @@ fn check_against(crates: &[Crate], into: &Path, no_compile: bool) -> Result<Exit
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let manifest: Manifest = serde_json::from_str(&text).with_context(|| format!("in {}", path.display()))?;
     let mut stale = Vec::new();
+    let wanted: BTreeSet<String> = crates.iter().map(|krate| krate.name.clone()).collect();
+    let recorded: BTreeSet<String> = manifest.components.keys().cloned().collect();
+    let mut present = BTreeSet::new();
+    for entry in fs::read_dir(into).with_context(|| format!("cannot read {}", into.display()))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        present.extend(name.strip_suffix(".wasm").map(str::to_string));
+    }
+    if wanted != recorded || wanted != present {
+        stale.push(format!(
+            "the crates are {wanted:?}, the manifest has {recorded:?}, the directory {present:?}"
+        ));
+    }
     for krate in crates {
         let name = &krate.name;
         let Some(recorded) = manifest.components.get(name) else {
@@ -127,12 +159,12 @@ fn check_against(crates: &[Crate], into: &Path, no_compile: bool) -> Result<Exit
             let component = krate.build(&toolchain)?;
             load(&component)?;
             match (same, sha256(&component) == manifest.components[name].sha256) {
-                (_, true) => println!("{name}: rebuilt, the bytes are identical"),
+                (_, true) => output::line(format_args!("{name}: rebuilt, the bytes are identical"))?,
                 (true, false) => stale.push(format!("{name}: the same toolchain built other bytes")),
-                (false, false) => println!(
+                (false, false) => output::line(format_args!(
                     "{name}: built by {}, rebuilt by {}: bytes differ, as they may",
                     manifest.toolchain, toolchain.version
-                ),
+                ))?,
             }
         }
     }
@@ -140,7 +172,7 @@ fn check_against(crates: &[Crate], into: &Path, no_compile: bool) -> Result<Exit
         return Ok(ExitCode::SUCCESS);
     }
     let command = format!("rollcall policy build --into {}", into.display());
-    eprintln!("rollcall: {}\nRebuild with `{command} CRATE...`.", stale.join("\n"));
+    output::tell(format_args!("rollcall: {}\nRebuild with `{command} CRATE...`.", stale.join("\n")));
     Ok(ExitCode::FAILURE)
 }
 
@@ -197,7 +229,7 @@ impl Crate {
 
     /// The component's bytes.
     fn build(&self, toolchain: &Toolchain) -> Result<Vec<u8>> {
-        eprintln!("Building {} with {}", self.name, toolchain.version);
+        output::tell(format_args!("Building {} with {}", self.name, toolchain.version));
         let mut cargo = Command::new("cargo");
         cargo
             .args([
@@ -215,8 +247,10 @@ impl Crate {
             .arg(self.target_directory.join("policies"))
             .stderr(Stdio::inherit())
             // Whatever the machine's configuration adds would make the build differ from place to place.
-            .env_remove("RUSTFLAGS")
-            .env_remove("CARGO_ENCODED_RUSTFLAGS")
+            // This one, even empty, outranks what configuration files say.
+            .env("CARGO_ENCODED_RUSTFLAGS", "")
+            .env("RUSTC_WRAPPER", "")
+            .env("RUSTC_WORKSPACE_WRAPPER", "")
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3")
             .env("CARGO_PROFILE_RELEASE_LTO", "fat")
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
@@ -268,6 +302,8 @@ impl Crate {
             }
         }
         sources(&self.workspace.join("wit"), &mut files)?;
+        // Crates inherit their version and edition from it.
+        files.insert(self.workspace.join("Cargo.toml"));
         for file in files {
             let name = file.strip_prefix(&self.workspace).unwrap_or(&file).display().to_string();
             let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -291,25 +327,21 @@ impl Crate {
     }
 }
 
-/// Files that go into a build: sources and manifests, not what a build left behind.
+/// Every file may go into a build, but for what an earlier one left behind.
 fn sources(directory: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))? {
         let path = entry?.path();
-        if path.is_dir() {
-            if path.file_name().is_some_and(|name| name != "target" && name != "tests") {
-                sources(&path, files)?;
-            }
-        } else if path
-            .extension()
-            .is_some_and(|extension| extension == "rs" || extension == "toml" || extension == "wit")
-        {
+        if !path.is_dir() {
             files.insert(path);
+        } else if path.file_name().is_some_and(|name| name != "target") {
+            sources(&path, files)?;
         }
     }
     Ok(())
 }
 
 /// A compiler that can build for WebAssembly.
+#[derive(Clone)]
 struct Toolchain {
     version: String,
     rustc: PathBuf,
@@ -357,12 +389,6 @@ impl Toolchain {
                 .arg("-Zbuild-std=std,panic_abort")
                 .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "wasm-ld");
         }
-    }
-}
-
-impl Clone for Toolchain {
-    fn clone(&self) -> Self {
-        Toolchain { version: self.version.clone(), rustc: self.rustc.clone(), build_std: self.build_std }
     }
 }
 

@@ -5,7 +5,8 @@
 //! follow one another, as in JSON Lines.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, anyhow};
 use fleet::question::{Candidate, Metric, Node, RollQuestion};
@@ -13,8 +14,15 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::output;
+
 /// Reads document after document. Each error names the document's place in the input.
 pub fn documents(input: impl Read) -> impl Iterator<Item = Result<Value>> {
+    let mut input = BufReader::new(input);
+    // Windows tools put a byte order mark first. An input that cannot be read says so below.
+    if input.fill_buf().is_ok_and(|start| start.starts_with(b"\xef\xbb\xbf")) {
+        input.consume(3);
+    }
     let documents = serde_json::Deserializer::from_reader(input).into_iter::<Value>();
     documents.map(|document| {
         document.map_err(|error| {
@@ -58,7 +66,7 @@ pub fn at<'de, T: Deserialize<'de>>(document: &'de Value, place: &str) -> Result
 /// Spark's `ExecutorSummary`, as far as policies see it. Spark always writes the counters; from a
 /// document without them (a test's, say) zero is taken and the user is told.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an executor object")]
 struct ExecutorSummary {
     id: String,
     host_port: Option<String>,
@@ -164,9 +172,10 @@ fn from_spark(executors: &[Value], min_tasks: i32, now_ms: i64) -> Result<RollQu
             metrics.set(name, row, value as f64);
         }
     }
-    if !absent.is_empty() {
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    if !absent.is_empty() && !WARNED.swap(true, Ordering::Relaxed) {
         let absent: Vec<&str> = absent.into_iter().collect();
-        eprintln!("rollcall: warning: executors without {}: taken as 0", absent.join(", "));
+        output::tell(format_args!("rollcall: warning: executors without {}: taken as 0", absent.join(", ")));
     }
     question.target = question.available;
     question.metrics = metrics.finish(question.candidates.len());
@@ -293,6 +302,9 @@ fn from_fleet(document: &Value, min_tasks: i32, now_ms: i64) -> Result<RollQuest
         executors,
         nodes,
     } = at(document, "")?;
+    if picks_max == Some(0) {
+        return Err(anyhow!("picksMax: 0 asks for nobody; it must be at least 1"));
+    }
     let available = available.unwrap_or(executors.len() as u32);
     let mut question = RollQuestion {
         fleet: name,
@@ -386,7 +398,7 @@ mod tests {
             Some("[0].addTime")
         );
         assert!(error(json!([{"id": "exec-1"}])).starts_with("[0].id: \"exec-1\" is not a number"));
-        assert_eq!(error(json!([7])), "[0]: invalid type: integer `7`, expected struct ExecutorSummary");
+        assert_eq!(error(json!([7])), "[0]: invalid type: integer `7`, expected an executor object");
         assert!(error(json!({"executors": [{"id": 1, "totalTask": 3}]})).starts_with("executors[0]"));
         assert!(error(json!({"executors": [{"id": 1, "node": 0}]})).starts_with("executors[0].node: 0"));
         assert!(error(json!(3)).starts_with("the input is a number"));

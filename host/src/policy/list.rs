@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use ::policy::{Limits, Module};
+use ::policy::{Limits, Module, printable};
 use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
@@ -90,7 +90,7 @@ pub fn inspect(args: InspectArgs) -> Result<ExitCode> {
     for source in &sources {
         match output {
             Output::Json => output::json(&inspection(source, &limits))?,
-            Output::Table => print(source, &limits),
+            Output::Table => print(source, &limits)?,
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -131,50 +131,48 @@ fn inspection(source: &Source, limits: &Limits) -> Value {
     })
 }
 
-fn print(source: &Source, limits: &Limits) {
+fn print(source: &Source, limits: &Limits) -> Result<()> {
     let Source { module, from } = source;
     let Module { name, version, digest, size_bytes, imports, needs, policies, .. } = module;
-    println!("{name} {version} ({from})");
-    println!("  digest    sha256:{digest}");
-    println!("  size      {size_bytes} bytes");
-    println!("  contract  rollcall:policy@1.0.0: {}", module.worlds().join(", "));
-    println!("  imports   {}", imports.join(", "));
-    println!(
-        "  needs     {} memory of {} KiB, {} table of {} elements to start with",
-        needs.memories,
-        needs.memory_bytes_initial >> 10,
-        needs.tables,
-        needs.table_elements_initial
-    );
-    println!(
-        "  limits    {} ms CPU, {} ms wall, {} MiB memory, {} table elements for each call",
+    let mut text = format!(
+        "{name} {version} ({from})
+  digest    sha256:{digest}
+  size      {size_bytes} bytes
+  contract  rollcall:policy@1.0.0: {}
+  imports   {}
+  needs     {} of memory and {} table elements to start with
+  limits    {} ms CPU, {} ms wall, {} MiB memory, {} table elements for each call
+",
+        module.worlds().join(", "),
+        imports.join(", "),
+        format_args!("{} KiB", needs.memory_bytes_initial >> 10),
+        needs.table_elements_initial,
         limits.cpu.as_millis(),
         limits.wall().as_millis(),
         limits.memory_bytes >> 20,
         limits.table_elements
     );
     for policy in policies {
-        println!("\n  {} ({})", policy.name, policy.question.name());
+        text += &format!("\n  {} ({})\n", policy.name, policy.question.name());
         for line in policy.docs.trim_end().lines() {
-            println!("    {line}");
+            text += &format!("    {line}\n");
         }
         let properties = policy.settings_schema.get("properties").and_then(Value::as_object);
         match properties.filter(|properties| !properties.is_empty()) {
-            None => println!("    No settings."),
+            None => text += "    No settings.\n",
             Some(properties) => {
-                println!("    Settings:");
+                text += "    Settings:\n";
                 for (key, schema) in properties {
-                    let text = |field| schema.get(field).and_then(Value::as_str).unwrap_or_default();
-                    let default =
-                        schema.get("default").map(|value| format!(", default {value}")).unwrap_or_default();
-                    println!(
-                        "      {key} ({}{default})  {}",
-                        text("type"),
-                        text("description").replace('\n', " ")
-                    );
+                    text += &format!("      {}\n", printable(&setting(key, schema), 500));
                 }
             }
         }
     }
-    println!();
+    output::line(text)
+}
+
+fn setting(key: &str, schema: &Value) -> String {
+    let text = |field| schema.get(field).and_then(Value::as_str).unwrap_or_default();
+    let default = schema.get("default").map(|value| format!(", default {value}")).unwrap_or_default();
+    format!("{key} ({}{default})  {}", text("type"), text("description"))
 }

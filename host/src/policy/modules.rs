@@ -6,6 +6,8 @@ use ::policy::{Builtin, Cache, Limits, Mode, Module, Policy, Question, Sandbox, 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 
+use crate::output;
+
 /// A module and where it came from.
 pub struct Source {
     pub module: Module,
@@ -35,7 +37,7 @@ fn cache() -> Option<Cache> {
     match Cache::open(&base.join("rollcall/policies")) {
         Ok(cache) => Some(cache),
         Err(error) => {
-            eprintln!("rollcall: warning: {error}");
+            output::tell(format_args!("rollcall: warning: {error}"));
             None
         }
     }

@@ -10,6 +10,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use crate::output::{self, Output};
+
 #[derive(Args)]
 pub struct NewArgs {
     /// Where to make the crate; its last part is the crate's name.
@@ -17,6 +19,8 @@ pub struct NewArgs {
     /// A loss classifier instead of a roll policy.
     #[arg(long)]
     classify: bool,
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
 }
 
 /// Copied as they are; the paths are the repository's, since the SDK finds the contract by them.
@@ -43,7 +47,7 @@ const LOSS: &str = include_str!("scaffold/loss.rs.txt");
 const LOSS_CASES: &str = include_str!("scaffold/loss.yaml");
 
 pub fn run(args: NewArgs) -> Result<ExitCode> {
-    let NewArgs { path, classify } = args;
+    let NewArgs { path, classify, output } = args;
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let letters = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     if !name.starts_with(|c: char| c.is_ascii_lowercase()) || name.len() > 64 || !name.bytes().all(letters) {
@@ -63,13 +67,16 @@ pub fn run(args: NewArgs) -> Result<ExitCode> {
         write(&path.join("rollcall"), file, text)?;
     }
     let shown = path.display();
-    println!(
-        "Made {shown}. Next:\n  \
-         cd {shown}\n  \
-         cargo test                        # the logic, natively\n  \
-         rollcall policy build             # {name}.wasm\n  \
-         rollcall policy test cases.yaml   # in the sandbox"
-    );
+    match output {
+        Output::Json => output::json(&serde_json::json!({ "path": path, "name": name, "policy": policy }))?,
+        Output::Table => output::line(format_args!(
+            "Made {shown}. Next:\n  \
+             cd {shown}\n  \
+             cargo test                        # the logic, natively\n  \
+             rollcall policy build             # {name}.wasm\n  \
+             rollcall policy test cases.yaml   # in the sandbox"
+        ))?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 

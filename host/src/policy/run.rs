@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use ::policy::{Limits, LogLine, Question};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -56,6 +56,9 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
         (Box::new(io::stdin().lock()), "standard input".into())
     } else {
         let file = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        if file.metadata().is_ok_and(|meta| meta.is_dir()) {
+            bail!("cannot read {}: it is a directory", path.display());
+        }
         (Box::new(BufReader::with_capacity(1 << 16, file)), path.display().to_string())
     };
     let mut asked = 0;
@@ -90,7 +93,7 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
 /// The policy's log lines, apart from the answer.
 fn tell(log: &[LogLine]) {
     for line in log {
-        eprintln!("policy {:?}: {}", line.level, line.message);
+        output::tell(format_args!("policy {:?}: {}", line.level, line.message));
     }
 }
 
@@ -114,7 +117,7 @@ fn table(answer: &Answer) -> Result<()> {
         output::table(&["OUTCOME", "REASON"], &[row])?;
     }
     for complaint in &answer.complaints {
-        eprintln!("rollcall: warning: {complaint}");
+        output::tell(format_args!("rollcall: warning: {complaint}"));
     }
     Ok(())
 }

@@ -8,11 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use ::policy::{Question, Sandbox};
+use ::policy::{Question, Sandbox, SettingsError};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::answer::{self, Answer};
 use super::modules::{self, Source};
@@ -137,12 +137,12 @@ pub fn run(args: TestArgs) -> Result<ExitCode> {
                 &outcomes.iter().map(row).collect::<Vec<_>>(),
             )?;
             for outcome in outcomes.iter().filter(|outcome| !outcome.passed) {
-                println!("\n{}: {}", outcome.file, outcome.case);
+                output::line(format_args!("\n{}: {}", outcome.file, outcome.case))?;
                 for problem in &outcome.problems {
-                    println!("  {problem}");
+                    output::line(format_args!("  {problem}"))?;
                 }
             }
-            println!("\n{} passed, {failed} failed", outcomes.len() - failed);
+            output::line(format_args!("\n{} passed, {failed} failed", outcomes.len() - failed))?;
         }
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -161,7 +161,9 @@ fn run_file(sandbox: &Sandbox, path: &Path, module: Option<&Path>) -> Result<Vec
         let policy = case.policy.as_ref().or(file.policy.as_ref());
         let policy = policy.ok_or_else(|| anyhow!("neither the case nor the file names a policy"))?;
         let settings = case.settings.as_ref().or(file.settings.as_ref());
-        let (problems, fuel) = run_case(sandbox, &sources, case, policy, settings, directory)?;
+        let ran = run_case(sandbox, &sources, case, policy, settings, directory);
+        // One bad case does not hide what became of the others.
+        let (problems, fuel) = ran.unwrap_or_else(|error| (vec![format!("{error:#}")], None));
         Ok(Outcome {
             file: path.display().to_string(),
             case: case.name.clone(),
@@ -191,16 +193,23 @@ fn run_case(
         _ => bail!("give one of fleet, fleetFile, evidence, evidenceFile"),
     };
     let (module, _) = modules::find(sources, policy, question)?;
-    let settings = match (modules::settings(module, policy, settings), &case.expect.settings_refused) {
-        (Ok(settings), None) => settings,
-        (Ok(_), Some(_)) => return Ok((vec!["the settings were accepted, expected a refusal".into()], None)),
-        (Err(error), None) => return Err(error),
-        (Err(error), Some(text)) => {
-            let message = format!("{error:#}");
-            let problem = (!message.contains(text)).then(|| format!("expected {text:?} in {message:?}"));
-            return Ok((problem.into_iter().collect(), None));
+    if let Some(text) = &case.expect.settings_refused {
+        if !case.expect.is_only_settings_refused() {
+            bail!("settingsRefused stands alone: refused settings give no answer to check");
         }
-    };
+        let settings = settings.cloned().unwrap_or_else(|| json!({}));
+        let problems = match module.settings(policy, &settings) {
+            Ok(_) => vec!["the settings were accepted, expected a refusal".into()],
+            Err(SettingsError::Problems(problems)) => {
+                let message = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+                let problem = (!message.contains(text)).then(|| format!("expected {text:?} in {message:?}"));
+                problem.into_iter().collect()
+            }
+            Err(error) => vec![format!("{error:#}")],
+        };
+        return Ok((problems, None));
+    }
+    let settings = modules::settings(module, policy, settings)?;
     let (answer, fuel) = match question {
         Question::Roll => {
             let question = input::roll_question(&document, case.min_tasks, case.now_ms)?;
@@ -231,6 +240,24 @@ fn document(inline: &Option<Value>, file: &Option<PathBuf>, directory: &Path) ->
 }
 
 impl Expectation {
+    fn is_only_settings_refused(&self) -> bool {
+        let Expectation {
+            outcome,
+            picks,
+            reason,
+            kind,
+            exit_caused_by_app,
+            exit_code,
+            keep_pod,
+            message,
+            settings_refused: _,
+            fuel_max,
+        } = self;
+        let texts = [outcome, reason, kind, message].iter().all(|text| text.is_none());
+        let flags = exit_caused_by_app.is_none() && keep_pod.is_none();
+        texts && flags && picks.is_none() && exit_code.is_none() && fuel_max.is_none()
+    }
+
     /// What of the answer is not as expected.
     fn compare(&self, answer: &Answer, fuel: Option<u64>) -> Result<Vec<String>> {
         let mut problems = Problems::default();

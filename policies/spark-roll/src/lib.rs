@@ -62,7 +62,7 @@ const DISK_USED: Metric =
 fn by_id(fleet: &Fleet) -> Vec<Pick> {
     let id = |i: usize| fleet.executors.id[i];
     best(fleet, Tie::First, |a, b| id(b).cmp(&id(a)))
-        .map(|i| pick(i, -(id(i) as f64), format!("smallest id, {}", id(i))))
+        .map(|i| pick(i, 0.0 - (id(i) as f64), format!("smallest id, {}", id(i))))
         .collect()
 }
 
@@ -71,7 +71,11 @@ fn by_add_time(fleet: &Fleet) -> Vec<Pick> {
     let time = |i: usize| fleet.executors.add_time_ms[i];
     best(fleet, Tie::First, |a, b| time(b).cmp(&time(a)))
         .map(|i| {
-            pick(i, -(time(i) as f64), format!("earliest to register, at {} ms since the epoch", time(i)))
+            pick(
+                i,
+                0.0 - (time(i) as f64),
+                format!("earliest to register, at {} ms since the epoch", time(i)),
+            )
         })
         .collect()
 }
@@ -82,7 +86,9 @@ fn by_active_tasks(fleet: &Fleet) -> Vec<Pick> {
     best(fleet, Tie::First, |a, b| {
         (e.active_tasks[b], e.add_time_ms[b]).cmp(&(e.active_tasks[a], e.add_time_ms[a]))
     })
-    .map(|i| pick(i, -f64::from(e.active_tasks[i]), format!("fewest active tasks, {}", e.active_tasks[i])))
+    .map(|i| {
+        pick(i, 0.0 - f64::from(e.active_tasks[i]), format!("fewest active tasks, {}", e.active_tasks[i]))
+    })
     .collect()
 }
 
