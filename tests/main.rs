@@ -1,6 +1,7 @@
 //! All integration tests, as one binary: linking the runtime once is slow enough.
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test names what it expects, the rest is a failure")]
+#![allow(clippy::print_stdout, reason = "measurements, shown with --nocapture")]
 
 mod builtin;
 mod cli;

@@ -200,10 +200,9 @@ fn print(rows: &[Row], sandbox: &Sandbox) -> Result<()> {
     let header = ["POLICY", "EXECUTORS", "INSTANCE-P50", "P99", "CALL-P50", "P99", "NATIVE-P50", "P99"];
     output::table(&header, &cells.collect::<Vec<_>>())?;
     let pooled = if sandbox.is_pooled() { "pooled" } else { "made on demand" };
-    println!(
+    output::line(format_args!(
         "\nMicroseconds. A call is a whole decision, its fresh instance included; instances are {pooled}."
-    );
-    Ok(())
+    ))
 }
 
 fn watch_memory(
