@@ -5,7 +5,7 @@ use fleet::question as q;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::input::at;
+use super::input::{at, yes};
 
 pub fn evidence(document: &Value, now_ms: i64) -> Result<q::Evidence> {
     let Evidence {
@@ -75,10 +75,6 @@ struct Evidence {
 /// As many as SAR made.
 fn checks_max() -> u32 {
     10
-}
-
-fn yes() -> bool {
-    true
 }
 
 /// A copy of a core enum that serde can read, and the way back.

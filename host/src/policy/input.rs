@@ -95,7 +95,8 @@ struct ExecutorSummary {
     max_memory: Option<i64>,
 }
 
-fn yes() -> bool {
+/// A default for serde.
+pub fn yes() -> bool {
     true
 }
 
