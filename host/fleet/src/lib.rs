@@ -1,7 +1,13 @@
 //! The pure core of Rollcall.
-//!
-//! Nothing in here knows a clock, a thread, a socket, a file, a random source or a hash order: what
-//! happens is told to it, and what should happen is what it returns. For now it holds the types of
-//! the two questions that it will ask, which the sandbox answers.
 
+pub mod action;
+pub mod backoff;
+pub mod event;
+pub mod guardrail;
+pub mod id;
+pub mod ledger;
 pub mod question;
+pub mod snapshot;
+pub mod spec;
+pub mod time;
+pub mod window;

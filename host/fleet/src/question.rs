@@ -256,7 +256,7 @@ pub struct Deletion {
 }
 
 /// Why we asked for a pod's deletion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DeletionCause {
     Roll,
     ScaleDown,

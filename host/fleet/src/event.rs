@@ -1,0 +1,240 @@
+//! What the core is told.
+//!
+//! The enum is closed: everything that can move a fleet is on this page. No event is trusted to arrive
+//! once, in order, or at all. Two facts make that bearable. Every pod carries its *revision*, so an
+//! older state is told from a newer one whichever replica it came from; and a complete list at a
+//! revision says what was there at that revision, so only it may conclude that missing means gone.
+
+use crate::action::Action;
+use crate::id::{ActionId, CommandId, ExecutorId, Uid, Version};
+use crate::ledger::Ledger;
+use crate::question::{NodeState, Pod, Selection, Verdict};
+use crate::spec::Draft;
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The host became the leader. Said once; before it a fleet does nothing at all.
+    LeadershipGained,
+    /// It is the leader no more, or cannot tell. A fleet that hears it never acts again.
+    LeadershipLost,
+    /// A complete list, the answer to [`Verb::Relist`](crate::action::Verb::Relist) or a watch that
+    /// started anew.
+    Relisted(Relist),
+    /// A pod came to be or changed: ADDED and MODIFIED are one.
+    PodChanged(Box<PodView>),
+    /// A pod is gone from the API server; this was its last state, with the revision of its deletion.
+    PodGone(Box<PodView>),
+    /// What is known of a node that holds executors.
+    NodeChanged(Box<NodeView>),
+    /// The driver's pod: every executor is owned by it and ends with it.
+    DriverChanged(DriverView),
+    /// The watch is broken, or silent for longer than its server would be: what is known grows old.
+    ViewStale,
+    /// The watch delivers again.
+    ViewFresh,
+    /// An executor is alive.
+    Heartbeat(Box<Beat>),
+    /// What the driver says of its executors. Spark: REST `/allexecutors`.
+    DriverReported(Vec<DriverRow>),
+    /// A policy answered, or did not.
+    Answered { action: ActionId, answer: Result<Answer, Fault> },
+    /// What became of an action.
+    Finished { action: ActionId, outcome: Outcome },
+    /// A new spec, with the policies that there are.
+    SpecChanged { draft: Box<Draft>, policies: Vec<String> },
+    /// An operator's command.
+    Commanded { command: CommandId, verb: Command },
+    /// The deadline of [`Fleet::deadline`](crate::Fleet::deadline) has come.
+    Deadline,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Relist {
+    /// `metadata.resourceVersion` of the list. Kubernetes lets versions of one resource be compared
+    /// as integers (KEP-5504).
+    pub revision: u64,
+    pub pods: Vec<PodView>,
+    pub driver: DriverView,
+}
+
+/// A pod, as far as the core cares. Mapped at once from `v1.Pod`; the rest is dropped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodView {
+    /// Label `spark-exec-id`.
+    pub executor: ExecutorId,
+    pub name: Box<str>,
+    pub uid: Uid,
+    /// `metadata.resourceVersion`.
+    pub revision: u64,
+    /// UID of the controller in `metadata.ownerReferences`.
+    pub owner: Option<Uid>,
+    pub phase: Phase,
+    /// `spec.nodeName`.
+    pub node: Option<Box<str>>,
+    /// Annotation `rollcall.dev/do-not-roll: "true"`.
+    pub do_not_roll: bool,
+    /// Everything else, as evidence.
+    pub status: Box<Pod>,
+}
+
+impl PodView {
+    /// `metadata.deletionTimestamp` is set.
+    pub fn terminating(&self) -> bool {
+        self.status.deletion_at_ms.is_some()
+    }
+
+    /// Has its last container ended, for good?
+    pub fn ended(&self) -> bool {
+        matches!(self.phase, Phase::Succeeded | Phase::Failed)
+    }
+
+    /// Condition `DisruptionTarget` is `True`: Kubernetes itself is about to end it.
+    pub fn disrupted(&self) -> bool {
+        let mut conditions = self.status.conditions.iter();
+        conditions.any(|condition| condition.name == "DisruptionTarget" && condition.status == "True")
+    }
+}
+
+/// `status.phase`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Pending,
+    Running,
+    Succeeded,
+    Failed,
+    Unknown,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeView {
+    pub state: NodeState,
+    /// Equal numbers are the same zone.
+    pub zone: Option<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DriverView {
+    /// Its pod is live.
+    Running(Uid),
+    /// Its pod has ended, is being deleted, or does not exist.
+    Gone,
+}
+
+/// One sign of life.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Beat {
+    pub executor: ExecutorId,
+    /// Of the pod that sent it, where the transport proves it.
+    pub uid: Option<Uid>,
+    /// What it said about itself, as columns for policies.
+    pub metrics: Vec<(Box<str>, f64)>,
+}
+
+/// One executor in the driver's eyes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DriverRow {
+    pub executor: ExecutorId,
+    /// Spark: `isActive`.
+    pub active: bool,
+    /// Spark: `removeReason`.
+    pub remove_reason: Option<Box<str>>,
+    pub counters: Counters,
+}
+
+/// Spark's counters of an executor (`ExecutorSummary`), under the names of
+/// [`Candidate`](crate::question::Candidate).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub add_time_ms: i64,
+    pub active_tasks: i32,
+    pub failed_tasks: i32,
+    pub completed_tasks: i32,
+    pub total_tasks: i32,
+    pub total_duration_ms: i64,
+    pub total_gc_time_ms: i64,
+    pub total_input_bytes: i64,
+    pub total_shuffle_read_bytes: i64,
+    pub total_shuffle_write_bytes: i64,
+    pub memory_used_bytes: i64,
+    pub disk_used_bytes: i64,
+    pub peak_jvm_onheap_bytes: i64,
+    pub peak_jvm_offheap_bytes: i64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    Roll(Selection),
+    Loss(Verdict),
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The policy's: a trap, an exceeded budget, garbage. Enough of them and it is quarantined.
+    Policy(String),
+    /// The host's: no sandbox was free, or it had no time to run. Says nothing about the policy.
+    Host(String),
+}
+
+/// What became of an action.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    Ok(Done),
+    /// 409: the name is taken.
+    AlreadyExists,
+    /// 409: another version, or another UID, than the one we spoke of.
+    Conflict,
+    /// 404.
+    NotFound,
+    /// 429: not now, too many requests. With `Retry-After` where it was given.
+    Throttled {
+        after_ms: Option<u64>,
+    },
+    /// 429 to an eviction, with cause `DisruptionBudget`: a PodDisruptionBudget says no.
+    Budget,
+    /// 403 and 401: a missing permission, a quota, a namespace that is being deleted.
+    Forbidden(String),
+    /// 422: the API server or an admission webhook does not take it.
+    Invalid(String),
+    /// Time-out, reset, 5xx: *it may have been applied, or still will be*. Look before you repeat.
+    Unknown(String),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Done {
+    /// A created or read pod.
+    Pod(Box<PodView>),
+    /// A read ledger.
+    Ledger(Box<Ledger>, Version),
+    /// A written ledger's new version.
+    Written(Version),
+    /// A deletion or an eviction that was accepted.
+    Deleted,
+}
+
+/// What an operator may ask for. Spark's `ExecutorAllocationClient`, and our own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// How many executors there should be, from now on and across restarts, until the spec's own
+    /// target changes. Spark: `requestTotalExecutors`.
+    RequestTotalExecutors(u32),
+    /// Spark: `killExecutors`. Without `replace` the target goes down by as many as are killed.
+    /// Executors with running tasks are spared unless `force` is set.
+    Kill {
+        executors: Vec<ExecutorId>,
+        replace: bool,
+        force: bool,
+    },
+    /// Roll this executor, or whichever the policy picks, without waiting for the interval.
+    Roll(Option<ExecutorId>),
+    /// Change nothing in the cluster until further notice, across restarts.
+    Pause,
+    Resume,
+    /// Try again: closes the breaker, and lets a failed fleet allocate again.
+    ResetBreaker,
+}
+
+/// An action's outcome, addressed to it.
+pub fn finished(action: &Action, outcome: Outcome) -> Event {
+    Event::Finished { action: action.id, outcome }
+}

@@ -1,0 +1,168 @@
+//! What things are called: executors, pods, actions, and sets of executor ids.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// An executor id (label `spark-exec-id`): a number that is never used twice within an application.
+/// Peers remember an executor's blocks by its id, so a second executor with the same id is taken for
+/// the first, and stages die with `FetchFailed`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExecutorId(pub u64);
+
+impl ExecutorId {
+    /// Spark parses ids as a 32-bit `Int`.
+    pub const MAX: ExecutorId = ExecutorId(i32::MAX as u64);
+}
+
+impl fmt::Display for ExecutorId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A `metadata.uid`: opaque, unique for ever. A name may come back; a UID does not.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Uid(pub Box<str>);
+
+impl fmt::Display for Uid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl From<&str> for Uid {
+    fn from(text: &str) -> Uid {
+        Uid(text.into())
+    }
+}
+
+/// A `metadata.resourceVersion` of the ledger: opaque, handed back to compare and swap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version(pub Box<str>);
+
+/// An action's number. Its outcome comes back under it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ActionId(pub u64);
+
+impl fmt::Display for ActionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+/// An operator's command. The reply carries it back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CommandId(pub u64);
+
+/// A set of executor ids, kept as runs of consecutive ones. Ids are handed out in order and most are
+/// long gone, so a fleet of 10,000 with a long past is some hundred runs, small enough for a record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IdSet {
+    /// First id of a run -> its last.
+    runs: BTreeMap<u64, u64>,
+    len: u64,
+}
+
+impl IdSet {
+    /// How many ids there are.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn contains(&self, ExecutorId(id): ExecutorId) -> bool {
+        self.runs.range(..=id).next_back().is_some_and(|(_, last)| id <= *last)
+    }
+
+    /// Whether it was not in there yet.
+    pub fn insert(&mut self, ExecutorId(id): ExecutorId) -> bool {
+        if self.contains(ExecutorId(id)) {
+            return false;
+        }
+        let before = self.runs.range(..id).next_back().filter(|(_, last)| **last + 1 == id).map(|run| *run.0);
+        let after = self.runs.remove(&(id + 1));
+        self.runs.insert(before.unwrap_or(id), after.unwrap_or(id));
+        self.len += 1;
+        true
+    }
+
+    /// Whether it was in there.
+    pub fn remove(&mut self, ExecutorId(id): ExecutorId) -> bool {
+        let Some((&first, &last)) = self.runs.range(..=id).next_back().filter(|(_, last)| id <= **last)
+        else {
+            return false;
+        };
+        self.runs.remove(&first);
+        if first < id {
+            self.runs.insert(first, id - 1);
+        }
+        if id < last {
+            self.runs.insert(id + 1, last);
+        }
+        self.len -= 1;
+        true
+    }
+
+    /// All ids, in order.
+    pub fn iter(&self) -> impl Iterator<Item = ExecutorId> {
+        self.runs().flat_map(|(first, last)| (first.0..=last.0).map(ExecutorId))
+    }
+
+    /// The runs, each with its first and last id.
+    pub fn runs(&self) -> impl Iterator<Item = (ExecutorId, ExecutorId)> {
+        self.runs.iter().map(|(first, last)| (ExecutorId(*first), ExecutorId(*last)))
+    }
+
+    pub fn last(&self) -> Option<ExecutorId> {
+        self.runs.last_key_value().map(|(_, last)| ExecutorId(*last))
+    }
+
+    /// Adds every id of the other.
+    pub fn merge(&mut self, other: &IdSet) {
+        for id in other.iter() {
+            self.insert(id);
+        }
+    }
+}
+
+impl FromIterator<ExecutorId> for IdSet {
+    fn from_iter<T: IntoIterator<Item = ExecutorId>>(ids: T) -> IdSet {
+        let mut set = IdSet::default();
+        for id in ids {
+            set.insert(id);
+        }
+        set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Against the set that it stands for, over every operation on ids that touch.
+    #[test]
+    fn an_id_set_is_a_set() {
+        let mut set = IdSet::default();
+        let mut model = BTreeSet::new();
+        let mut state = 7_u64;
+        for _ in 0..20_000 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let id = ExecutorId((state >> 33) % 40);
+            if (state >> 60) % 2 == 0 {
+                assert_eq!(set.insert(id), model.insert(id));
+            } else {
+                assert_eq!(set.remove(id), model.remove(&id));
+            }
+            assert_eq!(set.len(), model.len() as u64);
+            assert!(set.iter().eq(model.iter().copied()));
+            assert_eq!(set.contains(ExecutorId(13)), model.contains(&ExecutorId(13)));
+            let ends: Vec<_> = set.runs().collect();
+            assert!(ends.windows(2).all(|pair| pair[0].1.0 + 1 < pair[1].0.0), "runs touch: {ends:?}");
+        }
+    }
+}

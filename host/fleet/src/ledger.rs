@@ -1,0 +1,360 @@
+//! The ledger: what survives a restart.
+//!
+//! A host may die between any two calls, so whatever must not happen twice is written down *before* it
+//! is done. Ids are reserved, then used. A verdict is recorded, then acted on. A removal of ours is
+//! announced, then asked for, so that the next host knows it for ours. Writes compare and swap: a host
+//! that was deposed finds that its copy is old, and with that its reservations end. This, and not the
+//! Lease, is what fences it.
+//!
+//! Every executor is in exactly one place: not born yet, `born`, or `settled`. Settled means that its
+//! end was counted, once, under a kind of loss or a cause of removal. Hence the books balance:
+//! `created = born + lost + removed`, in every version ever written.
+//!
+//! What goes wrong with the record itself is mended from memory. An older version (somebody restored a
+//! backup) is overwritten; a later epoch means another leader, and we stop. Rejected: merging two
+//! leaders' records. Two leaders' decisions cannot be merged, only ended.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::backoff::{Backoff, Seed};
+use crate::event::{Done, Outcome};
+use crate::id::{ActionId, ExecutorId, IdSet, Version};
+use crate::question::{DeletionCause, LossKind};
+use crate::time::Instant;
+
+/// The record, as it is written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ledger {
+    /// Counts the leaders.
+    pub epoch: u64,
+    /// Counts this leader's writes.
+    pub writes: u64,
+    /// Ids up to this one have been reserved: a later leader begins above it.
+    pub reserved: ExecutorId,
+    /// The newest pod revision that is taken into account here.
+    pub revision: u64,
+    /// Executors that came to be.
+    pub created: u64,
+    /// Those whose end has not been counted.
+    pub born: IdSet,
+    /// Those whose end has.
+    pub settled: IdSet,
+    /// Settled executors whose pods are kept for debugging.
+    pub kept: IdSet,
+    /// Born executors that we removed or are about to remove, and why.
+    pub leaving: BTreeMap<ExecutorId, DeletionCause>,
+    pub lost: BTreeMap<LossKind, u64>,
+    pub removed: BTreeMap<DeletionCause, u64>,
+    /// Failures by time: (wall clock in ms since the epoch, how many).
+    pub failures: VecDeque<(i64, u32)>,
+    /// The fleet failed: it allocates nothing until somebody resets it.
+    pub failed: bool,
+    pub paused: bool,
+    /// What an operator asked for with `requestTotalExecutors`, and the spec's target at that time.
+    pub requested: Option<Requested>,
+    /// Fields that a newer version of Rollcall wrote; handed on untouched.
+    pub others: Vec<(Box<str>, Box<str>)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Requested {
+    pub total: u32,
+    pub spec_target: u32,
+}
+
+impl Ledger {
+    /// How many executors have ended, in any way.
+    pub fn ended(&self) -> u64 {
+        self.lost.values().sum::<u64>() + self.removed.values().sum::<u64>()
+    }
+
+    /// An executor came to be.
+    pub(crate) fn bear(&mut self, executor: ExecutorId) {
+        if !self.settled.contains(executor) && self.born.insert(executor) {
+            self.created += 1;
+        }
+    }
+
+    /// Count its end. Whether this was the first time.
+    pub(crate) fn settle(&mut self, executor: ExecutorId, end: End) -> bool {
+        if !self.settled.insert(executor) {
+            return false;
+        }
+        if !self.born.remove(executor) {
+            self.created += 1;
+        }
+        self.leaving.remove(&executor);
+        *match end {
+            End::Lost(kind) => self.lost.entry(kind),
+            End::Removed(cause) => {
+                *self.removed.entry(cause).or_default() += 1;
+                return true;
+            }
+        }
+        .or_default() += 1;
+        true
+    }
+}
+
+/// How an executor ended.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum End {
+    Lost(LossKind),
+    Removed(DeletionCause),
+}
+
+/// How far ids jump when the record looks older than the world: more than a leader could have handed
+/// out unseen, and 200,000 such jumps fit into Spark's ids.
+const RESTORED_JUMP: u64 = 10_000;
+
+/// Keeps the record written. One write is under way at a time; what happens meanwhile goes into the
+/// next.
+#[derive(Debug)]
+pub(crate) struct Book {
+    ledger: Ledger,
+    version: Option<Version>,
+    state: State,
+    /// This leader has read the record and counted itself.
+    claimed: bool,
+    /// Something has changed since the last write was made up.
+    dirty: bool,
+    /// Ids reserved with the write of this number, from..=to.
+    reserving: VecDeque<(u64, ExecutorId, ExecutorId)>,
+    /// Reserved for good and not used yet, in order.
+    spare: VecDeque<ExecutorId>,
+    /// The number of the last write that is known to be applied.
+    confirmed: u64,
+    backoff: Backoff,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Not the leader.
+    Closed,
+    /// A read is due then.
+    ReadDue(Instant),
+    AwaitingRead(ActionId),
+    /// Nothing is under way. Not before then is anything written.
+    Idle(Instant),
+    /// The write with the number in `ledger.writes`.
+    AwaitingWrite(ActionId),
+}
+
+/// What the owner has to do.
+pub(crate) enum Request {
+    Read,
+    Write { ledger: Box<Ledger>, over: Option<Version> },
+}
+
+/// What an outcome meant.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Nothing yet.
+    Waiting,
+    /// The record was read and is claimed: everything up to here is to be written first.
+    Opened,
+    /// Writes up to this number are applied.
+    Confirmed(u64),
+    /// Somebody else leads.
+    Deposed,
+    /// It failed, and is tried again later.
+    Failing(String),
+}
+
+impl Book {
+    pub(crate) fn new() -> Book {
+        Book {
+            ledger: Ledger::default(),
+            version: None,
+            state: State::Closed,
+            claimed: false,
+            dirty: false,
+            reserving: VecDeque::new(),
+            spare: VecDeque::new(),
+            confirmed: 0,
+            backoff: Backoff::new(500, 30_000),
+        }
+    }
+
+    pub(crate) fn get(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Change the record. What is changed is recorded once [`Book::mark`] is confirmed.
+    pub(crate) fn edit(&mut self) -> &mut Ledger {
+        self.dirty = true;
+        &mut self.ledger
+    }
+
+    /// The number of the write that will hold everything edited so far.
+    pub(crate) fn mark(&self) -> u64 {
+        self.ledger.writes + u64::from(self.dirty)
+    }
+
+    pub(crate) fn is_confirmed(&self, mark: u64) -> bool {
+        mark <= self.confirmed
+    }
+
+    /// How many consecutive calls have failed.
+    pub(crate) fn failures(&self) -> u32 {
+        self.backoff.tries()
+    }
+
+    pub(crate) fn open(&mut self) {
+        self.state = State::ReadDue(Instant::START);
+    }
+
+    /// The next call to make, if it is time for one. `sent` must follow.
+    pub(crate) fn poll(&mut self, now: Instant) -> Option<Request> {
+        match self.state {
+            State::ReadDue(at) if at <= now => Some(Request::Read),
+            State::Idle(from) if from <= now && self.dirty => {
+                self.dirty = false;
+                self.ledger.writes += 1;
+                Some(Request::Write { ledger: Box::new(self.ledger.clone()), over: self.version.clone() })
+            }
+            State::Closed
+            | State::ReadDue(_)
+            | State::AwaitingRead(_)
+            | State::Idle(_)
+            | State::AwaitingWrite(_) => None,
+        }
+    }
+
+    /// The call that `poll` asked for went out under this id.
+    pub(crate) fn sent(&mut self, action: ActionId) {
+        self.state = match self.state {
+            State::ReadDue(_) => State::AwaitingRead(action),
+            State::Closed | State::AwaitingRead(_) | State::Idle(_) | State::AwaitingWrite(_) => {
+                State::AwaitingWrite(action)
+            }
+        };
+    }
+
+    /// Is this action ours?
+    pub(crate) fn awaits(&self, id: ActionId) -> bool {
+        match self.state {
+            State::AwaitingRead(action) | State::AwaitingWrite(action) => action == id,
+            State::Closed | State::ReadDue(_) | State::Idle(_) => false,
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match self.state {
+            State::ReadDue(at) => Some(at),
+            State::Idle(from) => self.dirty.then_some(from),
+            State::Closed | State::AwaitingRead(_) | State::AwaitingWrite(_) => None,
+        }
+    }
+
+    /// The outcome of the call under way.
+    pub(crate) fn finished(&mut self, outcome: Outcome, now: Instant, seed: &mut Seed) -> Progress {
+        let reading = matches!(self.state, State::AwaitingRead(_));
+        match outcome {
+            Outcome::Ok(Done::Ledger(ledger, version)) if reading => self.read(*ledger, Some(version), now),
+            Outcome::NotFound if reading => self.read(Ledger::default(), None, now),
+            Outcome::Ok(Done::Written(version)) => {
+                self.version = Some(version);
+                self.state = State::Idle(now);
+                self.applied(self.ledger.writes)
+            }
+            // Changed under us, gone, or not known: look.
+            Outcome::Conflict | Outcome::AlreadyExists | Outcome::NotFound | Outcome::Unknown(_)
+                if !reading =>
+            {
+                self.state = State::ReadDue(now + self.backoff.failed_ms(seed));
+                Progress::Waiting
+            }
+            outcome => {
+                let hinted_ms = match outcome {
+                    Outcome::Throttled { after_ms } => after_ms.unwrap_or(0),
+                    _ => 0,
+                };
+                let at = now + self.backoff.failed_ms(seed).max(hinted_ms);
+                self.dirty |= !reading;
+                self.state = if reading { State::ReadDue(at) } else { State::Idle(at) };
+                Progress::Failing(format!("{outcome:?}"))
+            }
+        }
+    }
+
+    fn read(&mut self, theirs: Ledger, version: Option<Version>, now: Instant) -> Progress {
+        self.state = State::Idle(now);
+        self.version = version;
+        if !self.claimed {
+            self.claimed = true;
+            self.ledger = Ledger { epoch: theirs.epoch + 1, writes: 0, ..theirs };
+            self.dirty = true;
+            self.backoff.reset();
+            return Progress::Opened;
+        }
+        let ours = &mut self.ledger;
+        if theirs.epoch > ours.epoch || (theirs.epoch == ours.epoch && theirs.writes > ours.writes) {
+            self.state = State::Closed;
+            return Progress::Deposed;
+        }
+        // Every attempt has a number of its own, so what is there tells which one was applied.
+        if theirs.epoch == ours.epoch && theirs.writes > self.confirmed {
+            let all = theirs.writes == ours.writes;
+            self.dirty |= !all;
+            return self.applied(theirs.writes);
+        }
+        // Our write was lost, or somebody restored a backup: the record as it is now goes out again.
+        ours.reserved = ours.reserved.max(theirs.reserved);
+        self.dirty = true;
+        Progress::Waiting
+    }
+
+    fn applied(&mut self, number: u64) -> Progress {
+        self.confirmed = number;
+        self.backoff.reset();
+        while self.reserving.front().is_some_and(|(with, ..)| *with <= number) {
+            if let Some((_, from, to)) = self.reserving.pop_front() {
+                self.spare.extend((from.0..=to.0).map(ExecutorId));
+            }
+        }
+        Progress::Confirmed(number)
+    }
+
+    // ---------------------------------------------------------------------------------------- ids --
+
+    /// Ids that can be used now.
+    pub(crate) fn spare(&self) -> usize {
+        self.spare.len()
+    }
+
+    /// Ids that can be used now or once a write is applied.
+    pub(crate) fn reserved_ahead(&self) -> u64 {
+        let coming: u64 = self.reserving.iter().map(|(_, from, to)| to.0 - from.0 + 1).sum();
+        self.spare.len() as u64 + coming
+    }
+
+    pub(crate) fn reserve(&mut self, count: u64, first: ExecutorId) {
+        let from = (self.ledger.reserved.0 + 1).max(first.0);
+        let to = (from + count).min(ExecutorId::MAX.0 + 1) - 1;
+        if to < from {
+            return;
+        }
+        self.edit().reserved = ExecutorId(to);
+        self.reserving.push_back((self.mark(), ExecutorId(from), ExecutorId(to)));
+    }
+
+    pub(crate) fn take_spare(&mut self) -> Option<ExecutorId> {
+        self.spare.pop_front()
+    }
+
+    /// An id that was refused for certain was never used: it is the next one again.
+    pub(crate) fn give_back(&mut self, executor: ExecutorId) {
+        let at = self.spare.partition_point(|spare| *spare < executor);
+        self.spare.insert(at, executor);
+    }
+
+    /// An id above every reserved one was seen, or everything recorded has vanished: the record may be
+    /// older than the world. Ids jump beyond whatever the lost record may have handed out.
+    pub(crate) fn jump(&mut self, seen: ExecutorId) {
+        let highest = self.ledger.reserved.max(seen);
+        self.edit().reserved = ExecutorId((highest.0 + RESTORED_JUMP).min(ExecutorId::MAX.0));
+        self.spare.clear();
+        self.reserving.clear();
+    }
+}

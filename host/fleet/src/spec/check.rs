@@ -1,0 +1,199 @@
+//! What can be wrong with a spec, and where.
+
+use std::fmt;
+
+use super::{Amount, Draft, Mode};
+
+/// One thing wrong with a spec.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpecError {
+    /// The field in the ExecutorFleet document, for instance `spec.roll.intervalMs`.
+    pub path: &'static str,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for SpecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path, self.message)
+    }
+}
+
+/// A year: longer waits are a slip of a unit.
+const LONG_MS: u64 = 366 * 24 * 3_600_000;
+
+/// Ids are Spark's 32-bit integers, and a fleet uses some with each replacement: a target beyond this
+/// leaves too few of them, and no cluster has room for it.
+const TARGET_MAX: u32 = 1_000_000;
+
+pub(super) fn errors(draft: &Draft, policies: &[String]) -> Vec<SpecError> {
+    let mut check = Check(Vec::new());
+    identity(draft, &mut check);
+    times(draft, &mut check);
+    limits(draft, &mut check);
+    chains(draft, policies, &mut check);
+    check.0
+}
+
+struct Check(Vec<SpecError>);
+
+impl Check {
+    fn refuse_if(&mut self, wrong: bool, path: &'static str, message: impl FnOnce() -> String) {
+        if wrong {
+            self.0.push(SpecError { path, message: message() });
+        }
+    }
+
+    fn time(&mut self, path: &'static str, ms: u64) {
+        self.refuse_if(ms == 0, path, || "must be longer than 0".to_owned());
+        self.refuse_if(ms > LONG_MS, path, || format!("{ms} ms is more than a year: is the unit right?"));
+    }
+
+    fn at_least_one(&mut self, path: &'static str, count: u32) {
+        self.refuse_if(count == 0, path, || "must be at least 1".to_owned());
+    }
+
+    fn percent(&mut self, path: &'static str, amount: Amount, max: u32) {
+        if let Amount::Percent(percent) = amount {
+            self.refuse_if(percent > max, path, || format!("{percent}% is more than {max}%"));
+        }
+    }
+}
+
+fn identity(draft: &Draft, check: &mut Check) {
+    let name = &draft.name;
+    let letters = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let ends = !name.starts_with('-') && !name.ends_with('-');
+    check.refuse_if(name.is_empty() || name.len() > 46 || !letters || !ends, "metadata.name", || {
+        format!("{name:?} must be 1 to 46 of a-z, 0-9 and -, with a letter or digit at both ends")
+    });
+    // A label's value.
+    let id = &draft.application_id;
+    let letters = id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    let ends = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
+    let ends = ends(id.bytes().next()) && ends(id.bytes().last());
+    check.refuse_if(id.len() > 63 || !letters || !ends, "spec.applicationId", || {
+        format!("{id:?} must be a label value: 1 to 63 of A-Z, a-z, 0-9, -, _ and .")
+    });
+    check.refuse_if(draft.driver.0.is_empty(), "spec.driver", || "the driver's pod has no UID".to_owned());
+}
+
+fn times(draft: &Draft, check: &mut Check) {
+    let heartbeat = &draft.heartbeat;
+    check.time("spec.heartbeat.timeoutMs", heartbeat.timeout_ms);
+    check.time("spec.heartbeat.intervalMs", heartbeat.interval_ms);
+    check.refuse_if(heartbeat.timeout_ms < heartbeat.interval_ms, "spec.heartbeat.timeoutMs", || {
+        format!(
+            "{} ms is shorter than the interval of {} ms: every executor would be lost between two heartbeats",
+            heartbeat.timeout_ms, heartbeat.interval_ms
+        )
+    });
+    let recovery = &draft.recovery;
+    check.time("spec.recovery.checkIntervalMs", recovery.check_interval_ms);
+    check.time("spec.recovery.failuresWindowMs", recovery.failures_window_ms);
+    check.refuse_if(recovery.checks_max > 1_000, "spec.recovery.checksMax", || {
+        format!("{} checks would keep a loss open for too long: at most 1000", recovery.checks_max)
+    });
+    let allocation = &draft.allocation;
+    check.time("spec.allocation.batchDelayMs", allocation.batch_delay_ms);
+    check.time("spec.allocation.pendingTimeoutMs", allocation.pending_timeout_ms);
+    check.time("spec.allocation.backoffFirstMs", allocation.backoff_first_ms);
+    check.time("spec.allocation.nodeWindowMs", allocation.node_window_ms);
+    check.refuse_if(
+        allocation.backoff_last_ms < allocation.backoff_first_ms,
+        "spec.allocation.backoffLastMs",
+        || format!("must not be shorter than backoffFirstMs, {} ms", allocation.backoff_first_ms),
+    );
+    check.time("spec.limits.massLossWindowMs", draft.limits.mass_loss_window_ms);
+    if let Some(roll) = &draft.roll {
+        check.time("spec.roll.intervalMs", roll.interval_ms);
+        check.time("spec.roll.timeoutMs", roll.timeout_ms);
+        check.refuse_if(
+            roll.grace_ms.is_some_and(|grace| grace >= roll.timeout_ms),
+            "spec.roll.graceMs",
+            || {
+                format!(
+                    "a decommission may not take longer than the roll's timeout of {} ms",
+                    roll.timeout_ms
+                )
+            },
+        );
+    }
+}
+
+fn limits(draft: &Draft, check: &mut Check) {
+    let limits = &draft.limits;
+    let target = draft.target;
+    check.refuse_if(limits.executors_max > TARGET_MAX, "spec.limits.executorsMax", || {
+        format!("{} is more than {TARGET_MAX}", limits.executors_max)
+    });
+    check.refuse_if(target > limits.executors_max, "spec.target", || {
+        format!("{target} is more than limits.executorsMax, {}", limits.executors_max)
+    });
+    check.at_least_one("spec.allocation.batchSize", draft.allocation.batch_size);
+    check.refuse_if(draft.allocation.batch_size > 1_000, "spec.allocation.batchSize", || {
+        format!("{} is more than 1000", draft.allocation.batch_size)
+    });
+    check.at_least_one("spec.allocation.pendingMax", draft.allocation.pending_max);
+    check.at_least_one("spec.allocation.startFailuresMax", draft.allocation.start_failures_max);
+    check.at_least_one("spec.allocation.nodeLossesMax", draft.allocation.node_losses_max);
+    check.percent("spec.allocation.avoidedNodesMax", draft.allocation.avoided_nodes_max, 50);
+    check.percent("spec.limits.surge", limits.surge, 100);
+    check.percent("spec.limits.unavailable", limits.unavailable, 100);
+    check.percent("spec.limits.availableMin", limits.available_min, 100);
+    check.percent("spec.limits.terminating", limits.terminating, 1_000);
+    check.percent("spec.limits.massLoss", limits.mass_loss, 100);
+    let surge = limits.surge.rounded_up(target);
+    let unavailable = limits.unavailable.rounded_down(target);
+    let available_min = limits.available_min.rounded_up(target);
+    check.refuse_if(available_min > target, "spec.limits.availableMin", || {
+        format!("{available_min} can never be available of a target of {target}")
+    });
+    let Some(roll) = &draft.roll else { return };
+    check.at_least_one("spec.roll.picksMax", roll.picks_max);
+    check.at_least_one("spec.roll.perHourMax", roll.per_hour_max);
+    if target == 0 {
+        return;
+    }
+    check.refuse_if(draft.mode == Mode::Own && surge == 0 && unavailable == 0, "spec.limits.surge", || {
+        format!(
+            "0, and limits.unavailable is 0 of {target} too: nothing could ever be rolled; allow one of them"
+        )
+    });
+    check.refuse_if(
+        draft.mode == Mode::Own && surge == 0 && available_min == target,
+        "spec.limits.availableMin",
+        || {
+            format!(
+                "{available_min} of {target} and no surge: nothing could ever be rolled; allow one of them"
+            )
+        },
+    );
+    // The driver replaces an executor only when it is gone, so there is no surge to lean on.
+    check.refuse_if(draft.mode == Mode::Observe && unavailable == 0, "spec.limits.unavailable", || {
+        format!("0 of {target}: when observing, nothing could ever be rolled; allow at least 1")
+    });
+}
+
+fn chains(draft: &Draft, policies: &[String], check: &mut Check) {
+    let mut chain = |path, names: &[String]| {
+        for name in names {
+            check.refuse_if(!policies.contains(name), path, || {
+                format!("no policy is called {name:?}; there are {}", policies.join(", "))
+            });
+        }
+        check.refuse_if(names.len() > 8, path, || format!("{} policies; at most 8", names.len()));
+        let twice = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name));
+        check.refuse_if(twice.is_some(), path, || format!("{:?} is there twice", twice.map_or("", |t| t.1)));
+    };
+    chain("spec.recovery.policies", &draft.recovery.policies);
+    if let Some(roll) = &draft.roll {
+        chain("spec.roll.policies", &roll.policies);
+        check.refuse_if(roll.policies.is_empty(), "spec.roll.policies", || "names no policy".to_owned());
+        for window in &roll.windows {
+            check.refuse_if(!window.is_sane(), "spec.roll.windows", || {
+                "a window needs a day, a start within it, and a length of 1 minute to 24 hours".to_owned()
+            });
+        }
+    }
+}

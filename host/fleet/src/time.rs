@@ -1,0 +1,62 @@
+//! Time is told, never read.
+//!
+//! There are two clocks, and they are never compared with each other. The *monotonic* clock decides:
+//! every deadline, age and timeout of the core is measured on it, so that a wall clock that jumps
+//! changes nothing. The *wall* clock is quoted: in questions to policies, in records for people, and in
+//! roll windows, which are the one thing that people define by it.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+
+/// A moment on the host's monotonic clock: milliseconds since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Instant(u64);
+
+impl Instant {
+    pub const START: Instant = Instant(0);
+    /// Later than anything that will happen.
+    pub const NEVER: Instant = Instant(u64::MAX);
+
+    pub const fn from_ms(ms: u64) -> Instant {
+        Instant(ms)
+    }
+
+    pub const fn as_ms(self) -> u64 {
+        self.0
+    }
+
+    /// Milliseconds from `earlier` until this moment; 0 when it is not earlier.
+    pub const fn since_ms(self, earlier: Instant) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Add<u64> for Instant {
+    type Output = Instant;
+
+    fn add(self, ms: u64) -> Instant {
+        Instant(self.0.saturating_add(ms))
+    }
+}
+
+impl Sub<u64> for Instant {
+    type Output = Instant;
+
+    fn sub(self, ms: u64) -> Instant {
+        Instant(self.0.saturating_sub(ms))
+    }
+}
+
+impl fmt::Display for Instant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:03}s", self.0 / 1000, self.0 % 1000)
+    }
+}
+
+/// Both clocks, read together by whoever owns the core.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    pub instant: Instant,
+    /// Milliseconds since the Unix epoch.
+    pub wall_ms: i64,
+}
