@@ -40,6 +40,8 @@ pub enum Verb {
     DeleteDriver { uid: Uid },
     /// Ask a policy. Answered by [`Event::Answered`](crate::event::Event::Answered).
     Ask { policy: Box<str>, question: Question },
+    /// This host leads no more, and must do nothing more: end the process. Has no outcome.
+    Stop,
     /// Tell an operator what became of a command. Has no outcome.
     Reply { command: CommandId, reply: Reply },
     /// Tell people. Has no outcome, and may be lost.
@@ -47,6 +49,24 @@ pub enum Verb {
 }
 
 impl Verb {
+    /// The executor whose pod it calls about.
+    pub(crate) fn pod_call(&self) -> Option<ExecutorId> {
+        match self {
+            Verb::CreatePod { executor, .. }
+            | Verb::GetPod { executor, .. }
+            | Verb::DeletePod { executor, .. }
+            | Verb::EvictPod { executor, .. } => Some(*executor),
+            Verb::Relist
+            | Verb::ReadLedger
+            | Verb::WriteLedger { .. }
+            | Verb::DeleteDriver { .. }
+            | Verb::Ask { .. }
+            | Verb::Stop
+            | Verb::Reply { .. }
+            | Verb::Publish(_) => None,
+        }
+    }
+
     /// Does it change pods? What is paused, dry or not the leader's never does.
     pub fn mutates(&self) -> bool {
         match self {
@@ -59,6 +79,7 @@ impl Verb {
             | Verb::WriteLedger { .. }
             | Verb::GetPod { .. }
             | Verb::Ask { .. }
+            | Verb::Stop
             | Verb::Reply { .. }
             | Verb::Publish(_) => false,
         }

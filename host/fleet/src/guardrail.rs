@@ -1,7 +1,273 @@
-//! What no policy can widen.
+//! What no policy, no operator in a hurry and no bug of ours may widen.
+//!
+//! Every decision that changes the cluster passes a gate here or in the machine that makes it, and a
+//! gate answers with a [`Refusal`]: a code that people see in `explain`, in conditions and in replies.
+//! Limits are numbers of executors, derived from the spec and the target of this moment ([`Bounds`]).
+//! Two things are remembered: losses, to tell a *mass loss* from bad luck, and where they happened, to
+//! tell a bad *node* from a bad image.
 
-/// Why the host does not do what a policy, a person or it itself would.
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::spec::{AllocationSpec, Draft, Limits, Mode};
+use crate::time::Instant;
+
+/// Why something is not done, or not yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refusal {
+    NotLeading,
+    ViewStale,
     Paused,
+    DryRun,
+    DriverGone,
+    FleetFailed,
+    ObserveMode,
+    NoIds,
+    MaxSurge,
+    MaxTerminating,
+    MaxPending,
+    RateLimit,
+    SlowStart,
+    BreakerOpen,
+    OutsideWindow,
+    MassLoss,
+    CoolDown,
+    MaxRolls,
+    RollUnderWay,
+    MinAvailable,
+    AwaitingReplacement,
+    DoNotRoll,
+    TooYoung,
+    TooFewTasks,
+    NotAvailable,
+    AlreadyLeaving,
+    Busy,
+    UnknownExecutor,
+    AboveMaximum,
+    NoCandidate,
+    NotPicked,
+    PolicyDeclined,
+    PolicyFailed,
+}
+
+impl Refusal {
+    /// The code, for machines.
+    pub fn code(self) -> &'static str {
+        self.words().0
+    }
+
+    /// The sentence, for people.
+    pub fn meaning(self) -> &'static str {
+        self.words().1
+    }
+
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Refusal::NotLeading => {
+                ("not-leading", "this host does not lead, or has not seen the cluster yet")
+            }
+            Refusal::ViewStale => ("view-stale", "the watch is broken: what is known may be old"),
+            Refusal::Paused => ("paused", "the fleet is paused"),
+            Refusal::DryRun => ("dry-run", "dry run: decided, told, not done"),
+            Refusal::DriverGone => ("driver-gone", "the driver's pod has ended, and executors end with it"),
+            Refusal::FleetFailed => ("fleet-failed", "too many executors failed; reset the breaker to go on"),
+            Refusal::ObserveMode => ("observe-mode", "the driver allocates: Rollcall only observes"),
+            Refusal::NoIds => ("no-ids", "ids have to be reserved in the ledger first"),
+            Refusal::MaxSurge => ("max-surge", "there are as many live pods as target and surge allow"),
+            Refusal::MaxTerminating => ("max-terminating", "too many pods are still being deleted"),
+            Refusal::MaxPending => ("max-pending", "too many pods are pending"),
+            Refusal::RateLimit => ("rate-limit", "the batch of this moment is used up"),
+            Refusal::SlowStart => ("slow-start", "after errors or a mass loss, few are tried at a time"),
+            Refusal::BreakerOpen => ("breaker-open", "executors fail as they start: one probe at a time"),
+            Refusal::OutsideWindow => ("outside-window", "no roll window is open"),
+            Refusal::MassLoss => ("mass-loss", "many executors were lost at once"),
+            Refusal::CoolDown => ("cool-down", "the last roll ended only now"),
+            Refusal::MaxRolls => ("max-rolls", "enough executors were rolled in this hour"),
+            Refusal::RollUnderWay => ("roll-under-way", "as many rolls as allowed are under way"),
+            Refusal::MinAvailable => ("min-available", "too few executors would be left available"),
+            Refusal::AwaitingReplacement => ("awaiting-replacement", "its replacement is not available yet"),
+            Refusal::DoNotRoll => ("do-not-roll", "its pod is annotated do-not-roll"),
+            Refusal::TooYoung => ("too-young", "it is younger than the minimum age"),
+            Refusal::TooFewTasks => ("too-few-tasks", "it has run fewer tasks than the minimum"),
+            Refusal::NotAvailable => ("not-available", "it is not available"),
+            Refusal::AlreadyLeaving => ("already-leaving", "it is already being removed or rolled"),
+            Refusal::Busy => ("busy", "it has running tasks, and force was not asked for"),
+            Refusal::UnknownExecutor => ("unknown-executor", "there is no such executor"),
+            Refusal::AboveMaximum => ("above-maximum", "more than limits.executorsMax"),
+            Refusal::NoCandidate => ("no-candidate", "no executor may be rolled now"),
+            Refusal::NotPicked => ("not-picked", "the policy did not pick it"),
+            Refusal::PolicyDeclined => ("policy-declined", "the policy has nobody to roll"),
+            Refusal::PolicyFailed => ("policy-failed", "no policy of the chain answered"),
+        }
+    }
+}
+
+/// The limits as numbers of executors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    pub target: u32,
+    pub surge: u32,
+    pub terminating: u32,
+    /// A voluntary removal must leave this many available.
+    pub floor: u32,
+}
+
+impl Bounds {
+    pub(crate) fn new(spec: &Draft, target: u32) -> Bounds {
+        let limits = &spec.limits;
+        let surge = limits.surge.rounded_up(target);
+        let unavailable = limits.unavailable.rounded_down(target);
+        // With a surge to lean on, a replacement comes first and nobody has to be short.
+        let unavailable = if surge > 0 && spec.mode == Mode::Own { 0 } else { unavailable };
+        Bounds {
+            target,
+            surge,
+            terminating: limits.terminating.rounded_up(target),
+            floor: (target - unavailable.min(target)).max(limits.available_min.rounded_up(target)),
+        }
+    }
+
+    /// Live pods that are not being deleted.
+    pub(crate) fn ceiling(&self) -> u32 {
+        self.target.saturating_add(self.surge)
+    }
+}
+
+/// Losses close together are one incident: a zone, a spot market, a network.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MassLoss {
+    recent: VecDeque<Instant>,
+    until: Option<Instant>,
+}
+
+/// How long after its last loss an incident is over, at least.
+const CALM_MS: u64 = 60_000;
+
+impl MassLoss {
+    /// An executor was lost, not by our will. Whether an incident begins with it.
+    pub(crate) fn lost(&mut self, now: Instant, limits: &Limits, target: u32) -> bool {
+        let max = limits.mass_loss.rounded_up(target).max(3) as usize;
+        self.recent.push_back(now);
+        while self.recent.len() > max + 1 {
+            self.recent.pop_front();
+        }
+        let window_ms = limits.mass_loss_window_ms;
+        let mass = self.recent.len() > max
+            && self.recent.front().is_some_and(|first| now.since_ms(*first) <= window_ms);
+        let was_on = self.is_on(now);
+        if mass || was_on {
+            self.until = Some(now + window_ms.max(CALM_MS));
+        }
+        mass && !was_on
+    }
+
+    pub(crate) fn ends(&self) -> Option<Instant> {
+        self.until
+    }
+
+    pub(crate) fn is_on(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
+}
+
+/// Where executors were lost, to avoid nodes that kill whatever they get.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NodeLosses(BTreeMap<Box<str>, VecDeque<Instant>>);
+
+/// More losses of one node than this say nothing more.
+const LOSSES_KEPT: usize = 16;
+
+impl NodeLosses {
+    pub(crate) fn lost(&mut self, node: &str, now: Instant, spec: &AllocationSpec) {
+        self.prune(now, spec);
+        let losses = self.0.entry(node.into()).or_default();
+        losses.push_back(now);
+        if losses.len() > LOSSES_KEPT {
+            losses.pop_front();
+        }
+    }
+
+    fn prune(&mut self, now: Instant, spec: &AllocationSpec) {
+        self.0
+            .retain(|_, losses| losses.back().is_some_and(|last| now.since_ms(*last) < spec.node_window_ms));
+    }
+
+    /// The worst nodes that lost enough lately, as many as may be avoided of so many. A loss weighs less
+    /// the older it is, down to nothing at the window's end.
+    pub(crate) fn avoided(&self, now: Instant, spec: &AllocationSpec, nodes: usize) -> Vec<Box<str>> {
+        let window_ms = spec.node_window_ms;
+        let weight = |losses: &VecDeque<Instant>| {
+            let left = |at: &Instant| window_ms.saturating_sub(now.since_ms(*at)) * 1_000 / window_ms;
+            losses.iter().map(left).sum::<u64>()
+        };
+        // As heavy as the limit's number of losses, the oldest of them half through the window.
+        let limit = u64::from(spec.node_losses_max) * 1_000 - 500;
+        let mut heavy: Vec<(u64, &Box<str>)> = self
+            .0
+            .iter()
+            .filter(|(_, losses)| losses.len() >= spec.node_losses_max as usize)
+            .map(|(node, losses)| (weight(losses), node))
+            .filter(|(weight, _)| *weight >= limit)
+            .collect();
+        heavy.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
+        let nodes = u32::try_from(nodes.max(self.0.len())).unwrap_or(u32::MAX);
+        heavy.truncate(spec.avoided_nodes_max.rounded_down(nodes).max(1) as usize);
+        heavy.into_iter().map(|(_, node)| node.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Amount;
+
+    fn draft() -> Draft {
+        Draft::new("f", "app", Mode::Own, "driver".into(), 10)
+    }
+
+    fn at(seconds: u64) -> Instant {
+        Instant::from_ms(seconds * 1_000)
+    }
+
+    #[test]
+    fn bounds_round_as_deployments_do() {
+        let mut draft = draft();
+        let bounds = Bounds::new(&draft, 10);
+        assert_eq!((bounds.ceiling(), bounds.terminating, bounds.floor), (13, 10, 10));
+        draft.limits.surge = Amount::Count(0);
+        assert_eq!(Bounds::new(&draft, 10).floor, 8, "25% of 10, rounded down, may be short");
+        draft.limits.available_min = Amount::Percent(85);
+        assert_eq!(Bounds::new(&draft, 10).floor, 9);
+        assert_eq!(Bounds::new(&draft, 0).ceiling(), 0);
+    }
+
+    #[test]
+    fn many_losses_at_once_are_an_incident_until_it_is_calm() {
+        let limits = draft().limits;
+        let mut mass = MassLoss::default();
+        assert!(!(0..3).any(|_| mass.lost(at(100), &limits, 10)));
+        assert!(mass.lost(at(105), &limits, 10), "more than 30% of 10");
+        assert!(!mass.lost(at(106), &limits, 10), "it began already");
+        assert!(mass.is_on(at(160)) && !mass.is_on(at(166)));
+        let mut slow = MassLoss::default();
+        assert!(!(0..20).any(|n| slow.lost(at(n * 5), &limits, 10)), "one by one is bad luck");
+    }
+
+    #[test]
+    fn a_node_is_avoided_for_a_while_and_only_some_are() {
+        let spec = draft().allocation;
+        let mut losses = NodeLosses::default();
+        for second in [0, 10, 20] {
+            assert!(losses.avoided(at(second), &spec, 10).is_empty());
+            losses.lost("bad", at(second), &spec);
+        }
+        losses.lost("unlucky", at(20), &spec);
+        assert_eq!(losses.avoided(at(20), &spec, 10), ["bad".into()]);
+        assert!(losses.avoided(at(1_000), &spec, 10).is_empty(), "forgiven");
+        for node in ["a", "b", "c", "d"] {
+            (0..4).for_each(|_| losses.lost(node, at(30), &spec));
+        }
+        assert_eq!(losses.avoided(at(30), &spec, 10), ["a".into(), "b".into()], "20% of 10 at most");
+        losses.lost("late", at(10_000), &spec);
+        assert_eq!(losses.0.len(), 1, "the old are forgotten");
+    }
 }

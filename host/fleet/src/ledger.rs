@@ -318,11 +318,6 @@ impl Book {
 
     // ---------------------------------------------------------------------------------------- ids --
 
-    /// Ids that can be used now.
-    pub(crate) fn spare(&self) -> usize {
-        self.spare.len()
-    }
-
     /// Ids that can be used now or once a write is applied.
     pub(crate) fn reserved_ahead(&self) -> u64 {
         let coming: u64 = self.reserving.iter().map(|(_, from, to)| to.0 - from.0 + 1).sum();

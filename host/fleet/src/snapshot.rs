@@ -2,8 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use crate::executor::Stage;
+use crate::fleet::{Fleet, Phase};
+use crate::guardrail::Refusal;
 use crate::id::ExecutorId;
+use crate::log::Entry;
 use crate::question::{DeletionCause, LossKind};
+use crate::time::Now;
 
 /// A fleet at one moment.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,3 +63,171 @@ pub struct ExecutorRow {
     pub stage: &'static str,
     pub since_heartbeat_ms: Option<u64>,
 }
+
+/// Why an executor is where it is: the answer to `explain`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explanation {
+    pub executor: ExecutorId,
+    /// What it waits for now; `None` when it is not here any more.
+    pub stage: Option<&'static str>,
+    /// Why it is not rolled, or why its roll does not go on. `None` when nothing is in the way.
+    pub not_rolled: Option<Refusal>,
+    /// What was decided about it and seen of it, the oldest first.
+    pub history: Vec<Entry>,
+}
+
+impl Fleet {
+    /// The fleet at this moment: one pass over its executors.
+    pub fn snapshot(&self, now: Now) -> Snapshot {
+        let since = |at: crate::time::Instant| now.instant.since_ms(at);
+        let rows = self.roster.iter().map(|(executor, one)| ExecutorRow {
+            executor,
+            pod: self.pod_name(executor),
+            node: one.node().map(Box::from),
+            stage: if one.rolling { "rolling" } else { one.stage.name() },
+            since_heartbeat_ms: one.detector.last_heard().map(since),
+        });
+        Snapshot {
+            fleet: self.spec.name.clone(),
+            phase: self.phase_name(),
+            target: self.target(),
+            counts: self.counts(),
+            conditions: self.conditions(),
+            executors: rows.collect(),
+        }
+    }
+
+    /// The numbers alone.
+    pub fn counts(&self) -> Counts {
+        let ledger = self.book.get();
+        let tally = self.roster.tally();
+        // Before the first complete list the ledger is all that is known.
+        let seen = self.is_active();
+        let live = if seen { u64::from(tally.born_live) } else { ledger.born.len() };
+        Counts {
+            created: ledger.created,
+            live,
+            terminating: u64::from(tally.born_terminating),
+            reason_pending: u64::from(tally.reason_pending),
+            lost: ledger.lost.clone(),
+            removed: ledger.removed.clone(),
+            available: u64::from(tally.available),
+            pending: u64::from(tally.starting),
+            rolling: u64::from(tally.rolling),
+        }
+    }
+
+    /// Why this executor was kept, rolled or lost.
+    pub fn explain(&self, executor: ExecutorId) -> Explanation {
+        let spec = self.roll_spec();
+        let one = self.roster.get(executor);
+        let not_rolled = match one {
+            None => Some(Refusal::UnknownExecutor),
+            Some(one) if one.rolling => self.may_let_go().err(),
+            Some(one) => self
+                .may_disrupt()
+                .and_then(|()| self.may_roll(one, spec, false))
+                .err()
+                .or(self.rolls.refused)
+                .or(Some(Refusal::NotPicked)),
+        };
+        Explanation {
+            executor,
+            stage: one.map(|one| one.stage.name()),
+            not_rolled,
+            history: self.log.iter().filter(|entry| entry.executor == Some(executor)).cloned().collect(),
+        }
+    }
+
+    /// The latest decisions, the oldest first.
+    pub fn history(&self) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.log.iter()
+    }
+
+    pub(crate) fn is_active(&self) -> bool {
+        self.phase == Phase::Active
+    }
+
+    /// Do all sums hold? Looks at every executor: for tests and simulations.
+    pub fn audit(&self) -> Result<(), String> {
+        if !self.roster.audit() {
+            return Err("the roster's sums have drifted".to_owned());
+        }
+        let ledger = self.book.get();
+        if ledger.created != ledger.born.len() + ledger.ended() {
+            return Err(format!("the ledger does not balance: {ledger:?}"));
+        }
+        let counts = self.counts();
+        let accounted = counts.live + counts.terminating + counts.reason_pending + ledger.ended();
+        if counts.created != accounted {
+            return Err(format!("the counts do not add up: {counts:?}"));
+        }
+        for id in ledger.leaving.keys() {
+            if !ledger.born.contains(*id) {
+                return Err(format!("executor {id} is leaving and was never born"));
+            }
+        }
+        Ok(())
+    }
+
+    fn phase_name(&self) -> &'static str {
+        match self.phase {
+            Phase::AwaitingLeadership => "awaiting-leadership",
+            Phase::AwaitingLedger => "awaiting-ledger",
+            Phase::AwaitingClaim => "awaiting-claim",
+            Phase::AwaitingRelist => "awaiting-relist",
+            Phase::Active => "active",
+            Phase::Deposed => "deposed",
+        }
+    }
+
+    fn conditions(&self) -> Vec<Condition> {
+        let ledger = self.book.get();
+        let mut conditions = Vec::new();
+        let mut add = |holds: bool, name, message: String| {
+            if holds {
+                conditions.push(Condition { name, message });
+            }
+        };
+        let executors = |count: u32| format!("{count} executors");
+        add(
+            self.breaker.is_open(),
+            "BreakerOpen",
+            executors(self.breaker.failed_in_a_row()) + " failed in a row",
+        );
+        add(self.driver_gone(), "DriverGone", "the driver's pod has ended".to_owned());
+        add(self.spec.dry_run, "DryRun", "nothing is changed".to_owned());
+        add(ledger.failed, "Failed", "too many executors failed; reset the breaker to go on".to_owned());
+        let broken = self.hearing.is_broken();
+        add(broken, "HeartbeatsMissing", "no executor is heard: is the listener reachable?".to_owned());
+        let failures = self.book.failures();
+        add(failures > 2, "LedgerUnavailable", format!("{failures} calls in a row failed"));
+        add(
+            self.mass_loss.is_on(self.now.instant),
+            "MassLoss",
+            "many executors were lost at once".to_owned(),
+        );
+        let paused = self.spec.paused || ledger.paused;
+        add(paused, "Paused", "nothing is changed until it is resumed".to_owned());
+        for (policy, fault) in self.asker.quarantined(self.now.instant) {
+            add(true, "PolicyQuarantined", format!("{policy}: {fault}"));
+        }
+        add(self.held.is_some(), "Progressing", self.held.map_or("", Refusal::meaning).to_owned());
+        for error in &self.spec_errors {
+            add(true, "SpecRefused", error.to_string());
+        }
+        let stuck = self.roster.iter().filter(|(_, one)| match &one.stage {
+            Stage::AwaitingRemoval(removal) | Stage::AwaitingExit { removal: Some(removal), .. } => {
+                removal.backoff.tries() > 2 || self.now.instant.since_ms(one.since) > STUCK_MS
+            }
+            _ => false,
+        });
+        let stuck = stuck.count();
+        add(stuck > 0, "StuckTerminating", format!("{stuck} pods do not go away"));
+        add(!self.view_fresh, "ViewStale", "the watch is broken".to_owned());
+        conditions
+    }
+}
+
+/// A removal that takes longer than this is reported: twice the longest usual grace period.
+const STUCK_MS: u64 = 600_000;

@@ -1,0 +1,126 @@
+//! Questions under way: which policy is asked, for how long, and what if it does not answer.
+//!
+//! A policy is a question, never a call. Each question has a deadline of ours, so that a host that never
+//! answers costs time and nothing else; an answer that comes later is nobody's. What a policy cannot
+//! answer goes to the next of its chain. One that keeps failing is *quarantined*: skipped for a while,
+//! then tried again. The last classifier of the chain is never quarantined, for there is nobody behind it.
+
+use std::collections::BTreeMap;
+
+use crate::event::Fault;
+use crate::id::{ActionId, ExecutorId};
+use crate::spec::LAST_CLASSIFIER;
+use crate::time::Instant;
+
+/// How long an answer is waited for: a hundred times a policy's CPU budget, so that only a starved host
+/// is late.
+const ANSWER_MS: u64 = 5_000;
+/// So many questions at once: more than the sandbox has slots, few enough to bound the host's queue.
+const OPEN_MAX: usize = 64;
+/// So many faults in a row put a policy into quarantine, for so long.
+const FAULTS_MAX: u32 = 5;
+const QUARANTINE_MS: u64 = 300_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum About {
+    Loss(ExecutorId),
+    Roll,
+}
+
+/// A question under way.
+#[derive(Clone, Debug)]
+pub(crate) struct Open {
+    pub about: About,
+    pub policy: Box<str>,
+    /// Its place in the chain.
+    pub place: usize,
+    deadline: Instant,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Asker {
+    open: BTreeMap<ActionId, Open>,
+    records: BTreeMap<Box<str>, Record>,
+}
+
+#[derive(Debug, Default)]
+struct Record {
+    faults_in_a_row: u32,
+    faults: u64,
+    until: Option<Instant>,
+    last: Option<String>,
+}
+
+impl Asker {
+    /// May another question be asked? Rolls are few and always may.
+    pub(crate) fn has_room(&self) -> bool {
+        self.open.len() < OPEN_MAX
+    }
+
+    /// The first policy of the chain from `place` on that may be asked.
+    pub(crate) fn next<'a>(
+        &self,
+        chain: impl IntoIterator<Item = &'a str>,
+        place: usize,
+        now: Instant,
+    ) -> Option<(usize, Box<str>)> {
+        let free =
+            |name: &str| self.records.get(name).is_none_or(|r| r.until.is_none_or(|until| until <= now));
+        let mut rest = chain.into_iter().enumerate().skip(place);
+        rest.find(|(_, name)| free(name)).map(|(place, name)| (place, name.into()))
+    }
+
+    pub(crate) fn asked(&mut self, id: ActionId, about: About, place: usize, policy: Box<str>, now: Instant) {
+        self.open.insert(id, Open { about, policy, place, deadline: now + ANSWER_MS });
+    }
+
+    /// The question that this answers, if it is still of interest.
+    pub(crate) fn close(&mut self, id: ActionId) -> Option<Open> {
+        self.open.remove(&id)
+    }
+
+    /// A question whose time is over.
+    pub(crate) fn next_late(&mut self, now: Instant) -> Option<(ActionId, Open)> {
+        let id = *self.open.iter().find(|(_, open)| open.deadline <= now)?.0;
+        self.open.remove(&id).map(|open| (id, open))
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.open.values().map(|open| open.deadline).min()
+    }
+
+    pub(crate) fn answered(&mut self, policy: &str) {
+        if let Some(record) = self.records.get_mut(policy) {
+            record.faults_in_a_row = 0;
+            record.until = None;
+        }
+    }
+
+    /// A policy did not answer. Whether it is quarantined with this.
+    pub(crate) fn failed(&mut self, policy: &str, fault: &Fault, now: Instant) -> bool {
+        let Fault::Policy(message) = fault else { return false };
+        let record = self.records.entry(policy.into()).or_default();
+        record.faults += 1;
+        record.last = Some(message.clone());
+        record.faults_in_a_row += 1;
+        if record.faults_in_a_row < FAULTS_MAX || policy == LAST_CLASSIFIER {
+            return false;
+        }
+        record.until = Some(now + QUARANTINE_MS);
+        true
+    }
+
+    /// Those in quarantine, with their last fault.
+    pub(crate) fn quarantined(&self, now: Instant) -> impl Iterator<Item = (&str, &str)> {
+        let held = move |record: &&Record| record.until.is_some_and(|until| until > now);
+        self.records
+            .iter()
+            .filter(move |(_, record)| held(record))
+            .map(|(name, record)| (&**name, record.last.as_deref().unwrap_or("")))
+    }
+
+    /// Forget policies that are no longer in use.
+    pub(crate) fn retain(&mut self, names: &[&str]) {
+        self.records.retain(|name, _| names.contains(&&**name));
+    }
+}

@@ -1,0 +1,407 @@
+//! One executor's life, and all of them together.
+//!
+//! ```text
+//!  AwaitingCreate ─► AwaitingStart ─► AwaitingRegistration ─► Available       counts towards the target
+//!    │     ▲                 │                  │                 │
+//!    ▼     │                 └───────┬──────────┴─────────────────┤
+//!  AwaitingConfirmation              │ lost                       │ ours: roll, scale-down
+//!    ▼                               ▼                            ▼
+//!  AwaitingLateCreate         AwaitingReason              AwaitingAnnouncement
+//!                                    ▼                            ▼
+//!                             AwaitingRecord ◄─────────────  AwaitingExit ◄── others' deletion
+//!                                    ▼
+//!                      AwaitingRemoval, Kept, forgotten
+//! ```
+//!
+//! Stages are named for what they await. Whether an executor counts as serving, live or terminating is
+//! never stored: it follows from stage and pod, and the roster adds it up as they change. So the sums
+//! cannot drift from what they are sums of.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::backoff::Backoff;
+use crate::event::{Counters, PodView};
+use crate::heartbeat::Detector;
+use crate::id::{ActionId, ExecutorId};
+use crate::question::{DeletionCause, Trigger};
+use crate::time::Instant;
+
+#[derive(Debug)]
+pub(crate) struct Executor {
+    pub stage: Stage,
+    /// When it came into this stage.
+    pub since: Instant,
+    /// Its pod as last seen.
+    pub pod: Option<Box<PodView>>,
+    /// The pod is gone from the API server.
+    pub gone: bool,
+    pub detector: Detector,
+    /// It was heard, or its driver knows it, in some incarnation of this host.
+    pub registered: bool,
+    /// It was available before.
+    pub proven: bool,
+    /// It was picked to be rolled, and has not been asked to go yet.
+    pub rolling: bool,
+    /// We or somebody before us created it at this moment, as far as this host knows.
+    pub created: Instant,
+    pub driver_said: Option<Box<str>>,
+    pub facts: Option<Box<Facts>>,
+    /// When it needs attention next.
+    wake: Instant,
+}
+
+/// What it said about itself, and the driver about it.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    pub counters: Option<Counters>,
+    /// Aligned with the fleet's metric names; NaN where there is none.
+    pub metrics: Vec<f64>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// The create was sent. From here on it counts as live.
+    AwaitingCreate(ActionId),
+    /// It may or may not have been created, or the name was taken: a GET tells.
+    AwaitingConfirmation(Confirmation),
+    /// A GET found nothing, yet the request may still be on its way. It is not waited for, but its
+    /// place under the ceiling is kept.
+    AwaitingLateCreate,
+    /// The pod is pending.
+    AwaitingStart,
+    /// The pod runs; the executor was not heard yet.
+    AwaitingRegistration,
+    Available,
+    /// It is to go, by our will; the ledger must know first, with the write of this mark.
+    AwaitingAnnouncement {
+        cause: DeletionCause,
+        mark: u64,
+    },
+    /// It is going: by our will with a cause, else by somebody else's.
+    AwaitingExit {
+        cause: Option<DeletionCause>,
+        removal: Option<Removal>,
+    },
+    /// It is lost; the classifier is asked why.
+    AwaitingReason(Loss),
+    /// Its end is in the ledger with the write of this mark.
+    AwaitingRecord {
+        mark: u64,
+        then: Then,
+    },
+    /// Its end is recorded; its pod is in the way.
+    AwaitingRemoval(Removal),
+    /// Its end is recorded; its pod is kept for somebody to look at.
+    Kept,
+}
+
+#[derive(Debug)]
+pub(crate) struct Confirmation {
+    /// The name was taken: whatever is there, our request was not applied.
+    pub taken: bool,
+    /// The GET under way; without one the next is due at the executor's wake.
+    pub get: Option<ActionId>,
+    pub backoff: Backoff,
+}
+
+#[derive(Debug)]
+pub(crate) struct Loss {
+    pub trigger: Trigger,
+    /// Checks that ended undetermined.
+    pub checks: u32,
+    /// The question under way.
+    pub asked: Option<ActionId>,
+}
+
+/// What becomes of the pod of a settled executor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// It is gone, or the driver's to clear away.
+    Forget,
+    Clear,
+    Keep,
+}
+
+/// The deletion of a pod: asked for until it is accepted.
+#[derive(Debug)]
+pub(crate) struct Removal {
+    /// Ask the eviction API, which honours PodDisruptionBudgets.
+    pub evict: bool,
+    /// The call under way; without one the next is due at the executor's wake.
+    pub call: Option<ActionId>,
+    /// The API server took it: only the pod's end is awaited.
+    pub accepted: bool,
+    /// The fate of an earlier call is not known.
+    pub doubtful: bool,
+    pub backoff: Backoff,
+}
+
+impl Removal {
+    pub(crate) fn new(evict: bool) -> Removal {
+        let backoff = Backoff::new(1_000, 360_000);
+        Removal { evict, call: None, accepted: false, doubtful: false, backoff }
+    }
+}
+
+impl Stage {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Stage::AwaitingCreate(_) => "awaiting-create",
+            Stage::AwaitingConfirmation(_) => "awaiting-confirmation",
+            Stage::AwaitingLateCreate => "awaiting-late-create",
+            Stage::AwaitingStart => "awaiting-start",
+            Stage::AwaitingRegistration => "awaiting-registration",
+            Stage::Available => "available",
+            Stage::AwaitingAnnouncement { .. } => "awaiting-announcement",
+            Stage::AwaitingExit { .. } => "awaiting-exit",
+            Stage::AwaitingReason(_) => "awaiting-reason",
+            Stage::AwaitingRecord { .. } => "awaiting-record",
+            Stage::AwaitingRemoval(_) => "awaiting-removal",
+            Stage::Kept => "kept",
+        }
+    }
+
+    /// Does it count towards the target?
+    pub(crate) fn serves(&self) -> bool {
+        match self {
+            Stage::AwaitingCreate(_)
+            | Stage::AwaitingConfirmation(_)
+            | Stage::AwaitingStart
+            | Stage::AwaitingRegistration
+            | Stage::Available => true,
+            Stage::AwaitingLateCreate
+            | Stage::AwaitingAnnouncement { .. }
+            | Stage::AwaitingExit { .. }
+            | Stage::AwaitingReason(_)
+            | Stage::AwaitingRecord { .. }
+            | Stage::AwaitingRemoval(_)
+            | Stage::Kept => false,
+        }
+    }
+
+    /// Can it still become lost?
+    pub(crate) fn can_be_lost(&self) -> bool {
+        match self {
+            Stage::AwaitingCreate(_)
+            | Stage::AwaitingConfirmation(_)
+            | Stage::AwaitingLateCreate
+            | Stage::AwaitingReason(_)
+            | Stage::AwaitingRecord { .. }
+            | Stage::AwaitingRemoval(_)
+            | Stage::Kept => false,
+            Stage::AwaitingStart
+            | Stage::AwaitingRegistration
+            | Stage::Available
+            | Stage::AwaitingAnnouncement { .. }
+            | Stage::AwaitingExit { .. } => true,
+        }
+    }
+
+    /// Has its pod been created, as far as anybody knows?
+    fn is_born(&self) -> bool {
+        !matches!(self, Stage::AwaitingCreate(_) | Stage::AwaitingConfirmation(_) | Stage::AwaitingLateCreate)
+    }
+
+    /// Is its end counted in the ledger?
+    pub(crate) fn is_settled(&self) -> bool {
+        matches!(self, Stage::AwaitingRecord { .. } | Stage::AwaitingRemoval(_) | Stage::Kept)
+    }
+}
+
+impl Executor {
+    pub(crate) fn new(stage: Stage, now: Instant) -> Executor {
+        Executor {
+            stage,
+            since: now,
+            pod: None,
+            gone: false,
+            detector: Detector::new(now),
+            registered: false,
+            proven: false,
+            rolling: false,
+            created: now,
+            driver_said: None,
+            facts: None,
+            wake: Instant::NEVER,
+        }
+    }
+
+    pub(crate) fn enter(&mut self, stage: Stage, now: Instant) {
+        self.stage = stage;
+        self.since = now;
+    }
+
+    /// Its pod exists and has not ended.
+    pub(crate) fn is_live(&self) -> bool {
+        !self.gone && self.pod.as_ref().is_some_and(|pod| !pod.ended())
+    }
+
+    pub(crate) fn is_terminating(&self) -> bool {
+        self.is_live() && self.pod.as_ref().is_some_and(|pod| pod.terminating())
+    }
+
+    pub(crate) fn node(&self) -> Option<&str> {
+        self.pod.as_ref().and_then(|pod| pod.node.as_deref())
+    }
+
+    /// Would its going be a voluntary disruption, i.e. is it of any use now?
+    pub(crate) fn is_available(&self) -> bool {
+        matches!(self.stage, Stage::Available)
+    }
+
+    fn tally(&self) -> Tally {
+        let one = |is: bool| u32::from(is);
+        let terminating = self.is_terminating();
+        // What was sent may be there already; what may still arrive keeps its place.
+        let unseen = !self.stage.is_born();
+        let live = unseen || self.is_live();
+        let born = self.stage.is_born() && !self.stage.is_settled();
+        let pending_reason = matches!(self.stage, Stage::AwaitingReason(_));
+        Tally {
+            serving: one(self.stage.serves()),
+            occupying: one(live && !terminating),
+            terminating: one(live && terminating),
+            available: one(self.is_available()),
+            pending: one(matches!(
+                self.stage,
+                Stage::AwaitingCreate(_) | Stage::AwaitingConfirmation(_) | Stage::AwaitingStart
+            )),
+            starting: one(self.stage.serves() && !self.is_available()),
+            creating: one(matches!(self.stage, Stage::AwaitingCreate(_))),
+            rolling: one(self.rolling),
+            kept: one(matches!(self.stage, Stage::Kept)),
+            reason_pending: one(pending_reason),
+            born_terminating: one(born && !pending_reason && terminating),
+            born_live: one(born && !pending_reason && !terminating),
+        }
+    }
+}
+
+/// Sums over executors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Towards the target.
+    pub serving: u32,
+    /// Towards the ceiling: every pod that is or may be live and is not being deleted.
+    pub occupying: u32,
+    pub terminating: u32,
+    pub available: u32,
+    /// Not running yet.
+    pub pending: u32,
+    /// Serving, and not available.
+    pub starting: u32,
+    /// Creates under way.
+    pub creating: u32,
+    pub rolling: u32,
+    pub kept: u32,
+    pub reason_pending: u32,
+    /// Of those that are born and not settled, nor asked about.
+    pub born_terminating: u32,
+    pub born_live: u32,
+}
+
+macro_rules! each_field {
+    ($sum:expr, $other:ident, $op:tt) => {{
+        $sum.serving $op $other.serving;
+        $sum.occupying $op $other.occupying;
+        $sum.terminating $op $other.terminating;
+        $sum.available $op $other.available;
+        $sum.pending $op $other.pending;
+        $sum.starting $op $other.starting;
+        $sum.creating $op $other.creating;
+        $sum.rolling $op $other.rolling;
+        $sum.kept $op $other.kept;
+        $sum.reason_pending $op $other.reason_pending;
+        $sum.born_terminating $op $other.born_terminating;
+        $sum.born_live $op $other.born_live;
+    }};
+}
+
+/// All executors that matter still, their sums, and who needs attention when.
+#[derive(Debug, Default)]
+pub(crate) struct Roster {
+    executors: BTreeMap<ExecutorId, Executor>,
+    tally: Tally,
+    wakes: BTreeSet<(Instant, ExecutorId)>,
+}
+
+impl Roster {
+    pub(crate) fn get(&self, id: ExecutorId) -> Option<&Executor> {
+        self.executors.get(&id)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ExecutorId, &Executor)> {
+        self.executors.iter().map(|(id, executor)| (*id, executor))
+    }
+
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    pub(crate) fn insert(&mut self, id: ExecutorId, executor: Executor) {
+        let added = executor.tally();
+        each_field!(self.tally, added, +=);
+        if executor.wake < Instant::NEVER {
+            self.wakes.insert((executor.wake, id));
+        }
+        self.executors.insert(id, executor);
+    }
+
+    pub(crate) fn remove(&mut self, id: ExecutorId) -> Option<Executor> {
+        let executor = self.executors.remove(&id)?;
+        let gone = executor.tally();
+        each_field!(self.tally, gone, -=);
+        self.wakes.remove(&(executor.wake, id));
+        Some(executor)
+    }
+
+    /// Change one. The only way to.
+    pub(crate) fn change<T>(&mut self, id: ExecutorId, f: impl FnOnce(&mut Executor) -> T) -> Option<T> {
+        let executor = self.executors.get_mut(&id)?;
+        let before = executor.tally();
+        let result = f(executor);
+        let after = executor.tally();
+        if before != after {
+            each_field!(self.tally, before, -=);
+            each_field!(self.tally, after, +=);
+        }
+        Some(result)
+    }
+
+    /// Attend to it then.
+    pub(crate) fn wake_at(&mut self, id: ExecutorId, at: Instant) {
+        let Some(executor) = self.executors.get_mut(&id) else { return };
+        if executor.wake == at {
+            return;
+        }
+        self.wakes.remove(&(executor.wake, id));
+        executor.wake = at;
+        if at < Instant::NEVER {
+            self.wakes.insert((at, id));
+        }
+    }
+
+    /// The next one whose time has come; it sleeps until it is told otherwise.
+    pub(crate) fn next_due(&mut self, now: Instant) -> Option<ExecutorId> {
+        let &(at, id) = self.wakes.first()?;
+        if at > now {
+            return None;
+        }
+        self.wake_at(id, Instant::NEVER);
+        Some(id)
+    }
+
+    pub(crate) fn first_wake(&self) -> Option<Instant> {
+        self.wakes.first().map(|(at, _)| *at)
+    }
+
+    /// Do the sums still hold? For tests: it looks at everybody.
+    pub(crate) fn audit(&self) -> bool {
+        let mut sum = Tally::default();
+        for executor in self.executors.values() {
+            let one = executor.tally();
+            each_field!(sum, one, +=);
+        }
+        sum == self.tally
+    }
+}

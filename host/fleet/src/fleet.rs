@@ -1,0 +1,475 @@
+//! One fleet: where events come in, actions go out, and the machines meet.
+//!
+//! A fleet is as good as what it was told, so it comes to life in three steps: it reads the ledger, it
+//! claims it (with that every earlier leader's reservations end), and it asks for a complete list. Only
+//! then does it act. From then on each step is the same: take the event in, then let every machine look
+//! whether there is anything to do now. Nothing is remembered *to be done*; it follows from how things
+//! are. So an event that comes twice, late or never changes nothing in the end.
+//!
+//! The work of a step is bounded: so many executors whose time has come, so many questions, so many
+//! creates. What is left over makes the deadline *now*.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::action::{Action, Cause, Notice, Reason, Verb};
+use crate::allocation::Pace;
+use crate::ask::Asker;
+use crate::backoff::{Backoff, Seed};
+use crate::breaker::Breaker;
+use crate::bucket::Bucket;
+use crate::event::{DriverView, Event, NodeView, Outcome};
+use crate::executor::{Executor, Roster, Stage};
+use crate::guardrail::{Bounds, MassLoss, NodeLosses, Refusal};
+use crate::heartbeat::Hearing;
+use crate::id::{ActionId, ExecutorId};
+use crate::ledger::{Book, Progress, Request};
+use crate::log::Log;
+use crate::roll::Rolls;
+use crate::spec::{Draft, Mode, Spec, SpecError};
+use crate::time::{Instant, Now};
+
+/// The executors of one application, and everything that is decided about them.
+#[derive(Debug)]
+pub struct Fleet {
+    pub(crate) spec: Spec,
+    pub(crate) spec_errors: Vec<SpecError>,
+    pub(crate) phase: Phase,
+    pub(crate) now: Now,
+    pub(crate) seed: Seed,
+    pub(crate) roster: Roster,
+    pub(crate) book: Book,
+    /// Executors that wait for a write, in the order of its marks.
+    pub(crate) recording: VecDeque<(u64, ExecutorId)>,
+    pub(crate) hearing: Hearing,
+    pub(crate) breaker: Breaker,
+    pub(crate) asker: Asker,
+    /// Losses to be asked about when there is room.
+    pub(crate) asks: VecDeque<ExecutorId>,
+    pub(crate) creates: Bucket,
+    pub(crate) deletes: Bucket,
+    pub(crate) pace: Pace,
+    pub(crate) mass_loss: MassLoss,
+    pub(crate) node_losses: NodeLosses,
+    pub(crate) nodes: BTreeMap<Box<str>, NodeView>,
+    pub(crate) metric_names: Vec<Box<str>>,
+    pub(crate) driver: Option<DriverView>,
+    pub(crate) view_fresh: bool,
+    /// The newest revision seen: lists that are older are of no use.
+    pub(crate) revision: u64,
+    relist: Relisting,
+    pub(crate) rolls: Rolls,
+    /// Executors that fell out of service and have no replacement yet.
+    pub(crate) owed: VecDeque<ExecutorId>,
+    /// Why nothing is created, although executors are missing.
+    pub(crate) held: Option<Refusal>,
+    pub(crate) log: Log,
+    pub(crate) out: Vec<Action>,
+    /// Calls about pods that are under way.
+    pub(crate) calls: BTreeMap<ActionId, ExecutorId>,
+    next_action: u64,
+}
+
+/// What the fleet as a whole waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The host does not lead.
+    AwaitingLeadership,
+    /// The ledger is read.
+    AwaitingLedger,
+    /// The ledger is written with our epoch.
+    AwaitingClaim,
+    /// A complete list is on its way.
+    AwaitingRelist,
+    Active,
+    /// Somebody else leads. For good.
+    Deposed,
+}
+
+#[derive(Debug)]
+struct Relisting {
+    action: Option<ActionId>,
+    due: Option<Instant>,
+    backoff: Backoff,
+}
+
+/// What a deadline is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Why {
+    /// Work was left over from the last step.
+    Backlog,
+    /// An executor needs attention: a heartbeat is overdue, a check or a retry is due.
+    Executor,
+    /// The ledger has to be read or written.
+    Ledger,
+    /// A policy has not answered.
+    Answer,
+    /// A complete list is needed.
+    Relist,
+    /// More executors may be created then.
+    Allocation,
+    /// A roll is due.
+    Roll,
+}
+
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Why::Backlog => "work left over",
+            Why::Executor => "an executor",
+            Why::Ledger => "the ledger",
+            Why::Answer => "a policy's answer",
+            Why::Relist => "a complete list",
+            Why::Allocation => "creating executors",
+            Why::Roll => "rolling an executor",
+        })
+    }
+}
+
+/// So many executors are attended to in one step: at some microseconds each, under a millisecond.
+const ATTENDED_MAX: usize = 128;
+
+impl Fleet {
+    /// A fleet that waits for its host to lead. The same seed and events make the same actions.
+    pub fn new(draft: Draft, policies: &[String], seed: u64) -> Result<Fleet, Vec<SpecError>> {
+        let spec = Spec::check(draft, policies)?;
+        Ok(Fleet {
+            breaker: Breaker::new(&spec.allocation),
+            pace: Pace::new(&spec.allocation),
+            rolls: Rolls::new(),
+            spec,
+            spec_errors: Vec::new(),
+            phase: Phase::AwaitingLeadership,
+            now: Now::default(),
+            seed: Seed::new(seed),
+            roster: Roster::default(),
+            book: Book::new(),
+            recording: VecDeque::new(),
+            hearing: Hearing::new(Instant::START),
+            asker: Asker::default(),
+            asks: VecDeque::new(),
+            creates: Bucket::new(),
+            deletes: Bucket::new(),
+            mass_loss: MassLoss::default(),
+            node_losses: NodeLosses::default(),
+            nodes: BTreeMap::new(),
+            metric_names: Vec::new(),
+            driver: None,
+            view_fresh: false,
+            revision: 0,
+            relist: Relisting { action: None, due: None, backoff: Backoff::new(500, 30_000) },
+            owed: VecDeque::new(),
+            held: None,
+            log: Log::default(),
+            out: Vec::new(),
+            calls: BTreeMap::new(),
+            next_action: 0,
+        })
+    }
+
+    /// Take an event in, and say what is to be done now. `now` must not go back.
+    pub fn step(&mut self, event: Event, now: Now) -> Vec<Action> {
+        self.now = Now { instant: self.now.instant.max(now.instant), ..now };
+        if self.phase != Phase::Deposed {
+            self.take(event);
+            self.pump();
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    /// When `step` wants to be called with [`Event::Deadline`], if nothing happens before, and what for.
+    pub fn deadline(&self) -> Option<(Instant, Why)> {
+        if matches!(self.phase, Phase::AwaitingLeadership | Phase::Deposed) {
+            return None;
+        }
+        let at = |at: Option<Instant>, why| at.map(|at| (at, why));
+        let mut deadlines = vec![
+            at(self.book.deadline(), Why::Ledger),
+            at(self.relist.due, Why::Relist),
+            at(self.asker.deadline(), Why::Answer),
+        ];
+        if self.phase == Phase::Active {
+            let wake = self.roster.first_wake();
+            let why =
+                if wake.is_some_and(|wake| wake <= self.now.instant) { Why::Backlog } else { Why::Executor };
+            deadlines.push(at(wake, why));
+            deadlines.push(at(self.allocation_deadline(), Why::Allocation));
+            deadlines.push(at(self.roll_deadline(), Why::Roll));
+        }
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// What the fleet is meant to be.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// How many executors there should be: an operator's number for as long as the spec's stays.
+    pub fn target(&self) -> u32 {
+        let ledger = self.book.get();
+        let requested = ledger.requested.filter(|requested| requested.spec_target == self.spec.target);
+        requested.map_or(self.spec.target, |requested| requested.total).min(self.spec.limits.executors_max)
+    }
+
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds::new(&self.spec, self.target())
+    }
+
+    /// May pods be changed at all?
+    pub(crate) fn may_change_pods(&self) -> Result<(), Refusal> {
+        if self.phase != Phase::Active {
+            Err(Refusal::NotLeading)
+        } else if self.spec.paused || self.book.get().paused {
+            Err(Refusal::Paused)
+        } else if self.spec.dry_run {
+            Err(Refusal::DryRun)
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(crate) fn driver_gone(&self) -> bool {
+        match &self.driver {
+            Some(DriverView::Running(uid)) => *uid != self.spec.driver,
+            Some(DriverView::Gone) => true,
+            None => false,
+        }
+    }
+
+    // ------------------------------------------------------------------------------------ events --
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::LeadershipGained => {
+                if self.phase == Phase::AwaitingLeadership {
+                    self.phase = Phase::AwaitingLedger;
+                    self.book.open();
+                }
+            }
+            Event::LeadershipLost => self.depose(),
+            Event::Finished { action, outcome } => self.finished(action, outcome),
+            Event::SpecChanged { draft, policies } => self.respec(*draft, &policies),
+            Event::Commanded { command, verb } => self.command(command, verb),
+            Event::Answered { action, answer } => self.answered(action, answer),
+            Event::Relisted(list) => {
+                if matches!(self.phase, Phase::AwaitingRelist | Phase::Active) {
+                    self.relisted(list);
+                }
+            }
+            // Before the first complete list nothing else is of use: that list will say it all.
+            _ if self.phase != Phase::Active => {}
+            Event::PodChanged(pod) => self.pod_changed(*pod),
+            Event::PodGone(pod) => self.pod_gone(*pod),
+            Event::NodeChanged(node) => {
+                self.nodes.insert(node.state.name.as_str().into(), *node);
+            }
+            Event::DriverChanged(driver) => self.driver = Some(driver),
+            Event::ViewStale => self.view_fresh = false,
+            Event::ViewFresh => self.view_fresh = true,
+            Event::Heartbeat(beat) => self.heard(*beat),
+            Event::DriverReported(rows) => self.driver_reported(rows),
+            Event::Deadline => {}
+        }
+    }
+
+    fn finished(&mut self, action: ActionId, outcome: Outcome) {
+        if self.book.awaits(action) {
+            self.booked(outcome);
+        } else if self.relist.action == Some(action) {
+            self.relist_again();
+        } else {
+            self.pod_call_finished(action, outcome);
+        }
+    }
+
+    fn respec(&mut self, draft: Draft, policies: &[String]) {
+        let mut errors = Vec::new();
+        let old = &self.spec;
+        for (path, differs) in [
+            ("metadata.name", draft.name != old.name),
+            ("spec.applicationId", draft.application_id != old.application_id),
+            ("spec.mode", draft.mode != old.mode),
+            ("spec.driver", draft.driver != old.driver),
+        ] {
+            if differs {
+                let message = "cannot change: another application is another fleet".to_owned();
+                errors.push(SpecError { path, message });
+            }
+        }
+        match Spec::check(draft, policies) {
+            Err(found) => errors.extend(found),
+            Ok(spec) if errors.is_empty() => {
+                let heals = spec.allocation != self.spec.allocation || spec.target != self.spec.target;
+                self.spec = spec;
+                if heals {
+                    self.pace = Pace::new(&self.spec.allocation);
+                }
+                let names = self.spec.recovery.policies.iter();
+                let names = names.chain(self.spec.roll.iter().flat_map(|roll| &roll.policies));
+                let names: Vec<&str> = names.map(String::as_str).collect();
+                self.asker.retain(&names);
+                self.rolls.respec(self.spec.roll.as_ref(), self.now.instant);
+                self.wake_all();
+            }
+            Ok(_) => {}
+        }
+        for error in &errors {
+            self.publish(Reason::SpecRefused, None, error.to_string());
+        }
+        self.spec_errors = errors;
+    }
+
+    /// Somebody else leads: never act again.
+    fn depose(&mut self) {
+        self.out.clear();
+        if self.phase != Phase::AwaitingLeadership {
+            self.act(Cause::Start, Verb::Stop);
+        }
+        self.phase = Phase::Deposed;
+    }
+
+    // ------------------------------------------------------------------------------------ ledger --
+
+    fn booked(&mut self, outcome: Outcome) {
+        match self.book.finished(outcome, self.now.instant, &mut self.seed) {
+            Progress::Waiting => {}
+            Progress::Opened => self.phase = Phase::AwaitingClaim,
+            Progress::Deposed => self.depose(),
+            Progress::Failing(why) => {
+                if self.book.failures() == 3 {
+                    self.publish(Reason::LedgerUnavailable, None, why);
+                }
+            }
+            Progress::Confirmed(number) => {
+                if self.phase == Phase::AwaitingClaim {
+                    self.phase = Phase::AwaitingRelist;
+                    self.revision = self.book.get().revision;
+                    self.relist.due = Some(self.now.instant);
+                }
+                while self.recording.front().is_some_and(|(mark, _)| *mark <= number) {
+                    if let Some((_, id)) = self.recording.pop_front() {
+                        self.recorded(id);
+                    }
+                }
+            }
+        }
+    }
+
+    /// This executor's stage goes on when everything edited so far is written.
+    pub(crate) fn record(&mut self, id: ExecutorId) -> u64 {
+        let mark = self.book.mark();
+        self.recording.push_back((mark, id));
+        mark
+    }
+
+    // ------------------------------------------------------------------------------------- relist --
+
+    pub(crate) fn relist_again(&mut self) {
+        self.relist.action = None;
+        self.relist.due = Some(self.now.instant + self.relist.backoff.failed_ms(&mut self.seed));
+    }
+
+    pub(crate) fn relist_done(&mut self) {
+        self.relist.action = None;
+        self.relist.due = None;
+        self.relist.backoff.reset();
+        self.view_fresh = true;
+    }
+
+    // --------------------------------------------------------------------------------------- pump --
+
+    /// Let every machine look whether there is anything to do.
+    fn pump(&mut self) {
+        if self.phase == Phase::Deposed {
+            return;
+        }
+        while let Some((action, open)) = self.asker.next_late(self.now.instant) {
+            self.unanswered(action, open);
+        }
+        if self.relist.due.is_some_and(|due| due <= self.now.instant) {
+            self.relist.due = None;
+            self.relist.action = Some(self.act(Cause::Start, Verb::Relist));
+        }
+        if self.phase == Phase::Active {
+            for _ in 0..ATTENDED_MAX {
+                let Some(id) = self.roster.next_due(self.now.instant) else { break };
+                self.attend(id);
+            }
+            while self.asker.has_room() {
+                let Some(id) = self.asks.pop_front() else { break };
+                self.ask_why(id);
+            }
+            self.roll();
+            self.allocate();
+        }
+        if let Some(request) = self.book.poll(self.now.instant) {
+            let id = match request {
+                Request::Read => self.act(Cause::Start, Verb::ReadLedger),
+                Request::Write { mut ledger, over } => {
+                    ledger.revision = self.revision;
+                    self.act(Cause::Record, Verb::WriteLedger { ledger, over })
+                }
+            };
+            self.book.sent(id);
+        }
+    }
+
+    /// An executor's time has come.
+    fn attend(&mut self, id: ExecutorId) {
+        let Some(executor) = self.roster.get(id) else { return };
+        match &executor.stage {
+            Stage::AwaitingCreate(_) | Stage::AwaitingAnnouncement { .. } | Stage::AwaitingRecord { .. } => {}
+            Stage::AwaitingConfirmation(_) => self.confirm(id),
+            Stage::AwaitingLateCreate => self.wait_for_late_create(id),
+            Stage::AwaitingStart | Stage::AwaitingRegistration => self.check_pending(id),
+            Stage::Available => self.check_heartbeat(id),
+            Stage::AwaitingReason(_) => self.asks.push_back(id),
+            Stage::AwaitingExit { .. } | Stage::AwaitingRemoval(_) => self.remove_pod(id),
+            Stage::Kept => self.check_kept(id),
+        }
+    }
+
+    /// What was held back may be possible now: everybody is looked at again.
+    pub(crate) fn wake_all(&mut self) {
+        // A loss keeps its rhythm of checks.
+        let sleeper = |(id, executor): (ExecutorId, &Executor)| {
+            (!matches!(executor.stage, Stage::AwaitingReason(_))).then_some(id)
+        };
+        let ids: Vec<ExecutorId> = self.roster.iter().filter_map(sleeper).collect();
+        for id in ids {
+            self.roster.wake_at(id, self.now.instant);
+        }
+    }
+
+    // ------------------------------------------------------------------------------------ helpers --
+
+    pub(crate) fn act(&mut self, cause: Cause, verb: Verb) -> ActionId {
+        self.next_action += 1;
+        let id = ActionId(self.next_action);
+        if let Some(executor) = verb.pod_call() {
+            self.calls.insert(id, executor);
+        }
+        self.out.push(Action { id, cause, verb });
+        id
+    }
+
+    pub(crate) fn publish(&mut self, reason: Reason, executor: Option<ExecutorId>, message: String) {
+        self.log.add(self.now, executor, message.as_str());
+        self.act(Cause::Start, Verb::Publish(Notice { reason, executor, message }));
+    }
+
+    /// It enters a stage, and is attended to then.
+    pub(crate) fn enter(&mut self, id: ExecutorId, stage: Stage, wake: Instant) {
+        let now = self.now.instant;
+        self.roster.change(id, |executor| executor.enter(stage, now));
+        self.roster.wake_at(id, wake);
+    }
+
+    pub(crate) fn insert(&mut self, id: ExecutorId, stage: Stage, wake: Instant) {
+        self.roster.insert(id, Executor::new(stage, self.now.instant));
+        self.roster.wake_at(id, wake);
+    }
+
+    pub(crate) fn owns(&self) -> bool {
+        self.spec.mode == Mode::Own
+    }
+}

@@ -1,0 +1,173 @@
+//! Heartbeats: which executors have gone silent, sans IO.
+//!
+//! Intuition: an executor that says nothing for much longer than it should is probably gone. But silence
+//! has two ends: the executor may have stopped talking, or we may have stopped hearing.
+//!
+//! The rule for one executor is Spark's (HeartbeatReceiver): it is silent when the last sign of life is
+//! *more than* the timeout ago. Silence counts from when it could first be heard: from its registration,
+//! or from the start of this host, which was not there to hear what came before. After a start everybody
+//! has at least the grace period, or a host with a short timeout would take its own absence for the
+//! death of all.
+//!
+//! The rule for all of them is ours: silence proves something only while *somebody* is heard. When no
+//! executor of the fleet has been heard for twice the timeout, one of them, and only one, is given up. If
+//! its replacement is heard, the others are silent indeed. If not, it is the path that is broken, and
+//! killing executors would not mend it. So a listener that nobody can reach costs a fleet one executor
+//! instead of all.
+//!
+//! Rejected: Spark's poll every 60 s, which finds a silence up to 60 s late; here the owner is told the
+//! deadline. Rejected: an adaptive detector (phi accrual). A JVM that collects garbage for 40 s is not
+//! dead, and operators must be able to say from the configuration alone when an executor will be given up.
+
+use crate::spec::HeartbeatSpec;
+use crate::time::Instant;
+
+/// Listens for one executor. The owner calls `heard` with each sign of life.
+#[derive(Clone, Copy, Debug)]
+pub struct Detector {
+    /// Silence counts from here.
+    from: Instant,
+    /// The last sign of life was one; otherwise `from` is only when we began to listen.
+    heard: bool,
+}
+
+impl Detector {
+    /// Begin to listen.
+    pub fn new(now: Instant) -> Detector {
+        Detector { from: now, heard: false }
+    }
+
+    /// A sign of life. One that arrives late or twice changes nothing.
+    pub fn heard(&mut self, at: Instant) {
+        self.from = self.from.max(at);
+        self.heard = true;
+    }
+
+    pub fn last_heard(&self) -> Option<Instant> {
+        self.heard.then_some(self.from)
+    }
+
+    /// The first moment at which it is silent, if nothing is heard until then.
+    pub fn silent_at(&self, spec: &HeartbeatSpec) -> Instant {
+        // Strictly more than the timeout.
+        self.from + spec.timeout_ms + 1
+    }
+}
+
+/// Listens for a fleet: may silence be believed?
+#[derive(Clone, Copy, Debug)]
+pub struct Hearing {
+    started: Instant,
+    /// When anybody was heard last.
+    last: Option<Instant>,
+    /// Nobody is heard, and one executor was given up to find out why.
+    probing: bool,
+}
+
+impl Hearing {
+    pub fn new(now: Instant) -> Hearing {
+        Hearing { started: now, last: None, probing: false }
+    }
+
+    /// Some executor gave a sign of life.
+    pub fn heard(&mut self, now: Instant) {
+        self.last = Some(now);
+        self.probing = false;
+    }
+
+    /// Nobody is heard, and giving up more executors would not help.
+    pub fn is_broken(&self) -> bool {
+        self.probing
+    }
+
+    /// May a silent executor be given up? `Err`: not before then. An `Ok` while nobody is heard is the
+    /// only one until somebody is.
+    pub fn may_give_up(&mut self, now: Instant, spec: &HeartbeatSpec) -> Result<(), Instant> {
+        let grace_ends = self.started + 2 * spec.interval_ms;
+        if now < grace_ends {
+            return Err(grace_ends);
+        }
+        let last = self.last.unwrap_or(self.started);
+        if now.since_ms(last) <= spec.timeout_ms && self.last.is_some() {
+            return Ok(());
+        }
+        let lost_hearing = last + 2 * spec.timeout_ms + 1;
+        if now < lost_hearing {
+            return Err(lost_hearing);
+        }
+        if self.probing {
+            return Err(now + spec.timeout_ms);
+        }
+        self.probing = true;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPEC: HeartbeatSpec = HeartbeatSpec { timeout_ms: 100, interval_ms: 10, disabled: false };
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_ms(ms)
+    }
+
+    #[test]
+    fn silent_is_strictly_longer_than_the_timeout() {
+        let mut detector = Detector::new(at(1_000));
+        assert_eq!(detector.silent_at(&SPEC), at(1_101));
+        assert_eq!(detector.last_heard(), None);
+        detector.heard(at(1_050));
+        assert_eq!(detector.silent_at(&SPEC), at(1_151));
+        assert_eq!(detector.last_heard(), Some(at(1_050)));
+    }
+
+    #[test]
+    fn late_and_repeated_signs_change_nothing() {
+        let mut detector = Detector::new(at(0));
+        detector.heard(at(80));
+        detector.heard(at(80));
+        detector.heard(at(30));
+        assert_eq!(detector.silent_at(&SPEC), at(181));
+    }
+
+    #[test]
+    fn everybody_has_the_grace_after_a_start() {
+        let mut hearing = Hearing::new(at(500));
+        hearing.heard(at(505));
+        assert_eq!(hearing.may_give_up(at(519), &SPEC), Err(at(520)));
+        assert_eq!(hearing.may_give_up(at(520), &SPEC), Ok(()));
+    }
+
+    #[test]
+    fn while_somebody_is_heard_the_silent_are_given_up() {
+        let mut hearing = Hearing::new(at(0));
+        hearing.heard(at(1_000));
+        for _ in 0..3 {
+            assert_eq!(hearing.may_give_up(at(1_100), &SPEC), Ok(()));
+        }
+        assert!(!hearing.is_broken());
+    }
+
+    #[test]
+    fn when_nobody_is_heard_one_is_given_up_to_find_out() {
+        let mut hearing = Hearing::new(at(0));
+        hearing.heard(at(1_000));
+        assert_eq!(hearing.may_give_up(at(1_101), &SPEC), Err(at(1_201)), "the others may still speak");
+        assert_eq!(hearing.may_give_up(at(1_201), &SPEC), Ok(()));
+        assert_eq!(hearing.may_give_up(at(1_201), &SPEC), Err(at(1_301)), "only one");
+        assert_eq!(hearing.may_give_up(at(99_999), &SPEC), Err(at(100_099)), "however long it takes");
+        assert!(hearing.is_broken());
+        hearing.heard(at(100_000));
+        assert_eq!(hearing.may_give_up(at(100_000), &SPEC), Ok(()), "its replacement is heard");
+    }
+
+    #[test]
+    fn a_path_that_never_worked_is_broken_too() {
+        let mut hearing = Hearing::new(at(0));
+        assert_eq!(hearing.may_give_up(at(150), &SPEC), Err(at(201)));
+        assert_eq!(hearing.may_give_up(at(201), &SPEC), Ok(()));
+        assert_eq!(hearing.may_give_up(at(202), &SPEC), Err(at(302)));
+    }
+}

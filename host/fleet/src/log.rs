@@ -1,0 +1,33 @@
+//! What was decided, kept for `explain`: a bounded tail, in words.
+
+use std::collections::VecDeque;
+
+use crate::id::ExecutorId;
+use crate::time::Now;
+
+/// So many decisions are kept for each fleet: some hours of a busy one, at about 100 bytes each.
+const KEPT: usize = 2_048;
+
+/// One decision or observation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    pub at: Now,
+    pub executor: Option<ExecutorId>,
+    pub text: Box<str>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Log(VecDeque<Entry>);
+
+impl Log {
+    pub(crate) fn add(&mut self, at: Now, executor: Option<ExecutorId>, text: impl Into<Box<str>>) {
+        if self.0.len() == KEPT {
+            self.0.pop_front();
+        }
+        self.0.push_back(Entry { at, executor, text: text.into() });
+    }
+
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.0.iter()
+    }
+}

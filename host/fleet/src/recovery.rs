@@ -1,0 +1,456 @@
+//! Recovery: an executor is lost, why, and what becomes of its pod. SAR, kept and mended.
+//!
+//! A loss has three steps. *Lost*: the executor no longer counts, and a replacement is owed from this
+//! moment on; it waits for nothing that follows. *Why*: the classifier is asked at once, and again each
+//! check interval while it cannot tell; when the checks are used up the loss is settled as unknown.
+//! *Settled*: the verdict is in the ledger; now the pod is cleared away, or kept for somebody to look at.
+//!
+//! A second report of the same loss finds the executor lost and changes nothing. SAR took the second
+//! report for a second loss, ignored pods that became `Failed`, and let a pod whose deletion was refused
+//! hold up its replacement.
+
+use crate::action::{Cause, Question, Reason, Verb, removal_name};
+use crate::ask::{About, Open};
+use crate::event::{Answer, Fault};
+use crate::executor::{Loss, Removal, Stage, Then};
+use crate::fleet::Fleet;
+use crate::id::{ActionId, ExecutorId};
+use crate::ledger::End;
+use crate::question::{Deletion, DeletionCause, Driver, Evidence, LossKind, LossReason, Trigger, Verdict};
+use crate::spec::LAST_CLASSIFIER;
+use crate::time::Instant;
+
+/// Executors that fell out of service and are remembered by name until they are replaced. Only the
+/// explanation of a create depends on it.
+const OWED_MAX: usize = 1_024;
+
+impl Fleet {
+    // -------------------------------------------------------------------------------------- lost --
+
+    /// Its pod is gone from the API server.
+    pub(crate) fn vanished(&mut self, id: ExecutorId, trigger: Trigger) {
+        self.roster.change(id, |executor| executor.gone = true);
+        let Some(executor) = self.roster.get(id) else { return };
+        match &executor.stage {
+            Stage::AwaitingExit { cause: Some(cause), removal } => {
+                let asked = removal.as_ref().is_some_and(|r| r.accepted || r.doubtful || r.call.is_some());
+                let cause = *cause;
+                if asked {
+                    self.settle(id, End::Removed(cause), Then::Clear);
+                } else {
+                    self.lose(id, trigger);
+                }
+            }
+            Stage::AwaitingStart
+            | Stage::AwaitingRegistration
+            | Stage::Available
+            | Stage::AwaitingAnnouncement { .. }
+            | Stage::AwaitingExit { cause: None, .. } => self.announced_or_lost(id, trigger),
+            Stage::AwaitingRemoval(_) => self.forget(id),
+            Stage::Kept => {
+                self.book.edit().kept.remove(id);
+                self.forget(id);
+            }
+            Stage::AwaitingCreate(_)
+            | Stage::AwaitingConfirmation(_)
+            | Stage::AwaitingLateCreate
+            | Stage::AwaitingReason(_)
+            | Stage::AwaitingRecord { .. } => {}
+        }
+    }
+
+    /// Gone before we asked for it in this life: an earlier host that announced it will have asked.
+    fn announced_or_lost(&mut self, id: ExecutorId, trigger: Trigger) {
+        let unseen = self.roster.get(id).is_some_and(|executor| executor.pod.is_none());
+        match self.book.get().leaving.get(&id).copied() {
+            Some(cause) if unseen => self.settle(id, End::Removed(cause), Then::Clear),
+            Some(_) | None => self.lose(id, trigger),
+        }
+    }
+
+    /// It is lost: find out why. Nothing, if it is lost already.
+    pub(crate) fn lose(&mut self, id: ExecutorId, trigger: Trigger) {
+        let Some(executor) = self.roster.get(id).filter(|executor| executor.stage.can_be_lost()) else {
+            return;
+        };
+        let served = executor.stage.serves();
+        let ours = trigger == Trigger::OperatorKill;
+        if !ours && self.book.get().leaving.contains_key(&id) {
+            // It died of something else before we got to it.
+            self.book.edit().leaving.remove(&id);
+        }
+        if served {
+            self.owe(id);
+        }
+        let target = self.target();
+        if !ours && self.mass_loss.lost(self.now.instant, &self.spec.limits, target) {
+            self.pace.restart();
+            let message = format!("more than {:?} of {target} executors at once", self.spec.limits.mass_loss);
+            self.publish(Reason::MassLoss, None, message);
+        }
+        self.log.add(self.now, Some(id), format!("lost: {trigger:?}"));
+        self.roster.change(id, |executor| executor.rolling = false);
+        let loss = Loss { trigger, checks: 0, asked: None };
+        self.enter(id, Stage::AwaitingReason(loss), Instant::NEVER);
+        self.asks.push_back(id);
+    }
+
+    /// It fell out of service: a replacement is owed.
+    pub(crate) fn owe(&mut self, id: ExecutorId) {
+        if self.owed.len() == OWED_MAX {
+            self.owed.pop_front();
+        }
+        self.owed.push_back(id);
+    }
+
+    pub(crate) fn check_heartbeat(&mut self, id: ExecutorId) {
+        if self.spec.heartbeat.disabled {
+            return;
+        }
+        let Some(executor) = self.roster.get(id) else { return };
+        let silent_at = executor.detector.silent_at(&self.spec.heartbeat);
+        if self.now.instant < silent_at {
+            self.roster.wake_at(id, silent_at);
+            return;
+        }
+        match self.hearing.may_give_up(self.now.instant, &self.spec.heartbeat) {
+            Ok(()) => self.lose(id, Trigger::HeartbeatTimeout),
+            Err(later) => self.roster.wake_at(id, later),
+        }
+    }
+
+    /// It has not started, or not registered, for too long. When observing that is the driver's to mend.
+    pub(crate) fn check_pending(&mut self, id: ExecutorId) {
+        let Some(executor) = self.roster.get(id).filter(|_| self.owns()) else { return };
+        let due = executor.created + self.spec.allocation.pending_timeout_ms + 1;
+        let runs = matches!(executor.stage, Stage::AwaitingRegistration);
+        if self.now.instant < due {
+            self.roster.wake_at(id, due);
+            return;
+        }
+        let may =
+            if runs { self.hearing.may_give_up(self.now.instant, &self.spec.heartbeat) } else { Ok(()) };
+        match may {
+            Ok(()) => self.lose(id, Trigger::PendingTimeout),
+            Err(later) => self.roster.wake_at(id, later),
+        }
+    }
+
+    // --------------------------------------------------------------------------------------- why --
+
+    /// Ask the first classifier of the chain that may be asked.
+    pub(crate) fn ask_why(&mut self, id: ExecutorId) {
+        let waits = |executor: &&crate::executor::Executor| matches!(&executor.stage, Stage::AwaitingReason(loss) if loss.asked.is_none());
+        if self.roster.get(id).filter(waits).is_some() {
+            self.ask_why_from(id, 0);
+        }
+    }
+
+    fn ask_why_from(&mut self, id: ExecutorId, place: usize) {
+        let Some(evidence) = self.evidence(id) else { return };
+        let chain = self.spec.recovery.policies.iter().map(String::as_str).chain([LAST_CLASSIFIER]);
+        let Some((place, policy)) = self.asker.next(chain, place, self.now.instant) else {
+            self.undetermined(id);
+            return;
+        };
+        let question = Question::Loss(Box::new(evidence));
+        let action = self.act(Cause::Loss(id), Verb::Ask { policy: policy.clone(), question });
+        self.asker.asked(action, About::Loss(id), place, policy, self.now.instant);
+        self.roster.change(id, |executor| {
+            if let Stage::AwaitingReason(loss) = &mut executor.stage {
+                loss.asked = Some(action);
+            }
+        });
+    }
+
+    /// All that is known about it.
+    fn evidence(&self, id: ExecutorId) -> Option<Evidence> {
+        let executor = self.roster.get(id)?;
+        let Stage::AwaitingReason(loss) = &executor.stage else { return None };
+        let heard = executor.detector.last_heard();
+        let driver = match &self.driver {
+            None => Driver::Unknown,
+            Some(_) if self.driver_gone() => Driver::Gone,
+            Some(_) => Driver::Running,
+        };
+        let pod = executor.pod.as_deref().map(|pod| {
+            let mut status = (*pod.status).clone();
+            status.gone = executor.gone;
+            status
+        });
+        let why = self.book.get().leaving.get(&id).copied();
+        Some(Evidence {
+            fleet: self.spec.name.clone(),
+            application_id: self.spec.application_id.clone(),
+            executor_id: id.0,
+            pod_name: self.pod_name(id).into(),
+            now_ms: self.now.wall_ms,
+            trigger: loss.trigger,
+            checks_made: loss.checks,
+            checks_max: self.spec.recovery.checks_max,
+            ever_registered: executor.registered,
+            since_heartbeat_ms: heard.map(|heard| self.now.instant.since_ms(heard)),
+            our_deletion: why.map(|why| Deletion { why, at_ms: self.now.wall_ms }),
+            driver,
+            driver_remove_reason: executor.driver_said.as_deref().map(str::to_owned),
+            pod,
+            node: executor.node().and_then(|node| self.nodes.get(node)).map(|node| node.state.clone()),
+        })
+    }
+
+    pub(crate) fn answered(&mut self, action: ActionId, answer: Result<Answer, Fault>) {
+        let Some(open) = self.asker.close(action) else { return };
+        match (open.about, answer) {
+            (About::Loss(id), Ok(Answer::Loss(verdict))) => {
+                self.asker.answered(&open.policy);
+                if !self.is_asked(id, action) {
+                    return;
+                }
+                match verdict {
+                    Verdict::Known(reason) => self.verdict(id, reason),
+                    Verdict::Undetermined => self.undetermined(id),
+                    Verdict::Abstain => self.ask_why_from(id, open.place + 1),
+                }
+            }
+            (About::Roll, Ok(Answer::Roll(selection))) => {
+                self.asker.answered(&open.policy);
+                self.selected(action, &open, selection);
+            }
+            (_, Err(fault)) => self.faulted(action, &open, &fault),
+            (About::Loss(_), Ok(Answer::Roll(_))) | (About::Roll, Ok(Answer::Loss(_))) => {
+                self.faulted(action, &open, &Fault::Host("the answer to another question".to_owned()));
+            }
+        }
+    }
+
+    /// The time for an answer is over.
+    pub(crate) fn unanswered(&mut self, action: ActionId, open: Open) {
+        self.faulted(action, &open, &Fault::Host("no answer in time".to_owned()));
+    }
+
+    fn faulted(&mut self, action: ActionId, open: &Open, fault: &Fault) {
+        let (Fault::Policy(message) | Fault::Host(message)) = fault;
+        self.publish(Reason::PolicyFault, None, format!("{}: {message}", open.policy));
+        if self.asker.failed(&open.policy, fault, self.now.instant) {
+            self.publish(Reason::PolicyQuarantined, None, format!("{} is skipped for a while", open.policy));
+        }
+        match open.about {
+            About::Loss(id) if self.is_asked(id, action) => self.ask_why_from(id, open.place + 1),
+            About::Loss(_) => {}
+            About::Roll => self.roll_unanswered(action, open.place + 1),
+        }
+    }
+
+    fn is_asked(&self, id: ExecutorId, action: ActionId) -> bool {
+        let executor = self.roster.get(id);
+        executor.is_some_and(
+            |executor| matches!(&executor.stage, Stage::AwaitingReason(loss) if loss.asked == Some(action)),
+        )
+    }
+
+    /// This check could not tell. Ask again after the interval, or settle it as unknown.
+    fn undetermined(&mut self, id: ExecutorId) {
+        let max = self.spec.recovery.checks_max;
+        let again = self.roster.change(id, |executor| {
+            let Stage::AwaitingReason(loss) = &mut executor.stage else { return false };
+            loss.asked = None;
+            let again = loss.checks < max;
+            loss.checks += 1;
+            again
+        });
+        if again == Some(true) {
+            self.roster.wake_at(id, self.now.instant + self.spec.recovery.check_interval_ms);
+        } else {
+            // SAR's words.
+            let message = "Executor lost for unknown reasons.".to_owned();
+            let kind = LossKind::Unknown;
+            let reason =
+                LossReason { kind, message, exit_caused_by_app: false, exit_code: None, keep_pod: false };
+            self.verdict(id, reason);
+        }
+    }
+
+    fn verdict(&mut self, id: ExecutorId, reason: LossReason) {
+        let ours = self.book.get().leaving.get(&id).copied();
+        let Some(executor) = self.roster.get(id) else { return };
+        let disrupted = executor.pod.as_deref().is_some_and(crate::event::PodView::disrupted);
+        let node = executor.node().map(Box::<str>::from);
+        let (proven, ended) = (executor.proven, executor.pod.as_deref().is_some_and(|pod| pod.ended()));
+        let whole = ended && !executor.gone && !executor.is_terminating();
+        if ours.is_none() && !disrupted {
+            if is_failure(&reason) {
+                self.count_failure();
+                if !proven {
+                    self.start_failed(id);
+                }
+            }
+            if let Some(node) = node.filter(|_| !reason.exit_caused_by_app) {
+                self.node_losses.lost(&node, self.now.instant, &self.spec.allocation);
+            }
+        }
+        self.start_forgotten(id);
+        let message = format!("{}: {}", reason.kind.name(), reason.message);
+        self.publish(Reason::ExecutorLost, Some(id), message);
+        let end = ours.map_or(End::Lost(reason.kind), End::Removed);
+        // When observing, clearing away is the driver's, unless an operator asked for it.
+        let then = if !self.owns() && ours.is_none() {
+            Then::Forget
+        } else if reason.keep_pod && whole && self.spec.recovery.kept_pods_max > 0 {
+            Then::Keep
+        } else {
+            Then::Clear
+        };
+        self.settle(id, end, then);
+    }
+
+    // ----------------------------------------------------------------------------------- settled --
+
+    /// Count its end, and go on when that is recorded.
+    pub(crate) fn settle(&mut self, id: ExecutorId, end: End, then: Then) {
+        if let End::Removed(cause) = &end {
+            let message = format!("removed: {}", removal_name(*cause));
+            self.publish(Reason::ExecutorRemoved, Some(id), message);
+            self.start_forgotten(id);
+        }
+        let ledger = self.book.edit();
+        ledger.settle(id, end);
+        if then == Then::Keep {
+            ledger.kept.insert(id);
+        }
+        let mark = self.record(id);
+        self.enter(id, Stage::AwaitingRecord { mark, then }, Instant::NEVER);
+    }
+
+    /// What was waited for is in the ledger.
+    pub(crate) fn recorded(&mut self, id: ExecutorId) {
+        let Some(executor) = self.roster.get(id) else { return };
+        match &executor.stage {
+            Stage::AwaitingRecord { mark, then } if self.book.is_confirmed(*mark) => {
+                let Some(pod) = executor.pod.as_deref().filter(|_| !executor.gone) else {
+                    return self.forget(id);
+                };
+                match then {
+                    Then::Forget => self.forget(id),
+                    Then::Keep => {
+                        self.enter(id, Stage::Kept, self.now.instant + self.spec.recovery.kept_pods_ms);
+                        self.keep_within_limit();
+                    }
+                    Then::Clear => {
+                        let mut removal = Removal::new(false);
+                        removal.accepted = pod.terminating();
+                        self.enter(id, Stage::AwaitingRemoval(removal), self.now.instant);
+                    }
+                }
+            }
+            Stage::AwaitingAnnouncement { cause, mark } if self.book.is_confirmed(*mark) => {
+                let cause = *cause;
+                self.leave_on(id, cause);
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn forget(&mut self, id: ExecutorId) {
+        self.roster.remove(id);
+    }
+
+    pub(crate) fn check_kept(&mut self, id: ExecutorId) {
+        let Some(executor) = self.roster.get(id) else { return };
+        let until = executor.since + self.spec.recovery.kept_pods_ms;
+        if self.now.instant < until {
+            self.roster.wake_at(id, until);
+            self.keep_within_limit();
+        } else {
+            self.keep_no_more(id);
+        }
+    }
+
+    fn keep_within_limit(&mut self) {
+        while self.roster.tally().kept > self.spec.recovery.kept_pods_max {
+            let kept = |(id, executor): (ExecutorId, &crate::executor::Executor)| {
+                matches!(executor.stage, Stage::Kept).then_some(id)
+            };
+            let Some(oldest) = self.roster.iter().find_map(kept) else { return };
+            self.keep_no_more(oldest);
+        }
+    }
+
+    fn keep_no_more(&mut self, id: ExecutorId) {
+        self.book.edit().kept.remove(id);
+        self.enter(id, Stage::AwaitingRemoval(Removal::new(false)), self.now.instant);
+    }
+
+    pub(crate) fn pod_name(&self, id: ExecutorId) -> Box<str> {
+        let known = self.roster.get(id).and_then(|executor| executor.pod.as_ref());
+        known.map_or_else(|| self.spec.pod_name(id), |pod| pod.name.clone())
+    }
+
+    /// Count a failure against the fleet's limit.
+    fn count_failure(&mut self) {
+        let window_ms = self.spec.recovery.failures_window_ms;
+        // Sixty steps to a window, so that the record stays small.
+        let step_ms = i64::try_from(window_ms / 60).unwrap_or(i64::MAX).max(1);
+        let step = self.now.wall_ms.div_euclid(step_ms).saturating_mul(step_ms);
+        let oldest = self.now.wall_ms.saturating_sub(i64::try_from(window_ms).unwrap_or(i64::MAX));
+        let max = self.spec.failures_max(self.target());
+        let ledger = self.book.edit();
+        // Steps of the future are left from before the wall clock went back.
+        ledger.failures.retain(|(at, _)| (oldest..=step).contains(at));
+        match ledger.failures.back_mut() {
+            Some((at, count)) if *at == step => *count += 1,
+            _ => ledger.failures.push_back((step, 1)),
+        }
+        let failures: u32 = ledger.failures.iter().map(|(_, count)| count).sum();
+        if failures > max && !ledger.failed {
+            ledger.failed = true;
+            self.publish(
+                Reason::FleetFailed,
+                None,
+                format!("{failures} executors failed; {max} are allowed"),
+            );
+            if self.spec.recovery.failed_deletes_driver && self.may_change_pods().is_ok() {
+                self.act(Cause::Failed, Verb::DeleteDriver { uid: self.spec.driver.clone() });
+            }
+        }
+    }
+}
+
+/// Does it count as a failure of the executor? Spark counts every pod that becomes `Failed`; we do not
+/// count what Kubernetes, the node, the driver, a person or Rollcall did to it.
+fn is_failure(reason: &LossReason) -> bool {
+    match &reason.kind {
+        LossKind::Released
+        | LossKind::Deleted
+        | LossKind::DriverGone
+        | LossKind::Completed
+        | LossKind::Evicted
+        | LossKind::Preempted
+        | LossKind::NodeLost
+        | LossKind::NotAdmitted
+        | LossKind::HeartbeatLost
+        | LossKind::Unknown => false,
+        LossKind::MemoryLimit
+        | LossKind::OutOfMemory
+        | LossKind::AppFailure
+        | LossKind::NativeCrash
+        | LossKind::ExitStatus
+        | LossKind::Killed
+        | LossKind::Disk
+        | LossKind::DriverConnection
+        | LossKind::Image
+        | LossKind::Config
+        | LossKind::StartFailed => true,
+        LossKind::Other(_) => reason.exit_caused_by_app,
+    }
+}
+
+/// The removals that are somebody's wish rather than somebody's fault.
+pub(crate) fn is_voluntary(cause: DeletionCause) -> bool {
+    match cause {
+        DeletionCause::Roll | DeletionCause::ScaleDown => true,
+        DeletionCause::Kill
+        | DeletionCause::PendingTimeout
+        | DeletionCause::Lost
+        | DeletionCause::FleetRemoved => false,
+    }
+}

@@ -1,0 +1,188 @@
+//! Getting rid of a pod: announced, asked for until accepted, and never anybody else's.
+//!
+//! Every deletion names the UID it means. Repeating one is therefore harmless, and a deletion whose fate
+//! is unknown is simply asked for again. A refusal is retried ever more slowly, and holds up nothing but
+//! the pod's place under the ceiling. A removal that is somebody's wish (a roll, a scale-down) is given
+//! up when it is refused for too long; one that clears away a loss is not.
+
+use crate::action::{Cause, Reason, Verb};
+use crate::event::{Done, Outcome};
+use crate::executor::{Removal, Stage, Then};
+use crate::fleet::Fleet;
+use crate::id::{ActionId, ExecutorId};
+use crate::ledger::End;
+use crate::question::{DeletionCause, Trigger};
+use crate::recovery::is_voluntary;
+use crate::time::Instant;
+
+/// A PodDisruptionBudget that says no is asked again then: what the API server itself suggests.
+const BUDGET_MS: u64 = 10_000;
+/// A removal that a guard-rail put off is looked at again then.
+const RECONSIDER_MS: u64 = 1_000;
+
+impl Fleet {
+    /// It is to go, by our will: the ledger must know first.
+    pub(crate) fn announce(&mut self, id: ExecutorId, cause: DeletionCause) {
+        self.book.edit().leaving.insert(id, cause);
+        let mark = self.record(id);
+        self.roster.change(id, |executor| executor.rolling = false);
+        self.enter(id, Stage::AwaitingAnnouncement { cause, mark }, Instant::NEVER);
+        self.log.add(self.now, Some(id), format!("to go: {cause:?}"));
+    }
+
+    /// The ledger knows that it is to go: ask for it.
+    pub(crate) fn leave_on(&mut self, id: ExecutorId, cause: DeletionCause) {
+        let Some(executor) = self.roster.get(id) else { return };
+        let Some(pod) = executor.pod.as_deref() else { return };
+        let (ended, terminating) = (pod.ended(), pod.terminating());
+        if ended && terminating {
+            return self.settle(id, End::Removed(cause), Then::Clear);
+        } else if ended {
+            return self.lose(id, Trigger::PodFailed);
+        }
+        let mut removal = Removal::new(cause == DeletionCause::Roll);
+        removal.accepted = terminating;
+        let wake = if removal.accepted { Instant::NEVER } else { self.now.instant };
+        self.enter(id, Stage::AwaitingExit { cause: Some(cause), removal: Some(removal) }, wake);
+    }
+
+    /// Ask for its pod's deletion, if it is time to.
+    pub(crate) fn remove_pod(&mut self, id: ExecutorId) {
+        let Some(executor) = self.roster.get(id) else { return };
+        let (cause, removal) = match &executor.stage {
+            Stage::AwaitingExit { cause, removal: Some(removal) } => (*cause, removal),
+            Stage::AwaitingRemoval(removal) => (None, removal),
+            _ => return,
+        };
+        let Some(pod) = executor.pod.as_deref() else { return };
+        if removal.accepted || removal.call.is_some() || executor.gone {
+            return;
+        }
+        let voluntary = cause.is_some_and(is_voluntary);
+        if voluntary && self.now.instant >= executor.since + self.roll_spec().timeout_ms && !removal.doubtful
+        {
+            self.stay(id, "refused for too long");
+            return;
+        }
+        // Paused: everybody is woken when that ends.
+        if self.may_change_pods().is_err() {
+            return;
+        }
+        let (size, per_ms) = (self.spec.allocation.batch_size, self.spec.allocation.batch_delay_ms);
+        if self.deletes.level(self.now.instant, size, per_ms) == 0 {
+            let at = self.deletes.next(size, per_ms);
+            self.roster.wake_at(id, at);
+            return;
+        }
+        // It was decided a write ago: is it still so?
+        let useful = voluntary && executor.proven;
+        if useful && (self.may_disrupt().is_err() || self.roster.tally().available < self.bounds().floor) {
+            self.roster.wake_at(id, self.now.instant + RECONSIDER_MS);
+            return;
+        }
+        let (pod, uid) = (pod.name.clone(), pod.uid.clone());
+        let grace_ms = if voluntary { self.roll_spec().grace_ms } else { None };
+        let verb = if removal.evict {
+            Verb::EvictPod { executor: id, pod, uid, grace_ms }
+        } else {
+            Verb::DeletePod { executor: id, pod, uid, grace_ms }
+        };
+        let cause = match cause {
+            Some(DeletionCause::Roll) => Cause::Rolled(id),
+            Some(DeletionCause::ScaleDown) => Cause::Excess,
+            Some(_) | None => Cause::Settled(id),
+        };
+        self.deletes.take(self.now.instant, size, per_ms);
+        let action = self.act(cause, verb);
+        self.removal(id, |removal| removal.call = Some(action));
+    }
+
+    fn removal(&mut self, id: ExecutorId, f: impl FnOnce(&mut Removal)) {
+        self.roster.change(id, |executor| match &mut executor.stage {
+            Stage::AwaitingExit { removal: Some(removal), .. } | Stage::AwaitingRemoval(removal) => {
+                f(removal)
+            }
+            _ => {}
+        });
+    }
+
+    pub(crate) fn removal_accepted(&mut self, id: ExecutorId) {
+        self.removal(id, |removal| {
+            removal.accepted = true;
+            removal.call = None;
+        });
+        self.roster.wake_at(id, Instant::NEVER);
+    }
+
+    /// A create, a read, a deletion or an eviction came to an end.
+    pub(crate) fn pod_call_finished(&mut self, action: ActionId, outcome: Outcome) {
+        let waits = |stage: &Stage| match stage {
+            Stage::AwaitingCreate(call) => *call == action,
+            Stage::AwaitingConfirmation(confirmation) => confirmation.get == Some(action),
+            Stage::AwaitingExit { removal: Some(removal), .. } | Stage::AwaitingRemoval(removal) => {
+                removal.call == Some(action)
+            }
+            Stage::AwaitingExit { removal: None, .. }
+            | Stage::AwaitingLateCreate
+            | Stage::AwaitingStart
+            | Stage::AwaitingRegistration
+            | Stage::Available
+            | Stage::AwaitingAnnouncement { .. }
+            | Stage::AwaitingReason(_)
+            | Stage::AwaitingRecord { .. }
+            | Stage::Kept => false,
+        };
+        let Some(id) = self.calls.remove(&action) else { return };
+        let Some(executor) = self.roster.get(id).filter(|executor| waits(&executor.stage)) else { return };
+        match &executor.stage {
+            Stage::AwaitingCreate(_) => self.create_finished(id, outcome),
+            Stage::AwaitingConfirmation(_) => self.confirmed(id, outcome),
+            _ => self.removal_finished(id, outcome),
+        }
+    }
+
+    fn removal_finished(&mut self, id: ExecutorId, outcome: Outcome) {
+        let retry_ms = match outcome {
+            Outcome::Ok(Done::Deleted) => {
+                self.removal_accepted(id);
+                return;
+            }
+            // Gone, or another's by now: ours is no more.
+            Outcome::NotFound | Outcome::Conflict => {
+                self.removal(id, |removal| removal.accepted = true);
+                self.vanished(id, Trigger::PodDeleted);
+                return;
+            }
+            Outcome::Budget => Some(BUDGET_MS),
+            Outcome::Throttled { after_ms } => after_ms.filter(|ms| *ms > 0),
+            Outcome::Unknown(_) => {
+                self.removal(id, |removal| removal.doubtful = true);
+                None
+            }
+            Outcome::Forbidden(why) | Outcome::Invalid(why) => {
+                self.publish(Reason::DeleteFailed, Some(id), why);
+                None
+            }
+            Outcome::AlreadyExists | Outcome::Ok(Done::Pod(_) | Done::Ledger(..) | Done::Written(_)) => None,
+        };
+        let mut backoff_ms = 0;
+        let seed = &mut self.seed;
+        self.roster.change(id, |executor| {
+            if let Stage::AwaitingExit { removal: Some(removal), .. } | Stage::AwaitingRemoval(removal) =
+                &mut executor.stage
+            {
+                removal.call = None;
+                backoff_ms = removal.backoff.failed_ms(seed);
+            }
+        });
+        self.roster.wake_at(id, self.now.instant + retry_ms.unwrap_or(backoff_ms));
+    }
+
+    /// It need not go after all.
+    pub(crate) fn stay(&mut self, id: ExecutorId, why: &str) {
+        self.book.edit().leaving.remove(&id);
+        self.publish(Reason::RollAbandoned, Some(id), format!("stays: {why}"));
+        self.enter(id, Stage::AwaitingStart, self.now.instant);
+        self.follow(id);
+    }
+}

@@ -1,0 +1,484 @@
+//! Rolling: one executor after the other is replaced before it goes bad. ExecutorRollPlugin, mended.
+//!
+//! ```text
+//!  Resting ──interval──► AwaitingPicks ──picks──► a roll each:
+//!                                                 picked ─► its replacement is available ─► announced ─► exit
+//! ```
+//!
+//! Where surge allows, the replacement comes first: a picked executor still serves, and one more than
+//! the target is wanted. It is asked to go only when the fleet would be at its floor without it, judged
+//! at that moment and not when it was picked. The request is an eviction with a grace period, which to
+//! Spark is a decommission and to Kubernetes a disruption that budgets may refuse. Whatever hangs ends
+//! at the roll's timeout.
+//!
+//! Spark's plugin decommissions first and lets the allocator notice, rolls while executors are missing,
+//! and asks for no leave. Rejected: rolling several at once by default. One at a time is slower and
+//! never the reason why a streaming job lags.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use crate::action::{Cause, Question, Reason, Verb};
+use crate::ask::{About, Open};
+use crate::event::PodView;
+use crate::executor::{Executor, Stage};
+use crate::fleet::Fleet;
+use crate::guardrail::Refusal;
+use crate::id::{ActionId, ExecutorId};
+use crate::question::{Candidate, Candidates, DeletionCause, Metric, Node, RollQuestion, Selection};
+use crate::spec::RollSpec;
+use crate::time::Instant;
+use crate::window;
+
+const HOUR_MS: u64 = 3_600_000;
+/// A decision that a guard-rail put off is looked at again after this.
+const PUT_OFF_MS: u64 = 30_000;
+
+#[derive(Debug)]
+pub(crate) struct Rolls {
+    state: State,
+    /// Picked and not gone, in order of picking.
+    under_way: Vec<Roll>,
+    /// When rolls began, within the last hour.
+    begun: VecDeque<Instant>,
+    ended: Option<Instant>,
+    /// An operator asked: the interval, windows and cool-down do not count.
+    forced: bool,
+    /// Why the last decision rolled nobody.
+    pub(crate) refused: Option<Refusal>,
+    /// What the policy said when it rolled nobody.
+    pub(crate) declined: Option<String>,
+    /// Used by operators' rolls of fleets that have no roll policy.
+    by_hand: RollSpec,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nothing is rolled.
+    Off,
+    /// The next decision is due then.
+    Resting(Instant),
+    AwaitingPicks {
+        action: ActionId,
+        offered: Vec<ExecutorId>,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Roll {
+    executor: ExecutorId,
+    since: Instant,
+}
+
+impl Rolls {
+    pub(crate) fn new() -> Rolls {
+        Rolls {
+            state: State::Off,
+            under_way: Vec::new(),
+            begun: VecDeque::new(),
+            ended: None,
+            forced: false,
+            refused: None,
+            declined: None,
+            by_hand: RollSpec::new(""),
+        }
+    }
+
+    pub(crate) fn start(&mut self, spec: Option<&RollSpec>, now: Instant) {
+        self.state = spec.map_or(State::Off, |spec| State::Resting(now + spec.interval_ms));
+    }
+
+    /// A new spec: what is under way goes on; the next decision follows the new interval.
+    pub(crate) fn respec(&mut self, spec: Option<&RollSpec>, now: Instant) {
+        match (&self.state, spec) {
+            (_, None) => self.state = State::Off,
+            (State::Off, Some(spec)) => self.state = State::Resting(now + spec.interval_ms),
+            (State::Resting(due), Some(spec)) => {
+                self.state = State::Resting((*due).min(now + spec.interval_ms));
+            }
+            (State::AwaitingPicks { .. }, Some(_)) => {}
+        }
+    }
+}
+
+impl Fleet {
+    /// The roll settings: the spec's, or the defaults for what an operator rolls by hand.
+    pub(crate) fn roll_spec(&self) -> &RollSpec {
+        self.spec.roll.as_ref().unwrap_or(&self.rolls.by_hand)
+    }
+
+    pub(crate) fn roll(&mut self) {
+        self.go_on_with_rolls();
+        let State::Resting(due) = self.rolls.state else { return };
+        if self.now.instant >= due || self.rolls.forced {
+            self.decide();
+        }
+    }
+
+    pub(crate) fn roll_deadline(&self) -> Option<Instant> {
+        let due = match self.rolls.state {
+            State::Resting(due) => Some(due),
+            State::Off | State::AwaitingPicks { .. } => None,
+        };
+        let timeout_ms = self.roll_spec().timeout_ms;
+        let now = self.now.instant;
+        let expiry =
+            self.rolls.under_way.iter().map(|roll| roll.since + timeout_ms).filter(|at| *at > now).min();
+        let calm = self.mass_loss.ends().filter(|at| *at > now && !self.rolls.under_way.is_empty());
+        due.into_iter().chain(expiry).chain(calm).min()
+    }
+
+    /// May anything voluntary be done at all?
+    pub(crate) fn may_disrupt(&self) -> Result<(), Refusal> {
+        self.may_change_pods()?;
+        if !self.view_fresh {
+            Err(Refusal::ViewStale)
+        } else if self.driver_gone() {
+            Err(Refusal::DriverGone)
+        } else if self.book.get().failed {
+            Err(Refusal::FleetFailed)
+        } else if self.breaker.is_open() {
+            Err(Refusal::BreakerOpen)
+        } else if self.mass_loss.is_on(self.now.instant) {
+            Err(Refusal::MassLoss)
+        } else {
+            Ok(())
+        }
+    }
+
+    // ----------------------------------------------------------------------------------- decide --
+
+    fn decide(&mut self) {
+        let Some(spec) = self.spec.roll.clone() else { return };
+        let now = self.now.instant;
+        let forced = self.rolls.forced;
+        let asked = self.may_ask(&spec, forced).and_then(|()| self.ask_whom(&spec, 0));
+        match asked {
+            Ok(()) => self.rolls.forced = false,
+            Err(refusal) => {
+                self.rolls.refused = Some(refusal);
+                // What only time can change is looked at again soon; an operator's wish ends here.
+                let wait_ms = if refusal == Refusal::NoCandidate {
+                    spec.interval_ms
+                } else {
+                    PUT_OFF_MS.min(spec.interval_ms)
+                };
+                self.rolls.forced = false;
+                self.rolls.state = State::Resting(now + wait_ms);
+                self.log.add(self.now, None, format!("no roll: {}", refusal.meaning()));
+            }
+        }
+    }
+
+    fn may_ask(&self, spec: &RollSpec, forced: bool) -> Result<(), Refusal> {
+        match self.may_disrupt() {
+            // A dry run asks and tells.
+            Ok(()) | Err(Refusal::DryRun) => {}
+            Err(refusal) => return Err(refusal),
+        }
+        if self.rolls.under_way.len() >= spec.picks_max as usize {
+            return Err(Refusal::RollUnderWay);
+        }
+        if forced {
+            return Ok(());
+        }
+        let now = self.now.instant;
+        if !window::any_open(&spec.windows, self.now.wall_ms) {
+            return Err(Refusal::OutsideWindow);
+        }
+        if self.rolls.ended.is_some_and(|ended| now.since_ms(ended) < spec.cool_down_ms) {
+            return Err(Refusal::CoolDown);
+        }
+        let recent = self.rolls.begun.iter().filter(|begun| now.since_ms(**begun) < HOUR_MS).count();
+        if recent >= spec.per_hour_max as usize {
+            return Err(Refusal::MaxRolls);
+        }
+        Ok(())
+    }
+
+    /// May this one be rolled? The host's own view, whatever a policy says.
+    pub(crate) fn may_roll(
+        &self,
+        executor: &Executor,
+        spec: &RollSpec,
+        by_hand: bool,
+    ) -> Result<(), Refusal> {
+        if executor.rolling
+            || matches!(executor.stage, Stage::AwaitingAnnouncement { .. } | Stage::AwaitingExit { .. })
+        {
+            return Err(Refusal::AlreadyLeaving);
+        }
+        if !executor.is_available() {
+            return Err(Refusal::NotAvailable);
+        }
+        if executor.pod.as_deref().is_some_and(|pod: &PodView| pod.do_not_roll) {
+            return Err(Refusal::DoNotRoll);
+        }
+        if by_hand {
+            return Ok(());
+        }
+        if self.age_ms(executor) < spec.age_min_ms {
+            return Err(Refusal::TooYoung);
+        }
+        let counters = executor.facts.as_ref().and_then(|facts| facts.counters.as_ref());
+        let tasks = counters.map_or(0, |counters| counters.total_tasks);
+        if i64::from(tasks) < i64::from(spec.tasks_min) {
+            return Err(Refusal::TooFewTasks);
+        }
+        Ok(())
+    }
+
+    /// The longer of what the pod says and what this host saw.
+    fn age_ms(&self, executor: &Executor) -> u64 {
+        let seen_ms = self.now.instant.since_ms(executor.created);
+        let created_ms = executor.pod.as_deref().and_then(|pod| pod.status.created_at_ms);
+        let said_ms = created_ms.map_or(0, |created_ms| self.now.wall_ms.saturating_sub(created_ms));
+        seen_ms.max(u64::try_from(said_ms).unwrap_or(0))
+    }
+
+    fn ask_whom(&mut self, spec: &RollSpec, place: usize) -> Result<(), Refusal> {
+        let (question, offered) = self.roll_question(spec);
+        if offered.is_empty() {
+            return Err(Refusal::NoCandidate);
+        }
+        let chain = spec.policies.iter().map(String::as_str);
+        let Some((place, policy)) = self.asker.next(chain, place, self.now.instant) else {
+            return Err(Refusal::PolicyFailed);
+        };
+        let question = Question::Roll(Box::new(question));
+        let action = self.act(Cause::Roll, Verb::Ask { policy: policy.clone(), question });
+        self.asker.asked(action, About::Roll, place, policy, self.now.instant);
+        self.rolls.state = State::AwaitingPicks { action, offered };
+        Ok(())
+    }
+
+    fn roll_question(&mut self, spec: &RollSpec) -> (RollQuestion, Vec<ExecutorId>) {
+        let mut candidates = Candidates::default();
+        let mut offered = Vec::new();
+        let mut node_names: Vec<&str> = Vec::new();
+        let names: BTreeSet<&str> = self.roster.iter().filter_map(|(_, executor)| executor.node()).collect();
+        node_names.extend(names);
+        let mut metrics: Vec<Metric> = self
+            .metric_names
+            .iter()
+            .map(|name| Metric { name: name.as_ref().to_owned(), values: Vec::new() })
+            .collect();
+        for (id, executor) in self.roster.iter() {
+            if self.may_roll(executor, spec, false).is_err() {
+                continue;
+            }
+            offered.push(id);
+            candidates.push(self.candidate(id, executor, &node_names));
+            for (index, metric) in metrics.iter_mut().enumerate() {
+                let values = executor.facts.as_ref().map(|facts| &facts.metrics);
+                metric.values.push(values.and_then(|values| values.get(index)).copied().unwrap_or(f64::NAN));
+            }
+        }
+        let nodes = node_names
+            .iter()
+            .map(|name| match self.nodes.get(*name) {
+                Some(node) => Node {
+                    zone: node.zone,
+                    spot: node.state.spot,
+                    ready: node.state.ready == "True",
+                    cordoned: node.state.cordoned,
+                },
+                None => Node { zone: None, spot: false, ready: true, cordoned: false },
+            })
+            .collect();
+        let under_way = u32::try_from(self.rolls.under_way.len()).unwrap_or(u32::MAX);
+        let question = RollQuestion {
+            fleet: self.spec.name.clone(),
+            application_id: self.spec.application_id.clone(),
+            target: self.target(),
+            available: self.roster.tally().available,
+            now_ms: self.now.wall_ms,
+            seed: 0,
+            picks_max: spec.picks_max.saturating_sub(under_way).max(1),
+            candidates,
+            nodes,
+            metrics,
+        };
+        let question = RollQuestion { seed: self.seed.draw(), ..question };
+        (question, offered)
+    }
+
+    fn candidate(&self, id: ExecutorId, executor: &Executor, nodes: &[&str]) -> Candidate {
+        let counters = executor.facts.as_ref().and_then(|facts| facts.counters.clone()).unwrap_or_default();
+        let heard = executor.detector.last_heard();
+        let node = executor.node().and_then(|node| nodes.binary_search(&node).ok());
+        Candidate {
+            id: id.0,
+            add_time_ms: counters.add_time_ms,
+            active_tasks: counters.active_tasks,
+            failed_tasks: counters.failed_tasks,
+            completed_tasks: counters.completed_tasks,
+            total_tasks: counters.total_tasks,
+            total_duration_ms: counters.total_duration_ms,
+            total_gc_time_ms: counters.total_gc_time_ms,
+            total_input_bytes: counters.total_input_bytes,
+            total_shuffle_read_bytes: counters.total_shuffle_read_bytes,
+            total_shuffle_write_bytes: counters.total_shuffle_write_bytes,
+            memory_used_bytes: counters.memory_used_bytes,
+            disk_used_bytes: counters.disk_used_bytes,
+            peak_jvm_onheap_bytes: counters.peak_jvm_onheap_bytes,
+            peak_jvm_offheap_bytes: counters.peak_jvm_offheap_bytes,
+            age_ms: self.age_ms(executor),
+            since_heartbeat_ms: heard.map(|heard| self.now.instant.since_ms(heard)),
+            node: node.and_then(|node| u32::try_from(node).ok()),
+        }
+    }
+
+    // ----------------------------------------------------------------------------------- answers --
+
+    pub(crate) fn selected(&mut self, action: ActionId, open: &Open, selection: Selection) {
+        let State::AwaitingPicks { action: asked, offered } = &self.rolls.state else { return };
+        if *asked != action {
+            return;
+        }
+        let offered = offered.clone();
+        match selection {
+            Selection::Abstain => self.roll_unanswered(action, open.place + 1),
+            Selection::Nothing(reason) => {
+                self.log.add(self.now, None, format!("{} rolls nobody: {reason}", open.policy));
+                self.rolls.declined = Some(reason);
+                self.rest(Some(Refusal::PolicyDeclined));
+            }
+            Selection::Roll(picks) => {
+                let Some(spec) = self.spec.roll.clone() else { return self.rest(None) };
+                let mut refused = None;
+                for pick in picks {
+                    // What the policy says is advice: only what it was offered, only what may be rolled
+                    // now, and only as many as the limits allow.
+                    let Some(&id) = offered.get(pick.index) else { continue };
+                    if let Err(refusal) = self.begin_roll(id, &spec, false) {
+                        self.log.add(
+                            self.now,
+                            Some(id),
+                            format!("picked, not rolled: {}", refusal.meaning()),
+                        );
+                        refused = Some(refusal);
+                        continue;
+                    }
+                    let message = format!("{}, score {}: {}", open.policy, pick.score, pick.reason);
+                    self.publish(Reason::RollStarted, Some(id), message);
+                }
+                self.rest(refused);
+            }
+        }
+    }
+
+    /// No answer from this policy: ask the next, or roll nobody.
+    pub(crate) fn roll_unanswered(&mut self, action: ActionId, place: usize) {
+        let State::AwaitingPicks { action: asked, .. } = &self.rolls.state else { return };
+        if *asked != action {
+            return;
+        }
+        let Some(spec) = self.spec.roll.clone() else { return self.rest(None) };
+        if let Err(refusal) = self.ask_whom(&spec, place) {
+            self.rest(Some(refusal));
+        }
+    }
+
+    fn rest(&mut self, refused: Option<Refusal>) {
+        self.rolls.refused = refused;
+        let interval_ms = self.spec.roll.as_ref().map(|spec| spec.interval_ms);
+        self.rolls.state = interval_ms.map_or(State::Off, |ms| State::Resting(self.now.instant + ms));
+    }
+
+    fn begin_roll(&mut self, id: ExecutorId, spec: &RollSpec, by_hand: bool) -> Result<(), Refusal> {
+        self.may_disrupt()?;
+        let executor = self.roster.get(id).ok_or(Refusal::UnknownExecutor)?;
+        self.may_roll(executor, spec, by_hand)?;
+        let now = self.now.instant;
+        self.rolls.begun.retain(|begun| now.since_ms(*begun) < HOUR_MS);
+        if !by_hand && self.rolls.begun.len() >= spec.per_hour_max as usize {
+            return Err(Refusal::MaxRolls);
+        }
+        if !by_hand && self.rolls.under_way.len() >= spec.picks_max as usize {
+            return Err(Refusal::RollUnderWay);
+        }
+        self.rolls.begun.push_back(now);
+        self.rolls.under_way.push(Roll { executor: id, since: now });
+        self.roster.change(id, |executor| executor.rolling = true);
+        Ok(())
+    }
+
+    /// An operator rolls one, or asks the policy now.
+    pub(crate) fn roll_by_hand(&mut self, executor: Option<ExecutorId>) -> Result<(), Refusal> {
+        let spec = self.roll_spec().clone();
+        let Some(id) = executor else {
+            if self.spec.roll.is_none() {
+                return Err(Refusal::PolicyFailed);
+            }
+            self.may_ask(&spec, true)?;
+            if let State::AwaitingPicks { .. } = self.rolls.state {
+                return Err(Refusal::RollUnderWay);
+            }
+            self.rolls.forced = true;
+            return Ok(());
+        };
+        self.begin_roll(id, &spec, true)?;
+        self.publish(Reason::RollStarted, Some(id), "by hand".to_owned());
+        Ok(())
+    }
+
+    // -------------------------------------------------------------------------------- under way --
+
+    fn go_on_with_rolls(&mut self) {
+        if self.rolls.under_way.is_empty() {
+            return;
+        }
+        let spec = self.roll_spec().clone();
+        let rolls = std::mem::take(&mut self.rolls.under_way);
+        for roll in rolls {
+            if self.go_on_with(roll, &spec) {
+                self.rolls.under_way.push(roll);
+            } else {
+                self.rolls.ended = Some(self.now.instant);
+            }
+        }
+    }
+
+    /// Whether the roll is still under way after this.
+    fn go_on_with(&mut self, roll: Roll, spec: &RollSpec) -> bool {
+        let id = roll.executor;
+        let expired = self.now.instant >= roll.since + spec.timeout_ms;
+        let Some(executor) = self.roster.get(id) else { return false };
+        match &executor.stage {
+            Stage::Available if executor.rolling => {
+                if expired {
+                    self.roster.change(id, |executor| executor.rolling = false);
+                    let why = "stays: its replacement did not come in time".to_owned();
+                    self.publish(Reason::RollAbandoned, Some(id), why);
+                    return false;
+                }
+                if self.may_let_go().is_ok() {
+                    self.announce(id, DeletionCause::Roll);
+                }
+                true
+            }
+            Stage::AwaitingAnnouncement { cause: DeletionCause::Roll, .. } => true,
+            // One that is refused is given up by whoever asks for it; one that hangs is not waited for.
+            Stage::AwaitingExit { cause: Some(DeletionCause::Roll), .. } => !expired,
+            Stage::AwaitingRecord { .. } | Stage::AwaitingRemoval(_) => {
+                self.log.add(self.now, Some(id), "rolled");
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// May one available executor be let go of now?
+    pub(crate) fn may_let_go(&self) -> Result<(), Refusal> {
+        self.may_disrupt()?;
+        let bounds = self.bounds();
+        if self.roster.tally().available > bounds.floor {
+            return Ok(());
+        }
+        Err(if bounds.surge > 0 && self.owns() {
+            Refusal::AwaitingReplacement
+        } else {
+            Refusal::MinAvailable
+        })
+    }
+}

@@ -1,0 +1,330 @@
+//! From what was told to what is: pods, drivers and signs of life.
+//!
+//! Everything here is level-triggered. A pod's state is taken for what it is, not for how it came to be:
+//! `Failed` means lost whether it arrives as ADDED, MODIFIED or in a list. What is older than what is
+//! known is dropped, by revision. What is missing is concluded only from a complete list that is at
+//! least as new as the pod that it misses.
+
+use crate::event::{Beat, DriverRow, Phase as PodPhase, PodView, Relist};
+use crate::executor::{Executor, Facts, Removal, Stage, Then};
+use crate::fleet::{Fleet, Phase};
+use crate::heartbeat::{Detector, Hearing};
+use crate::id::ExecutorId;
+use crate::ledger::End;
+use crate::question::Trigger;
+use crate::time::Instant;
+
+/// Columns beyond this many are dropped: 100 is what an executor reports with all sources on, twice.
+const METRICS_MAX: usize = 200;
+
+impl Fleet {
+    pub(crate) fn relisted(&mut self, list: Relist) {
+        if list.revision < self.revision {
+            // From a replica that lags, or from before a restore: it says what was.
+            self.relist_again();
+            return;
+        }
+        self.revision = list.revision;
+        self.relist_done();
+        self.driver = Some(list.driver);
+        let first = self.phase == Phase::AwaitingRelist;
+        if first {
+            self.phase = Phase::Active;
+            self.hearing = Hearing::new(self.now.instant);
+            self.rolls.start(self.spec.roll.as_ref(), self.now.instant);
+            self.check_restored(&list.pods);
+        }
+        let mut listed: Vec<ExecutorId> = list.pods.iter().map(|pod| pod.executor).collect();
+        listed.sort_unstable();
+        for pod in list.pods {
+            self.pod_changed(pod);
+        }
+        let missing = |(id, executor): (ExecutorId, &Executor)| {
+            let known = executor.pod.as_ref().filter(|_| !executor.gone)?;
+            (known.revision <= list.revision && listed.binary_search(&id).is_err()).then_some(id)
+        };
+        let missing: Vec<ExecutorId> = self.roster.iter().filter_map(missing).collect();
+        for id in missing {
+            self.vanished(id, Trigger::PodMissing);
+        }
+        if first {
+            self.find_the_unborn(&listed);
+        }
+    }
+
+    /// Is the ledger older than the world? Then ids beyond it may have been used.
+    fn check_restored(&mut self, pods: &[PodView]) {
+        if !self.owns() {
+            return;
+        }
+        let ours = pods.iter().filter(|pod| self.is_ours(pod)).map(|pod| pod.executor);
+        let highest = ours.max().unwrap_or_default();
+        let ledger = self.book.get();
+        let all_gone = !ledger.born.is_empty() && pods.is_empty();
+        if highest > ledger.reserved || all_gone {
+            self.book.jump(highest);
+            self.log.add(self.now, None, "the ledger may be older than the world: ids jump ahead");
+        }
+    }
+
+    /// Executors that the ledger knows and the first list does not: they ended while nobody looked.
+    fn find_the_unborn(&mut self, listed: &[ExecutorId]) {
+        let ledger = self.book.get();
+        let absent = |id: &ExecutorId| listed.binary_search(id).is_err();
+        let ended: Vec<ExecutorId> = ledger.born.iter().filter(absent).collect();
+        let cleared: Vec<ExecutorId> = ledger.kept.iter().filter(absent).collect();
+        for id in ended {
+            if self.roster.get(id).is_none() {
+                self.insert(id, Stage::AwaitingStart, Instant::NEVER);
+                self.vanished(id, Trigger::PodMissing);
+            }
+        }
+        for id in cleared {
+            self.book.edit().kept.remove(id);
+        }
+    }
+
+    /// Is it one of ours, and does it call itself what we would have called it?
+    pub(crate) fn is_ours(&self, pod: &PodView) -> bool {
+        let owned = pod.owner.as_ref() == Some(&self.spec.driver);
+        owned && (!self.owns() || *pod.name == *self.spec.pod_name(pod.executor))
+    }
+
+    pub(crate) fn pod_changed(&mut self, pod: PodView) {
+        let id = pod.executor;
+        self.revision = self.revision.max(pod.revision);
+        let ours = self.is_ours(&pod);
+        let Some(executor) = self.roster.get(id) else {
+            if ours {
+                self.adopt(pod);
+            }
+            return;
+        };
+        match &executor.pod {
+            Some(known) if known.uid != pod.uid => {
+                // Another incarnation under the same id, which none of ours ever is. The one that we knew
+                // is gone if this is the later; what becomes of this one is seen when ours is forgotten.
+                if known.revision < pod.revision && ours {
+                    self.vanished(id, Trigger::PodMissing);
+                }
+            }
+            Some(known) if known.revision >= pod.revision || executor.gone => {}
+            Some(_) if !ours => self.vanished(id, Trigger::PodDeleted),
+            None if !ours => {}
+            Some(_) | None => {
+                let born = executor.pod.is_some();
+                self.roster.change(id, |executor| executor.pod = Some(Box::new(pod)));
+                if !born {
+                    self.born(id);
+                }
+                self.follow(id);
+            }
+        }
+    }
+
+    pub(crate) fn pod_gone(&mut self, pod: PodView) {
+        let id = pod.executor;
+        self.revision = self.revision.max(pod.revision);
+        let Some(executor) = self.roster.get(id) else { return };
+        match &executor.pod {
+            Some(known) if known.uid != pod.uid || executor.gone || known.revision > pod.revision => {}
+            None if !self.is_ours(&pod) => {}
+            Some(_) | None => {
+                let born = executor.pod.is_some();
+                self.roster.change(id, |executor| executor.pod = Some(Box::new(pod)));
+                if !born {
+                    self.born(id);
+                }
+                self.vanished(id, Trigger::PodDeleted);
+            }
+        }
+    }
+
+    /// A pod of ours that this host did not know: from before its time, or created at the last moment of
+    /// an earlier one.
+    fn adopt(&mut self, pod: PodView) {
+        let id = pod.executor;
+        let ledger = self.book.get();
+        if ledger.settled.contains(id) {
+            let kept = ledger.kept.contains(id);
+            if !self.owns() {
+                return;
+            }
+            let stage = if kept && pod.ended() { Stage::Kept } else { Stage::AwaitingRemoval(removal(&pod)) };
+            self.insert(id, stage, self.now.instant);
+            self.roster.change(id, |executor| executor.pod = Some(Box::new(pod)));
+            return;
+        }
+        let running = pod.phase == PodPhase::Running;
+        let leaving = ledger.leaving.get(&id).copied();
+        self.insert(id, Stage::AwaitingStart, Instant::NEVER);
+        self.roster.change(id, |executor| {
+            // It ran before this host did: it had its time to register.
+            executor.registered = running;
+            executor.pod = Some(Box::new(pod));
+        });
+        self.book.edit().bear(id);
+        self.log.add(self.now, Some(id), "found");
+        match leaving {
+            Some(cause) => self.leave_on(id, cause),
+            None => self.follow(id),
+        }
+    }
+
+    /// Its pod exists for certain.
+    pub(crate) fn born(&mut self, id: ExecutorId) {
+        self.book.edit().bear(id);
+        let unseen = self.roster.get(id).is_some_and(|executor| {
+            matches!(
+                executor.stage,
+                Stage::AwaitingCreate(_) | Stage::AwaitingConfirmation(_) | Stage::AwaitingLateCreate
+            )
+        });
+        if unseen {
+            self.enter(id, Stage::AwaitingStart, self.now.instant);
+        }
+    }
+
+    /// Its stage follows its pod.
+    pub(crate) fn follow(&mut self, id: ExecutorId) {
+        let Some(executor) = self.roster.get(id) else { return };
+        let Some(pod) = &executor.pod else { return };
+        let (phase, ended, terminating) = (pod.phase, pod.ended(), pod.terminating());
+        let trigger = if phase == PodPhase::Succeeded { Trigger::PodSucceeded } else { Trigger::PodFailed };
+        match &executor.stage {
+            Stage::AwaitingStart | Stage::AwaitingRegistration | Stage::Available => {
+                if ended {
+                    let trigger = if terminating { Trigger::PodDeleted } else { trigger };
+                    self.lose(id, trigger);
+                } else if terminating {
+                    self.owe(id);
+                    self.enter(id, Stage::AwaitingExit { cause: None, removal: None }, Instant::NEVER);
+                } else if phase == PodPhase::Running && matches!(executor.stage, Stage::AwaitingStart) {
+                    self.running(id);
+                } else {
+                    self.roster.wake_at(id, self.now.instant);
+                }
+            }
+            Stage::AwaitingExit { cause, removal } => {
+                if let (Some(cause), true) = (*cause, terminating) {
+                    let accepted = removal.as_ref().is_some_and(|removal| removal.accepted);
+                    if ended {
+                        self.settle(id, End::Removed(cause), Then::Clear);
+                    } else if !accepted {
+                        self.removal_accepted(id);
+                    }
+                } else if ended {
+                    self.lose(id, if terminating { Trigger::PodDeleted } else { trigger });
+                }
+            }
+            Stage::AwaitingAnnouncement { .. } => {
+                if ended {
+                    self.lose(id, if terminating { Trigger::PodDeleted } else { trigger });
+                }
+            }
+            Stage::AwaitingCreate(_)
+            | Stage::AwaitingConfirmation(_)
+            | Stage::AwaitingLateCreate
+            | Stage::AwaitingReason(_)
+            | Stage::AwaitingRecord { .. }
+            | Stage::AwaitingRemoval(_)
+            | Stage::Kept => {}
+        }
+    }
+
+    /// The pod runs: listen for the executor.
+    fn running(&mut self, id: ExecutorId) {
+        let now = self.now.instant;
+        self.enter(id, Stage::AwaitingRegistration, now);
+        let disabled = self.spec.heartbeat.disabled;
+        let registered = self.roster.change(id, |executor| {
+            if executor.detector.last_heard().is_none() {
+                executor.detector = Detector::new(now);
+            }
+            executor.registered || disabled
+        });
+        if registered == Some(true) {
+            self.available(id);
+        }
+    }
+
+    fn available(&mut self, id: ExecutorId) {
+        self.enter(id, Stage::Available, self.now.instant);
+        let proven = self.roster.change(id, |executor| std::mem::replace(&mut executor.proven, true));
+        if proven == Some(false) {
+            self.started(id);
+        }
+    }
+
+    pub(crate) fn heard(&mut self, beat: Beat) {
+        let now = self.now.instant;
+        let Some(executor) = self.roster.get(beat.executor) else { return };
+        let other = |known: &PodView| beat.uid.as_ref().is_some_and(|uid| *uid != known.uid);
+        if executor.gone || executor.pod.as_deref().is_none_or(other) {
+            // Of an earlier incarnation, of a node that we lost sight of, or not there yet.
+            return;
+        }
+        self.hearing.heard(now);
+        let facts: Vec<(usize, f64)> = beat
+            .metrics
+            .into_iter()
+            .filter_map(|(name, value)| self.metric_index(name).map(|index| (index, value)))
+            .collect();
+        let waits = self.roster.change(beat.executor, |executor| {
+            executor.detector.heard(now);
+            executor.registered = true;
+            if !facts.is_empty() {
+                let metrics = &mut executor.facts.get_or_insert_default().metrics;
+                for (index, value) in facts {
+                    if metrics.len() <= index {
+                        metrics.resize(index + 1, f64::NAN);
+                    }
+                    metrics[index] = value;
+                }
+            }
+            matches!(executor.stage, Stage::AwaitingRegistration)
+        });
+        if waits == Some(true) {
+            self.available(beat.executor);
+        }
+    }
+
+    fn metric_index(&mut self, name: Box<str>) -> Option<usize> {
+        if let Some(index) = self.metric_names.iter().position(|known| *known == name) {
+            return Some(index);
+        }
+        if self.metric_names.len() == METRICS_MAX {
+            return None;
+        }
+        self.metric_names.push(name);
+        Some(self.metric_names.len() - 1)
+    }
+
+    pub(crate) fn driver_reported(&mut self, rows: Vec<DriverRow>) {
+        for row in rows {
+            let id = row.executor;
+            let change = self.roster.change(id, |executor| {
+                let facts = executor.facts.get_or_insert_with(|| Box::new(Facts::default()));
+                facts.counters = Some(row.counters);
+                if row.active {
+                    executor.registered = true;
+                } else {
+                    executor.driver_said = row.remove_reason.or(executor.driver_said.take());
+                }
+                (matches!(executor.stage, Stage::AwaitingRegistration), executor.stage.serves())
+            });
+            let Some((waits, serves)) = change else { continue };
+            if row.active && waits {
+                self.available(id);
+            } else if !row.active && serves {
+                self.lose(id, Trigger::DriverRemoved);
+            }
+        }
+    }
+}
+
+fn removal(pod: &PodView) -> Removal {
+    let mut removal = Removal::new(false);
+    removal.accepted = pod.terminating();
+    removal
+}
