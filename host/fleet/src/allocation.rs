@@ -129,11 +129,15 @@ impl Fleet {
     /// When what holds creation back now will hold it back no more, as far as time is what it waits for.
     pub(crate) fn allocation_deadline(&self) -> Option<Instant> {
         let allocation = &self.spec.allocation;
-        match self.held? {
-            Refusal::RateLimit => Some(self.creates.next(allocation.batch_size, allocation.batch_delay_ms)),
-            Refusal::SlowStart => Some(self.pace.not_before).filter(|at| *at > self.now.instant),
-            Refusal::BreakerOpen => self.breaker.deadline(),
-            _ => None,
+        let held = self.held?;
+        if held == Refusal::RateLimit {
+            Some(self.creates.next(allocation.batch_size, allocation.batch_delay_ms))
+        } else if held == Refusal::SlowStart {
+            Some(self.pace.not_before).filter(|at| *at > self.now.instant)
+        } else if held == Refusal::BreakerOpen {
+            self.breaker.deadline()
+        } else {
+            None
         }
     }
 
@@ -264,14 +268,19 @@ impl Fleet {
                 self.breaker.forget(id);
                 self.enter(id, Stage::AwaitingLateCreate, self.now.instant + LATE_REQUEST_MS);
             }
-            _ => {
+            Outcome::Ok(_)
+            | Outcome::AlreadyExists
+            | Outcome::Conflict
+            | Outcome::Throttled { .. }
+            | Outcome::Budget
+            | Outcome::Forbidden(_)
+            | Outcome::Invalid(_)
+            | Outcome::Unknown(_) => {
                 let seed = &mut self.seed;
-                let wait_ms = self.roster.change(id, |executor| match &mut executor.stage {
-                    Stage::AwaitingConfirmation(confirmation) => {
-                        confirmation.get = None;
-                        confirmation.backoff.failed_ms(seed)
-                    }
-                    _ => 0,
+                let wait_ms = self.roster.change(id, |executor| {
+                    let Stage::AwaitingConfirmation(confirmation) = &mut executor.stage else { return 0 };
+                    confirmation.get = None;
+                    confirmation.backoff.failed_ms(seed)
                 });
                 self.roster.wake_at(id, self.now.instant + wait_ms.unwrap_or(0));
             }
@@ -297,12 +306,18 @@ impl Fleet {
             return;
         }
         let usefulness = |(id, executor): (ExecutorId, &Executor)| {
-            let rank = match executor.stage {
-                Stage::AwaitingStart => 0,
-                Stage::AwaitingRegistration => 1,
-                Stage::Available if !executor.rolling => 2,
-                _ => return None,
+            let rank = if executor.is_available() {
+                2
+            } else if matches!(executor.stage, Stage::AwaitingRegistration) {
+                1
+            } else {
+                0
             };
+            // What is not there yet cannot be removed, and what is rolled goes by itself.
+            let unseen = matches!(executor.stage, Stage::AwaitingCreate(_) | Stage::AwaitingConfirmation(_));
+            if unseen || executor.rolling || !executor.stage.serves() {
+                return None;
+            }
             let counters = executor.facts.as_ref().and_then(|facts| facts.counters.as_ref());
             let tasks = counters.map_or(0, |counters| counters.active_tasks);
             Some((rank, tasks, u64::MAX - id.0, id))

@@ -5,6 +5,8 @@
 //! older state is told from a newer one whichever replica it came from; and a complete list at a
 //! revision says what was there at that revision, so only it may conclude that missing means gone.
 
+use std::fmt;
+
 use crate::action::Action;
 use crate::id::{ActionId, CommandId, ExecutorId, Uid, Version};
 use crate::ledger::Ledger;
@@ -198,6 +200,22 @@ pub enum Outcome {
     Invalid(String),
     /// Time-out, reset, 5xx: *it may have been applied, or still will be*. Look before you repeat.
     Unknown(String),
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Ok(_) => f.write_str("done"),
+            Outcome::AlreadyExists => f.write_str("it exists already"),
+            Outcome::Conflict => f.write_str("it has changed meanwhile"),
+            Outcome::NotFound => f.write_str("it does not exist"),
+            Outcome::Throttled { .. } => f.write_str("too many requests"),
+            Outcome::Budget => f.write_str("a PodDisruptionBudget does not allow it"),
+            Outcome::Forbidden(why) => write!(f, "forbidden: {why}"),
+            Outcome::Invalid(why) => write!(f, "invalid: {why}"),
+            Outcome::Unknown(why) => write!(f, "no answer: {why}"),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -197,6 +197,28 @@ impl Stage {
         }
     }
 
+    /// The deletion that is under way.
+    pub(crate) fn removal(&self) -> Option<&Removal> {
+        if let Stage::AwaitingExit { removal: Some(removal), .. } | Stage::AwaitingRemoval(removal) = self {
+            Some(removal)
+        } else {
+            None
+        }
+    }
+
+    pub(crate) fn removal_mut(&mut self) -> Option<&mut Removal> {
+        if let Stage::AwaitingExit { removal: Some(removal), .. } | Stage::AwaitingRemoval(removal) = self {
+            Some(removal)
+        } else {
+            None
+        }
+    }
+
+    /// Why it leaves by our will, if it was asked to.
+    pub(crate) fn leaving(&self) -> Option<DeletionCause> {
+        if let Stage::AwaitingExit { cause, .. } = self { *cause } else { None }
+    }
+
     /// Has its pod been created, as far as anybody knows?
     fn is_born(&self) -> bool {
         !matches!(self, Stage::AwaitingCreate(_) | Stage::AwaitingConfirmation(_) | Stage::AwaitingLateCreate)

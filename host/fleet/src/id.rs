@@ -153,7 +153,7 @@ mod tests {
         for _ in 0..20_000 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let id = ExecutorId((state >> 33) % 40);
-            if (state >> 60) % 2 == 0 {
+            if (state >> 60).is_multiple_of(2) {
                 assert_eq!(set.insert(id), model.insert(id));
             } else {
                 assert_eq!(set.remove(id), model.remove(&id));

@@ -265,15 +265,21 @@ impl Book {
                 self.state = State::ReadDue(now + self.backoff.failed_ms(seed));
                 Progress::Waiting
             }
-            outcome => {
-                let hinted_ms = match outcome {
-                    Outcome::Throttled { after_ms } => after_ms.unwrap_or(0),
-                    _ => 0,
-                };
+            refused @ (Outcome::Ok(_)
+            | Outcome::AlreadyExists
+            | Outcome::Conflict
+            | Outcome::NotFound
+            | Outcome::Throttled { .. }
+            | Outcome::Budget
+            | Outcome::Forbidden(_)
+            | Outcome::Invalid(_)
+            | Outcome::Unknown(_)) => {
+                let why = refused.to_string();
+                let hinted_ms = if let Outcome::Throttled { after_ms: Some(ms) } = refused { ms } else { 0 };
                 let at = now + self.backoff.failed_ms(seed).max(hinted_ms);
                 self.dirty |= !reading;
                 self.state = if reading { State::ReadDue(at) } else { State::Idle(at) };
-                Progress::Failing(format!("{outcome:?}"))
+                Progress::Failing(why)
             }
         }
     }

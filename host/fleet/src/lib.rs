@@ -24,6 +24,7 @@
 //! | [`ledger`] | what survives a restart, and which ids may be used |
 //! | `ask` | which policy is asked, and what if it does not answer |
 //! | `command` | what operators may ask for |
+//! | [`election`] | whether this host leads; one for all fleets |
 //! | [`snapshot`] | what people see |
 
 pub mod action;
@@ -33,6 +34,7 @@ pub mod backoff;
 mod breaker;
 mod bucket;
 mod command;
+pub mod election;
 pub mod event;
 mod executor;
 mod fleet;

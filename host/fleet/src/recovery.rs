@@ -324,29 +324,27 @@ impl Fleet {
     /// What was waited for is in the ledger.
     pub(crate) fn recorded(&mut self, id: ExecutorId) {
         let Some(executor) = self.roster.get(id) else { return };
-        match &executor.stage {
-            Stage::AwaitingRecord { mark, then } if self.book.is_confirmed(*mark) => {
-                let Some(pod) = executor.pod.as_deref().filter(|_| !executor.gone) else {
-                    return self.forget(id);
-                };
-                match then {
-                    Then::Forget => self.forget(id),
-                    Then::Keep => {
-                        self.enter(id, Stage::Kept, self.now.instant + self.spec.recovery.kept_pods_ms);
-                        self.keep_within_limit();
-                    }
-                    Then::Clear => {
-                        let mut removal = Removal::new(false);
-                        removal.accepted = pod.terminating();
-                        self.enter(id, Stage::AwaitingRemoval(removal), self.now.instant);
-                    }
-                }
-            }
-            Stage::AwaitingAnnouncement { cause, mark } if self.book.is_confirmed(*mark) => {
-                let cause = *cause;
+        if let Stage::AwaitingAnnouncement { cause, mark } = executor.stage {
+            if self.book.is_confirmed(mark) {
                 self.leave_on(id, cause);
             }
-            _ => {}
+            return;
+        }
+        let Stage::AwaitingRecord { mark, then } = executor.stage else { return };
+        if !self.book.is_confirmed(mark) {
+            return;
+        }
+        match (then, executor.pod.as_deref().filter(|_| !executor.gone)) {
+            (Then::Forget, _) | (_, None) => self.forget(id),
+            (Then::Keep, Some(_)) => {
+                self.enter(id, Stage::Kept, self.now.instant + self.spec.recovery.kept_pods_ms);
+                self.keep_within_limit();
+            }
+            (Then::Clear, Some(pod)) => {
+                let mut removal = Removal::new(false);
+                removal.accepted = pod.terminating();
+                self.enter(id, Stage::AwaitingRemoval(removal), self.now.instant);
+            }
         }
     }
 

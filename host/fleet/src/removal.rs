@@ -49,12 +49,8 @@ impl Fleet {
     /// Ask for its pod's deletion, if it is time to.
     pub(crate) fn remove_pod(&mut self, id: ExecutorId) {
         let Some(executor) = self.roster.get(id) else { return };
-        let (cause, removal) = match &executor.stage {
-            Stage::AwaitingExit { cause, removal: Some(removal) } => (*cause, removal),
-            Stage::AwaitingRemoval(removal) => (None, removal),
-            _ => return,
-        };
-        let Some(pod) = executor.pod.as_deref() else { return };
+        let (Some(removal), Some(pod)) = (executor.stage.removal(), executor.pod.as_deref()) else { return };
+        let cause = executor.stage.leaving();
         if removal.accepted || removal.call.is_some() || executor.gone {
             return;
         }
@@ -98,12 +94,7 @@ impl Fleet {
     }
 
     fn removal(&mut self, id: ExecutorId, f: impl FnOnce(&mut Removal)) {
-        self.roster.change(id, |executor| match &mut executor.stage {
-            Stage::AwaitingExit { removal: Some(removal), .. } | Stage::AwaitingRemoval(removal) => {
-                f(removal)
-            }
-            _ => {}
-        });
+        self.roster.change(id, |executor| executor.stage.removal_mut().map(f));
     }
 
     pub(crate) fn removal_accepted(&mut self, id: ExecutorId) {
@@ -116,28 +107,18 @@ impl Fleet {
 
     /// A create, a read, a deletion or an eviction came to an end.
     pub(crate) fn pod_call_finished(&mut self, action: ActionId, outcome: Outcome) {
-        let waits = |stage: &Stage| match stage {
-            Stage::AwaitingCreate(call) => *call == action,
-            Stage::AwaitingConfirmation(confirmation) => confirmation.get == Some(action),
-            Stage::AwaitingExit { removal: Some(removal), .. } | Stage::AwaitingRemoval(removal) => {
-                removal.call == Some(action)
-            }
-            Stage::AwaitingExit { removal: None, .. }
-            | Stage::AwaitingLateCreate
-            | Stage::AwaitingStart
-            | Stage::AwaitingRegistration
-            | Stage::Available
-            | Stage::AwaitingAnnouncement { .. }
-            | Stage::AwaitingReason(_)
-            | Stage::AwaitingRecord { .. }
-            | Stage::Kept => false,
-        };
         let Some(id) = self.calls.remove(&action) else { return };
-        let Some(executor) = self.roster.get(id).filter(|executor| waits(&executor.stage)) else { return };
-        match &executor.stage {
-            Stage::AwaitingCreate(_) => self.create_finished(id, outcome),
-            Stage::AwaitingConfirmation(_) => self.confirmed(id, outcome),
-            _ => self.removal_finished(id, outcome),
+        let Some(executor) = self.roster.get(id) else { return };
+        if let Stage::AwaitingCreate(call) = executor.stage {
+            if call == action {
+                self.create_finished(id, outcome);
+            }
+        } else if let Stage::AwaitingConfirmation(confirmation) = &executor.stage {
+            if confirmation.get == Some(action) {
+                self.confirmed(id, outcome);
+            }
+        } else if executor.stage.removal().is_some_and(|removal| removal.call == Some(action)) {
+            self.removal_finished(id, outcome);
         }
     }
 
@@ -168,9 +149,7 @@ impl Fleet {
         let mut backoff_ms = 0;
         let seed = &mut self.seed;
         self.roster.change(id, |executor| {
-            if let Stage::AwaitingExit { removal: Some(removal), .. } | Stage::AwaitingRemoval(removal) =
-                &mut executor.stage
-            {
+            if let Some(removal) = executor.stage.removal_mut() {
                 removal.call = None;
                 backoff_ms = removal.backoff.failed_ms(seed);
             }

@@ -444,28 +444,21 @@ impl Fleet {
         let id = roll.executor;
         let expired = self.now.instant >= roll.since + spec.timeout_ms;
         let Some(executor) = self.roster.get(id) else { return false };
-        match &executor.stage {
-            Stage::Available if executor.rolling => {
-                if expired {
-                    self.roster.change(id, |executor| executor.rolling = false);
-                    let why = "stays: its replacement did not come in time".to_owned();
-                    self.publish(Reason::RollAbandoned, Some(id), why);
-                    return false;
-                }
-                if self.may_let_go().is_ok() {
-                    self.announce(id, DeletionCause::Roll);
-                }
-                true
+        if executor.rolling {
+            if expired {
+                self.roster.change(id, |executor| executor.rolling = false);
+                let why = "stays: its replacement did not come in time".to_owned();
+                self.publish(Reason::RollAbandoned, Some(id), why);
+                return false;
             }
-            Stage::AwaitingAnnouncement { cause: DeletionCause::Roll, .. } => true,
-            // One that is refused is given up by whoever asks for it; one that hangs is not waited for.
-            Stage::AwaitingExit { cause: Some(DeletionCause::Roll), .. } => !expired,
-            Stage::AwaitingRecord { .. } | Stage::AwaitingRemoval(_) => {
-                self.log.add(self.now, Some(id), "rolled");
-                false
+            if self.may_let_go().is_ok() {
+                self.announce(id, DeletionCause::Roll);
             }
-            _ => false,
+            return true;
         }
+        // One that is refused is given up by whoever asks for it; one that hangs is not waited for.
+        matches!(executor.stage, Stage::AwaitingAnnouncement { cause: DeletionCause::Roll, .. })
+            || executor.stage.leaving() == Some(DeletionCause::Roll) && !expired
     }
 
     /// May one available executor be let go of now?

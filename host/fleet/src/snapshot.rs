@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::executor::Stage;
 use crate::fleet::{Fleet, Phase};
 use crate::guardrail::Refusal;
 use crate::id::ExecutorId;
@@ -212,15 +211,14 @@ impl Fleet {
         for (policy, fault) in self.asker.quarantined(self.now.instant) {
             add(true, "PolicyQuarantined", format!("{policy}: {fault}"));
         }
-        add(self.held.is_some(), "Progressing", self.held.map_or("", Refusal::meaning).to_owned());
+        add(self.held.is_some(), "NotProgressing", self.held.map_or("", Refusal::meaning).to_owned());
         for error in &self.spec_errors {
             add(true, "SpecRefused", error.to_string());
         }
-        let stuck = self.roster.iter().filter(|(_, one)| match &one.stage {
-            Stage::AwaitingRemoval(removal) | Stage::AwaitingExit { removal: Some(removal), .. } => {
+        let stuck = self.roster.iter().filter(|(_, one)| {
+            one.stage.removal().is_some_and(|removal| {
                 removal.backoff.tries() > 2 || self.now.instant.since_ms(one.since) > STUCK_MS
-            }
-            _ => false,
+            })
         });
         let stuck = stuck.count();
         add(stuck > 0, "StuckTerminating", format!("{stuck} pods do not go away"));

@@ -82,7 +82,8 @@ fn times(draft: &Draft, check: &mut Check) {
     let heartbeat = &draft.heartbeat;
     check.time("spec.heartbeat.timeoutMs", heartbeat.timeout_ms);
     check.time("spec.heartbeat.intervalMs", heartbeat.interval_ms);
-    check.refuse_if(heartbeat.timeout_ms < heartbeat.interval_ms, "spec.heartbeat.timeoutMs", || {
+    let shorter = heartbeat.timeout_ms > 0 && heartbeat.timeout_ms < heartbeat.interval_ms;
+    check.refuse_if(shorter, "spec.heartbeat.timeoutMs", || {
         format!(
             "{} ms is shorter than the interval of {} ms: every executor would be lost between two heartbeats",
             heartbeat.timeout_ms, heartbeat.interval_ms

@@ -1,0 +1,403 @@
+//! Which of several hosts leads.
+//!
+//! *Intuition.* A Lease is a note on a door: "mine, back within 15 s". It says when it was written, but by
+//! its author's clock, and whoever wants the room trusts only his own: *I* have seen this note unchanged
+//! for 15 s, so its author is gone. The author leaves 10 s after setting out to pin up the last note that
+//! stuck. He set out before anybody saw it: his 10 s end before anybody's 15 s do.
+//!
+//! *Rule.* Every write compares and swaps, and counts from when it was *sent*: its answer only says that
+//! it counts, and a late one may say so of a time that is over. Another's record is dead once it was seen
+//! unchanged for its own duration, on the local clock. Ours is what this process wrote, field for field,
+//! every write with a renew time of its own; our identity on anything else is an earlier life or a twin.
+//! Leadership ends by itself: [`Election::is_leader`] takes `now`, so a process that was frozen finds out
+//! before it does anything. A leader that is late, or reads anything but its own record (another's, a
+//! released one, none), stops for good. All this stands on clocks that run equally fast, give or take
+//! lease / renew deadline: a half.
+//!
+//! *Rejected.* Comparing `renewTime` with the wall clock: clocks agree until the day they do not, and
+//! that day has two leaders. Wall clocks are written here, for people, and never read. Trusting the Lease
+//! to fence: a call that left in time may arrive under the next leader, and no lock calls it back. The
+//! ledger refuses it; the Lease only keeps hosts out of each other's way.
+
+use crate::backoff::Seed;
+use crate::id::{ActionId, Version};
+use crate::time::{Instant, Now};
+
+/// The `spec` of a `coordination.k8s.io/v1` Lease. Absent fields are empty or 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lease {
+    /// `holderIdentity`. Empty: nobody.
+    pub holder: Box<str>,
+    /// `leaseDurationSeconds`.
+    pub duration_s: u32,
+    /// `acquireTime` and `renewTime`, in ms since the epoch.
+    pub acquired_ms: i64,
+    pub renewed_ms: i64,
+    /// `leaseTransitions`: how often the holder changed.
+    pub transitions: u32,
+}
+
+/// Who we are: unique for every *process*, which does not know what an earlier one of the same name still
+/// has under way. Not a pod's name or UID alone: a container restarts under both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity(Box<str>);
+
+impl Identity {
+    /// A name for people, and a suffix that the caller draws at random when the process starts.
+    pub fn new(name: &str, suffix: u128) -> Identity {
+        Identity(format!("{name}_{suffix:032x}").into())
+    }
+}
+
+/// How long things take; checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ElectionSettings {
+    lease_s: u32,
+    renew_deadline_ms: u64,
+    retry_ms: u64,
+}
+
+impl ElectionSettings {
+    /// Others wait for the lease; a leader gives up after the renew deadline, and renews every retry.
+    /// The error starts with the name of the field, which is client-go's.
+    pub fn check(lease_s: u32, renew_deadline_ms: u64, retry_ms: u64) -> Result<Self, &'static str> {
+        // Jitter adds up to a fifth.
+        let retry_ms_max = retry_ms.saturating_add(retry_ms / 5);
+        let checks = [
+            (i32::try_from(lease_s).is_err(), "leaseDuration must be less than 2^31 s"),
+            (ms(lease_s) <= renew_deadline_ms, "leaseDuration must be longer than renewDeadline"),
+            (renew_deadline_ms <= retry_ms_max, "renewDeadline must be longer than 1.2 x retryPeriod"),
+            (retry_ms == 0, "retryPeriod must be longer than 0"),
+        ];
+        match checks.into_iter().find(|(wrong, _)| *wrong) {
+            Some((_, error)) => Err(error),
+            None => Ok(ElectionSettings { lease_s, renew_deadline_ms, retry_ms }),
+        }
+    }
+}
+
+/// client-go's.
+impl Default for ElectionSettings {
+    fn default() -> ElectionSettings {
+        ElectionSettings { lease_s: 15, renew_deadline_ms: 10_000, retry_ms: 2_000 }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ElectionEvent {
+    /// What became of a request: in any order, late, or never.
+    Finished { request: ActionId, outcome: ElectionOutcome },
+    /// Shut down: nobody leads here from this moment on. `Stop` follows, after at most a retry period.
+    Release,
+    /// The deadline of [`Election::deadline`] has come.
+    Deadline,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ElectionOutcome {
+    Read(Lease, Version),
+    Written(Version),
+    NotFound,
+    Conflict,
+    AlreadyExists,
+    Forbidden,
+    Throttled {
+        after_ms: Option<u64>,
+    },
+    /// Time-out, reset, 5xx: *it may have been applied, or still will be*.
+    Unknown,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ElectionAction {
+    /// Read the Lease from the API server's store, not from a cache.
+    ReadLease { request: ActionId },
+    /// Write the Lease if it still has this version; without one, if there is none yet.
+    WriteLease { request: ActionId, lease: Lease, over: Option<Version> },
+    /// We lead, for as long as [`Election::is_leader`] says so.
+    Lead,
+    /// Issue nothing more, drop what is under way, exit. Said once, and the last thing said.
+    Stop(StopCause),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopCause {
+    /// The lease was not renewed by the renew deadline.
+    Late,
+    /// The lease is not ours any more.
+    Deposed,
+    /// We were asked to.
+    Released,
+}
+
+#[derive(Debug)]
+pub struct Election {
+    settings: ElectionSettings,
+    identity: Identity,
+    seed: Seed,
+    state: State,
+    /// The last request, and when it was sent.
+    request: ActionId,
+    sent_at: Instant,
+    /// Writes are a retry period apart, however they end.
+    write_from: Instant,
+    /// What is there, as far as we know, and since when it has been seen so.
+    record: Option<(Lease, Version)>,
+    observed_at: Instant,
+    /// Our writes that may be there or still come to be, in order, while they count.
+    written: Vec<Written>,
+    /// We lead until then.
+    held_until: Option<Instant>,
+    /// We were asked to release, and stop then at the latest.
+    release_by: Option<Instant>,
+    actions: Vec<ElectionAction>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    ReadDue(Instant),
+    AwaitingRead,
+    /// The record is ours to renew or release, or free to take.
+    WriteDue(Instant),
+    AwaitingWrite,
+    AwaitingRelease,
+    Stopped,
+}
+
+#[derive(Debug)]
+struct Written {
+    request: ActionId,
+    lease: Lease,
+    over: Option<Version>,
+    /// The renew deadline, from when it was sent.
+    counts_until: Instant,
+}
+
+impl Election {
+    pub fn new(settings: ElectionSettings, identity: Identity, seed: Seed) -> Election {
+        Election {
+            settings,
+            identity,
+            seed,
+            state: State::ReadDue(Instant::START),
+            request: ActionId(0),
+            sent_at: Instant::START,
+            write_from: Instant::START,
+            record: None,
+            observed_at: Instant::START,
+            written: Vec::new(),
+            held_until: None,
+            release_by: None,
+            actions: Vec::new(),
+        }
+    }
+
+    /// May we act at this moment? To be asked before every action.
+    pub fn is_leader(&self, now: Instant) -> bool {
+        self.held_until.is_some_and(|until| now < until)
+    }
+
+    /// When `step` has to be called at the latest. `None`: never again.
+    pub fn deadline(&self) -> Option<Instant> {
+        let next = match self.state {
+            State::ReadDue(at) | State::WriteDue(at) => at,
+            State::AwaitingRead | State::AwaitingWrite => self.give_up_at(),
+            State::AwaitingRelease => Instant::NEVER,
+            State::Stopped => return None,
+        };
+        [self.held_until, self.release_by].into_iter().flatten().chain([next]).min()
+    }
+
+    pub fn step(&mut self, event: ElectionEvent, now: Now) -> Vec<ElectionAction> {
+        let at = now.instant;
+        if self.held_until.is_some_and(|until| until <= at) {
+            self.stop(StopCause::Late);
+        }
+        self.written.retain(|write| at < write.counts_until);
+        match event {
+            ElectionEvent::Finished { request, outcome } => self.finished(request, outcome, at),
+            ElectionEvent::Release => self.release(at),
+            ElectionEvent::Deadline => {}
+        }
+        self.poll(now);
+        std::mem::take(&mut self.actions)
+    }
+
+    fn finished(&mut self, request: ActionId, outcome: ElectionOutcome, now: Instant) {
+        use ElectionOutcome as Outcome;
+        let awaited = request == self.request;
+        let reading = awaited && self.state == State::AwaitingRead;
+        let writing = awaited && self.state == State::AwaitingWrite;
+        if awaited && self.state == State::AwaitingRelease {
+            return self.stop(StopCause::Released);
+        }
+        let leading = self.held_until.is_some();
+        let read_at = match outcome {
+            // Late or not: what was written was written. What was read late is old.
+            Outcome::Written(version) => return self.applied(request, version, now),
+            Outcome::Read(lease, version) if reading => return self.observed(Some((lease, version)), now),
+            Outcome::NotFound if reading => return self.observed(None, now),
+            Outcome::Unknown if writing => now,
+            // A leader has to know. Of the others one has won, and the rest have time.
+            Outcome::Conflict | Outcome::AlreadyExists | Outcome::NotFound if leading => now,
+            Outcome::Throttled { after_ms } => self.retry_at(now).max(now + after_ms.unwrap_or(0)),
+            Outcome::Conflict | Outcome::AlreadyExists | Outcome::NotFound => self.retry_at(now),
+            Outcome::Read(..) | Outcome::Forbidden | Outcome::Unknown => self.retry_at(now),
+        };
+        if reading || writing {
+            self.state = State::ReadDue(read_at);
+        }
+    }
+
+    /// The write of this number was applied.
+    fn applied(&mut self, request: ActionId, version: Version, now: Instant) {
+        // Of an older one only a read can tell whether it still is what is there.
+        if let Some(write) = self.written.pop_if(|write| write.request == request) {
+            let until = write.counts_until;
+            (self.record, self.observed_at) = (Some((write.lease.clone(), version)), now);
+            self.written = vec![write];
+            self.ours(until, now);
+        }
+    }
+
+    /// This is what is there.
+    fn observed(&mut self, record: Option<(Lease, Version)>, now: Instant) {
+        if self.record != record {
+            (self.record, self.observed_at) = (record, now);
+        }
+        let (lease, version) = self.record.as_ref().map(|(lease, version)| (lease, version)).unzip();
+        // What is neither there nor can still come on top of it has been overtaken.
+        self.written.retain(|write| lease == Some(&write.lease) || version == write.over.as_ref());
+        let free = lease.is_none_or(|lease| {
+            let duration_s = if lease.duration_s == 0 { self.settings.lease_s } else { lease.duration_s };
+            lease.holder.is_empty() || self.observed_at + ms(duration_s) <= now
+        });
+        match self.written.iter().find(|write| lease == Some(&write.lease)).map(|write| write.counts_until) {
+            Some(until) => self.ours(until, now),
+            None if self.release_by.is_some() => self.stop(StopCause::Released),
+            None if self.held_until.is_some() => self.stop(StopCause::Deposed),
+            None if free => self.state = State::WriteDue(self.write_from.max(now)),
+            None => self.state = State::ReadDue(self.retry_at(now)),
+        }
+    }
+
+    /// The record is ours, and counts until then.
+    fn ours(&mut self, until: Instant, now: Instant) {
+        if self.release_by.is_some() {
+            self.state = State::WriteDue(now);
+            return;
+        }
+        if self.held_until.is_none() {
+            self.actions.push(ElectionAction::Lead);
+        }
+        self.held_until = self.held_until.max(Some(until));
+        self.state = State::WriteDue(self.write_from.max(now));
+    }
+
+    fn release(&mut self, now: Instant) {
+        if self.release_by.is_some() {
+            return;
+        }
+        self.release_by = Some(now + self.settings.retry_ms);
+        let led = self.held_until.take().is_some();
+        if self.written.is_empty() {
+            // Nothing that is there can be ours.
+            return self.stop(StopCause::Released);
+        }
+        match self.state {
+            State::WriteDue(_) if led => self.state = State::WriteDue(now),
+            State::ReadDue(_) | State::WriteDue(_) => self.state = State::ReadDue(now),
+            State::AwaitingRead | State::AwaitingWrite | State::AwaitingRelease | State::Stopped => {}
+        }
+    }
+
+    /// Do what it is time for.
+    fn poll(&mut self, now: Now) {
+        let at = now.instant;
+        if self.release_by.is_some_and(|by| by <= at) {
+            self.stop(StopCause::Released);
+        }
+        if matches!(self.state, State::AwaitingRead | State::AwaitingWrite) && self.give_up_at() <= at {
+            self.state = State::ReadDue(at);
+        }
+        match self.state {
+            State::ReadDue(due) if due <= at => {
+                let request = self.send(State::AwaitingRead, at);
+                self.actions.push(ElectionAction::ReadLease { request });
+            }
+            State::WriteDue(due) if due <= at => {
+                let mut lease = self.next_lease(now.wall_ms);
+                let mut state = State::AwaitingWrite;
+                if self.release_by.is_some() {
+                    (lease.holder, state) = ("".into(), State::AwaitingRelease);
+                }
+                let request = self.send(state, at);
+                self.write_from = self.retry_at(at);
+                let over = self.record.as_ref().map(|(_, version)| version.clone());
+                let counts_until = at + self.settings.renew_deadline_ms;
+                self.written.push(Written {
+                    request,
+                    lease: lease.clone(),
+                    over: over.clone(),
+                    counts_until,
+                });
+                self.actions.push(ElectionAction::WriteLease { request, lease, over });
+            }
+            State::ReadDue(_) | State::WriteDue(_) | State::Stopped => {}
+            State::AwaitingRead | State::AwaitingWrite | State::AwaitingRelease => {}
+        }
+    }
+
+    /// The record renewed if it is ours, else taken.
+    fn next_lease(&self, wall_ms: i64) -> Lease {
+        let there = self.record.as_ref().map(|(lease, _)| lease);
+        // Clocks stand still and jump back, but every write has to be told from every other.
+        let mut renewed_ms = wall_ms;
+        while self.written.iter().map(|write| &write.lease).chain(there).any(|l| l.renewed_ms == renewed_ms) {
+            renewed_ms += 1;
+        }
+        if let Some(ours) = there.filter(|there| self.written.iter().any(|write| write.lease == **there)) {
+            return Lease { renewed_ms, ..ours.clone() };
+        }
+        Lease {
+            holder: self.identity.0.clone(),
+            duration_s: self.settings.lease_s,
+            acquired_ms: wall_ms,
+            renewed_ms,
+            transitions: there.map_or(0, |theirs| theirs.transitions.saturating_add(1)),
+        }
+    }
+
+    /// Number a request.
+    fn send(&mut self, state: State, now: Instant) -> ActionId {
+        (self.state, self.sent_at, self.request) = (state, now, ActionId(self.request.0 + 1));
+        self.request
+    }
+
+    /// A third of the renew deadline: two requests in a row may hang between a renewal and it, with the
+    /// defaults 2.4 s + 2 x 3.3 s < 10 s.
+    fn give_up_at(&self) -> Instant {
+        self.sent_at + (self.settings.renew_deadline_ms / 3 + 1)
+    }
+
+    /// A retry period after the last request, and up to a fifth, so that hosts do not march in step.
+    fn retry_at(&mut self, now: Instant) -> Instant {
+        let jitter_ms = self.seed.below(self.settings.retry_ms / 5 + 1);
+        now.max(self.sent_at + (self.settings.retry_ms + jitter_ms))
+    }
+
+    fn stop(&mut self, cause: StopCause) {
+        if self.state != State::Stopped {
+            (self.state, self.held_until) = (State::Stopped, None);
+            self.written.clear();
+            self.actions.push(ElectionAction::Stop(cause));
+        }
+    }
+}
+
+fn ms(seconds: u32) -> u64 {
+    u64::from(seconds) * 1000
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+//! The ledger: what is written before what, and what a new leader makes of it.
+
+use super::support::{check, draft, rolling};
+
+#[test]
+fn nothing_is_created_before_its_id_is_reserved() {
+    check(
+        draft(1),
+        "
+        0s show ledger
+        0s lead
+            > 0s read ledger
+            > 0s write ledger
+            > 0s write ledger
+            > 0s create 1
+        1s start 1
+            > 1s write ledger
+        100s beat 1
+        ",
+    );
+}
+
+#[test]
+fn while_the_ledger_cannot_be_written_nothing_new_is_begun() {
+    check(
+        draft(1),
+        "
+        0s show LedgerUnavailable ExecutorLost
+        0s lead
+            > 0s create 1
+        1s start 1
+        2s ledger forbidden
+        3s pod 1 failed exit=1
+            > 3s ask SPARK why 1 was lost: PodFailed, check 0
+            > 3s create 2 for 1
+        3s lost 1 exit-status
+            > 3s ExecutorLost 1: exit-status: it is so
+        4s create 2 ok
+            > 4.387s LedgerUnavailable: forbidden: no
+        20s conditions
+            > 20s conditions LedgerUnavailable
+        20s ledger ok
+            > 30.493s delete 1 uid u1
+        60s wait
+        ",
+    );
+}
+
+#[test]
+fn a_new_leader_uses_no_id_again() {
+    check(
+        draft(2),
+        "
+        0s lead
+            > 0s create 1
+            > 0s create 2
+        1s start 1
+        2s restart
+        2s lead
+            > 2s create 21
+        3s start 21
+        ",
+    );
+}
+
+#[test]
+fn what_ended_while_nobody_looked_is_counted_once() {
+    check(
+        draft(2),
+        "
+        0s lead
+            > 0s create 1
+            > 0s create 2
+        1s start 1 2
+        10s vanish 1
+        11s restart
+        11s lead
+            > 11s ask SPARK why 1 was lost: PodMissing, check 0
+            > 11s create 21 for 1
+        11s lost 1 deleted
+        12s counts
+            > 12s created 2 = live 1 + terminating 0 + reason pending 0 + lost [deleted 1] + removed []
+        13s restart
+        13s lead
+            > 13s create 41
+        14s counts
+            > 14s created 2 = live 1 + terminating 0 + reason pending 0 + lost [deleted 1] + removed []
+        ",
+    );
+}
+
+#[test]
+fn a_removal_of_ours_is_ours_after_a_restart_too() {
+    check(
+        rolling(2),
+        "
+        0s lead
+            > 0s create 1
+            > 0s create 2
+        1s start 1 2
+            > 60s ask OUTLIER whom to roll of [1, 2]
+        60s picks 0
+            > 60s create 3
+        61s start 3
+            > 61s evict 1 uid u1
+        62s restart
+        62s pod 1 terminating
+        63s lead
+        64s gone 1
+        65s counts
+            > 65s created 3 = live 2 + terminating 0 + reason pending 0 + lost [] + removed [Roll 1]
+        ",
+    );
+}
+
+#[test]
+fn another_epoch_in_the_ledger_ends_this_leader() {
+    check(
+        draft(1),
+        "
+        0s lead
+            > 0s create 1
+        1s start 1
+        2s ledger usurped
+        3s pod 1 failed exit=1
+            > 3s ask SPARK why 1 was lost: PodFailed, check 0
+            > 3s create 2 for 1
+        3s lost 1 exit-status
+            > 3.477s stop
+        10s gone 1
+        ",
+    );
+}
+
+#[test]
+fn an_older_ledger_is_overwritten_from_memory() {
+    check(
+        draft(1),
+        "
+        0s lead
+            > 0s create 1
+        1s start 1
+        2s ledger older
+        3s pod 1 failed exit=1
+            > 3s ask SPARK why 1 was lost: PodFailed, check 0
+            > 3s create 2 for 1
+        3s lost 1 exit-status
+            > 3.477s delete 1 uid u1
+        4s delete 1 ok
+        4s gone 1
+        5s start 2
+        6s restart
+        6s lead
+        7s counts
+            > 7s created 2 = live 1 + terminating 0 + reason pending 0 + lost [exit-status 1] + removed []
+        ",
+    );
+}
+
+#[test]
+fn ids_jump_when_the_ledger_is_older_than_the_world() {
+    check(
+        draft(2),
+        "
+        0s lead
+            > 0s create 1
+            > 0s create 2
+        1s start 1 2
+        2s ledger older
+        3s restart
+        3s lead
+        4s gone 2
+            > 4s ask SPARK why 2 was lost: PodDeleted, check 0
+            > 4s create 10003 for 2
+        ",
+    );
+}
+
+#[test]
+fn writes_in_doubt_are_looked_up() {
+    check(
+        draft(1),
+        "
+        0s lead
+            > 0s create 1
+        1s start 1
+        2s ledger unknown
+        3s pod 1 failed exit=1
+            > 3s ask SPARK why 1 was lost: PodFailed, check 0
+            > 3s create 2 for 1
+        3s lost 1 exit-status
+        4s ledger ok
+            > 4.387s delete 1 uid u1
+        8s wait
+        ",
+    );
+}

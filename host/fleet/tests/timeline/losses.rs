@@ -1,0 +1,388 @@
+//! Losses: how they are noticed, and what must not go wrong on the way. The anti-requirements are those
+//! of SAR and of Spark's allocator.
+
+use super::support::{check, draft};
+
+/// SAR ignored a pod that became Failed: an executor killed for its memory was lost for unknown reasons.
+#[test]
+fn failed_arrives_as_modified() {
+    check(
+        draft(1),
+        "
+        0s lead
+            > 0s create 1
+        1s start 1
+        9s pod 1 failed exit=137
+            > 9s ask SPARK why 1 was lost: PodFailed, check 0
+            > 9s create 2 for 1
+        ",
+    );
+}
+
+#[test]
+fn an_executor_that_ends_well_is_lost_too() {
+    check(
+        draft(1),
+        "
+        0s lead
+            > 0s create 1
+        1s start 1
+        9s pod 1 succeeded exit=0
+            > 9s ask SPARK why 1 was lost: PodSucceeded, check 0
+            > 9s create 2 for 1
+        ",
+    );
+}
+
+#[test]
+fn a_second_report_of_one_loss_changes_nothing() {
+    check(
+        draft(1),
+        "
+        0s lead
+            > 0s create 1
+        1s start 1
+        9s pod 1 failed exit=1
+            > 9s ask SPARK why 1 was lost: PodFailed, check 0
+            > 9s create 2 for 1
+        9s again 1
+        9s driver 1 removed
+        10s gone 1
+        10s lost 1 exit-status app
+        12s counts
+            > 12s created 1 = live 0 + terminating 0 + reason pending 0 + lost [exit-status 1] + removed []
+        ",
+    );
+}
+
+/// SAR never opened a closed watch again; what happened meanwhile was never seen.
+#[test]
+fn what_a_closed_watch_missed_is_found_in_the_next_list() {
+    check(
+        draft(2),
+        "
+        0s lead
+            > 0s create 1
+            > 0s create 2
+        1s start 1 2
+        2s stale
+        3s vanish 2
+        9s list
+            > 9s ask SPARK why 2 was lost: PodMissing, check 0
+            > 9s create 3 for 2
+        10s beat 1
+        ",
+    );
+}
+
+#[test]
+fn a_list_from_the_past_concludes_nothing() {
+    check(
+        draft(1),
+        "
+        0s lead
+            > 0s create 1
+        1s start 1
+        2s vanish 1
+        3s list revision=5
+            > 3.477s relist
+        4s list
+            > 4s ask SPARK why 1 was lost: PodMissing, check 0
+            > 4s create 2 for 1
+        ",
+    );
+}
+
+#[test]
+fn silent_is_strictly_longer_than_the_timeout_and_others_are_heard() {
+    check(
+        draft(2),
+        "
+        0s lead
+            > 0s create 1
+            > 0s create 2
+        1s start 1 2
+        100s beat 2
+        120s beat 2
+        121s beat 2
+            > 121.001s ask SPARK why 1 was lost: HeartbeatTimeout, check 0
+            > 121.001s create 3 for 1
+        121.001s beat 2
+        121.5s beat 1
+        ",
+    );
+}
+
+/// All fell silent: the listener is as likely as they are. One is given up to find out.
+#[test]
+fn when_nobody_is_heard_one_is_given_up_until_its_replacement_is_heard() {
+    check(
+        draft(3),
+        "
+        0s lead
+            > 0s create 1
+            > 0s create 2
+            > 0s create 3
+        1s start 1 2 3
+        240s conditions
+            > 240s conditions 
+            > 241.001s ask SPARK why 1 was lost: HeartbeatTimeout, check 0
+            > 241.001s create 4 for 1
+        242s lost 1 heartbeat-lost
+            > 242s delete 1 uid u1
+        500s create 4 ok
+        501s conditions
+            > 501s conditions HeartbeatsMissing
+        600s pod 4 running
+        600s beating 4
+            > 601.001s ask SPARK why 2 was lost: HeartbeatTimeout, check 0
+            > 601.001s ask SPARK why 3 was lost: HeartbeatTimeout, check 0
+        602s lost 2 heartbeat-lost
+            > 602s delete 2 uid u2
+        ",
+    );
+}
+
+#[test]
+fn heartbeats_of_strangers_are_nothing() {
+    check(
+        draft(1),
+        "
+        0s lead
+            > 0s create 1
+        0s beat 1
+        0s create 1 ok
+        1s beat 7
+        2s pod 1 running
+        3s beat 1 uid=other
+        3s explain 1
+            > 3s 1 is awaiting-registration: not-available
+        4s beat 1 uid=u1
+        4s explain 1
+            > 4s 1 is available: not-picked
+        ",
+    );
+}
+
+/// A restart of the host is not a mass loss: nobody was there to hear them.
+#[test]
+fn after_a_restart_silence_counts_from_the_start() {
+    check(
+        draft(2),
+        "
+        0s lead
+            > 0s create 1
+            > 0s create 2
+        1s start 1 2
+        1s beating 1 2
+        500s restart
+        500s lead
+        505s beating 1
+        620s wait
+            > 620.001s ask SPARK why 2 was lost: HeartbeatTimeout, check 0
+            > 620.001s create 21 for 2
+            > 626.001s ask SPARK why 2 was lost: HeartbeatTimeout, check 1
+            > 632.001s ask SPARK why 2 was lost: HeartbeatTimeout, check 2
+            > 638.001s ask SPARK why 2 was lost: HeartbeatTimeout, check 3
+        640s wait
+        ",
+    );
+}
+
+#[test]
+fn a_pod_that_others_delete_is_replaced_before_it_is_gone() {
+    check(
+        draft(1),
+        "
+        0s lead
+            > 0s create 1
+        1s start 1
+        9s pod 1 terminating
+            > 9s create 2 for 1
+        10s start 2
+        39s pod 1 failed exit=143
+            > 39s ask SPARK why 1 was lost: PodDeleted, check 0
+        40s lost 1 deleted
+        41s gone 1
+        42s counts
+            > 42s created 2 = live 1 + terminating 0 + reason pending 0 + lost [deleted 1] + removed []
+        ",
+    );
+}
+
+#[test]
+fn an_executor_whose_owner_was_edited_away_is_ours_no_more() {
+    check(
+        draft(1),
+        "
+        0s lead
+            > 0s create 1
+        1s start 1
+        9s pod 1 orphaned
+            > 9s ask SPARK why 1 was lost: PodDeleted, check 0
+            > 9s create 2 for 1
+        9s lost 1 deleted
+        10s create 2 ok
+        ",
+    );
+}
+
+#[test]
+fn many_losses_at_once_are_replaced_at_a_slow_start() {
+    check(
+        draft(6),
+        "
+        0s show MassLoss
+        0s lead
+            > 0s create 1
+            > 0s create 2
+            > 0s create 3
+            > 0s create 4
+            > 0s create 5
+            > 0s create 6
+        1s start 1 2 3 4 5 6
+        9s gone 1
+            > 9s ask SPARK why 1 was lost: PodDeleted, check 0
+            > 9s create 7 for 1
+        9s gone 2
+            > 9s ask SPARK why 2 was lost: PodDeleted, check 0
+            > 9s create 8 for 2
+        9s gone 3
+            > 9s ask SPARK why 3 was lost: PodDeleted, check 0
+            > 9s create 9 for 3
+        9s gone 4
+            > 9s MassLoss: more than Percent(30) of 6 executors at once
+            > 9s ask SPARK why 4 was lost: PodDeleted, check 0
+        9.5s create 7 ok
+        9.6s create 8 ok
+            > 9.600s create 10 for 4
+        9.7s create 9 ok
+        9.8s create 10 ok
+        ",
+    );
+}
+
+/// A classifier that traps or abstains costs its answer, not the loss: the built-in one is asked.
+#[test]
+fn what_one_classifier_cannot_answer_the_next_is_asked() {
+    let mut draft = draft(1);
+    draft.recovery.policies = vec!["MINE".to_owned()];
+    check(
+        draft,
+        "
+        0s show PolicyFault PolicyQuarantined
+        0s lead
+            > 0s create 1
+        1s start 1
+        2s pod 1 failed exit=1
+            > 2s ask MINE why 1 was lost: PodFailed, check 0
+            > 2s create 2 for 1
+        2s lost 1 trap
+            > 2s PolicyFault: MINE: trapped
+            > 2s ask SPARK why 1 was lost: PodFailed, check 0
+        2s lost 1 undetermined
+            > 3s ask MINE why 1 was lost: PodFailed, check 1
+        3s lost 1 abstain
+            > 3s ask SPARK why 1 was lost: PodFailed, check 1
+        3s lost 1 exit-status
+            > 3s delete 1 uid u1
+        ",
+    );
+}
+
+#[test]
+fn a_classifier_that_never_answers_costs_time() {
+    check(
+        draft(1),
+        "
+        0s show PolicyFault
+        0s lead
+            > 0s create 1
+        1s start 1
+        2s pod 1 failed exit=1
+            > 2s ask SPARK why 1 was lost: PodFailed, check 0
+            > 2s create 2 for 1
+            > 7s PolicyFault: SPARK: no answer in time
+        7s wait
+        ",
+    );
+}
+
+#[test]
+fn kept_pods_are_bounded_in_number_and_age() {
+    let mut draft = draft(1);
+    draft.recovery.kept_pods_max = 1;
+    draft.recovery.kept_pods_ms = 60_000;
+    check(
+        draft,
+        "
+        0s lead
+            > 0s create 1
+        1s start 1
+        2s pod 1 failed exit=1
+            > 2s ask SPARK why 1 was lost: PodFailed, check 0
+            > 2s create 2 for 1
+        2s lost 1 app-failure app keep
+        3s start 2
+        4s pod 2 failed exit=1
+            > 4s ask SPARK why 2 was lost: PodFailed, check 0
+            > 4s create 3 for 2
+        4s lost 2 app-failure app keep
+            > 4s delete 1 uid u1
+        4s delete 1 ok
+        5s start 3
+        63s beat 3
+            > 64s delete 2 uid u2
+        65s beat 3
+        ",
+    );
+}
+
+#[test]
+fn disrupted_pods_are_nobodys_failure_whatever_a_policy_says() {
+    let mut draft = draft(1);
+    draft.recovery.failures_max = Some(0);
+    check(
+        draft,
+        "
+        0s show FleetFailed
+        0s lead
+            > 0s create 1
+        1s start 1
+        2s pod 1 failed exit=1 disrupted
+            > 2s ask SPARK why 1 was lost: PodFailed, check 0
+            > 2s create 2 for 1
+        2s lost 1 app-failure app
+            > 2s delete 1 uid u1
+        3s start 2
+        4s pod 2 failed exit=1
+            > 4s ask SPARK why 2 was lost: PodFailed, check 0
+            > 4s create 3 for 2
+        4s lost 2 app-failure app
+            > 4s FleetFailed: 1 executors failed; 0 are allowed
+            > 4s delete 2 uid u2
+        4s conditions
+            > 4s conditions Failed
+        5s reset
+            > 5s reply done
+        ",
+    );
+}
+
+#[test]
+fn losses_of_a_driver_that_is_gone_are_not_replaced() {
+    check(
+        draft(1),
+        "
+        0s lead
+            > 0s create 1
+        1s start 1
+        2s driver gone
+        3s gone 1
+            > 3s ask SPARK why 1 was lost: PodDeleted, check 0
+        3s lost 1 deleted
+        4s conditions
+            > 4s conditions DriverGone NotProgressing
+        ",
+    );
+}

@@ -1,0 +1,394 @@
+//! Rolls: who goes, and never before the fleet can do without it.
+
+use super::support::{check, draft, rolling};
+use fleet::spec::{Amount, Mode};
+use fleet::window::{Window, Zone};
+
+#[test]
+fn the_replacement_comes_first() {
+    check(
+        rolling(2),
+        "
+        0s show RollStarted
+        0s lead
+            > 0s create 1
+            > 0s create 2
+        1s start 1 2
+            > 60s ask OUTLIER whom to roll of [1, 2]
+        60s picks 0
+            > 60s RollStarted 1: OUTLIER, score 1: slow
+            > 60s create 3
+        61s create 3 ok
+        62s pod 3 running
+        63s explain 1
+            > 63s 1 is available: awaiting-replacement
+        65s beat 3
+            > 65s evict 1 uid u1
+        66s evict 1 ok
+        66s pod 1 terminating
+        70s gone 1
+        80s beat 2 3
+        80s counts
+            > 80s created 3 = live 2 + terminating 0 + reason pending 0 + lost [] + removed [Roll 1]
+        ",
+    );
+}
+
+#[test]
+fn without_surge_one_goes_first_if_one_may_be_missing() {
+    let mut draft = rolling(4);
+    draft.limits.surge = Amount::Count(0);
+    draft.limits.unavailable = Amount::Count(1);
+    check(
+        draft,
+        "
+        0s lead
+            > 0s create 1
+            > 0s create 2
+            > 0s create 3
+            > 0s create 4
+        1s start 1 2 3 4
+            > 60s ask OUTLIER whom to roll of [1, 2, 3, 4]
+        60s picks 2
+            > 60s evict 3 uid u3
+        61s evict 3 ok
+        61s pod 3 terminating
+            > 61s create 5
+        65s gone 3
+        ",
+    );
+}
+
+#[test]
+fn a_policy_cannot_widen_what_is_allowed() {
+    check(
+        rolling(3),
+        "
+        0s show RollStarted
+        0s lead
+            > 0s create 1
+            > 0s create 2
+            > 0s create 3
+        1s start 1 2 3
+        2s pod 1 do-not-roll
+            > 60s ask OUTLIER whom to roll of [2, 3]
+        60s picks 1 0 0 9
+            > 60s RollStarted 3: OUTLIER, score 1: slow
+            > 60s create 4
+        61s counts
+            > 61s created 3 = live 3 + terminating 0 + reason pending 0 + lost [] + removed []
+        ",
+    );
+}
+
+#[test]
+fn everything_at_once_is_one_at_a_time() {
+    let mut draft = rolling(3);
+    draft.roll.as_mut().unwrap().picks_max = 3;
+    check(
+        draft,
+        "
+        0s lead
+            > 0s create 1
+            > 0s create 2
+            > 0s create 3
+        1s start 1 2 3
+            > 60s ask OUTLIER whom to roll of [1, 2, 3]
+        60s picks 0 1 2
+            > 60s create 4
+        61s start 4
+            > 61s evict 1 uid u1
+        62s evict 1 ok
+        62s pod 1 terminating
+            > 62s create 5
+        63s gone 1
+        64s start 5
+            > 64s evict 2 uid u2
+        ",
+    );
+}
+
+#[test]
+fn an_executor_that_dies_while_it_waits_to_be_rolled_is_lost() {
+    check(
+        rolling(2),
+        "
+        0s lead
+            > 0s create 1
+            > 0s create 2
+        1s start 1 2
+            > 60s ask OUTLIER whom to roll of [1, 2]
+        60s picks 0
+            > 60s create 3
+        61s pod 1 failed exit=52
+            > 61s ask SPARK why 1 was lost: PodFailed, check 0
+        61s lost 1 app-failure app
+            > 61s delete 1 uid u1
+        62s start 3
+        62s counts
+            > 62s created 3 = live 2 + terminating 0 + reason pending 0 + lost [app-failure 1] + removed []
+        ",
+    );
+}
+
+#[test]
+fn a_budget_that_never_allows_it_ends_the_roll() {
+    let mut draft = rolling(2);
+    draft.roll.as_mut().unwrap().timeout_ms = 25_000;
+    draft.roll.as_mut().unwrap().interval_ms = 600_000;
+    check(
+        draft,
+        "
+        0s show RollAbandoned
+        0s lead
+            > 0s create 1
+            > 0s create 2
+        1s start 1 2
+        2s roll 1
+            > 2s reply done
+            > 2s create 3
+        3s start 3
+            > 3s evict 1 uid u1
+        4s evict 1 budget
+            > 14s evict 1 uid u1
+        14s evict 1 budget
+            > 24s evict 1 uid u1
+        24s evict 1 budget
+            > 34s RollAbandoned 1: stays: refused for too long
+            > 34s delete 3 uid u3
+        60s beat 1 2 3
+        60s counts
+            > 60s created 3 = live 3 + terminating 0 + reason pending 0 + lost [] + removed []
+        ",
+    );
+}
+
+#[test]
+fn a_replacement_that_does_not_come_ends_the_roll() {
+    let mut draft = rolling(2);
+    draft.roll.as_mut().unwrap().timeout_ms = 25_000;
+    draft.roll.as_mut().unwrap().interval_ms = 600_000;
+    check(
+        draft,
+        "
+        0s show RollAbandoned
+        0s lead
+            > 0s create 1
+            > 0s create 2
+        1s start 1 2
+        2s roll 1
+            > 2s reply done
+            > 2s create 3
+        3s create 3 ok
+            > 27s RollAbandoned 1: stays: its replacement did not come in time
+            > 27s delete 3 uid u3
+        30s delete 3 ok
+        30s gone 3
+        40s counts
+            > 40s created 3 = live 2 + terminating 0 + reason pending 0 + lost [] + removed [ScaleDown 1]
+        ",
+    );
+}
+
+#[test]
+fn nobody_is_rolled_while_many_are_being_lost() {
+    check(
+        rolling(6),
+        "
+        0s lead
+            > 0s create 1
+            > 0s create 2
+            > 0s create 3
+            > 0s create 4
+            > 0s create 5
+            > 0s create 6
+        1s start 1 2 3 4 5 6
+        58s gone 1
+            > 58s ask SPARK why 1 was lost: PodDeleted, check 0
+            > 58s create 7 for 1
+        58s gone 2
+            > 58s ask SPARK why 2 was lost: PodDeleted, check 0
+            > 58s create 8 for 2
+        58s gone 3
+            > 58s ask SPARK why 3 was lost: PodDeleted, check 0
+            > 58s create 9 for 3
+        58s gone 4
+            > 58s ask SPARK why 4 was lost: PodDeleted, check 0
+        60s explain 5
+            > 60s 5 is available: mass-loss
+        ",
+    );
+}
+
+#[test]
+fn rolls_start_only_in_their_windows() {
+    let mut draft = rolling(1);
+    let zone = Zone::utc();
+    // Timelines begin on a Monday at 00:00.
+    let window = Window {
+        days: [true, false, false, false, false, false, false],
+        start_minute: 2,
+        length_minutes: 1,
+        zone,
+    };
+    draft.roll.as_mut().unwrap().windows = vec![window];
+    check(
+        draft,
+        "
+        0s lead
+            > 0s create 1
+        1s start 1
+        60s beat 1
+        119s beat 1
+            > 120s ask OUTLIER whom to roll of [1]
+        120s beat 1
+        ",
+    );
+}
+
+#[test]
+fn nothing_voluntary_happens_on_a_stale_view() {
+    check(
+        rolling(1),
+        "
+        0s lead
+            > 0s create 1
+        1s start 1
+        50s stale
+        60s beat 1
+        70s explain 1
+            > 70s 1 is available: view-stale
+        80s fresh
+            > 90s ask OUTLIER whom to roll of [1]
+        90s beat 1
+        ",
+    );
+}
+
+#[test]
+fn when_no_policy_answers_nobody_is_rolled() {
+    let mut draft = rolling(1);
+    draft.roll.as_mut().unwrap().policies = vec!["MINE".to_owned(), "OWN".to_owned()];
+    check(
+        draft,
+        "
+        0s lead
+            > 0s create 1
+        1s start 1
+            > 60s ask MINE whom to roll of [1]
+        60s no-picks trapped
+            > 60s ask OWN whom to roll of [1]
+        60s no-picks abstain
+        61s explain 1
+            > 61s 1 is available: policy-failed
+        100s beat 1
+            > 120s ask MINE whom to roll of [1]
+        120s no-picks nothing
+        121s explain 1
+            > 121s 1 is available: policy-declined
+        ",
+    );
+}
+
+#[test]
+fn the_young_and_the_idle_are_no_candidates() {
+    let mut draft = rolling(3);
+    draft.roll.as_mut().unwrap().tasks_min = 10;
+    draft.roll.as_mut().unwrap().age_min_ms = 30_000;
+    check(
+        draft,
+        "
+        0s lead
+            > 0s create 1
+            > 0s create 2
+            > 0s create 3
+        1s start 1 2
+        2s driver 1 tasks=10
+        2s driver 2 tasks=9
+        40s start 3
+        41s driver 3 tasks=100
+            > 60s ask OUTLIER whom to roll of [1, 3]
+        60s explain 2
+            > 60s 2 is available: too-few-tasks
+        60s explain 3
+            > 60s 3 is available: not-picked
+        ",
+    );
+}
+
+#[test]
+fn when_observing_the_driver_replaces() {
+    let mut draft = rolling(2);
+    draft.mode = Mode::Observe;
+    draft.limits.unavailable = Amount::Count(1);
+    check(
+        draft,
+        "
+        0s lead
+        1s pod 1 running
+        1s pod 2 running
+        2s beat 1 2
+            > 60s ask OUTLIER whom to roll of [1, 2]
+        60s picks 0
+            > 60s evict 1 uid u1
+        61s evict 1 ok
+        61s pod 1 terminating
+        65s gone 1
+        66s pod 3 running
+        67s beat 3
+        70s pod 3 failed exit=1
+            > 70s ask SPARK why 3 was lost: PodFailed, check 0
+        70s lost 3 exit-status app
+        80s counts
+            > 80s created 3 = live 1 + terminating 0 + reason pending 0 + lost [exit-status 1] + removed [Roll 1]
+        ",
+    );
+}
+
+#[test]
+fn dry_runs_decide_and_change_nothing() {
+    let mut draft = rolling(2);
+    draft.dry_run = true;
+    check(
+        draft,
+        "
+        0s lead
+        1s pod 1 running
+        1s beat 1
+            > 60s ask OUTLIER whom to roll of [1]
+        60s picks 0
+        61s explain 1
+            > 61s 1 is available: dry-run
+        70s pod 1 failed exit=1
+            > 70s ask SPARK why 1 was lost: PodFailed, check 0
+        70s lost 1 exit-status
+        80s conditions
+            > 80s conditions DryRun NotProgressing
+        ",
+    );
+}
+
+#[test]
+fn an_operators_roll_needs_no_policy() {
+    check(
+        draft(2),
+        "
+        0s lead
+            > 0s create 1
+            > 0s create 2
+        1s start 1 2
+        2s roll 1
+            > 2s reply done
+            > 2s create 3
+        2s roll 1
+            > 2s reply refused already-leaving
+        2s roll 9
+            > 2s reply refused unknown-executor
+        2s roll
+            > 2s reply refused policy-failed
+        3s start 3
+            > 3s evict 1 uid u1
+        4s evict 1 ok
+        ",
+    );
+}

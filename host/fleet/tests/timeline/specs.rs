@@ -1,0 +1,105 @@
+//! Specs: what is refused, where, and that pods are left alone.
+
+use super::support::{check, draft, policies, rolling};
+use fleet::Fleet;
+use fleet::spec::{Amount, Draft};
+
+fn errors(draft: Draft) -> Vec<String> {
+    match Fleet::new(draft, &policies(), 1) {
+        Ok(_) => vec![],
+        Err(errors) => errors.iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[test]
+fn defaults_are_fine() {
+    assert_eq!(errors(draft(0)), [""; 0]);
+    assert_eq!(errors(rolling(1)), [""; 0]);
+    assert_eq!(errors(rolling(10_000)), [""; 0]);
+}
+
+/// Each of these alone is refused, at its field, with its reason.
+#[test]
+fn each_wrong_field_is_named_with_its_reason() {
+    let cases: [(&str, &str, fn(&mut Draft)); 24] = [
+        ("metadata.name", "1 to 46", |d| d.name = "Bad_Name".to_owned()),
+        ("metadata.name", "1 to 46", |d| d.name = "x".repeat(47)),
+        ("spec.applicationId", "label value", |d| d.application_id = "a b".to_owned()),
+        ("spec.driver", "no UID", |d| d.driver = "".into()),
+        ("spec.target", "more than limits.executorsMax, 10000", |d| d.target = 10_001),
+        ("spec.limits.executorsMax", "more than 1000000", |d| d.limits.executors_max = u32::MAX),
+        ("spec.heartbeat.timeoutMs", "longer than 0", |d| {
+            d.heartbeat.timeout_ms = 0;
+            d.heartbeat.interval_ms = 1;
+        }),
+        ("spec.heartbeat.timeoutMs", "shorter than the interval", |d| d.heartbeat.timeout_ms = 9_999),
+        ("spec.heartbeat.intervalMs", "longer than 0", |d| d.heartbeat.interval_ms = 0),
+        ("spec.recovery.checkIntervalMs", "longer than 0", |d| d.recovery.check_interval_ms = 0),
+        ("spec.recovery.checksMax", "at most 1000", |d| d.recovery.checks_max = 1_001),
+        ("spec.recovery.failuresWindowMs", "is the unit right", |d| d.recovery.failures_window_ms = u64::MAX),
+        ("spec.recovery.policies", "no policy is called \"GONE\"", |d| {
+            d.recovery.policies = vec!["GONE".to_owned()];
+        }),
+        ("spec.allocation.batchSize", "at least 1", |d| d.allocation.batch_size = 0),
+        ("spec.allocation.batchDelayMs", "longer than 0", |d| d.allocation.batch_delay_ms = 0),
+        ("spec.allocation.pendingMax", "at least 1", |d| d.allocation.pending_max = 0),
+        ("spec.allocation.backoffLastMs", "not be shorter", |d| d.allocation.backoff_last_ms = 1),
+        ("spec.allocation.avoidedNodesMax", "more than 50%", |d| {
+            d.allocation.avoided_nodes_max = Amount::Percent(51);
+        }),
+        ("spec.limits.surge", "101% is more", |d| d.limits.surge = Amount::Percent(101)),
+        ("spec.limits.surge", "nothing could ever be rolled", |d| {
+            d.limits.surge = Amount::Count(0);
+            d.limits.unavailable = Amount::Count(0);
+        }),
+        ("spec.limits.availableMin", "can never be available", |d| {
+            d.limits.available_min = Amount::Count(11);
+        }),
+        ("spec.roll.policies", "names no policy", |d| d.roll.as_mut().unwrap().policies.clear()),
+        ("spec.roll.graceMs", "longer than the roll's timeout", |d| {
+            d.roll.as_mut().unwrap().grace_ms = Some(900_000);
+        }),
+        ("spec.roll.picksMax", "at least 1", |d| d.roll.as_mut().unwrap().picks_max = 0),
+    ];
+    for (path, reason, spoil) in cases {
+        let mut draft = rolling(10);
+        spoil(&mut draft);
+        let errors = errors(draft);
+        assert!(
+            errors.len() == 1 && errors[0].starts_with(&format!("{path}: ")) && errors[0].contains(reason),
+            "{path} with {reason:?}: {errors:?}"
+        );
+    }
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once() {
+    let mut draft = draft(5);
+    draft.name = String::new();
+    draft.heartbeat.interval_ms = 0;
+    draft.allocation.batch_size = 0;
+    assert_eq!(errors(draft).len(), 3);
+}
+
+#[test]
+fn a_running_fleet_keeps_its_last_good_spec_and_its_pods() {
+    check(
+        draft(1),
+        "
+        0s show SpecRefused
+        0s lead
+            > 0s create 1
+        1s start 1
+        2s spec batch=0 target=0
+            > 2s SpecRefused: spec.allocation.batchSize: must be at least 1
+        3s spec name=other
+            > 3s SpecRefused: metadata.name: cannot change: another application is another fleet
+        4s conditions
+            > 4s conditions SpecRefused
+        5s spec target=2
+            > 5s create 2
+        6s conditions
+            > 6s conditions
+        ",
+    );
+}

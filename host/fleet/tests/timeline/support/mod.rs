@@ -1,0 +1,645 @@
+//! The one `check` of all timelines.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+
+use fleet::action::{Action, Cause, Question, Reply, Verb};
+use fleet::event::{
+    Answer, Beat, Command, Counters, Done, DriverRow, DriverView, Event, Fault, NodeView, Outcome, Phase,
+    PodView, Relist, finished,
+};
+use fleet::guardrail::Refusal;
+use fleet::id::{CommandId, ExecutorId, Uid, Version};
+use fleet::ledger::Ledger;
+use fleet::question::{
+    Condition, Container, ContainerRole, ContainerState, LossKind, LossReason, NodeState, Pick, Pod,
+    Selection, Terminated, Verdict,
+};
+use fleet::spec::{Amount, Draft, Mode, RollSpec};
+use fleet::time::{Instant, Now};
+use fleet::{Fleet, Why};
+
+/// Policies that the specs of timelines may name.
+pub const POLICIES: [&str; 4] = ["OUTLIER", "OWN", "SPARK", "MINE"];
+
+pub fn policies() -> Vec<String> {
+    POLICIES.map(str::to_owned).to_vec()
+}
+
+pub fn draft(target: u32) -> Draft {
+    Draft::new("f", "spark-1", Mode::Own, "driver-uid".into(), target)
+}
+
+/// A fleet that rolls with OUTLIER every minute.
+pub fn rolling(target: u32) -> Draft {
+    let mut draft = draft(target);
+    draft.roll = Some(RollSpec { interval_ms: 60_000, ..RollSpec::new("OUTLIER") });
+    draft
+}
+
+/// Tells the timeline to a fleet and compares everything that came out.
+#[track_caller]
+pub fn check(draft: Draft, timeline: &str) {
+    let told: Vec<&str> = timeline.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let mut world = World::new(draft);
+    for line in told.iter().filter(|line| !line.starts_with(['>', '#'])) {
+        world.tell(line);
+    }
+    let heard: Vec<&str> = world.text.lines().map(str::trim).collect();
+    let told: Vec<&str> = told.into_iter().filter(|line| !line.starts_with('#')).collect();
+    if told != heard {
+        let at = told.iter().zip(&heard).take_while(|(a, b)| a == b).count();
+        panic!(
+            "the timeline differs from line {}: expected {:?}, was {:?}. All that came out:\n\n{}",
+            at + 1,
+            told.get(at),
+            heard.get(at),
+            world.text
+        );
+    }
+}
+
+/// How often those that are beating are heard.
+const BEAT_MS: u64 = 10_000;
+
+/// Wall-clock time at the start: 2026-11-02 00:00 UTC, a Monday.
+pub const WALL_MS: i64 = 1_793_577_600_000;
+
+pub struct World {
+    pub fleet: Fleet,
+    now_ms: u64,
+    pub text: String,
+    revision: u64,
+    pods: BTreeMap<u64, PodView>,
+    /// Unfinished calls, by what they are and about whom.
+    calls: BTreeMap<(&'static str, u64), Action>,
+    ledger: Option<(Ledger, u64)>,
+    ledger_fails: Option<Outcome>,
+    notices: BTreeSet<String>,
+    show_ledger: bool,
+    driver: DriverView,
+    steps_at: (u64, u32),
+    beating: Vec<u64>,
+}
+
+impl World {
+    pub fn new(draft: Draft) -> World {
+        let fleet = Fleet::new(draft, &policies(), 1).unwrap_or_else(|errors| panic!("{errors:?}"));
+        World {
+            fleet,
+            now_ms: 0,
+            text: String::new(),
+            revision: 100,
+            pods: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            ledger: None,
+            ledger_fails: None,
+            notices: BTreeSet::new(),
+            show_ledger: false,
+            driver: DriverView::Running("driver-uid".into()),
+            steps_at: (0, 0),
+            beating: vec![],
+        }
+    }
+
+    fn step(&mut self, event: Event) {
+        if self.steps_at.0 == self.now_ms {
+            self.steps_at.1 += 1;
+            assert!(self.steps_at.1 < 5_000, "it spins at {} ms:\n{}", self.now_ms, self.text);
+        } else {
+            self.steps_at = (self.now_ms, 0);
+        }
+        let now = Now {
+            instant: Instant::from_ms(self.now_ms),
+            wall_ms: WALL_MS + i64::try_from(self.now_ms).unwrap(),
+        };
+        let actions = self.fleet.step(event, now);
+        self.fleet.audit().unwrap_or_else(|error| panic!("{error}\n{}", self.text));
+        for action in actions {
+            self.carry_out(action);
+        }
+    }
+
+    fn show(&mut self, line: &str) {
+        writeln!(self.text, "    > {}s {line}", seconds(self.now_ms)).unwrap();
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match &action.verb {
+            Verb::ReadLedger | Verb::WriteLedger { .. } => {
+                if self.show_ledger {
+                    let verb = if action.verb == Verb::ReadLedger { "read ledger" } else { "write ledger" };
+                    self.show(verb);
+                }
+                let outcome = self.ledger_fails.clone().unwrap_or_else(|| self.keep_ledger(&action.verb));
+                self.step(finished(&action, outcome));
+            }
+            Verb::Relist => {
+                self.show("relist");
+                self.calls.insert(("relist", 0), action);
+            }
+            Verb::CreatePod { executor, avoid_nodes, .. } => {
+                let mut line = format!("create {executor}");
+                if let Cause::Shortfall { replaces: Some(lost) } = action.cause {
+                    write!(line, " for {lost}").unwrap();
+                }
+                if !avoid_nodes.is_empty() {
+                    write!(line, " avoiding {}", avoid_nodes.join(" ")).unwrap();
+                }
+                self.call("create", *executor, &line, action.clone());
+            }
+            Verb::GetPod { executor, .. } => {
+                self.call("get", *executor, &format!("get {executor}"), action.clone());
+            }
+            Verb::DeletePod { executor, uid, .. } => {
+                let line = format!("delete {executor} uid {uid}");
+                self.call("delete", *executor, &line, action.clone());
+            }
+            Verb::EvictPod { executor, uid, .. } => {
+                let line = format!("evict {executor} uid {uid}");
+                self.call("evict", *executor, &line, action.clone());
+            }
+            Verb::DeleteDriver { uid } => self.show(&format!("delete driver {uid}")),
+            Verb::Ask { policy, question: Question::Loss(evidence) } => {
+                let (id, trigger, checks) = (evidence.executor_id, evidence.trigger, evidence.checks_made);
+                let line = format!("ask {policy} why {id} was lost: {trigger:?}, check {checks}");
+                self.call("loss", ExecutorId(id), &line, action.clone());
+            }
+            Verb::Ask { policy, question: Question::Roll(question) } => {
+                let line = format!("ask {policy} whom to roll of {:?}", question.candidates.ids());
+                self.call("roll", ExecutorId(0), &line, action.clone());
+            }
+            Verb::Stop => self.show("stop"),
+            Verb::Reply { reply, .. } => {
+                let refusal = |result: &Result<(), Refusal>| result.map_or_else(Refusal::code, |()| "ok");
+                let line = match reply {
+                    Reply::Done => "done".to_owned(),
+                    Reply::Refused(refusal) => format!("refused {}", refusal.code()),
+                    Reply::Executors(each) => {
+                        let each: Vec<_> =
+                            each.iter().map(|(id, r)| format!("{id} {}", refusal(r))).collect();
+                        each.join(", ")
+                    }
+                };
+                self.show(&format!("reply {line}"));
+            }
+            Verb::Publish(notice) => {
+                let reason = format!("{:?}", notice.reason);
+                if self.notices.contains(&reason) {
+                    let executor = notice.executor.map_or(String::new(), |id| format!(" {id}"));
+                    self.show(&format!("{reason}{executor}: {}", notice.message));
+                }
+            }
+        }
+    }
+
+    fn call(&mut self, kind: &'static str, id: ExecutorId, line: &str, action: Action) {
+        self.show(line);
+        let other = self.calls.insert((kind, id.0), action);
+        // A question is given up after a while; a call never is.
+        let may_repeat = matches!(kind, "loss" | "roll");
+        assert!(other.is_none() || may_repeat, "two calls to {kind} {id} at once:\n{}", self.text);
+    }
+
+    fn keep_ledger(&mut self, verb: &Verb) -> Outcome {
+        let version = |number: u64| Version(number.to_string().into());
+        match verb {
+            Verb::WriteLedger { ledger, over } => {
+                let held = self.ledger.as_ref().map(|(_, number)| version(*number));
+                if held != *over {
+                    return Outcome::Conflict;
+                }
+                self.revision += 1;
+                self.ledger = Some(((**ledger).clone(), self.revision));
+                Outcome::Ok(Done::Written(version(self.revision)))
+            }
+            _ => match &self.ledger {
+                Some((ledger, number)) => {
+                    Outcome::Ok(Done::Ledger(Box::new(ledger.clone()), version(*number)))
+                }
+                None => Outcome::NotFound,
+            },
+        }
+    }
+
+    /// One line: a time, and what happens then.
+    pub fn tell(&mut self, line: &str) {
+        let (time, what) =
+            line.split_once(' ').unwrap_or_else(|| panic!("{line:?} lacks a time or an event"));
+        let to_ms = milliseconds(time);
+        assert!(to_ms >= self.now_ms, "{line:?} goes back in time");
+        loop {
+            let deadline = self.fleet.deadline().map_or(u64::MAX, |(at, _)| at.as_ms().max(self.now_ms));
+            let beat = (self.now_ms / BEAT_MS + 1) * BEAT_MS;
+            if deadline.min(beat) > to_ms {
+                break;
+            }
+            self.now_ms = deadline.min(beat);
+            if deadline <= beat {
+                self.step(Event::Deadline);
+            } else {
+                self.beat(&self.beating.clone(), None);
+            }
+        }
+        self.now_ms = to_ms;
+        writeln!(self.text, "{line}").unwrap();
+        self.happen(what);
+        // Work that was left over belongs to the same moment.
+        while let Some((_, Why::Backlog)) = self.fleet.deadline().filter(|(at, _)| at.as_ms() <= to_ms) {
+            self.step(Event::Deadline);
+        }
+    }
+
+    fn happen(&mut self, what: &str) {
+        let words: Vec<&str> = what.split_whitespace().collect();
+        let number = |at: usize| words[at].parse::<u64>().unwrap_or_else(|_| panic!("{what:?}: no number"));
+        let ids =
+            |from: usize| words[from..].iter().map_while(|word| word.parse().ok()).collect::<Vec<u64>>();
+        match words[0] {
+            "lead" => {
+                self.step(Event::LeadershipGained);
+                if self.calls.contains_key(&("relist", 0)) && !words.contains(&"unlisted") {
+                    // The first list of a quiet start is not worth a line.
+                    self.text.truncate(self.text.rfind("    >").unwrap());
+                    self.happen("list");
+                }
+            }
+            "depose" => self.step(Event::LeadershipLost),
+            "show" => {
+                for word in &words[1..] {
+                    if *word == "ledger" {
+                        self.show_ledger = true;
+                    } else {
+                        self.notices.insert((*word).to_owned());
+                    }
+                }
+            }
+            "wait" => {}
+            "list" => self.relist(&words[1..]),
+            "create" | "get" | "delete" | "evict" => self.outcome(words[0], number(1), &words[2..]),
+            "pod" => {
+                let view = self.change(number(1), &words[2..]);
+                self.step(Event::PodChanged(Box::new(view)));
+            }
+            // As the last, once more.
+            "again" => {
+                let view = self.pods[&number(1)].clone();
+                self.step(Event::PodChanged(Box::new(view)));
+            }
+            "gone" => {
+                let mut view = self.change(number(1), &words[2..]);
+                view.status.gone = true;
+                self.pods.remove(&number(1));
+                self.step(Event::PodGone(Box::new(view)));
+            }
+            // It is gone, and nobody says so.
+            "vanish" => {
+                self.pods.remove(&number(1));
+            }
+            "start" => {
+                for id in ids(1) {
+                    self.start(id);
+                }
+            }
+            "beat" => {
+                let uid = words.iter().find_map(|word| word.strip_prefix("uid=")).map(Uid::from);
+                self.beat(&ids(1), uid);
+            }
+            // From now on, every ten seconds, these and no others.
+            "beating" => {
+                self.beating = ids(1);
+                self.beat(&ids(1), None);
+            }
+            "driver" => self.driver(&words[1..]),
+            "node" => {
+                let state = NodeState {
+                    name: words[1].to_owned(),
+                    gone: false,
+                    ready: "True".to_owned(),
+                    reason: None,
+                    cordoned: false,
+                    taints: vec![],
+                    spot: false,
+                };
+                self.step(Event::NodeChanged(Box::new(NodeView { state, zone: None })));
+            }
+            "stale" => self.step(Event::ViewStale),
+            "fresh" => self.step(Event::ViewFresh),
+            "lost" => self.verdict(number(1), &words[2..]),
+            "picks" => {
+                let pick = |index: u64| Pick { index: index as usize, score: 1.0, reason: "slow".to_owned() };
+                let picks = ids(1).into_iter().map(pick).collect();
+                self.selection(Ok(Answer::Roll(Selection::Roll(picks))));
+            }
+            "no-picks" => self.selection(Ok(Answer::Roll(match words[1] {
+                "nothing" => Selection::Nothing("all is well".to_owned()),
+                "abstain" => Selection::Abstain,
+                fault => return self.selection(Err(Fault::Policy(fault.to_owned()))),
+            }))),
+            "ledger" => {
+                self.ledger_fails = match words[1] {
+                    "ok" => None,
+                    "forbidden" => Some(Outcome::Forbidden("no".to_owned())),
+                    "unknown" => Some(Outcome::Unknown("reset".to_owned())),
+                    "older" => {
+                        let number = self.revision + 1;
+                        self.revision = number;
+                        self.ledger = Some((Ledger::default(), number));
+                        None
+                    }
+                    "deleted" => {
+                        self.ledger = None;
+                        None
+                    }
+                    "usurped" => {
+                        let (mut ledger, _) = self.ledger.clone().expect("a ledger");
+                        ledger.epoch += 1;
+                        self.revision += 1;
+                        self.ledger = Some((ledger, self.revision));
+                        None
+                    }
+                    other => panic!("ledger {other}"),
+                };
+            }
+            "restart" => {
+                let draft = (**self.fleet.spec()).clone();
+                self.fleet = Fleet::new(draft, &policies(), 2).unwrap();
+                self.calls.clear();
+            }
+            "spec" => self.respec(&words[1..]),
+            "conditions" => {
+                let now = Now { instant: Instant::from_ms(self.now_ms), wall_ms: WALL_MS };
+                let names: Vec<_> = self.fleet.snapshot(now).conditions.iter().map(|c| c.name).collect();
+                self.show(&format!("conditions {}", names.join(" ")));
+            }
+            "counts" => {
+                let counts = self.fleet.counts();
+                let lost: Vec<_> =
+                    counts.lost.iter().map(|(kind, n)| format!("{} {n}", kind.name())).collect();
+                let removed: Vec<_> =
+                    counts.removed.iter().map(|(cause, n)| format!("{cause:?} {n}")).collect();
+                let line = format!(
+                    "created {} = live {} + terminating {} + reason pending {} + lost [{}] + removed [{}]",
+                    counts.created,
+                    counts.live,
+                    counts.terminating,
+                    counts.reason_pending,
+                    lost.join(", "),
+                    removed.join(", ")
+                );
+                self.show(&line);
+            }
+            "explain" => {
+                let explained = self.fleet.explain(ExecutorId(number(1)));
+                let refusal = explained.not_rolled.map_or("nothing in the way", Refusal::code);
+                self.show(&format!("{} is {}: {refusal}", number(1), explained.stage.unwrap_or("unknown")));
+            }
+            verb => self.command(verb, &words[1..], what),
+        }
+    }
+
+    fn command(&mut self, verb: &str, words: &[&str], what: &str) {
+        let number = |word: &&str| word.parse::<u64>().unwrap_or_else(|_| panic!("{what:?}: no number"));
+        let verb = match verb {
+            "total" => Command::RequestTotalExecutors(u32::try_from(number(&words[0])).unwrap()),
+            "kill" => Command::Kill {
+                executors: words.iter().map_while(|word| word.parse().ok()).map(ExecutorId).collect(),
+                replace: words.contains(&"replace"),
+                force: words.contains(&"force"),
+            },
+            "roll" => Command::Roll(words.first().map(number).map(ExecutorId)),
+            "pause" => Command::Pause,
+            "resume" => Command::Resume,
+            "reset" => Command::ResetBreaker,
+            _ => panic!("{what:?}: no such event"),
+        };
+        self.step(Event::Commanded { command: CommandId(1), verb });
+    }
+
+    /// Created, seen running, and heard.
+    fn start(&mut self, id: u64) {
+        if self.calls.contains_key(&("create", id)) {
+            self.outcome("create", id, &["ok"]);
+        }
+        let view = self.change(id, &["running"]);
+        self.step(Event::PodChanged(Box::new(view)));
+        self.beat(&[id], None);
+    }
+
+    fn beat(&mut self, ids: &[u64], uid: Option<Uid>) {
+        for id in ids {
+            let beat = Beat { executor: ExecutorId(*id), uid: uid.clone(), metrics: vec![] };
+            self.step(Event::Heartbeat(Box::new(beat)));
+        }
+    }
+
+    fn outcome(&mut self, kind: &str, id: u64, words: &[&str]) {
+        let kind = ["create", "get", "delete", "evict"].into_iter().find(|known| *known == kind).unwrap();
+        let action =
+            self.calls.remove(&(kind, id)).unwrap_or_else(|| panic!("no {kind} {id}:\n{}", self.text));
+        let after = words.get(1).map(|word| milliseconds(word));
+        let outcome = match (words[0], kind) {
+            ("ok", "create") => Outcome::Ok(Done::Pod(Box::new(self.change(id, &["pending"])))),
+            ("ok", "get") => Outcome::Ok(Done::Pod(Box::new(self.pods[&id].clone()))),
+            ("foreign", "get") => {
+                let mut pod = self.change(id, &[]);
+                pod.owner = None;
+                Outcome::Ok(Done::Pod(Box::new(pod)))
+            }
+            ("ok", _) => Outcome::Ok(Done::Deleted),
+            ("exists", _) => Outcome::AlreadyExists,
+            ("conflict", _) => Outcome::Conflict,
+            ("notfound", _) => Outcome::NotFound,
+            ("throttled", _) => Outcome::Throttled { after_ms: after },
+            ("budget", _) => Outcome::Budget,
+            ("forbidden", _) => Outcome::Forbidden("quota".to_owned()),
+            ("invalid", _) => Outcome::Invalid("template".to_owned()),
+            ("unknown", _) => Outcome::Unknown("reset".to_owned()),
+            (other, _) => panic!("no outcome {other}"),
+        };
+        self.step(finished(&action, outcome));
+    }
+
+    /// The pod's next state.
+    fn change(&mut self, id: u64, words: &[&str]) -> PodView {
+        self.revision += 1;
+        let fresh = PodView {
+            executor: ExecutorId(id),
+            name: format!("f-exec-{id}").into(),
+            uid: format!("u{id}").as_str().into(),
+            revision: 0,
+            owner: Some("driver-uid".into()),
+            phase: Phase::Pending,
+            node: None,
+            do_not_roll: false,
+            status: Box::new(Pod {
+                phase: "Pending".to_owned(),
+                reason: None,
+                message: None,
+                gone: false,
+                created_at_ms: Some(WALL_MS + i64::try_from(self.now_ms).unwrap()),
+                deletion_at_ms: None,
+                deletion_grace_ms: None,
+                conditions: vec![],
+                containers: vec![],
+            }),
+        };
+        let pod = self.pods.entry(id).or_insert(fresh);
+        pod.revision = self.revision;
+        for word in words {
+            let (key, value) = word.split_once('=').unwrap_or((word, ""));
+            let phase = |phase: Phase| (phase, format!("{phase:?}"));
+            match key {
+                "pending" => (pod.phase, pod.status.phase) = phase(Phase::Pending),
+                "running" => (pod.phase, pod.status.phase) = phase(Phase::Running),
+                "succeeded" => (pod.phase, pod.status.phase) = phase(Phase::Succeeded),
+                "failed" => (pod.phase, pod.status.phase) = phase(Phase::Failed),
+                "terminating" => {
+                    let wall_ms = WALL_MS + i64::try_from(self.now_ms).unwrap();
+                    pod.status.deletion_at_ms = Some(wall_ms + 30_000);
+                    pod.status.deletion_grace_ms = Some(30_000);
+                }
+                "disrupted" => pod.status.conditions.push(Condition {
+                    name: "DisruptionTarget".to_owned(),
+                    status: "True".to_owned(),
+                    reason: Some("EvictionByEvictionAPI".to_owned()),
+                    message: None,
+                }),
+                "do-not-roll" => pod.do_not_roll = true,
+                "orphaned" => pod.owner = None,
+                "node" => pod.node = Some(value.into()),
+                "uid" => pod.uid = value.into(),
+                "exit" => {
+                    let exit_code = value.parse().unwrap();
+                    let ended = Terminated {
+                        exit_code,
+                        signal: None,
+                        reason: None,
+                        message: None,
+                        started_at_ms: None,
+                        finished_at_ms: None,
+                    };
+                    pod.status.containers = vec![Container {
+                        name: "spark-kubernetes-executor".to_owned(),
+                        role: ContainerRole::Executor,
+                        state: ContainerState::Terminated(ended),
+                        last_terminated: None,
+                        restart_count: 0,
+                    }];
+                }
+                other => panic!("a pod cannot be {other}"),
+            }
+        }
+        pod.clone()
+    }
+
+    fn relist(&mut self, words: &[&str]) {
+        self.calls.remove(&("relist", 0));
+        let mut revision = self.revision;
+        for word in words {
+            let (key, value) = word.split_once('=').unwrap_or((word, ""));
+            match key {
+                "revision" => revision = value.parse().unwrap(),
+                other => panic!("list {other}"),
+            }
+        }
+        let pods = self.pods.values().cloned().collect();
+        self.step(Event::Relisted(Relist { revision, pods, driver: self.driver.clone() }));
+    }
+
+    fn driver(&mut self, words: &[&str]) {
+        match words[0] {
+            "gone" => {
+                self.driver = DriverView::Gone;
+                self.step(Event::DriverChanged(DriverView::Gone));
+            }
+            // driver 1 removed | driver 1 tasks=3
+            id => {
+                let mut counters = Counters::default();
+                for word in &words[1..] {
+                    match word.split_once('=') {
+                        Some(("tasks", n)) => counters.total_tasks = n.parse().unwrap(),
+                        Some(("active", n)) => counters.active_tasks = n.parse().unwrap(),
+                        _ => {}
+                    }
+                }
+                let removed = words.contains(&"removed");
+                let row = DriverRow {
+                    executor: ExecutorId(id.parse().unwrap()),
+                    active: !removed,
+                    remove_reason: removed.then(|| "worker lost".into()),
+                    counters,
+                };
+                self.step(Event::DriverReported(vec![row]));
+            }
+        }
+    }
+
+    fn verdict(&mut self, id: u64, words: &[&str]) {
+        let action = self.calls.remove(&("loss", id)).unwrap_or_else(|| panic!("not asked:\n{}", self.text));
+        let known = |kind: LossKind| {
+            Verdict::Known(LossReason {
+                kind,
+                message: "it is so".to_owned(),
+                exit_caused_by_app: words.contains(&"app"),
+                exit_code: None,
+                keep_pod: words.contains(&"keep"),
+            })
+        };
+        let verdict = match words[0] {
+            "undetermined" => Verdict::Undetermined,
+            "abstain" => Verdict::Abstain,
+            "released" => known(LossKind::Released),
+            "deleted" => known(LossKind::Deleted),
+            "exit-status" => known(LossKind::ExitStatus),
+            "heartbeat-lost" => known(LossKind::HeartbeatLost),
+            "node-lost" => known(LossKind::NodeLost),
+            "start-failed" => known(LossKind::StartFailed),
+            "evicted" => known(LossKind::Evicted),
+            "app-failure" => known(LossKind::AppFailure),
+            "trap" => {
+                let fault = Err(Fault::Policy("trapped".to_owned()));
+                return self.step(Event::Answered { action: action.id, answer: fault });
+            }
+            other => panic!("no verdict {other}"),
+        };
+        self.step(Event::Answered { action: action.id, answer: Ok(Answer::Loss(verdict)) });
+    }
+
+    fn selection(&mut self, answer: Result<Answer, Fault>) {
+        let action = self.calls.remove(&("roll", 0)).unwrap_or_else(|| panic!("not asked:\n{}", self.text));
+        self.step(Event::Answered { action: action.id, answer });
+    }
+
+    fn respec(&mut self, words: &[&str]) {
+        let mut draft = (**self.fleet.spec()).clone();
+        for word in words {
+            let (key, value) = word.split_once('=').unwrap_or((word, ""));
+            let number = || value.parse::<u32>().unwrap();
+            match key {
+                "target" => draft.target = number(),
+                "surge" => draft.limits.surge = Amount::Count(number()),
+                "unavailable" => draft.limits.unavailable = Amount::Count(number()),
+                "batch" => draft.allocation.batch_size = number(),
+                "paused" => draft.paused = value == "true",
+                "dry-run" => draft.dry_run = value == "true",
+                "name" => draft.name = value.to_owned(),
+                other => panic!("spec {other}"),
+            }
+        }
+        self.step(Event::SpecChanged { draft: Box::new(draft), policies: policies() });
+    }
+}
+
+fn milliseconds(text: &str) -> u64 {
+    let number = text.strip_suffix('s').unwrap_or_else(|| panic!("{text:?} is no time: 1.5s"));
+    (number.parse::<f64>().unwrap() * 1_000.0).round() as u64
+}
+
+fn seconds(ms: u64) -> String {
+    if ms.is_multiple_of(1_000) {
+        format!("{}", ms / 1_000)
+    } else {
+        format!("{}.{:03}", ms / 1_000, ms % 1_000)
+    }
+}
