@@ -19,9 +19,11 @@ use crate::executor::{Confirmation, Executor, Stage};
 use crate::fleet::{Fleet, Phase};
 use crate::guardrail::Refusal;
 use crate::id::ExecutorId;
+use crate::plant::Plant;
 use crate::question::{DeletionCause, Trigger};
 use crate::spec::AllocationSpec;
 use crate::time::Instant;
+use crate::view::kept;
 
 /// A request that was sent longer ago than this will not be applied any more: the API server gives a
 /// request a minute at most.
@@ -68,7 +70,8 @@ impl Fleet {
         }
         let bounds = self.bounds();
         let tally = *self.roster.tally();
-        let wanted = bounds.target.saturating_add(tally.rolling.min(bounds.surge));
+        let unseen = if self.planted(Plant::NoExpectations) { tally.creating } else { 0 };
+        let wanted = bounds.target.saturating_add(unseen).saturating_add(tally.rolling.min(bounds.surge));
         if tally.serving > wanted {
             self.shrink(tally.serving - wanted);
         }
@@ -103,7 +106,8 @@ impl Fleet {
         }
         let bounds = self.bounds();
         let tally = self.roster.tally();
-        if tally.occupying >= bounds.ceiling() {
+        let unseen = if self.planted(Plant::NoExpectations) { tally.creating } else { 0 };
+        if tally.occupying - unseen >= bounds.ceiling() {
             return Err(Refusal::MaxSurge);
         }
         if tally.occupying + tally.terminating >= bounds.ceiling().saturating_add(bounds.terminating) {
@@ -120,6 +124,9 @@ impl Fleet {
             return Err(Refusal::BreakerOpen);
         }
         let allocation = &self.spec.allocation;
+        if self.planted(Plant::NoRateLimit) {
+            return Ok(());
+        }
         if self.creates.level(now, allocation.batch_size, allocation.batch_delay_ms) == 0 {
             return Err(Refusal::RateLimit);
         }
@@ -150,6 +157,9 @@ impl Fleet {
         let ahead = self.book.reserved_ahead();
         if ahead < batch.div_ceil(2).max(u64::from(missing).min(batch)) {
             self.book.reserve(batch - ahead, ExecutorId(1));
+            if self.planted(Plant::CreateBeforeReserve) {
+                self.book.use_unwritten();
+            }
         }
     }
 
@@ -176,7 +186,9 @@ impl Fleet {
                 self.created(id, *pod);
             }
             // Something is there already. That our request was not applied is certain only of this one.
+            Outcome::AlreadyExists if self.planted(Plant::TakenIsOurs) => self.born(id),
             Outcome::AlreadyExists => self.doubt(id, true),
+            Outcome::Unknown(_) if self.planted(Plant::CreateRepeated) => self.not_created(id, None, None),
             Outcome::Unknown(_) => {
                 self.create_failed(None);
                 self.doubt(id, false);
@@ -195,7 +207,7 @@ impl Fleet {
     fn created(&mut self, id: ExecutorId, pod: PodView) {
         let foreign = !self.is_ours(&pod);
         self.revision = self.revision.max(pod.revision);
-        self.roster.change(id, |executor| executor.pod = Some(Box::new(pod)));
+        self.roster.change(id, |executor| executor.pod = Some(kept(pod)));
         self.born(id);
         if foreign {
             let why = "admission changed its owner or name: it would outlive its driver";
@@ -264,6 +276,7 @@ impl Fleet {
                 self.breaker.forget(id);
                 self.forget(id);
             }
+            Outcome::NotFound if self.planted(Plant::LateCreateForgotten) => self.forget(id),
             Outcome::NotFound => {
                 self.breaker.forget(id);
                 self.enter(id, Stage::AwaitingLateCreate, self.now.instant + LATE_REQUEST_MS);

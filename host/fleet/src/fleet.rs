@@ -24,6 +24,7 @@ use crate::heartbeat::Hearing;
 use crate::id::{ActionId, ExecutorId};
 use crate::ledger::{Book, Progress, Request};
 use crate::log::Log;
+use crate::plant::Plant;
 use crate::roll::Rolls;
 use crate::spec::{Draft, Mode, Spec, SpecError};
 use crate::time::{Instant, Now};
@@ -67,6 +68,8 @@ pub struct Fleet {
     /// Calls about pods that are under way.
     pub(crate) calls: BTreeMap<ActionId, ExecutorId>,
     next_action: u64,
+    #[cfg(feature = "plants")]
+    plant: Option<Plant>,
 }
 
 /// What the fleet as a whole waits for.
@@ -163,7 +166,25 @@ impl Fleet {
             out: Vec::new(),
             calls: BTreeMap::new(),
             next_action: 0,
+            #[cfg(feature = "plants")]
+            plant: None,
         })
+    }
+
+    /// With a rule switched off, to see whether somebody notices.
+    #[cfg(feature = "plants")]
+    pub fn plant(&mut self, plant: Plant) {
+        self.plant = Some(plant);
+    }
+
+    #[cfg(feature = "plants")]
+    pub(crate) fn planted(&self, plant: Plant) -> bool {
+        self.plant == Some(plant)
+    }
+
+    #[cfg(not(feature = "plants"))]
+    pub(crate) const fn planted(&self, _: Plant) -> bool {
+        false
     }
 
     /// Take an event in, and say what is to be done now. `now` must not go back.
@@ -218,6 +239,8 @@ impl Fleet {
     pub(crate) fn may_change_pods(&self) -> Result<(), Refusal> {
         if self.phase != Phase::Active {
             Err(Refusal::NotLeading)
+        } else if self.planted(Plant::PauseIgnored) {
+            Ok(())
         } else if self.spec.paused || self.book.get().paused {
             Err(Refusal::Paused)
         } else if self.spec.dry_run {
@@ -320,6 +343,9 @@ impl Fleet {
 
     /// Somebody else leads: never act again.
     fn depose(&mut self) {
+        if self.planted(Plant::DeposedActs) {
+            return;
+        }
         self.out.clear();
         if self.phase != Phase::AwaitingLeadership {
             self.act(Cause::Start, Verb::Stop);
@@ -332,7 +358,12 @@ impl Fleet {
     fn booked(&mut self, outcome: Outcome) {
         match self.book.finished(outcome, self.now.instant, &mut self.seed) {
             Progress::Waiting => {}
-            Progress::Opened => self.phase = Phase::AwaitingClaim,
+            Progress::Opened => {
+                self.phase = Phase::AwaitingClaim;
+                if self.planted(Plant::IdsInMemory) {
+                    self.book.edit().reserved = ExecutorId(0);
+                }
+            }
             Progress::Deposed => self.depose(),
             Progress::Failing(why) => {
                 if self.book.failures() == 3 {

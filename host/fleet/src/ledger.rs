@@ -76,8 +76,8 @@ impl Ledger {
     }
 
     /// Count its end. Whether this was the first time.
-    pub(crate) fn settle(&mut self, executor: ExecutorId, end: End) -> bool {
-        if !self.settled.insert(executor) {
+    pub(crate) fn settle(&mut self, executor: ExecutorId, end: End, again: bool) -> bool {
+        if !self.settled.insert(executor) && !again {
             return false;
         }
         if !self.born.remove(executor) {
@@ -338,6 +338,13 @@ impl Book {
         }
         self.edit().reserved = ExecutorId(to);
         self.reserving.push_back((self.mark(), ExecutorId(from), ExecutorId(to)));
+    }
+
+    /// Planted: use them before they are written.
+    pub(crate) fn use_unwritten(&mut self) {
+        while let Some((_, from, to)) = self.reserving.pop_front() {
+            self.spare.extend((from.0..=to.0).map(ExecutorId));
+        }
     }
 
     pub(crate) fn take_spare(&mut self) -> Option<ExecutorId> {

@@ -43,6 +43,7 @@ pub mod heartbeat;
 pub mod id;
 pub mod ledger;
 pub mod log;
+pub mod plant;
 pub mod question;
 mod recovery;
 mod removal;

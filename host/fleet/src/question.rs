@@ -300,7 +300,8 @@ pub struct Container {
     pub name: String,
     pub role: ContainerRole,
     pub state: ContainerState,
-    pub last_terminated: Option<Terminated>,
+    /// Boxed: few have one, and every executor would hold its room.
+    pub last_terminated: Option<Box<Terminated>>,
     pub restart_count: u32,
 }
 

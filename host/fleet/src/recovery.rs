@@ -16,6 +16,7 @@ use crate::executor::{Loss, Removal, Stage, Then};
 use crate::fleet::Fleet;
 use crate::id::{ActionId, ExecutorId};
 use crate::ledger::End;
+use crate::plant::Plant;
 use crate::question::{Deletion, DeletionCause, Driver, Evidence, LossKind, LossReason, Trigger, Verdict};
 use crate::spec::LAST_CLASSIFIER;
 use crate::time::Instant;
@@ -70,7 +71,9 @@ impl Fleet {
 
     /// It is lost: find out why. Nothing, if it is lost already.
     pub(crate) fn lose(&mut self, id: ExecutorId, trigger: Trigger) {
-        let Some(executor) = self.roster.get(id).filter(|executor| executor.stage.can_be_lost()) else {
+        let again = self.planted(Plant::SettledTwice);
+        let may = |executor: &&crate::executor::Executor| executor.stage.can_be_lost() || again;
+        let Some(executor) = self.roster.get(id).filter(may) else {
             return;
         };
         let served = executor.stage.serves();
@@ -277,8 +280,8 @@ impl Fleet {
         let node = executor.node().map(Box::<str>::from);
         let (proven, ended) = (executor.proven, executor.pod.as_deref().is_some_and(|pod| pod.ended()));
         let whole = ended && !executor.gone && !executor.is_terminating();
-        if ours.is_none() && !disrupted {
-            if is_failure(&reason) {
+        if ours.is_none() && !disrupted || self.planted(Plant::RemovalsAreFailures) {
+            if is_failure(&reason) || self.planted(Plant::RemovalsAreFailures) {
                 self.count_failure();
                 if !proven {
                     self.start_failed(id);
@@ -312,13 +315,17 @@ impl Fleet {
             self.publish(Reason::ExecutorRemoved, Some(id), message);
             self.start_forgotten(id);
         }
+        let again = self.planted(Plant::SettledTwice);
         let ledger = self.book.edit();
-        ledger.settle(id, end);
+        ledger.settle(id, end, again);
         if then == Then::Keep {
             ledger.kept.insert(id);
         }
         let mark = self.record(id);
         self.enter(id, Stage::AwaitingRecord { mark, then }, Instant::NEVER);
+        if self.planted(Plant::ActBeforeRecord) {
+            self.recorded(id);
+        }
     }
 
     /// What was waited for is in the ledger.
@@ -331,7 +338,7 @@ impl Fleet {
             return;
         }
         let Stage::AwaitingRecord { mark, then } = executor.stage else { return };
-        if !self.book.is_confirmed(mark) {
+        if !self.book.is_confirmed(mark) && !self.planted(Plant::ActBeforeRecord) {
             return;
         }
         match (then, executor.pod.as_deref().filter(|_| !executor.gone)) {

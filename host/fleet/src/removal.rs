@@ -11,6 +11,7 @@ use crate::executor::{Removal, Stage, Then};
 use crate::fleet::Fleet;
 use crate::id::{ActionId, ExecutorId};
 use crate::ledger::End;
+use crate::plant::Plant;
 use crate::question::{DeletionCause, Trigger};
 use crate::recovery::is_voluntary;
 use crate::time::Instant;
@@ -76,7 +77,8 @@ impl Fleet {
             self.roster.wake_at(id, self.now.instant + RECONSIDER_MS);
             return;
         }
-        let (pod, uid) = (pod.name.clone(), pod.uid.clone());
+        let uid = if self.planted(Plant::NoUid) { "".into() } else { pod.uid.clone() };
+        let pod = pod.name.clone();
         let grace_ms = if voluntary { self.roll_spec().grace_ms } else { None };
         let verb = if removal.evict {
             Verb::EvictPod { executor: id, pod, uid, grace_ms }

@@ -24,6 +24,7 @@ use crate::executor::{Executor, Stage};
 use crate::fleet::Fleet;
 use crate::guardrail::Refusal;
 use crate::id::{ActionId, ExecutorId};
+use crate::plant::Plant;
 use crate::question::{Candidate, Candidates, DeletionCause, Metric, Node, RollQuestion, Selection};
 use crate::spec::RollSpec;
 use crate::time::Instant;
@@ -202,6 +203,9 @@ impl Fleet {
         spec: &RollSpec,
         by_hand: bool,
     ) -> Result<(), Refusal> {
+        if self.planted(Plant::PicksUnchecked) && executor.is_available() && !executor.rolling {
+            return Ok(());
+        }
         if executor.rolling
             || matches!(executor.stage, Stage::AwaitingAnnouncement { .. } | Stage::AwaitingExit { .. })
         {
@@ -349,7 +353,9 @@ impl Fleet {
                 for pick in picks {
                     // What the policy says is advice: only what it was offered, only what may be rolled
                     // now, and only as many as the limits allow.
-                    let Some(&id) = offered.get(pick.index) else { continue };
+                    let Some(&id) = offered.get(pick.index).or(self.anybody(pick.index).as_ref()) else {
+                        continue;
+                    };
                     if let Err(refusal) = self.begin_roll(id, &spec, false) {
                         self.log.add(
                             self.now,
@@ -365,6 +371,15 @@ impl Fleet {
                 self.rest(refused);
             }
         }
+    }
+
+    /// Planted: a pick that nobody offered.
+    fn anybody(&self, index: usize) -> Option<ExecutorId> {
+        if !self.planted(Plant::PicksUnchecked) {
+            return None;
+        }
+        let count = self.roster.iter().count().max(1);
+        self.roster.iter().nth(index % count).map(|(id, _)| id)
     }
 
     /// No answer from this policy: ask the next, or roll nobody.
@@ -465,7 +480,8 @@ impl Fleet {
     pub(crate) fn may_let_go(&self) -> Result<(), Refusal> {
         self.may_disrupt()?;
         let bounds = self.bounds();
-        if self.roster.tally().available > bounds.floor {
+        let leaving = if self.planted(Plant::FloorOverLeaving) { self.roster.tally().terminating } else { 0 };
+        if self.roster.tally().available + leaving > bounds.floor {
             return Ok(());
         }
         Err(if bounds.surge > 0 && self.owns() {

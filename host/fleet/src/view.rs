@@ -11,6 +11,7 @@ use crate::fleet::{Fleet, Phase};
 use crate::heartbeat::{Detector, Hearing};
 use crate::id::ExecutorId;
 use crate::ledger::End;
+use crate::plant::Plant;
 use crate::question::Trigger;
 use crate::time::Instant;
 
@@ -19,7 +20,7 @@ const METRICS_MAX: usize = 200;
 
 impl Fleet {
     pub(crate) fn relisted(&mut self, list: Relist) {
-        if list.revision < self.revision {
+        if list.revision < self.revision && !self.planted(Plant::OldListBelieved) {
             // From a replica that lags, or from before a restore: it says what was.
             self.relist_again();
             return;
@@ -30,7 +31,8 @@ impl Fleet {
         let first = self.phase == Phase::AwaitingRelist;
         if first {
             self.phase = Phase::Active;
-            self.hearing = Hearing::new(self.now.instant);
+            let from = if self.planted(Plant::NoGrace) { Instant::START } else { self.now.instant };
+            self.hearing = Hearing::new(from);
             self.rolls.start(self.spec.roll.as_ref(), self.now.instant);
             self.check_restored(&list.pods);
         }
@@ -43,7 +45,10 @@ impl Fleet {
             let known = executor.pod.as_ref().filter(|_| !executor.gone)?;
             (known.revision <= list.revision && listed.binary_search(&id).is_err()).then_some(id)
         };
-        let missing: Vec<ExecutorId> = self.roster.iter().filter_map(missing).collect();
+        let mut missing: Vec<ExecutorId> = self.roster.iter().filter_map(missing).collect();
+        if self.planted(Plant::MissingIsKept) {
+            missing.clear();
+        }
         for id in missing {
             self.vanished(id, Trigger::PodMissing);
         }
@@ -113,7 +118,7 @@ impl Fleet {
             None if !ours => {}
             Some(_) | None => {
                 let born = executor.pod.is_some();
-                self.roster.change(id, |executor| executor.pod = Some(Box::new(pod)));
+                self.roster.change(id, |executor| executor.pod = Some(kept(pod)));
                 if !born {
                     self.born(id);
                 }
@@ -146,22 +151,28 @@ impl Fleet {
         let id = pod.executor;
         let ledger = self.book.get();
         if ledger.settled.contains(id) {
-            let kept = ledger.kept.contains(id);
+            let is_kept = ledger.kept.contains(id);
             if !self.owns() {
                 return;
             }
-            let stage = if kept && pod.ended() { Stage::Kept } else { Stage::AwaitingRemoval(removal(&pod)) };
+            let stage =
+                if is_kept && pod.ended() { Stage::Kept } else { Stage::AwaitingRemoval(removal(&pod)) };
             self.insert(id, stage, self.now.instant);
-            self.roster.change(id, |executor| executor.pod = Some(Box::new(pod)));
+            self.roster.change(id, |executor| executor.pod = Some(kept(pod)));
             return;
         }
         let running = pod.phase == PodPhase::Running;
+        let no_grace = self.planted(Plant::NoGrace);
         let leaving = ledger.leaving.get(&id).copied();
         self.insert(id, Stage::AwaitingStart, Instant::NEVER);
         self.roster.change(id, |executor| {
             // It ran before this host did: it had its time to register.
             executor.registered = running;
-            executor.pod = Some(Box::new(pod));
+            if no_grace {
+                executor.detector = Detector::new(Instant::START);
+                executor.detector.heard(Instant::START);
+            }
+            executor.pod = Some(kept(pod));
         });
         self.book.edit().bear(id);
         self.log.add(self.now, Some(id), "found");
@@ -321,6 +332,11 @@ impl Fleet {
             }
         }
     }
+}
+
+/// As it is held: whose it is was checked, and its owner need not be known ten thousand times.
+pub(crate) fn kept(pod: PodView) -> Box<PodView> {
+    Box::new(PodView { owner: None, ..pod })
 }
 
 fn removal(pod: &PodView) -> Removal {

@@ -223,7 +223,7 @@ fn container(container: &q::Container) -> wit::Container<'_> {
             q::ContainerState::Running { started_at_ms } => wit::ContainerState::Running(*started_at_ms),
             q::ContainerState::Terminated(end) => wit::ContainerState::Terminated(terminated(end)),
         },
-        last_terminated: container.last_terminated.as_ref().map(terminated),
+        last_terminated: container.last_terminated.as_deref().map(terminated),
         restart_count: container.restart_count,
     }
 }

@@ -199,7 +199,7 @@ impl From<Container> for q::Container {
                 ContainerState::Running { started_at_ms } => q::ContainerState::Running { started_at_ms },
                 ContainerState::Terminated(end) => q::ContainerState::Terminated(end.into()),
             },
-            last_terminated: last_terminated.map(Into::into),
+            last_terminated: last_terminated.map(|ended| Box::new(ended.into())),
             restart_count,
         }
     }

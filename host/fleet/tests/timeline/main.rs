@@ -5,6 +5,8 @@
 //! The harness plays a cluster in which nothing happens by itself, except for the ledger: that is kept,
 //! unless a line says that it fails.
 
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "what goes wrong in a test panics")]
+
 mod support;
 
 mod allocation;
