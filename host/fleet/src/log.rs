@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use crate::id::ExecutorId;
 use crate::time::Now;
 
-/// So many decisions are kept for each fleet: some hours of a busy one, at about 100 bytes each.
-const KEPT: usize = 2_048;
+/// So many decisions are kept for each fleet: at about 100 bytes each, 500 fleets take 25 MB.
+const KEPT: usize = 512;
 
 /// One decision or observation.
 #[derive(Clone, Debug, PartialEq)]

@@ -21,7 +21,8 @@ fn defaults_are_fine() {
 /// Each of these alone is refused, at its field, with its reason.
 #[test]
 fn each_wrong_field_is_named_with_its_reason() {
-    let cases: [(&str, &str, fn(&mut Draft)); 24] = [
+    type Case = (&'static str, &'static str, fn(&mut Draft));
+    let cases: [Case; 24] = [
         ("metadata.name", "1 to 46", |d| d.name = "Bad_Name".to_owned()),
         ("metadata.name", "1 to 46", |d| d.name = "x".repeat(47)),
         ("spec.applicationId", "label value", |d| d.application_id = "a b".to_owned()),
