@@ -140,13 +140,12 @@ pub struct Notice {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
-    ExecutorCreated,
+    ExecutorReplaced,
     ExecutorLost,
     ExecutorRemoved,
     CreateFailed,
     DeleteFailed,
     RollStarted,
-    RollFinished,
     RollAbandoned,
     BreakerOpened,
     BreakerClosed,
@@ -157,7 +156,6 @@ pub enum Reason {
     SpecRefused,
     LedgerUnavailable,
     LedgerRestored,
-    Deposed,
 }
 
 /// The word for each cause under which removals are counted.

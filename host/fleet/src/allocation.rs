@@ -16,7 +16,7 @@ use crate::backoff::Backoff;
 use crate::breaker::Turn;
 use crate::event::{Done, Outcome, PodView};
 use crate::executor::{Confirmation, Executor, Stage};
-use crate::fleet::{Fleet, Phase};
+use crate::fleet::{ATTENDED_MAX, Fleet, Phase};
 use crate::guardrail::Refusal;
 use crate::id::ExecutorId;
 use crate::plant::Plant;
@@ -68,6 +68,7 @@ impl Fleet {
         if !self.owns() {
             return;
         }
+        self.shrinking = false;
         let bounds = self.bounds();
         let tally = *self.roster.tally();
         let unseen = if self.planted(Plant::NoExpectations) { tally.creating } else { 0 };
@@ -174,7 +175,7 @@ impl Fleet {
         self.creates.take(self.now.instant, allocation.batch_size, allocation.batch_delay_ms);
         self.breaker.created(id);
         match replaces {
-            Some(lost) => self.log.add(self.now, Some(id), format!("created, in place of {lost}")),
+            Some(lost) => self.publish(Reason::ExecutorReplaced, Some(id), format!("in place of {lost}")),
             None => self.log.add(self.now, Some(id), "created"),
         }
     }
@@ -338,8 +339,10 @@ impl Fleet {
         let mut candidates: Vec<_> = self.roster.iter().filter_map(usefulness).collect();
         candidates.sort_unstable();
         let floor = self.bounds().floor;
-        for (rank, .., id) in candidates.into_iter().take(excess as usize) {
+        self.shrinking = candidates.len().min(excess as usize) > ATTENDED_MAX;
+        for (rank, .., id) in candidates.into_iter().take((excess as usize).min(ATTENDED_MAX)) {
             if rank == 2 && self.roster.tally().available <= floor {
+                self.shrinking = false;
                 break;
             }
             self.announce(id, DeletionCause::ScaleDown);

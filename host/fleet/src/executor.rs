@@ -360,6 +360,13 @@ impl Roster {
         &self.tally
     }
 
+    /// The store went back: whatever comes next is newer than anything known.
+    pub(crate) fn forget_revisions(&mut self) {
+        for pod in self.executors.values_mut().filter_map(|executor| executor.pod.as_mut()) {
+            pod.revision = 0;
+        }
+    }
+
     pub(crate) fn insert(&mut self, id: ExecutorId, executor: Executor) {
         let added = executor.tally();
         each_field!(self.tally, added, +=);

@@ -25,6 +25,7 @@ use crate::id::{ActionId, ExecutorId};
 use crate::ledger::{Book, Progress, Request};
 use crate::log::Log;
 use crate::plant::Plant;
+use crate::recovery::Ending;
 use crate::roll::Rolls;
 use crate::spec::{Draft, Mode, Spec, SpecError};
 use crate::time::{Instant, Now};
@@ -61,8 +62,11 @@ pub struct Fleet {
     pub(crate) rolls: Rolls,
     /// Executors that fell out of service and have no replacement yet.
     pub(crate) owed: VecDeque<ExecutorId>,
+    pub(crate) ending: Ending,
     /// Why nothing is created, although executors are missing.
     pub(crate) held: Option<Refusal>,
+    /// More executors are to go than one step lets go.
+    pub(crate) shrinking: bool,
     pub(crate) log: Log,
     pub(crate) out: Vec<Action>,
     /// Calls about pods that are under way.
@@ -93,6 +97,8 @@ struct Relisting {
     action: Option<ActionId>,
     due: Option<Instant>,
     backoff: Backoff,
+    /// Since when every list has been from the past.
+    past_since: Option<Instant>,
 }
 
 /// What a deadline is for.
@@ -128,8 +134,11 @@ impl std::fmt::Display for Why {
     }
 }
 
+/// A replica that lags for longer than this is none: the store itself went back.
+const RESTORED_MS: u64 = 600_000;
+
 /// So many executors are attended to in one step: at some microseconds each, under a millisecond.
-const ATTENDED_MAX: usize = 128;
+pub(crate) const ATTENDED_MAX: usize = 128;
 
 impl Fleet {
     /// A fleet that waits for its host to lead. The same seed and events make the same actions.
@@ -159,8 +168,15 @@ impl Fleet {
             driver: None,
             view_fresh: false,
             revision: 0,
-            relist: Relisting { action: None, due: None, backoff: Backoff::new(500, 30_000) },
+            relist: Relisting {
+                action: None,
+                due: None,
+                backoff: Backoff::new(500, 30_000),
+                past_since: None,
+            },
             owed: VecDeque::new(),
+            ending: Ending::new(),
+            shrinking: false,
             held: None,
             log: Log::default(),
             out: Vec::new(),
@@ -215,6 +231,8 @@ impl Fleet {
             deadlines.push(at(wake, why));
             deadlines.push(at(self.allocation_deadline(), Why::Allocation));
             deadlines.push(at(self.roll_deadline(), Why::Roll));
+            deadlines.push(at(self.ending_deadline(), Why::Allocation));
+            deadlines.push(at(self.shrinking.then_some(self.now.instant), Why::Backlog));
         }
         deadlines.into_iter().flatten().min()
     }
@@ -299,6 +317,8 @@ impl Fleet {
             self.booked(outcome);
         } else if self.relist.action == Some(action) {
             self.relist_again();
+        } else if self.ending.call == Some(action) {
+            self.ending_finished(&outcome);
         } else {
             self.pod_call_finished(action, outcome);
         }
@@ -399,7 +419,15 @@ impl Fleet {
         self.relist.due = Some(self.now.instant + self.relist.backoff.failed_ms(&mut self.seed));
     }
 
+    /// Is a list from the past to be believed? Not from a replica that lags. But when nothing else comes
+    /// for so long, the past is back: somebody restored the store.
+    pub(crate) fn believes_past(&mut self) -> bool {
+        let since = *self.relist.past_since.get_or_insert(self.now.instant);
+        self.now.instant.since_ms(since) > RESTORED_MS
+    }
+
     pub(crate) fn relist_done(&mut self) {
+        self.relist.past_since = None;
         self.relist.action = None;
         self.relist.due = None;
         self.relist.backoff.reset();
@@ -431,6 +459,7 @@ impl Fleet {
             }
             self.roll();
             self.allocate();
+            self.end_application();
         }
         if let Some(request) = self.book.poll(self.now.instant) {
             let id = match request {

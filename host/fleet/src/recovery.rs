@@ -11,7 +11,8 @@
 
 use crate::action::{Cause, Question, Reason, Verb, removal_name};
 use crate::ask::{About, Open};
-use crate::event::{Answer, Fault};
+use crate::backoff::Backoff;
+use crate::event::{Answer, Fault, Outcome};
 use crate::executor::{Loss, Removal, Stage, Then};
 use crate::fleet::Fleet;
 use crate::id::{ActionId, ExecutorId};
@@ -24,6 +25,20 @@ use crate::time::Instant;
 /// Executors that fell out of service and are remembered by name until they are replaced. Only the
 /// explanation of a create depends on it.
 const OWED_MAX: usize = 1_024;
+
+/// The deletion of a failed fleet's driver.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    pub call: Option<ActionId>,
+    due: Instant,
+    backoff: Backoff,
+}
+
+impl Ending {
+    pub(crate) fn new() -> Ending {
+        Ending { call: None, due: Instant::START, backoff: Backoff::new(10_000, 360_000) }
+    }
+}
 
 impl Fleet {
     // -------------------------------------------------------------------------------------- lost --
@@ -413,10 +428,30 @@ impl Fleet {
                 None,
                 format!("{failures} executors failed; {max} are allowed"),
             );
-            if self.spec.recovery.failed_deletes_driver && self.may_change_pods().is_ok() {
-                self.act(Cause::Failed, Verb::DeleteDriver { uid: self.spec.driver.clone() });
-            }
         }
+    }
+
+    /// A failed fleet ends its application, if its spec says so: until the driver's pod is gone.
+    pub(crate) fn end_application(&mut self) {
+        if self.ending_deadline().is_some_and(|due| due <= self.now.instant) {
+            let uid = self.spec.driver.clone();
+            self.ending.call = Some(self.act(Cause::Failed, Verb::DeleteDriver { uid }));
+        }
+    }
+
+    pub(crate) fn ending_finished(&mut self, outcome: &Outcome) {
+        self.ending.call = None;
+        if let Outcome::Forbidden(why) | Outcome::Invalid(why) = outcome {
+            self.publish(Reason::DeleteFailed, None, format!("the driver: {why}"));
+        }
+        self.ending.due = self.now.instant + self.ending.backoff.failed_ms(&mut self.seed);
+    }
+
+    /// When the driver's deletion is asked for, or asked for again.
+    pub(crate) fn ending_deadline(&self) -> Option<Instant> {
+        let wanted = self.book.get().failed && self.spec.recovery.failed_deletes_driver;
+        let free = self.ending.call.is_none() && !self.driver_gone() && self.may_change_pods().is_ok();
+        (wanted && free).then_some(self.ending.due)
     }
 }
 

@@ -5,6 +5,9 @@
 //! known is dropped, by revision. What is missing is concluded only from a complete list that is at
 //! least as new as the pod that it misses.
 
+use std::collections::BTreeSet;
+
+use crate::action::Reason;
 use crate::event::{Beat, DriverRow, Phase as PodPhase, PodView, Relist};
 use crate::executor::{Executor, Facts, Removal, Stage, Then};
 use crate::fleet::{Fleet, Phase};
@@ -21,9 +24,11 @@ const METRICS_MAX: usize = 200;
 impl Fleet {
     pub(crate) fn relisted(&mut self, list: Relist) {
         if list.revision < self.revision && !self.planted(Plant::OldListBelieved) {
-            // From a replica that lags, or from before a restore: it says what was.
-            self.relist_again();
-            return;
+            // From a replica that lags: it says what was.
+            if !self.believes_past() {
+                return self.relist_again();
+            }
+            self.roster.forget_revisions();
         }
         self.revision = list.revision;
         self.relist_done();
@@ -55,6 +60,8 @@ impl Fleet {
         if first {
             self.find_the_unborn(&listed);
         }
+        let used: BTreeSet<&str> = self.roster.iter().filter_map(|(_, executor)| executor.node()).collect();
+        self.nodes.retain(|name, node| !node.state.gone || used.contains(&**name));
     }
 
     /// Is the ledger older than the world? Then ids beyond it may have been used.
@@ -68,7 +75,8 @@ impl Fleet {
         let all_gone = !ledger.born.is_empty() && pods.is_empty();
         if highest > ledger.reserved || all_gone {
             self.book.jump(highest);
-            self.log.add(self.now, None, "the ledger may be older than the world: ids jump ahead");
+            let message = "the ledger may be older than the world: ids jump ahead";
+            self.publish(Reason::LedgerRestored, None, message.to_owned());
         }
     }
 
@@ -168,6 +176,7 @@ impl Fleet {
         self.roster.change(id, |executor| {
             // It ran before this host did: it had its time to register.
             executor.registered = running;
+            executor.proven = running && leaving.is_some();
             if no_grace {
                 executor.detector = Detector::new(Instant::START);
                 executor.detector.heard(Instant::START);
