@@ -153,7 +153,7 @@ fn main() {
     let before = HELD.load(Ordering::Relaxed);
     let fleet = Fleet::new(draft, &["OUTLIER".to_owned()], 1).unwrap();
     let mut bench = Bench { fleet, now_ms: 0, revision: 0, todo: VecDeque::new() };
-    bench.step(Event::LeadershipGained);
+    bench.step(Event::LeadershipGained { term: 1 });
     bench.settle();
     let row = |id: u64| DriverRow {
         executor: ExecutorId(id),

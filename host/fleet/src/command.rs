@@ -12,7 +12,13 @@ use crate::question::{DeletionCause, Trigger};
 impl Fleet {
     pub(crate) fn command(&mut self, command: CommandId, verb: Command) {
         let reply = if self.is_active() { self.obey(verb) } else { Reply::Refused(Refusal::NotLeading) };
-        self.act(Cause::Command(command), Verb::Reply { command, reply });
+        // What an operator was told must outlive this host.
+        let mark = self.book.mark();
+        if self.book.is_confirmed(mark) {
+            self.act(Cause::Command(command), Verb::Reply { command, reply });
+        } else {
+            self.replies.push_back((mark, command, reply));
+        }
     }
 
     fn obey(&mut self, verb: Command) -> Reply {

@@ -114,8 +114,9 @@ pub enum ElectionAction {
     ReadLease { request: ActionId },
     /// Write the Lease if it still has this version; without one, if there is none yet.
     WriteLease { request: ActionId, lease: Lease, over: Option<Version> },
-    /// We lead, for as long as [`Election::is_leader`] says so.
-    Lead,
+    /// We lead, for as long as [`Election::is_leader`] says so. Every later leader has a higher term: the
+    /// Lease's `leaseTransitions`, counted from one.
+    Lead { term: u64 },
     /// Issue nothing more, drop what is under way, exit. Said once, and the last thing said.
     Stop(StopCause),
 }
@@ -288,7 +289,8 @@ impl Election {
             return;
         }
         if self.held_until.is_none() {
-            self.actions.push(ElectionAction::Lead);
+            let transitions = self.written.last().map_or(0, |write| write.lease.transitions);
+            self.actions.push(ElectionAction::Lead { term: u64::from(transitions) + 1 });
         }
         self.held_until = self.held_until.max(Some(until));
         self.state = State::WriteDue(self.write_from.max(now));

@@ -15,8 +15,9 @@ use crate::spec::Draft;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// The host became the leader. Said once; before it a fleet does nothing at all.
-    LeadershipGained,
+    /// The host became the leader. Said once; before it a fleet does nothing at all. The term is higher
+    /// than that of any leader before: the Lease's `leaseTransitions`.
+    LeadershipGained { term: u64 },
     /// It is the leader no more, or cannot tell. A fleet that hears it never acts again.
     LeadershipLost,
     /// A complete list, the answer to [`Verb::Relist`](crate::action::Verb::Relist) or a watch that

@@ -356,6 +356,10 @@ impl Roster {
         self.executors.iter().map(|(id, executor)| (*id, executor))
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.executors.is_empty()
+    }
+
     pub(crate) fn tally(&self) -> &Tally {
         &self.tally
     }

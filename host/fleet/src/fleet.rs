@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::action::{Action, Cause, Notice, Reason, Verb};
+use crate::action::{Action, Cause, Notice, Reason, Reply, Verb};
 use crate::allocation::Pace;
 use crate::ask::Asker;
 use crate::backoff::{Backoff, Seed};
@@ -21,7 +21,7 @@ use crate::event::{DriverView, Event, NodeView, Outcome};
 use crate::executor::{Executor, Roster, Stage};
 use crate::guardrail::{Bounds, MassLoss, NodeLosses, Refusal};
 use crate::heartbeat::Hearing;
-use crate::id::{ActionId, ExecutorId};
+use crate::id::{ActionId, CommandId, ExecutorId};
 use crate::ledger::{Book, Progress, Request};
 use crate::log::Log;
 use crate::plant::Plant;
@@ -42,6 +42,8 @@ pub struct Fleet {
     pub(crate) book: Book,
     /// Executors that wait for a write, in the order of its marks.
     pub(crate) recording: VecDeque<(u64, ExecutorId)>,
+    /// Commands that are obeyed once what they change is written.
+    pub(crate) replies: VecDeque<(u64, CommandId, Reply)>,
     pub(crate) hearing: Hearing,
     pub(crate) breaker: Breaker,
     pub(crate) asker: Asker,
@@ -156,6 +158,7 @@ impl Fleet {
             roster: Roster::default(),
             book: Book::new(),
             recording: VecDeque::new(),
+            replies: VecDeque::new(),
             hearing: Hearing::new(Instant::START),
             asker: Asker::default(),
             asks: VecDeque::new(),
@@ -280,10 +283,10 @@ impl Fleet {
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::LeadershipGained => {
+            Event::LeadershipGained { term } => {
                 if self.phase == Phase::AwaitingLeadership {
                     self.phase = Phase::AwaitingLedger;
-                    self.book.open();
+                    self.book.open(term);
                 }
             }
             Event::LeadershipLost => self.depose(),
@@ -399,6 +402,11 @@ impl Fleet {
                 while self.recording.front().is_some_and(|(mark, _)| *mark <= number) {
                     if let Some((_, id)) = self.recording.pop_front() {
                         self.recorded(id);
+                    }
+                }
+                while self.replies.front().is_some_and(|(mark, ..)| *mark <= number) {
+                    if let Some((_, command, reply)) = self.replies.pop_front() {
+                        self.act(Cause::Command(command), Verb::Reply { command, reply });
                     }
                 }
             }

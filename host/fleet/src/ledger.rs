@@ -25,7 +25,8 @@ use crate::time::Instant;
 /// The record, as it is written.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ledger {
-    /// Counts the leaders.
+    /// The leader's term, or one more than the last leader's epoch where that is higher. So a later
+    /// leader's is higher, even if what it read was an old backup.
     pub epoch: u64,
     /// Counts this leader's writes.
     pub writes: u64,
@@ -200,7 +201,8 @@ impl Book {
         self.backoff.tries()
     }
 
-    pub(crate) fn open(&mut self) {
+    pub(crate) fn open(&mut self, term: u64) {
+        self.ledger.epoch = term;
         self.state = State::ReadDue(Instant::START);
     }
 
@@ -289,7 +291,8 @@ impl Book {
         self.version = version;
         if !self.claimed {
             self.claimed = true;
-            self.ledger = Ledger { epoch: theirs.epoch + 1, writes: 0, ..theirs };
+            let epoch = self.ledger.epoch.max(theirs.epoch + 1);
+            self.ledger = Ledger { epoch, writes: 0, ..theirs };
             self.dirty = true;
             self.backoff.reset();
             return Progress::Opened;

@@ -130,8 +130,7 @@ impl Fleet {
                 self.removal_accepted(id);
                 return;
             }
-            // Gone, or another's by now: ours is no more.
-            Outcome::NotFound | Outcome::Conflict => {
+            Outcome::NotFound => {
                 self.removal(id, |removal| removal.accepted = true);
                 self.vanished(id, Trigger::PodDeleted);
                 return;
@@ -146,7 +145,10 @@ impl Fleet {
                 self.publish(Reason::DeleteFailed, Some(id), why);
                 None
             }
-            Outcome::AlreadyExists | Outcome::Ok(Done::Pod(_) | Done::Ledger(..) | Done::Written(_)) => None,
+            // Another's by now, or two changes at once: the view will tell whether ours is gone.
+            Outcome::Conflict
+            | Outcome::AlreadyExists
+            | Outcome::Ok(Done::Pod(_) | Done::Ledger(..) | Done::Written(_)) => None,
         };
         let mut backoff_ms = 0;
         let seed = &mut self.seed;

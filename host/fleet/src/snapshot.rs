@@ -101,7 +101,7 @@ impl Fleet {
         let ledger = self.book.get();
         let tally = self.roster.tally();
         // Before the first complete list the ledger is all that is known.
-        let seen = self.is_active();
+        let seen = self.is_active() || !self.roster.is_empty();
         let live = if seen { u64::from(tally.born_live) } else { ledger.born.len() };
         Counts {
             created: ledger.created,

@@ -41,7 +41,8 @@ impl Fleet {
             self.rolls.start(self.spec.roll.as_ref(), self.now.instant);
             self.check_restored(&list.pods);
         }
-        let mut listed: Vec<ExecutorId> = list.pods.iter().map(|pod| pod.executor).collect();
+        let ours = list.pods.iter().filter(|pod| self.is_ours(pod));
+        let mut listed: Vec<ExecutorId> = ours.map(|pod| pod.executor).collect();
         listed.sort_unstable();
         for pod in list.pods {
             self.pod_changed(pod);
@@ -74,10 +75,14 @@ impl Fleet {
         let ledger = self.book.get();
         let all_gone = !ledger.born.is_empty() && pods.is_empty();
         if highest > ledger.reserved || all_gone {
-            self.book.jump(highest);
-            let message = "the ledger may be older than the world: ids jump ahead";
-            self.publish(Reason::LedgerRestored, None, message.to_owned());
+            self.restored(highest);
         }
+    }
+
+    fn restored(&mut self, highest: ExecutorId) {
+        self.book.jump(highest);
+        let message = "the ledger may be older than the world: ids jump ahead".to_owned();
+        self.publish(Reason::LedgerRestored, None, message);
     }
 
     /// Executors that the ledger knows and the first list does not: they ended while nobody looked.
@@ -321,6 +326,11 @@ impl Fleet {
     }
 
     pub(crate) fn driver_reported(&mut self, rows: Vec<DriverRow>) {
+        // The driver remembers executors that the ledger may have forgotten.
+        let highest = rows.iter().map(|row| row.executor).max().unwrap_or_default();
+        if self.owns() && highest > self.book.get().reserved {
+            self.restored(highest);
+        }
         for row in rows {
             let id = row.executor;
             let change = self.roster.change(id, |executor| {

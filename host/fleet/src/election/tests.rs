@@ -85,7 +85,7 @@ impl World {
         for action in self.hosts[host].0.step(event, now) {
             assert!(!ended, "{action:?} after the end");
             match action {
-                ElectionAction::Lead => self.log.push(format!("{} lead", self.ms / 1000)),
+                ElectionAction::Lead { .. } => self.log.push(format!("{} lead", self.ms / 1000)),
                 ElectionAction::Stop(cause) => {
                     ended = true;
                     self.log.push(format!("{} {cause:?}", self.ms / 1000));
@@ -131,7 +131,7 @@ impl World {
                     _ => (request, outcome),
                 }
             }
-            ElectionAction::Lead | ElectionAction::Stop(_) => unreachable!("not a call"),
+            ElectionAction::Lead { .. } | ElectionAction::Stop(_) => unreachable!("not a call"),
         };
         if (80..90).contains(&dice) {
             outcome = ElectionOutcome::Unknown;
@@ -296,7 +296,7 @@ fn an_answer_does_not_prolong_what_was_asked_for() {
     election.step(ElectionEvent::Deadline, at(4_500));
     assert!(!election.is_leader(Instant::from_ms(8_000)));
     let led = election.step(finished(2, ElectionOutcome::Written(version(1))), at(8_000));
-    assert_eq!(led.first(), Some(&ElectionAction::Lead));
+    assert_eq!(led.first(), Some(&ElectionAction::Lead { term: 1 }));
     assert!(election.is_leader(Instant::from_ms(10_999)) && !election.is_leader(Instant::from_ms(11_000)));
     // The renewal's answer is there at 11 s, but so is the deadline.
     let late = election.step(finished(4, ElectionOutcome::Written(version(2))), at(11_000));

@@ -12,9 +12,9 @@ fn a_kill_with_replacement_keeps_the_target() {
             > 0s create 2
         1s start 1 2
         2s kill 1 replace
-            > 2s reply 1 ok
             > 2s ask SPARK why 1 was lost: OperatorKill, check 0
             > 2s create 3 for 1
+            > 2s reply 1 ok
         2s kill 1 replace
             > 2s reply 1 already-leaving
         2s kill 9
@@ -36,11 +36,11 @@ fn busy_executors_are_spared_unless_forced() {
         1s start 1 2
         2s driver 1 active=3
         3s kill 1 2
-            > 3s reply 1 busy, 2 ok
             > 3s ask SPARK why 2 was lost: OperatorKill, check 0
+            > 3s reply 1 busy, 2 ok
         4s kill 1 force
-            > 4s reply 1 ok
             > 4s ask SPARK why 1 was lost: OperatorKill, check 0
+            > 4s reply 1 ok
         ",
     );
 }
@@ -69,8 +69,8 @@ fn paused_is_nothing_at_all() {
         102s conditions
             > 102s conditions Paused NotProgressing
         103s resume
-            > 103s reply done
             > 103s delete 1 uid u1
+            > 103s reply done
             > 103s create 21
             > 103s create 22
             > 103s create 23
@@ -88,8 +88,8 @@ fn a_requested_total_outlives_a_restart_but_not_a_new_spec() {
             > 0s create 1
         1s start 1
         2s total 2
-            > 2s reply done
             > 2s create 2
+            > 2s reply done
         3s start 2
         4s restart
         4s lead

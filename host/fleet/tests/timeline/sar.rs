@@ -42,8 +42,8 @@ fn killing_an_executor_deletes_its_pod() {
             > 0s create 2
         1s start 1 2
         5s kill 2
-            > 5s reply 2 ok
             > 5s ask SPARK why 2 was lost: OperatorKill, check 0
+            > 5s reply 2 ok
         5s lost 2 released
             > 5s delete 2 uid u2
         5s delete 2 ok

@@ -80,6 +80,7 @@ pub struct World {
     driver: DriverView,
     steps_at: (u64, u32),
     beating: Vec<u64>,
+    terms: u64,
 }
 
 impl World {
@@ -99,6 +100,7 @@ impl World {
             driver: DriverView::Running("driver-uid".into()),
             steps_at: (0, 0),
             beating: vec![],
+            terms: 0,
         }
     }
 
@@ -257,7 +259,8 @@ impl World {
             |from: usize| words[from..].iter().map_while(|word| word.parse().ok()).collect::<Vec<u64>>();
         match words[0] {
             "lead" => {
-                self.step(Event::LeadershipGained);
+                self.terms += 1;
+                self.step(Event::LeadershipGained { term: self.terms });
                 if self.calls.contains_key(&("relist", 0)) && !words.contains(&"unlisted") {
                     // The first list of a quiet start is not worth a line.
                     self.text.truncate(self.text.rfind("    >").unwrap());
