@@ -46,6 +46,8 @@ pub(crate) struct Executor {
     pub created: Instant,
     pub driver_said: Option<Box<str>>,
     pub facts: Option<Box<Facts>>,
+    /// A GET that shows whether it is stuck, or only our view of it.
+    pub look: Option<ActionId>,
     /// When it needs attention next.
     wake: Instant,
 }
@@ -244,6 +246,7 @@ impl Executor {
             created: now,
             driver_said: None,
             facts: None,
+            look: None,
             wake: Instant::NEVER,
         }
     }

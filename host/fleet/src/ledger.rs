@@ -289,21 +289,23 @@ impl Book {
     fn read(&mut self, theirs: Ledger, version: Option<Version>, now: Instant) -> Progress {
         self.state = State::Idle(now);
         self.version = version;
-        if !self.claimed {
-            self.claimed = true;
-            let epoch = self.ledger.epoch.max(theirs.epoch + 1);
-            self.ledger = Ledger { epoch, writes: 0, ..theirs };
-            self.dirty = true;
-            self.backoff.reset();
-            return Progress::Opened;
-        }
         let ours = &mut self.ledger;
-        if theirs.epoch > ours.epoch || (theirs.epoch == ours.epoch && theirs.writes > ours.writes) {
+        let later = theirs.epoch > ours.epoch || (theirs.epoch == ours.epoch && theirs.writes > ours.writes);
+        if self.claimed && later {
             self.state = State::Closed;
             return Progress::Deposed;
         }
+        let applied = self.claimed && theirs.epoch == ours.epoch && theirs.writes > self.confirmed;
+        if self.confirmed == 0 && !applied {
+            // Nothing of ours was ever written: what is there now is what we go on from.
+            self.claimed = true;
+            let (epoch, writes) = (ours.epoch.max(theirs.epoch + 1), ours.writes);
+            self.ledger = Ledger { epoch, writes, ..theirs };
+            self.dirty = true;
+            return Progress::Opened;
+        }
         // Every attempt has a number of its own, so what is there tells which one was applied.
-        if theirs.epoch == ours.epoch && theirs.writes > self.confirmed {
+        if applied {
             let all = theirs.writes == ours.writes;
             self.dirty |= !all;
             return self.applied(theirs.writes);

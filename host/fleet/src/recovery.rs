@@ -12,7 +12,7 @@
 use crate::action::{Cause, Question, Reason, Verb, removal_name};
 use crate::ask::{About, Open};
 use crate::backoff::Backoff;
-use crate::event::{Answer, Fault, Outcome};
+use crate::event::{Answer, Done, Fault, Outcome};
 use crate::executor::{Loss, Removal, Stage, Then};
 use crate::fleet::Fleet;
 use crate::id::{ActionId, ExecutorId};
@@ -25,6 +25,8 @@ use crate::time::Instant;
 /// Executors that fell out of service and are remembered by name until they are replaced. Only the
 /// explanation of a create depends on it.
 const OWED_MAX: usize = 1_024;
+/// A look that failed is repeated after this.
+const LOOK_AGAIN_MS: u64 = 5_000;
 
 /// The deletion of a failed fleet's driver.
 #[derive(Debug)]
@@ -140,7 +142,7 @@ impl Fleet {
     /// It has not started, or not registered, for too long. When observing that is the driver's to mend.
     pub(crate) fn check_pending(&mut self, id: ExecutorId) {
         let Some(executor) = self.roster.get(id).filter(|_| self.owns()) else { return };
-        let due = executor.created + self.spec.allocation.pending_timeout_ms + 1;
+        let due = executor.since + self.spec.allocation.pending_timeout_ms + 1;
         let runs = matches!(executor.stage, Stage::AwaitingRegistration);
         if self.now.instant < due {
             self.roster.wake_at(id, due);
@@ -149,9 +151,50 @@ impl Fleet {
         let may =
             if runs { self.hearing.may_give_up(self.now.instant, &self.spec.heartbeat) } else { Ok(()) };
         match may {
-            Ok(()) => self.lose(id, Trigger::PendingTimeout),
+            // It is late; or our watch is. Look before it is judged.
+            Ok(()) => self.look(id),
             Err(later) => self.roster.wake_at(id, later),
         }
+    }
+
+    fn look(&mut self, id: ExecutorId) {
+        if self.roster.get(id).is_none_or(|executor| executor.look.is_some()) {
+            return;
+        }
+        let verb = Verb::GetPod { executor: id, pod: self.pod_name(id) };
+        let action = self.act(Cause::Doubt(id), verb);
+        self.roster.change(id, |executor| executor.look = Some(action));
+    }
+
+    /// What the API server says of one that is late.
+    pub(crate) fn looked(&mut self, id: ExecutorId, outcome: Outcome) {
+        self.roster.change(id, |executor| executor.look = None);
+        match outcome {
+            Outcome::Ok(Done::Pod(pod)) => {
+                let ran = self.runs_unheard(id);
+                self.pod_changed(*pod);
+                let pends = self.roster.get(id).is_some_and(|e| matches!(e.stage, Stage::AwaitingStart));
+                // One that turns out to run gets its time to register.
+                if pends || ran && self.runs_unheard(id) {
+                    self.lose(id, Trigger::PendingTimeout);
+                }
+            }
+            Outcome::NotFound => self.vanished(id, Trigger::PodMissing),
+            Outcome::Ok(Done::Ledger(..) | Done::Written(_) | Done::Deleted)
+            | Outcome::AlreadyExists
+            | Outcome::Conflict
+            | Outcome::Throttled { .. }
+            | Outcome::Budget
+            | Outcome::Forbidden(_)
+            | Outcome::Invalid(_)
+            | Outcome::Unknown(_) => {
+                self.roster.wake_at(id, self.now.instant + LOOK_AGAIN_MS);
+            }
+        }
+    }
+
+    fn runs_unheard(&self, id: ExecutorId) -> bool {
+        self.roster.get(id).is_some_and(|executor| matches!(executor.stage, Stage::AwaitingRegistration))
     }
 
     // --------------------------------------------------------------------------------------- why --

@@ -111,7 +111,9 @@ impl Fleet {
     pub(crate) fn pod_call_finished(&mut self, action: ActionId, outcome: Outcome) {
         let Some(id) = self.calls.remove(&action) else { return };
         let Some(executor) = self.roster.get(id) else { return };
-        if let Stage::AwaitingCreate(call) = executor.stage {
+        if executor.look == Some(action) {
+            self.looked(id, outcome);
+        } else if let Stage::AwaitingCreate(call) = executor.stage {
             if call == action {
                 self.create_finished(id, outcome);
             }

@@ -20,8 +20,10 @@ fn one_stuck_pod_blocks_nobody() {
         3s lost 2 deleted
         4s start 3
         4s beating 3
-            > 600.001s ask SPARK why 1 was lost: PendingTimeout, check 0
-            > 600.001s create 4 for 1
+            > 601.001s get 1
+        602s get 1 ok
+            > 602s ask SPARK why 1 was lost: PendingTimeout, check 0
+            > 602s create 4 for 1
         602s lost 1 start-failed
             > 602s delete 1 uid u1
         603s delete 1 ok
@@ -43,9 +45,34 @@ fn a_pod_that_runs_and_is_never_heard_is_stuck_too() {
         1s beating 1
         1s create 2 ok
         2s pod 2 running
-            > 600.001s ask SPARK why 2 was lost: PendingTimeout, check 0
-            > 600.001s create 3 for 2
-        602s wait
+            > 602.001s get 2
+        603s get 2 ok
+            > 603s ask SPARK why 2 was lost: PendingTimeout, check 0
+            > 603s create 3 for 2
+        ",
+    );
+}
+
+/// Not the pod was late but the watch.
+#[test]
+fn a_pod_that_is_late_is_looked_at_before_it_is_judged() {
+    check(
+        draft(2),
+        "
+        0s lead
+            > 0s create 1
+            > 0s create 2
+        1s start 1
+        1s beating 1
+        1s create 2 ok
+        500s unseen 2 running
+            > 601.001s get 2
+        602s get 2 unknown
+            > 607s get 2
+        608s get 2 ok
+        609s beat 2
+        610s explain 2
+            > 610s 2 is available: not-picked
         ",
     );
 }

@@ -284,6 +284,10 @@ impl World {
                 let view = self.change(number(1), &words[2..]);
                 self.step(Event::PodChanged(Box::new(view)));
             }
+            // It changes, and the watch does not say so.
+            "unseen" => {
+                self.change(number(1), &words[2..]);
+            }
             // As the last, once more.
             "again" => {
                 let view = self.pods[&number(1)].clone();
