@@ -59,6 +59,7 @@ fn pod(id: u64, revision: u64, phase: Phase) -> PodView {
         uid: format!("{id:08}-1f0a-4c1e-9b7e-0123456789ab").as_str().into(),
         revision,
         owner: Some("0f0e0d0c-1f0a-4c1e-9b7e-0123456789ab".into()),
+        selected: true,
         phase,
         node: Some(format!("ip-10-0-{}-{}.internal", id / 16 / 250, id / 16 % 250).into()),
         do_not_roll: false,

@@ -199,19 +199,19 @@ impl Fleet {
             Outcome::Conflict
             | Outcome::NotFound
             | Outcome::Budget
-            | Outcome::Ok(Done::Ledger(..) | Done::Written(_) | Done::Deleted) => {
+            | Outcome::Ok(Done::Ledger { .. } | Done::Written(_) | Done::Deleted) => {
                 self.not_created(id, None, Some("an answer that no create has".to_owned()));
             }
         }
     }
 
     fn created(&mut self, id: ExecutorId, pod: PodView) {
-        let foreign = !self.is_ours(&pod);
+        let foreign = !self.is_ours(&pod) || !pod.selected;
         self.revision = self.revision.max(pod.revision);
         self.roster.change(id, |executor| executor.pod = Some(kept(pod)));
         self.born(id);
         if foreign {
-            let why = "admission changed its owner or name: it would outlive its driver";
+            let why = "admission changed its owner, name or labels: it cannot be looked after";
             self.publish(Reason::CreateFailed, Some(id), why.to_owned());
             self.lose(id, Trigger::PodMissing);
         } else {

@@ -71,6 +71,8 @@ pub struct PodView {
     pub revision: u64,
     /// UID of the controller in `metadata.ownerReferences`.
     pub owner: Option<Uid>,
+    /// It carries the labels by which the fleet's pods are listed and watched.
+    pub selected: bool,
     pub phase: Phase,
     /// `spec.nodeName`.
     pub node: Option<Box<str>>,
@@ -224,7 +226,13 @@ pub enum Done {
     /// A created or read pod.
     Pod(Box<PodView>),
     /// A read ledger.
-    Ledger(Box<Ledger>, Version),
+    Ledger {
+        ledger: Box<Ledger>,
+        version: Version,
+        /// Somebody else wrote to it since our kind last did (`metadata.managedFields`): it may be a
+        /// backup that was restored.
+        edited: bool,
+    },
     /// A written ledger's new version.
     Written(Version),
     /// A deletion or an eviction that was accepted.

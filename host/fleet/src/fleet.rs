@@ -498,9 +498,11 @@ impl Fleet {
 
     /// What was held back may be possible now: everybody is looked at again.
     pub(crate) fn wake_all(&mut self) {
-        // A loss keeps its rhythm of checks.
+        // A loss keeps its rhythm of checks, and an end that is awaited its own.
         let sleeper = |(id, executor): (ExecutorId, &Executor)| {
-            (!matches!(executor.stage, Stage::AwaitingReason(_))).then_some(id)
+            let rhythm = matches!(executor.stage, Stage::AwaitingReason(_))
+                || executor.stage.removal().is_some_and(|removal| removal.accepted);
+            (!rhythm).then_some(id)
         };
         let ids: Vec<ExecutorId> = self.roster.iter().filter_map(sleeper).collect();
         for id in ids {

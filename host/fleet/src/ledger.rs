@@ -104,9 +104,10 @@ pub(crate) enum End {
     Removed(DeletionCause),
 }
 
-/// How far ids jump when the record looks older than the world: more than a leader could have handed
-/// out unseen, and 200,000 such jumps fit into Spark's ids.
-const RESTORED_JUMP: u64 = 10_000;
+/// Beyond this, ids are not derived from revisions: there would be too few left.
+const JUMP_MAX: u64 = ExecutorId::MAX.0 / 2;
+/// How far ids jump then: more than a leader could have handed out unseen.
+const JUMP: u64 = 10_000;
 
 /// Keeps the record written. One write is under way at a time; what happens meanwhile goes into the
 /// next.
@@ -117,6 +118,8 @@ pub(crate) struct Book {
     state: State,
     /// This leader has read the record and counted itself.
     claimed: bool,
+    /// What was claimed had been written by somebody else.
+    edited: bool,
     /// Something has changed since the last write was made up.
     dirty: bool,
     /// Ids reserved with the write of this number, from..=to.
@@ -169,6 +172,7 @@ impl Book {
             version: None,
             state: State::Closed,
             claimed: false,
+            edited: false,
             dirty: false,
             reserving: VecDeque::new(),
             spare: VecDeque::new(),
@@ -253,7 +257,10 @@ impl Book {
     pub(crate) fn finished(&mut self, outcome: Outcome, now: Instant, seed: &mut Seed) -> Progress {
         let reading = matches!(self.state, State::AwaitingRead(_));
         match outcome {
-            Outcome::Ok(Done::Ledger(ledger, version)) if reading => self.read(*ledger, Some(version), now),
+            Outcome::Ok(Done::Ledger { ledger, version, edited }) if reading => {
+                self.edited |= edited && self.confirmed == 0;
+                self.read(*ledger, Some(version), now)
+            }
             Outcome::NotFound if reading => self.read(Ledger::default(), None, now),
             Outcome::Ok(Done::Written(version)) => {
                 self.version = Some(version);
@@ -362,11 +369,20 @@ impl Book {
         self.spare.insert(at, executor);
     }
 
-    /// An id above every reserved one was seen, or everything recorded has vanished: the record may be
-    /// older than the world. Ids jump beyond whatever the lost record may have handed out.
-    pub(crate) fn jump(&mut self, seen: ExecutorId) {
-        let highest = self.ledger.reserved.max(seen);
-        self.edit().reserved = ExecutorId((highest.0 + RESTORED_JUMP).min(ExecutorId::MAX.0));
+    /// What was claimed may be older than the world.
+    pub(crate) fn was_edited(&self) -> bool {
+        self.edited
+    }
+
+    /// The record may be older than the world: ids jump beyond whatever the lost one may have handed out.
+    /// Every reservation is a write of its own, and every write has a later revision; so no id was ever
+    /// reserved above `batch` times the revision, and where that is too much, hardly any above the
+    /// revision.
+    pub(crate) fn jump(&mut self, seen: ExecutorId, revision: u64, batch: u64) {
+        let highest = self.ledger.reserved.max(seen).0;
+        let floor = [revision.saturating_mul(batch), revision].into_iter().find(|floor| *floor <= JUMP_MAX);
+        let reserved = floor.unwrap_or(0).max(highest + if floor.is_some() { 0 } else { JUMP });
+        self.edit().reserved = ExecutorId(reserved.min(ExecutorId::MAX.0));
         self.spare.clear();
         self.reserving.clear();
     }

@@ -19,6 +19,7 @@ use crate::id::{ActionId, ExecutorId};
 use crate::ledger::End;
 use crate::plant::Plant;
 use crate::question::{Deletion, DeletionCause, Driver, Evidence, LossKind, LossReason, Trigger, Verdict};
+use crate::removal::LOOK_AFTER_MS;
 use crate::spec::LAST_CLASSIFIER;
 use crate::time::Instant;
 
@@ -142,8 +143,12 @@ impl Fleet {
     /// It has not started, or not registered, for too long. When observing that is the driver's to mend.
     pub(crate) fn check_pending(&mut self, id: ExecutorId) {
         let Some(executor) = self.roster.get(id).filter(|_| self.owns()) else { return };
-        let due = executor.since + self.spec.allocation.pending_timeout_ms + 1;
         let runs = matches!(executor.stage, Stage::AwaitingRegistration);
+        if runs && executor.registered {
+            // It was heard by an earlier host: its silence counts.
+            return self.check_heartbeat(id);
+        }
+        let due = executor.since + self.spec.allocation.pending_timeout_ms + 1;
         if self.now.instant < due {
             self.roster.wake_at(id, due);
             return;
@@ -157,7 +162,7 @@ impl Fleet {
         }
     }
 
-    fn look(&mut self, id: ExecutorId) {
+    pub(crate) fn look(&mut self, id: ExecutorId) {
         if self.roster.get(id).is_none_or(|executor| executor.look.is_some()) {
             return;
         }
@@ -177,10 +182,13 @@ impl Fleet {
                 // One that turns out to run gets its time to register.
                 if pends || ran && self.runs_unheard(id) {
                     self.lose(id, Trigger::PendingTimeout);
+                } else if self.roster.get(id).is_some_and(|executor| executor.stage.removal().is_some()) {
+                    // It takes its time to end.
+                    self.roster.wake_at(id, self.now.instant + LOOK_AFTER_MS);
                 }
             }
             Outcome::NotFound => self.vanished(id, Trigger::PodMissing),
-            Outcome::Ok(Done::Ledger(..) | Done::Written(_) | Done::Deleted)
+            Outcome::Ok(Done::Ledger { .. } | Done::Written(_) | Done::Deleted)
             | Outcome::AlreadyExists
             | Outcome::Conflict
             | Outcome::Throttled { .. }
@@ -408,7 +416,8 @@ impl Fleet {
             (Then::Clear, Some(pod)) => {
                 let mut removal = Removal::new(false);
                 removal.accepted = pod.terminating();
-                self.enter(id, Stage::AwaitingRemoval(removal), self.now.instant);
+                let wait_ms = if removal.accepted { LOOK_AFTER_MS } else { 0 };
+                self.enter(id, Stage::AwaitingRemoval(removal), self.now.instant + wait_ms);
             }
         }
     }

@@ -20,6 +20,9 @@ use crate::time::Instant;
 const BUDGET_MS: u64 = 10_000;
 /// A removal that a guard-rail put off is looked at again then.
 const RECONSIDER_MS: u64 = 1_000;
+/// How long the end of a pod whose deletion was accepted is waited for before it is looked for: longer than
+/// any usual grace period.
+pub(crate) const LOOK_AFTER_MS: u64 = 60_000;
 
 impl Fleet {
     /// It is to go, by our will: the ledger must know first.
@@ -43,7 +46,7 @@ impl Fleet {
         }
         let mut removal = Removal::new(cause == DeletionCause::Roll);
         removal.accepted = terminating;
-        let wake = if removal.accepted { Instant::NEVER } else { self.now.instant };
+        let wake = if removal.accepted { self.now.instant + LOOK_AFTER_MS } else { self.now.instant };
         self.enter(id, Stage::AwaitingExit { cause: Some(cause), removal: Some(removal) }, wake);
     }
 
@@ -52,8 +55,11 @@ impl Fleet {
         let Some(executor) = self.roster.get(id) else { return };
         let (Some(removal), Some(pod)) = (executor.stage.removal(), executor.pod.as_deref()) else { return };
         let cause = executor.stage.leaving();
-        if removal.accepted || removal.call.is_some() || executor.gone {
+        if removal.call.is_some() || executor.gone {
             return;
+        }
+        if removal.accepted {
+            return self.look(id);
         }
         let voluntary = cause.is_some_and(is_voluntary);
         if voluntary && self.now.instant >= executor.since + self.roll_spec().timeout_ms && !removal.doubtful
@@ -104,7 +110,8 @@ impl Fleet {
             removal.accepted = true;
             removal.call = None;
         });
-        self.roster.wake_at(id, Instant::NEVER);
+        // The watch tells of its end. Should it not, somebody has to look.
+        self.roster.wake_at(id, self.now.instant + LOOK_AFTER_MS);
     }
 
     /// A create, a read, a deletion or an eviction came to an end.
@@ -150,7 +157,7 @@ impl Fleet {
             // Another's by now, or two changes at once: the view will tell whether ours is gone.
             Outcome::Conflict
             | Outcome::AlreadyExists
-            | Outcome::Ok(Done::Pod(_) | Done::Ledger(..) | Done::Written(_)) => None,
+            | Outcome::Ok(Done::Pod(_) | Done::Ledger { .. } | Done::Written(_)) => None,
         };
         let mut backoff_ms = 0;
         let seed = &mut self.seed;

@@ -73,14 +73,14 @@ impl Fleet {
         let ours = pods.iter().filter(|pod| self.is_ours(pod)).map(|pod| pod.executor);
         let highest = ours.max().unwrap_or_default();
         let ledger = self.book.get();
-        let all_gone = !ledger.born.is_empty() && pods.is_empty();
-        if highest > ledger.reserved || all_gone {
+        if highest > ledger.reserved || self.book.was_edited() {
             self.restored(highest);
         }
     }
 
     fn restored(&mut self, highest: ExecutorId) {
-        self.book.jump(highest);
+        let batch = u64::from(self.spec.allocation.batch_size);
+        self.book.jump(highest, self.revision, batch);
         let message = "the ledger may be older than the world: ids jump ahead".to_owned();
         self.publish(Reason::LedgerRestored, None, message);
     }
@@ -128,6 +128,8 @@ impl Fleet {
             }
             Some(known) if known.revision >= pod.revision || executor.gone => {}
             Some(_) if !ours => self.vanished(id, Trigger::PodDeleted),
+            // It will be listed no more: it is as good as lost, and in the way.
+            Some(_) if !pod.selected && executor.stage.serves() => self.lose(id, Trigger::PodDeleted),
             None if !ours => {}
             Some(_) | None => {
                 let born = executor.pod.is_some();
@@ -266,7 +268,8 @@ impl Fleet {
             if executor.detector.last_heard().is_none() {
                 executor.detector = Detector::new(now);
             }
-            executor.registered || disabled
+            // One that ran before this host did is available once it is heard.
+            executor.detector.last_heard().is_some() || disabled
         });
         if registered == Some(true) {
             self.available(id);

@@ -171,7 +171,7 @@ fn ids_jump_when_the_ledger_is_older_than_the_world() {
         3s lead
         4s gone 2
             > 4s ask SPARK why 2 was lost: PodDeleted, check 0
-            > 4s create 10003 for 2
+            > 4s create 2201 for 2
         ",
     );
 }

@@ -332,6 +332,7 @@ fn kept_pods_are_bounded_in_number_and_age() {
         4s delete 1 ok
         5s start 3
         63s beat 3
+            > 64s get 1
             > 64s delete 2 uid u2
         65s beat 3
         ",

@@ -81,6 +81,7 @@ pub struct World {
     steps_at: (u64, u32),
     beating: Vec<u64>,
     terms: u64,
+    ledger_edited: bool,
 }
 
 impl World {
@@ -101,6 +102,7 @@ impl World {
             steps_at: (0, 0),
             beating: vec![],
             terms: 0,
+            ledger_edited: false,
         }
     }
 
@@ -213,11 +215,13 @@ impl World {
                 }
                 self.revision += 1;
                 self.ledger = Some(((**ledger).clone(), self.revision));
+                self.ledger_edited = false;
                 Outcome::Ok(Done::Written(version(self.revision)))
             }
             _ => match &self.ledger {
                 Some((ledger, number)) => {
-                    Outcome::Ok(Done::Ledger(Box::new(ledger.clone()), version(*number)))
+                    let (ledger, version) = (Box::new(ledger.clone()), version(*number));
+                    Outcome::Ok(Done::Ledger { ledger, version, edited: self.ledger_edited })
                 }
                 None => Outcome::NotFound,
             },
@@ -352,6 +356,7 @@ impl World {
                         let number = self.revision + 1;
                         self.revision = number;
                         self.ledger = Some((Ledger::default(), number));
+                        self.ledger_edited = true;
                         None
                     }
                     "deleted" => {
@@ -476,6 +481,7 @@ impl World {
             uid: format!("u{id}").as_str().into(),
             revision: 0,
             owner: Some("driver-uid".into()),
+            selected: true,
             phase: Phase::Pending,
             node: None,
             do_not_roll: false,
@@ -514,6 +520,7 @@ impl World {
                 }),
                 "do-not-roll" => pod.do_not_roll = true,
                 "orphaned" => pod.owner = None,
+                "unlabelled" => pod.selected = false,
                 "node" => pod.node = Some(value.into()),
                 "uid" => pod.uid = value.into(),
                 "exit" => {
