@@ -182,10 +182,7 @@ impl Fleet {
 
     pub(crate) fn create_finished(&mut self, id: ExecutorId, outcome: Outcome) {
         match outcome {
-            Outcome::Ok(Done::Pod(pod)) => {
-                self.pace.succeeded(self.spec.allocation.batch_size);
-                self.created(id, *pod);
-            }
+            Outcome::Ok(Done::Pod(pod)) => self.created(id, *pod),
             // Something is there already. That our request was not applied is certain only of this one.
             Outcome::AlreadyExists if self.planted(Plant::TakenIsOurs) => self.born(id),
             Outcome::AlreadyExists => self.doubt(id, true),
@@ -213,8 +210,10 @@ impl Fleet {
         if foreign {
             let why = "admission changed its owner, name or labels: it cannot be looked after";
             self.publish(Reason::CreateFailed, Some(id), why.to_owned());
+            self.create_failed(None);
             self.lose(id, Trigger::PodMissing);
         } else {
+            self.pace.succeeded(self.spec.allocation.batch_size);
             self.follow(id);
         }
     }

@@ -397,3 +397,69 @@ fn as_many_may_be_pending_as_allowed() {
         ",
     );
 }
+
+/// A webhook that takes the labels away makes a pod that no list shows.
+#[test]
+fn a_pod_that_admission_hides_is_cleared_away() {
+    check(
+        draft(1),
+        "
+        0s show CreateFailed
+        0s lead
+            > 0s create 1
+        1s create 1 ok unlabelled
+            > 1s CreateFailed 1: admission changed its owner, name or labels: it cannot be looked after
+            > 1s ask SPARK why 1 was lost: PodMissing, check 0
+        1s lost 1 deleted
+            > 1s delete 1 uid u1
+            > 1.895s create 2 for 1
+        2s delete 1 ok
+            > 62s get 1
+        62s get 1 notfound
+        63s counts
+            > 63s created 1 = live 0 + terminating 0 + reason pending 0 + lost [deleted 1] + removed []
+        ",
+    );
+}
+
+#[test]
+fn a_pod_whose_owner_admission_took_is_cleared_away() {
+    check(
+        draft(1),
+        "
+        0s show CreateFailed
+        0s lead
+            > 0s create 1
+        1s create 1 ok orphaned
+            > 1s CreateFailed 1: admission changed its owner, name or labels: it cannot be looked after
+            > 1s ask SPARK why 1 was lost: PodMissing, check 0
+        1s lost 1 deleted
+            > 1s delete 1 uid u1
+            > 1.895s create 2 for 1
+        2s delete 1 ok
+        3s gone 1
+        ",
+    );
+}
+
+/// The end of a pod is told by the watch; should it not be, somebody looks.
+#[test]
+fn an_end_that_nobody_tells_of_is_looked_for() {
+    check(
+        draft(1),
+        "
+        0s lead
+            > 0s create 1
+        1s start 1
+        2s spec target=0
+            > 2s delete 1 uid u1
+        3s delete 1 ok
+            > 63s get 1
+        63s get 1 ok
+            > 123s get 1
+        123s get 1 notfound
+        124s counts
+            > 124s created 1 = live 0 + terminating 0 + reason pending 0 + lost [] + removed [ScaleDown 1]
+        ",
+    );
+}

@@ -387,3 +387,31 @@ fn losses_of_a_driver_that_is_gone_are_not_replaced() {
         ",
     );
 }
+
+#[test]
+fn a_failed_fleet_ends_its_application_if_it_should() {
+    let mut draft = draft(1);
+    draft.recovery.failures_max = Some(0);
+    draft.recovery.failed_deletes_driver = true;
+    check(
+        draft,
+        "
+        0s show FleetFailed
+        0s lead
+            > 0s create 1
+        1s start 1
+        2s pod 1 failed exit=1
+            > 2s ask SPARK why 1 was lost: PodFailed, check 0
+            > 2s create 2 for 1
+        2s lost 1 app-failure app
+            > 2s FleetFailed: 1 executors failed; 0 are allowed
+            > 2s delete the driver
+            > 2s delete 1 uid u1
+        3s delete 0 unknown
+            > 10.595s delete the driver
+        12s delete 0 ok
+        13s driver gone
+        100s wait
+        ",
+    );
+}

@@ -163,7 +163,9 @@ impl World {
                 let line = format!("evict {executor} uid {uid}");
                 self.call("evict", *executor, &line, action.clone());
             }
-            Verb::DeleteDriver { uid } => self.show(&format!("delete driver {uid}")),
+            Verb::DeleteDriver { .. } => {
+                self.call("delete", ExecutorId(0), "delete the driver", action.clone())
+            }
             Verb::Ask { policy, question: Question::Loss(evidence) } => {
                 let (id, trigger, checks) = (evidence.executor_id, evidence.trigger, evidence.checks_made);
                 let line = format!("ask {policy} why {id} was lost: {trigger:?}, check {checks}");
@@ -449,9 +451,12 @@ impl World {
         let kind = ["create", "get", "delete", "evict"].into_iter().find(|known| *known == kind).unwrap();
         let action =
             self.calls.remove(&(kind, id)).unwrap_or_else(|| panic!("no {kind} {id}:\n{}", self.text));
-        let after = words.get(1).map(|word| milliseconds(word));
+        let after = words.get(1).filter(|_| words[0] == "throttled").map(|word| milliseconds(word));
         let outcome = match (words[0], kind) {
-            ("ok", "create") => Outcome::Ok(Done::Pod(Box::new(self.change(id, &["pending"])))),
+            ("ok", "create") => {
+                let changed = [&["pending"], &words[1..]].concat();
+                Outcome::Ok(Done::Pod(Box::new(self.change(id, &changed))))
+            }
             ("ok", "get") => Outcome::Ok(Done::Pod(Box::new(self.pods[&id].clone()))),
             ("foreign", "get") => {
                 let mut pod = self.change(id, &[]);
