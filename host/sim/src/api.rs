@@ -64,6 +64,7 @@ pub struct Api {
     driver_running: bool,
     ledger: Option<records::Stored>,
     ledgers: Vec<Arc<Ledger>>,
+    tampers: u64,
     lease: Lease,
     /// ResourceQuota: how many pods there may be.
     pub quota: Option<usize>,
@@ -91,6 +92,7 @@ impl Api {
             driver_running: true,
             ledger: None,
             ledgers: Vec::new(),
+            tampers: 0,
             lease: Lease::default(),
             quota: None,
             namespace_terminating: false,

@@ -68,6 +68,8 @@ pub struct Checks {
     /// What is about to be deleted, and the objection to it if it is.
     victim: Option<(Serial, Option<(&'static str, String)>)>,
     epochs: BTreeMap<u64, (usize, u32)>,
+    /// Who wrote the ledger last.
+    writer: Option<(usize, u32)>,
     failures: u64,
     last_mutation_ms: u64,
     pub mutations: u64,
@@ -86,6 +88,8 @@ pub(crate) struct Life {
     /// What it claimed was older than the world, or new though there had been one.
     claimed_tampered: bool,
     claimed_born: bool,
+    /// How often people had meddled with the ledger when it claimed it.
+    tampers: u64,
     read: bool,
     paused: bool,
     spec_still: bool,
@@ -113,6 +117,7 @@ impl Checks {
             lags: (0, 0),
             victim: None,
             epochs: BTreeMap::new(),
+            writer: None,
             failures: 0,
             last_mutation_ms: 0,
             mutations: 0,
@@ -168,9 +173,8 @@ impl Checks {
 
     pub fn lag(&mut self, now_ms: u64, lag_ms: u64) {
         let until_ms = now_ms + lag_ms + REACH_MS;
-        if until_ms >= self.lags.0 {
-            self.lags = (until_ms, self.lags.1.max(lag_ms));
-        }
+        let so_far_ms = if now_ms <= self.lags.0 { self.lags.1 } else { 0 };
+        self.lags = (self.lags.0.max(until_ms), so_far_ms.max(lag_ms));
     }
 
     /// What happened to an executor longer ago than this must be known to whoever decides.

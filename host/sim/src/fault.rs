@@ -149,6 +149,10 @@ impl Fault {
 
     /// How strong it may be, in times of a thousand at its place. Seconds are many, and so are
     /// heartbeats; a run has some hundred requests.
+    pub fn strength(self) -> u32 {
+        self.strengths()[1]
+    }
+
     fn strengths(self) -> [u32; 3] {
         // Once is enough: it ends the fleet.
         if self == Fault::DriverDies {

@@ -25,6 +25,8 @@ pub enum HostTask {
     Wake(u64),
     Renew,
     Tell(Box<Event>),
+    /// The spec has changed: whatever it is by now.
+    Spec,
     /// The answer to a call arrives.
     Answer(u64, Box<Event>),
     /// The client gives a call up.
@@ -215,6 +217,11 @@ impl World<'_> {
             }
             HostTask::Renew => self.renew(at),
             HostTask::Tell(event) => self.tell(at, *event),
+            HostTask::Spec => {
+                let draft = Box::new(self.human.draft.clone());
+                let policies = self.human.policies.clone();
+                self.tell(at, Event::SpecChanged { draft, policies });
+            }
             HostTask::Answer(call, event) => {
                 if host.calls.remove(&call).is_some() {
                     self.tell(at, *event);

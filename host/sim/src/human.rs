@@ -173,9 +173,9 @@ impl World<'_> {
     }
 
     pub(crate) fn publish_spec(&mut self, ms: u64) {
-        let draft = Box::new(self.human.draft.clone());
-        let event = Event::SpecChanged { draft, policies: self.human.policies.clone() };
-        self.tell_all(ms, &event);
+        for at in 0..self.hosts.len() {
+            self.to_host(at, ms, HostTask::Spec);
+        }
     }
 
     // ------------------------------------------------------------------------------------- orders --

@@ -4,7 +4,7 @@
 //! an answer that is lost or late. The client waits ten seconds; after that the outcome is `Unknown`,
 //! whatever becomes of the request. A host that dies does not take its requests along.
 
-use fleet::action::{Action, Verb};
+use fleet::action::{Action, Reason, Verb};
 use fleet::event::{Answer, Event, Outcome, finished};
 
 use crate::api::NewPod;
@@ -23,6 +23,8 @@ pub struct Call {
     pub action: Action,
     /// A refusal that comes from something in front of the store.
     refusal: Option<Outcome>,
+    /// What the client hears in place of the store's outcome: a 5xx for what was done all the same.
+    disguise: Option<Outcome>,
     /// How long the answer takes; `None`: it is lost.
     answer_ms: Option<u64>,
     /// Its host dies when it is applied.
@@ -49,7 +51,12 @@ impl World<'_> {
                 let (command, reply) = (*command, reply.clone());
                 self.replied(at, command, &reply);
             }
-            Verb::Publish(_) => {}
+            Verb::Publish(notice) => {
+                // A daemon whose fleet was deposed by the ledger has nothing left to lead.
+                if notice.reason == Reason::Deposed {
+                    self.depose(at);
+                }
+            }
             Verb::Relist
             | Verb::ReadLedger
             | Verb::WriteLedger { .. }
@@ -83,7 +90,12 @@ impl World<'_> {
         let life = host.life;
         self.to_host(at, TIMEOUT_MS, HostTask::TimeOut(id));
         let partitioned = self.sim.now_ms < self.hosts[at].partitioned_until_ms;
-        let refusal = self.refusal(&action.verb);
+        let mut refusal = self.refusal(&action.verb);
+        let mut disguise = None;
+        if refusal.is_none() && self.sim.strikes(Fault::ServerError) {
+            let outcome = Some(Outcome::Unknown("504: gateway timeout".to_owned()));
+            if self.sim.tape.chance(500) { disguise = outcome } else { refusal = outcome }
+        }
         let changed = self.admission(&action.verb);
         let mut there_ms = self.sim.tape.between(2, 30);
         let mut answer_ms = Some(self.sim.tape.between(2, 30));
@@ -102,7 +114,7 @@ impl World<'_> {
         } else if self.sim.strikes(Fault::AnswerLate) {
             answer_ms = Some(self.sim.tape.between(100, 20_000));
         }
-        let call = Call { host: at, life, id, action, refusal, answer_ms, kills, changed };
+        let call = Call { host: at, life, id, action, refusal, disguise, answer_ms, kills, changed };
         self.sim.after(there_ms, Task::Apply(Box::new(call)));
         self.maybe_crash(at, awaiting);
     }
@@ -135,9 +147,6 @@ impl World<'_> {
         if self.sim.strikes(Fault::Throttled) {
             let after_ms = self.sim.tape.chance(500).then(|| 1_000);
             return Some(Outcome::Throttled { after_ms });
-        }
-        if self.sim.strikes(Fault::ServerError) {
-            return Some(Outcome::Unknown("503: not now".to_owned()));
         }
         if self.sim.strikes(Fault::PermissionCut) {
             return Some(Outcome::Forbidden("not allowed".to_owned()));
@@ -177,7 +186,9 @@ impl World<'_> {
         if call.kills && self.hosts[call.host].life == call.life {
             self.crash(call.host, "after a request was applied");
         }
-        // Half of what a 5xx refused had been done all the same; the store's own outcomes are sure.
+        if let Some(outcome) = call.disguise {
+            event = finished(&call.action, outcome);
+        }
         if let Some(answer_ms) = call.answer_ms {
             let task = HostTask::Answer(call.id, Box::new(event));
             self.sim.after(answer_ms, Task::Host { host: call.host, life: call.life, task });

@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use fleet::action::{Action, Cause, Verb};
+use fleet::action::{Action, Cause, Notice, Question, Reason, Verb};
 use fleet::event::{Done, DriverView, Event, Outcome, PodView};
 use fleet::id::{ActionId, ExecutorId, Uid, Version};
 use fleet::ledger::Ledger;
-use fleet::question::{DeletionCause, LossKind};
+use fleet::question::{Candidate, DeletionCause, Evidence, LossKind, RollQuestion, Trigger};
 use fleet::snapshot::{Counts, Snapshot};
-use fleet::spec::{Draft, Spec, SpecError};
+use fleet::spec::{Draft, Mode, Spec, SpecError};
 use fleet::time::{Instant, Now};
 
 use crate::world::Core;
@@ -47,9 +47,14 @@ pub struct Stub {
     version: Option<Version>,
     dirty: bool,
     writing: Option<ActionId>,
+    claimed: bool,
+    reread: Option<Instant>,
+    reading: Option<ActionId>,
+    asked_at: Instant,
     actions: u64,
     pods: BTreeMap<ExecutorId, PodView>,
     foreign: Vec<PodView>,
+    beats: BTreeMap<ExecutorId, Instant>,
     seen: u64,
     creating: BTreeMap<ActionId, ExecutorId>,
     deleting: BTreeMap<ExecutorId, Instant>,
@@ -81,9 +86,14 @@ impl Stub {
             version: None,
             dirty: false,
             writing: None,
+            claimed: false,
+            reread: None,
+            reading: None,
+            asked_at: Instant::START,
             actions: 0,
             pods: BTreeMap::new(),
             foreign: Vec::new(),
+            beats: BTreeMap::new(),
             seen: 0,
             creating: BTreeMap::new(),
             deleting: BTreeMap::new(),
@@ -110,6 +120,9 @@ impl Stub {
 
     fn saw(&mut self, pod: PodView) {
         if pod.owner.as_ref() != Some(&self.draft.driver) {
+            if self.pods.get(&pod.executor).is_some_and(|ours| ours.uid == pod.uid) {
+                self.gone(pod.executor);
+            }
             self.foreign.push(pod);
             return;
         }
@@ -161,6 +174,7 @@ impl Stub {
             self.writing = None;
             match outcome {
                 Outcome::Ok(Done::Written(version)) => {
+                    self.claimed = true;
                     self.version = Some(version);
                     if let Some((from, to)) = self.reserving.take() {
                         self.spare.extend((from..=to).map(ExecutorId));
@@ -169,7 +183,8 @@ impl Stub {
                         self.state = State::Listing(now);
                     }
                 }
-                _ => self.state = State::Over,
+                // Look what is there, and write again.
+                _ => self.reread = Some(now + 700),
             }
             return;
         }
@@ -178,6 +193,31 @@ impl Stub {
                 Outcome::Ok(Done::Pod(pod)) => self.saw(*pod),
                 Outcome::AlreadyExists | Outcome::Ok(_) => {}
                 _ => self.spare.push_front(executor),
+            }
+            return;
+        }
+        if self.reading == Some(action) {
+            self.reading = None;
+            match outcome {
+                Outcome::Ok(Done::Ledger(theirs, _)) if theirs.epoch > self.ledger.epoch => {
+                    self.state = State::Over;
+                    let message = "somebody else leads".to_owned();
+                    let notice = Notice { reason: Reason::Deposed, executor: None, message };
+                    self.want(Cause::Start, Verb::Publish(notice));
+                }
+                Outcome::Ok(Done::Ledger(theirs, version)) => {
+                    let mine = theirs.epoch == self.ledger.epoch && theirs.writes == self.ledger.writes;
+                    if !self.claimed && !mine {
+                        return self.claim(*theirs, Some(version));
+                    }
+                    self.version = Some(version);
+                    self.dirty = true;
+                }
+                Outcome::NotFound => {
+                    self.version = None;
+                    self.dirty = true;
+                }
+                _ => self.reread = Some(now + 700),
             }
             return;
         }
@@ -208,11 +248,23 @@ impl Stub {
     }
 
     fn reconcile(&mut self, now: Instant) {
+        if self.state == State::Active && self.asked_at <= now {
+            self.asked_at = now + 10_000;
+            self.ask();
+        }
+        if self.state == State::Over {
+            return;
+        }
         let still = (self.ledger.paused && self.flaw != Flaw::Deaf) || self.draft.paused || self.draft.dry_run;
-        if self.state == State::Active && !still {
+        if self.state == State::Active && !still && self.draft.mode == Mode::Own {
             self.shape(now);
         }
-        if self.dirty && self.writing.is_none() {
+        if self.reread.is_some_and(|at| at <= now) {
+            self.reread = None;
+            self.reading = Some(self.want(Cause::Start, Verb::ReadLedger));
+        }
+        let read = !matches!(self.state, State::Idle) && self.ledger.epoch > 0;
+        if read && self.dirty && self.writing.is_none() && self.reread.is_none() && self.reading.is_none() {
             self.dirty = false;
             self.ledger.writes += 1;
             let (ledger, over) = (Box::new(self.ledger.clone()), self.version.clone());
@@ -220,11 +272,55 @@ impl Stub {
         }
     }
 
+    /// The answers are of no use to it, but asking is part of the boundary.
+    fn ask(&mut self) {
+        let mut question = RollQuestion::default();
+        for executor in self.pods.keys() {
+            question.candidates.push(Candidate { id: executor.0, ..Candidate::default() });
+        }
+        let policy = || "OLDEST".into();
+        self.want(Cause::Roll, Verb::Ask { policy: policy(), question: Question::Roll(Box::new(question)) });
+        let Some((executor, pod)) = self.pods.first_key_value() else { return };
+        let executor = *executor;
+        let evidence = Evidence {
+            fleet: self.draft.name.clone(),
+            application_id: self.draft.application_id.clone(),
+            executor_id: executor.0,
+            pod_name: pod.name.to_string(),
+            now_ms: 0,
+            trigger: Trigger::PodFailed,
+            checks_made: 0,
+            checks_max: 1,
+            ever_registered: true,
+            since_heartbeat_ms: None,
+            our_deletion: None,
+            driver: fleet::question::Driver::Running,
+            driver_remove_reason: None,
+            pod: Some(fleet::question::Pod::clone(&pod.status)),
+            node: None,
+        };
+        let question = Question::Loss(Box::new(evidence));
+        self.want(Cause::Loss(executor), Verb::Ask { policy: policy(), question });
+    }
+
     fn shape(&mut self, now: Instant) {
         self.deleting.retain(|_, until| *until > now);
         let ended: Vec<ExecutorId> =
             self.pods.values().filter(|pod| pod.ended() && !pod.terminating()).map(|pod| pod.executor).collect();
         for executor in ended {
+            if !self.deleting.contains_key(&executor) {
+                self.delete(executor, Cause::Settled(executor), now);
+            }
+        }
+        let timeout_ms = self.draft.heartbeat.timeout_ms;
+        let silent: Vec<ExecutorId> = self
+            .pods
+            .values()
+            .filter(|pod| pod.phase == fleet::event::Phase::Running && !pod.terminating())
+            .map(|pod| pod.executor)
+            .filter(|executor| now.since_ms(*self.beats.entry(*executor).or_insert(now)) > timeout_ms)
+            .collect();
+        for executor in silent {
             if !self.deleting.contains_key(&executor) {
                 self.delete(executor, Cause::Settled(executor), now);
             }
@@ -260,7 +356,13 @@ impl Stub {
             return;
         }
         let missing = target.saturating_sub(live.len() + self.creating.len() + self.deleting.len());
-        let batch = missing.min(self.draft.allocation.batch_size as usize);
+        let limits = &self.draft.limits;
+        let wanted = self.draft.target;
+        let most = wanted + limits.surge.rounded_up(wanted) + limits.terminating.rounded_up(wanted);
+        let there = self.pods.values().filter(|pod| !pod.ended()).count() + self.creating.len();
+        let room = (most as usize).saturating_sub(there);
+        let room = if self.flaw == Flaw::Greedy { missing } else { room };
+        let batch = missing.min(room).min(self.draft.allocation.batch_size as usize);
         for _ in 0..batch {
             let Some(executor) = self.spare.pop_front() else {
                 if self.reserving.is_none() && self.writing.is_none() {
@@ -288,6 +390,9 @@ impl Core for Stub {
         }
         match event {
             Event::LeadershipGained => self.state = State::Reading(now),
+            Event::Heartbeat(beat) => {
+                self.beats.insert(beat.executor, now);
+            }
             Event::LeadershipLost => self.state = State::Over,
             Event::Relisted(list) => self.relisted(list),
             Event::PodChanged(pod) => self.saw(*pod),

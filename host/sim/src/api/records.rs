@@ -67,14 +67,21 @@ impl Api {
     pub fn restore_ledger(&mut self, age: usize) {
         if let Some(at) = self.ledgers.len().checked_sub(1 + age) {
             let old = Ledger::clone(&self.ledgers[at]);
+            self.tampers += 1;
             self.put_ledger(old, true);
         }
     }
 
     pub fn delete_ledger(&mut self) {
         if self.ledger.take().is_some() {
+            self.tampers += 1;
             self.next_revision();
         }
+    }
+
+    /// How often somebody restored or deleted it.
+    pub fn tampers(&self) -> u64 {
+        self.tampers
     }
 
     /// A newer version of Rollcall was here, and left a field.

@@ -19,12 +19,15 @@ impl World<'_> {
         let new = std::sync::Arc::clone(&stored.ledger);
         self.sim.trace.number(new.epoch << 32 | new.writes);
         let existed = self.api.ledgers().len() > 1;
-        let tampered = before.map_or(existed, |before| before.tampered);
+        let mut tampered = before.map_or(existed, |before| before.tampered);
+        let tampers = self.api.tampers();
+        let writer = self.checks.writer.replace((at, life_number));
         let Some(life) = self.checks.lives.get_mut(&(at, life_number)) else { return };
         let claims = life.epoch.is_none();
         if claims {
             let old = before.map(|before| Ledger::clone(&before.ledger)).unwrap_or_default();
             life.epoch = Some(new.epoch);
+            life.tampers = tampers;
             life.base = old.reserved.0;
             life.claimed_tampered = tampered;
             life.claimed_born = !old.born.is_empty();
@@ -38,6 +41,9 @@ impl World<'_> {
             }
         }
         if let Some(life) = self.checks.lives.get_mut(&(at, life_number)) {
+            // Since people meddled, somebody else may have claimed what this leader takes for older
+            // than its own: nobody could tell a restored backup from that.
+            tampered |= !claims && writer != Some((at, life_number)) && life.tampers < tampers;
             life.reserved = life.reserved.max(new.reserved.0);
         }
         if let Some(requested) = &new.requested {
@@ -45,6 +51,7 @@ impl World<'_> {
         }
         if tampered {
             // A record of the same epoch may have been claimed twice: the first claim was undone.
+            self.checks.epochs.split_off(&new.epoch);
             self.checks.epochs.insert(new.epoch, (at, life_number));
         } else {
             let owner = *self.checks.epochs.entry(new.epoch).or_insert((at, life_number));
@@ -53,7 +60,7 @@ impl World<'_> {
             }
         }
         self.balanced(&new);
-        if let Some(before) = before.filter(|before| !before.tampered) {
+        if let Some(before) = before.filter(|_| !tampered) {
             self.follows(&before.ledger, &new);
         } else {
             self.checks.failures = self.checks.failures.max(failures(&new));

@@ -22,6 +22,12 @@ impl Checks {
 impl World<'_> {
     pub(crate) fn check_second(&mut self) {
         self.check_snapshots();
+        for at in 0..self.hosts.len() {
+            let (now_ms, lag_ms) = (self.sim.now_ms, self.hosts[at].watch.lag_ms);
+            if self.hosts[at].leading && lag_ms > 0 {
+                self.checks.lag(now_ms, lag_ms);
+            }
+        }
         // What is recorded as requested stays possible for as long as it is recorded.
         let requested = self.api.ledger().and_then(|stored| stored.ledger.requested);
         if let Some(requested) = requested

@@ -68,7 +68,8 @@ impl World<'_> {
     fn floor(&self, victim: Serial) -> Option<(&'static str, String)> {
         let now_ms = self.sim.now_ms;
         let truth = self.cluster.executors.get(&victim)?;
-        if !truth.available() {
+        // Without a driver there is nothing to be available for.
+        if !truth.available() || !self.api.is_driver_running() {
             return None;
         }
         let reach_ms = self.checks.known_after_ms(now_ms);

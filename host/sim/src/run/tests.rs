@@ -86,3 +86,49 @@ fn every_fault_strikes_within_some_runs() {
     let never: Vec<_> = Fault::ALL.iter().zip(&fired).filter(|(_, count)| **count == 0).map(|(f, _)| f.name()).collect();
     assert_eq!(never, [""; 0]);
 }
+
+#[test]
+fn explore() {
+    let rounds: u64 = std::env::var("ROUNDS").map_or(5, |t| t.parse().unwrap());
+    for fault in Fault::ALL {
+        let mut seen = std::collections::BTreeMap::new();
+        for seed in 0..rounds {
+            let options = Options { swarm: Some(Swarm::only(&[(*fault, fault.strength())])), ..Options::default() };
+            if let Some(v) = run_stub(seed, &options, Flaw::None).violation {
+                let e = seen.entry(v.checker).or_insert((0, String::new()));
+                e.0 += 1;
+                e.1 = format!("{seed}: {}", v.message);
+            }
+        }
+        if !seen.is_empty() { println!("{} {:?}", fault.name(), seen); }
+    }
+}
+#[test]
+fn show() {
+    let seed: u64 = std::env::var("SEED").map_or(5, |t| t.parse().unwrap());
+    let name = std::env::var("FAULT").unwrap_or_default();
+    let fault = Fault::ALL.iter().find(|f| f.name() == name);
+    let swarm = fault.map(|f| Swarm::only(&[(*f, f.strength())]));
+    let options = Options { swarm, timeline: true, ..Options::default() };
+    let report = run_stub(seed, &options, Flaw::None);
+    println!("{}", report.timeline.join("\n"));
+    println!("{:?} {:?}", report.violation, report.draft);
+}
+
+#[test]
+fn broad() {
+    let rounds: u64 = std::env::var("ROUNDS").map_or(300, |t| t.parse().unwrap());
+    let mut seen = std::collections::BTreeMap::new();
+    for seed in 0..rounds {
+        let report = run_stub(seed, &Options::default(), Flaw::None);
+        if let Some(v) = report.violation {
+            let f31 = report.fired.iter().any(|(f, n)| f.number() == "F31" && *n > 0);
+            if f31 && std::env::var("NO31").is_ok() { continue; }
+            if v.checker == "L1" && std::env::var("NOL1").is_ok() { continue; }
+            let e: &mut (u32, Vec<String>) = seen.entry(v.checker).or_default();
+            e.0 += 1;
+            if e.1.len() < 12 { e.1.push(format!("{seed}: {}", v.message.chars().take(150).collect::<String>())); }
+        }
+    }
+    for (c, (n, m)) in seen { println!("ALL {c} {n}"); for m in m { println!("ALL    {m}"); } }
+}
