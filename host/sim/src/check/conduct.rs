@@ -122,8 +122,8 @@ impl World<'_> {
             self.checks.object("S6", now_ms, || format!("{pod} with UID {uid} is not executor {executor} of ours"));
             return;
         }
-        let known = self.hosts[at].watch.at;
-        let stripped = truth.tampered.is_some_and(|revision| revision < known);
+        let known = self.hosts[at].watch.told;
+        let stripped = truth.tampered.is_some_and(|revision| revision <= known);
         let unowned = self.api.pod(truth.serial).is_some_and(|pod| pod.view.owner.is_none());
         if stripped && unowned {
             self.checks.object("S7", now_ms, || format!("{pod} has lost its owner, and host {at} knows it"));

@@ -135,8 +135,11 @@ impl World<'_> {
         }
         let nodes = self.cluster_fit(serial);
         let Some(node) = self.sim.tape.pick(&nodes).copied() else {
+            let pod = pod.clone();
             self.mark_hurt(serial);
-            self.api.change(serial, unschedulable);
+            if !pod.view.status.conditions.iter().any(|condition| condition.name == "PodScheduled") {
+                self.api.change(serial, unschedulable);
+            }
             self.sim.after(5_000, Task::Pod { serial, step: PodStep::Bind });
             return;
         };
@@ -170,6 +173,10 @@ impl World<'_> {
         let Some(truth) = self.cluster.executors.get_mut(&serial) else { return };
         if truth.fate == Fate::ImageError {
             truth.hurt(now_ms);
+            self.sim.after(5_000, Task::Pod { serial, step: PodStep::Start });
+            if matches!(pod.view.status.containers[0].state, ContainerState::Waiting { reason: Some(_), .. }) {
+                return;
+            }
             self.api.change(serial, |pod| {
                 for container in &mut pod.status.containers {
                     container.state = ContainerState::Waiting {
@@ -178,7 +185,6 @@ impl World<'_> {
                     };
                 }
             });
-            self.sim.after(5_000, Task::Pod { serial, step: PodStep::Start });
             return;
         }
         truth.started_ms = Some(now_ms);
@@ -359,12 +365,10 @@ pub(super) fn set_phase(pod: &mut PodView, phase: Phase) {
 }
 
 fn unschedulable(pod: &mut PodView) {
-    if pod.status.conditions.is_empty() {
-        pod.status.conditions.push(Condition {
-            name: "PodScheduled".to_owned(),
-            status: "False".to_owned(),
-            reason: Some("Unschedulable".to_owned()),
-            message: Some("0/8 nodes are available".to_owned()),
-        });
-    }
+    pod.status.conditions.push(Condition {
+        name: "PodScheduled".to_owned(),
+        status: "False".to_owned(),
+        reason: Some("Unschedulable".to_owned()),
+        message: Some("0/8 nodes are available".to_owned()),
+    });
 }

@@ -16,8 +16,10 @@ pub struct Watch {
     /// Counts the starts, so that what belongs to an earlier one is told apart.
     pub generation: u32,
     pub state: WatchState,
-    /// Up to which revision it has told.
+    /// Up to which revision it has read the log.
     pub at: u64,
+    /// The revision of the last event that the core was told.
+    pub told: u64,
     pub lag_ms: u64,
     scheduled: bool,
     /// The core was told that its view is stale.
@@ -80,6 +82,7 @@ impl World<'_> {
         if list {
             let revision = self.api.revision_at(self.sim.now_ms.saturating_sub(lag_ms));
             watch.at = revision;
+            watch.told = revision;
             self.check_listed(at, revision);
             let list = if lag_ms == 0 { self.api.list() } else { self.api.list_at(revision) };
             self.tell(at, Event::Relisted(list));
@@ -139,7 +142,7 @@ impl World<'_> {
         let due = &due[..due.partition_point(|entry| entry.at_ms <= visible_ms)];
         let Some(last) = due.last() else { return };
         self.hosts[at].watch.at = last.revision;
-        let mut told: Vec<Event> = Vec::with_capacity(due.len());
+        let mut told: Vec<(u64, Event)> = Vec::with_capacity(due.len());
         for (place, entry) in due.iter().enumerate() {
             let event = match &entry.change {
                 Change::Put(pod) => {
@@ -152,9 +155,10 @@ impl World<'_> {
                 Change::Gone(pod) => Event::PodGone(Box::new(fleet::event::PodView::clone(pod))),
                 Change::Driver(driver) => Event::DriverChanged(driver.clone()),
             };
-            told.push(event);
+            told.push((entry.revision, event));
         }
-        for mut event in told {
+        for (revision, mut event) in told {
+            self.hosts[at].watch.told = revision;
             if let Event::PodGone(pod) = &mut event
                 && self.sim.strikes(Fault::DeletionOutdated)
             {

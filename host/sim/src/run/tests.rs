@@ -125,9 +125,10 @@ fn broad() {
             let f31 = report.fired.iter().any(|(f, n)| f.number() == "F31" && *n > 0);
             if f31 && std::env::var("NO31").is_ok() { continue; }
             if v.checker == "L1" && std::env::var("NOL1").is_ok() { continue; }
+            if v.checker != "L1" && std::env::var("ONLYL1").is_ok() { continue; }
             let e: &mut (u32, Vec<String>) = seen.entry(v.checker).or_default();
             e.0 += 1;
-            if e.1.len() < 12 { e.1.push(format!("{seed}: {}", v.message.chars().take(150).collect::<String>())); }
+            if e.1.len() < 24 { e.1.push(format!("{seed}: {:?} {}", report.swarm.iter().map(|(f, _)| f.name()).collect::<Vec<_>>().len(), v.message.chars().take(100).collect::<String>())); }
         }
     }
     for (c, (n, m)) in seen { println!("ALL {c} {n}"); for m in m { println!("ALL    {m}"); } }
