@@ -61,6 +61,8 @@ pub struct Checks {
     issued: BTreeSet<u64>,
     /// Ids that a host asked a pod for, and which life it was.
     asked: BTreeMap<u64, (usize, u32)>,
+    /// Executors that an operator wanted killed.
+    killed: BTreeSet<u64>,
     /// Until then heartbeats reach the core late, through no fault of the executors'.
     disturbed_ms: u64,
     /// Until then a view may be so much older than usual.
@@ -113,6 +115,7 @@ impl Checks {
             targets: vec![(u64::MAX, draft.target)],
             issued: BTreeSet::new(),
             asked: BTreeMap::new(),
+            killed: BTreeSet::new(),
             disturbed_ms: 0,
             lags: (0, 0),
             victim: None,
@@ -195,6 +198,9 @@ impl Checks {
         };
         if let Some(target) = target {
             self.target_for_now(now_ms, target);
+        }
+        if let Event::Commanded { verb: Command::Kill { executors, .. }, .. } = event {
+            self.killed.extend(executors.iter().map(|executor| executor.0));
         }
         let Some(life) = self.life(at) else { return };
         match event {

@@ -94,6 +94,9 @@ fn sensible(evidence: &Evidence) -> Verdict {
             Some(_) | None => known(LossKind::Evicted, false, None),
         };
     }
+    if pod.is_some_and(|pod| pod.deletion_at_ms.is_some()) {
+        return known(LossKind::Deleted, false, None);
+    }
     if let Some(code) = pod.and_then(exit_code) {
         return match code {
             0 => known(LossKind::Completed, false, Some(0)),

@@ -59,7 +59,11 @@ impl World<'_> {
             } else if pod.live() {
                 live += 1;
                 of_use += usize::from(truth.is_some_and(|truth| truth.available()));
-                let recorded = ledger.is_some_and(|ledger| ledger.born.contains(pod.view.executor));
+                // What is taken for lost by mistake is the driver's to end where it is the driver's.
+                let recorded = ledger.is_some_and(|ledger| {
+                    let executor = pod.view.executor;
+                    ledger.born.contains(executor) || self.observes() && ledger.settled.contains(executor)
+                });
                 if !recorded && !gone {
                     return Some(format!("{} is in no ledger (L3)", pod.view.name));
                 }
@@ -77,7 +81,8 @@ impl World<'_> {
         }
         let ledger = ledger.filter(|_| !gone)?;
         let kept = self.human.draft.recovery.kept_pods_max as usize;
-        if ledger.kept.len() as usize > kept || !ledger.leaving.is_empty() || ledger.born.len() as usize != target {
+        let born = self.observes() || ledger.born.len() as usize == target;
+        if ledger.kept.len() as usize > kept || !ledger.leaving.is_empty() || !born {
             return Some(format!("the ledger holds what is over: {ledger:?} (L4)"));
         }
         let leader = self.hosts.iter().find(|host| host.leading)?;

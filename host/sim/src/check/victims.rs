@@ -50,7 +50,8 @@ impl World<'_> {
         match call.action.cause {
             Cause::Rolled(_) | Cause::Excess => self.floor(serial),
             Cause::Settled(_) | Cause::Loss(_) | Cause::Shortfall { .. } | Cause::Doubt(_) => {
-                let unhurt = truth.available() && truth.hurt_ms.is_none() && !truth.late;
+                let killed = self.checks.killed.contains(&truth.executor.0);
+                let unhurt = truth.available() && truth.hurt_ms.is_none() && !truth.late && !killed;
                 let heard = now_ms > self.checks.disturbed_ms && self.checks.draft.mode == Mode::Own;
                 (unhurt && heard && truth.removed_ms.is_none()).then(|| {
                     ("S17", format!("executor {} was well and is cleared away", truth.executor))

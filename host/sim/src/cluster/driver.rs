@@ -7,13 +7,16 @@ use fleet::event::{Counters, DriverRow, Event, Phase};
 use fleet::id::ExecutorId;
 
 use super::{Maker, PodStep, Process};
-use crate::api::NewPod;
+use crate::api::{NewPod, Serial};
 use crate::fault::Fault;
 use crate::host::HostTask;
 use crate::world::{Task, World};
 
 /// How often a host asks it.
 const POLL_MS: u64 = 10_000;
+
+/// How long it bears an executor that says nothing.
+const SILENCE_MS: u64 = 60_000;
 
 impl World<'_> {
     /// The garbage collector takes everything that it owned.
@@ -44,7 +47,14 @@ impl World<'_> {
             .filter(|(_, pod)| pod.live() && !pod.view.terminating())
             .map(|(serial, _)| serial)
             .collect();
-        for serial in live.iter().skip(target) {
+        // Spark's own HeartbeatReceiver ends who is silent.
+        let silent = |serial: &Serial| {
+            self.cluster.executors.get(serial).is_some_and(|truth| {
+                truth.process == Process::Silent && truth.hurt_ms.is_some_and(|ms| ms + SILENCE_MS < self.sim.now_ms)
+            })
+        };
+        let silent: Vec<Serial> = live.iter().copied().filter(silent).collect();
+        for serial in live.iter().skip(target).chain(&silent) {
             self.api.delete_serial(*serial, None);
         }
         for _ in live.len()..target {

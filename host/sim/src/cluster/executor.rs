@@ -85,6 +85,9 @@ impl World<'_> {
         let now_ms = self.sim.now_ms;
         let Some(truth) = self.cluster.executors.get_mut(&serial) else { return };
         truth.down(now_ms);
+        if truth.removed_ms.is_none() {
+            truth.hurt(now_ms);
+        }
         let Some(ends_ms) = self.api.pod(serial).and_then(|pod| pod.ends_ms) else { return };
         if ends_ms == 0 {
             // Only a finalizer is in the way.
