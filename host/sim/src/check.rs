@@ -72,7 +72,9 @@ pub struct Checks {
     epochs: BTreeMap<u64, (usize, u32)>,
     /// Who wrote the ledger last.
     writer: Option<(usize, u32)>,
+    /// Failures that were recorded, and ends that may be recorded as one.
     failures: u64,
+    chargeable: u64,
     last_mutation_ms: u64,
     pub mutations: u64,
 }
@@ -99,9 +101,13 @@ pub(crate) struct Life {
     offered: BTreeSet<u64>,
     /// Picked of what was offered, or named by an operator, or on its way when it began.
     may_roll: BTreeSet<u64>,
+    /// How many of those were on their way.
+    carried: usize,
     ordered_rolls: u32,
     rolled: BTreeSet<u64>,
     creates: VecDeque<u64>,
+    /// Up to which revision it knew the pods when it last wrote the ledger.
+    wrote_at: u64,
 }
 
 impl Checks {
@@ -122,6 +128,7 @@ impl Checks {
             epochs: BTreeMap::new(),
             writer: None,
             failures: 0,
+            chargeable: 0,
             last_mutation_ms: 0,
             mutations: 0,
         }
@@ -144,9 +151,9 @@ impl Checks {
 
     // ------------------------------------------------------------------------- what goes into it --
 
-    pub fn host_started(&mut self, at: usize, life: u32) {
+    pub fn host_started(&mut self, at: usize, life: u32, draft: &Draft) {
         self.current.insert(at, life);
-        let still = self.draft.paused || self.draft.dry_run;
+        let still = draft.paused || draft.dry_run;
         self.lives.insert((at, life), Life { spec_still: still, ..Life::default() });
     }
 

@@ -144,7 +144,7 @@ impl World<'_> {
         host.started_ms = self.sim.now_ms;
         host.elector = Elector::new(host.identity());
         host.core = Some(core);
-        self.checks.host_started(at, life);
+        self.checks.host_started(at, life, &self.human.draft);
         self.hosts[at] = host;
         self.sim.trace.number(at as u64);
         self.sim.say(|| format!("host {at} starts, life {life}"));

@@ -32,8 +32,9 @@ impl World<'_> {
             life.claimed_tampered = tampered;
             life.claimed_born = !old.born.is_empty();
             life.may_roll.extend(rolls_under_way(&old.leaving));
+            life.carried = rolls_under_way(&old.leaving).count();
             self.checks.newest = Some((at, life_number));
-            if new.epoch != old.epoch + 1 {
+            if new.epoch != old.epoch + 1 && !tampered {
                 self.checks.object("S13", now_ms, || format!("epoch {} after {}", new.epoch, old.epoch));
             }
             if new.others != old.others {
@@ -61,9 +62,11 @@ impl World<'_> {
         }
         self.balanced(&new);
         if let Some(before) = before.filter(|_| !tampered) {
-            self.follows(&before.ledger, &new);
+            let known = self.checks.lives.get(&(at, life_number)).map_or(0, |life| life.wrote_at);
+            self.follows(&before.ledger, &new, known);
         } else {
-            self.checks.failures = self.checks.failures.max(failures(&new));
+            self.checks.failures = 0;
+            self.checks.chargeable = u64::MAX / 2;
         }
     }
 
@@ -84,7 +87,8 @@ impl World<'_> {
         }
     }
 
-    fn follows(&mut self, old: &Ledger, new: &Ledger) {
+    /// What one version says after another, of a host that knew the pods up to this revision.
+    fn follows(&mut self, old: &Ledger, new: &Ledger, known: u64) {
         let now_ms = self.sim.now_ms;
         if new.epoch < old.epoch || new.reserved < old.reserved || new.created < old.created {
             self.checks.object("S13", now_ms, || {
@@ -104,16 +108,15 @@ impl World<'_> {
         let (was, is) = (failures(old), failures(new));
         self.checks.failures += is.saturating_sub(was);
         let chargeable = self.cluster.executors.values().filter(|truth| {
-            let ours_first = match (truth.removed_ms, truth.hurt_ms) {
-                (Some(removed_ms), Some(hurt_ms)) => removed_ms < hurt_ms,
-                (Some(_), None) => true,
-                (None, _) => false,
-            };
-            truth.maker != Maker::Human && truth.hurt_ms.is_some() && !truth.disrupted && !ours_first
+            let ended = new.settled.contains(truth.executor) && !old.settled.contains(truth.executor);
+            let ours_first = truth.removed_ms.is_some_and(|ms| truth.hurt_ms.is_none_or(|hurt_ms| ms < hurt_ms));
+            let disrupted = truth.disrupted.is_some_and(|revision| revision <= known);
+            ended && truth.maker != Maker::Human && !disrupted && !ours_first
         });
-        let chargeable = chargeable.count() as u64;
+        self.checks.chargeable += chargeable.count() as u64;
+        let chargeable = self.checks.chargeable;
         let charged = self.checks.failures;
-        if charged > chargeable && now_ms > self.checks.disturbed_ms {
+        if charged > chargeable {
             self.checks.object("S10", now_ms, || {
                 format!("{charged} failures are recorded, and {chargeable} executors ended in a way that is one")
             });

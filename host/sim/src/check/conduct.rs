@@ -51,12 +51,13 @@ impl World<'_> {
                     self.checks.object("S6", now_ms, || "nobody asked for the driver's end".to_owned());
                 }
             }
-            Verb::Relist
-            | Verb::ReadLedger
-            | Verb::WriteLedger { .. }
-            | Verb::GetPod { .. }
-            | Verb::Ask { .. }
-            | Verb::Reply { .. } => {}
+            Verb::WriteLedger { .. } => {
+                let told = self.hosts[at].watch.told;
+                if let Some(life) = self.checks.life(at) {
+                    life.wrote_at = told;
+                }
+            }
+            Verb::Relist | Verb::ReadLedger | Verb::GetPod { .. } | Verb::Ask { .. } | Verb::Reply { .. } => {}
         }
     }
 
@@ -136,7 +137,7 @@ impl World<'_> {
                     || life.ordered_rolls > 0 && life.offered.contains(&rolled.0);
                 life.rolled.insert(rolled.0);
                 // A run is shorter than the hour.
-                let many = life.rolled.len() > per_hour as usize + life.ordered_rolls as usize;
+                let many = life.rolled.len() > per_hour as usize + life.ordered_rolls as usize + life.carried;
                 if !allowed || rolled != executor {
                     self.checks.object("S11", now_ms, || format!("{executor} is rolled, and nobody picked it"));
                 } else if many {

@@ -60,7 +60,7 @@ impl World<'_> {
             registered_ms: None,
             down_ms: None,
             hurt_ms: None,
-            disrupted: false,
+            disrupted: None,
             removed_ms: None,
             zombie: false,
             exit_code: None,
@@ -218,7 +218,7 @@ impl World<'_> {
         let now_ms = self.sim.now_ms;
         let interval_ms = self.human.draft.heartbeat.interval_ms;
         let Some(truth) = self.cluster.executors.get_mut(&serial) else { return };
-        if truth.process != Process::Running {
+        if truth.process != Process::Running || truth.maker == Maker::Human {
             return;
         }
         truth.registered_ms.get_or_insert(now_ms);
@@ -245,6 +245,10 @@ impl World<'_> {
         }
         if self.sim.strikes(Fault::BeatForged) {
             let never = ExecutorId(self.sim.tape.between(1, 400));
+            // For all that anybody can tell it is there, if it is not yet.
+            for truth in self.cluster.executors.values_mut().filter(|truth| truth.executor == never) {
+                truth.registered_ms.get_or_insert(now_ms);
+            }
             self.send_beat(wait_ms, Beat { executor: never, uid: None, metrics: Vec::new() });
         }
         if self.sim.strikes(Fault::BeatOutdated) {
@@ -264,6 +268,9 @@ impl World<'_> {
     fn send_beat(&mut self, wait_ms: u64, beat: Beat) {
         let leaders: Vec<usize> = (0..self.hosts.len()).filter(|at| self.hosts[*at].leading).collect();
         let Some(at) = self.sim.tape.pick(&leaders).copied() else { return };
+        if leaders.len() > 1 {
+            self.checks.disturb_beats(self.sim.now_ms);
+        }
         if self.sim.now_ms < self.hosts[at].deaf_until_ms {
             return;
         }
@@ -348,10 +355,13 @@ impl World<'_> {
         let now_ms = self.sim.now_ms;
         if let Some(truth) = self.cluster.executors.get_mut(&serial) {
             truth.hurt(now_ms);
-            truth.disrupted = true;
             truth.down(now_ms);
         }
         self.api.change(serial, |pod| pods::disrupt(pod, reason));
+        let revision = self.api.revision();
+        if let Some(truth) = self.cluster.executors.get_mut(&serial) {
+            truth.disrupted.get_or_insert(revision);
+        }
     }
 }
 
