@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fleet::action::Question;
 use fleet::event::{Answer, Command, Event, Fault as PolicyFault, Outcome};
-use fleet::id::ExecutorId;
+use fleet::id::{CommandId, ExecutorId};
 use fleet::question::{DeletionCause, Selection};
 use fleet::spec::{Draft, Spec};
 
@@ -82,7 +82,7 @@ pub struct Checks {
 /// What is known of one life of a host.
 #[derive(Debug, Default)]
 pub(crate) struct Life {
-    led: bool,
+    led_ms: Option<u64>,
     lost: bool,
     epoch: Option<u64>,
     /// Ids up to here had been reserved when it claimed the ledger.
@@ -96,6 +96,8 @@ pub(crate) struct Life {
     tampers: u64,
     read: bool,
     paused: bool,
+    /// The command that paused it, for as long as nobody replied.
+    pausing: Option<CommandId>,
     spec_still: bool,
     driver_gone: bool,
     offered: BTreeSet<u64>,
@@ -211,10 +213,13 @@ impl Checks {
         }
         let Some(life) = self.life(at) else { return };
         match event {
-            Event::LeadershipGained => life.led = true,
+            Event::LeadershipGained => life.led_ms = Some(now_ms),
             Event::LeadershipLost => life.lost = true,
-            Event::Commanded { verb, .. } => match verb {
-                Command::Pause => life.paused = true,
+            Event::Commanded { verb, command } => match verb {
+                Command::Pause => {
+                    life.pausing = (!life.paused).then_some(*command);
+                    life.paused = true;
+                }
                 Command::Resume => life.paused = false,
                 Command::Roll(whom) => {
                     life.ordered_rolls += 1;

@@ -4,7 +4,7 @@
 //! in every interesting moment: a process that runs on a node nobody reaches, a pod that is Running and
 //! says nothing. Checkers read the truth from here; the core never does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleet::event::NodeView;
 use fleet::id::ExecutorId;
@@ -25,6 +25,8 @@ pub struct Cluster {
     /// Every executor that ever was.
     pub executors: BTreeMap<Serial, Executor>,
     avoid: BTreeMap<Serial, Vec<Box<str>>>,
+    /// Pods whose creation took long to arrive.
+    pub(crate) slow: BTreeSet<Serial>,
     /// Heartbeats prove which pod sent them.
     pub beats_prove: bool,
     /// The driver deletes executors that have ended, as Spark does.
@@ -144,6 +146,7 @@ impl Cluster {
             nodes: (0..NODES).map(node).collect(),
             executors: BTreeMap::new(),
             avoid: BTreeMap::new(),
+            slow: BTreeSet::new(),
             beats_prove: false,
             driver_cleans: false,
             driver_creates: false,

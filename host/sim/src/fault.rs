@@ -71,7 +71,7 @@ faults! {
     PermissionCut "F5" "permission-cut" Request "401 or 403";
     QuotaExceeded "F5" "quota-exceeded" Second "a quota below the target, for a while";
     WebhookRefuses "F5" "webhook-refuses" Request "422 from an admission webhook";
-    SpuriousConflict "F5" "spurious-conflict" Request "409 to a deletion that would have been right";
+    SpuriousConflict "F5" "spurious-conflict" Request "409 to an eviction, because the pod changed under it again and again";
     LabelsStripped "F6" "labels-stripped" Request "a webhook takes a new pod's labels away";
     OwnerStripped "F6" "owner-stripped" Request "a webhook takes a new pod's owner away";
     SidecarInjected "F6" "sidecar-injected" Request "a webhook adds a container";

@@ -21,6 +21,7 @@ pub struct Call {
     pub life: u32,
     id: u64,
     pub action: Action,
+    sent_ms: u64,
     /// A refusal that comes from something in front of the store.
     refusal: Option<Outcome>,
     /// What the client hears in place of the store's outcome: a 5xx for what was done all the same.
@@ -42,6 +43,9 @@ struct Admission {
 
 /// How long a client waits for an answer.
 const TIMEOUT_MS: u64 = 10_000;
+
+/// A creation that takes longer than this eats into the time that a pod has to start.
+const SLOW_MS: u64 = 2_000;
 
 impl World<'_> {
     pub(crate) fn act(&mut self, at: usize, action: Action) {
@@ -114,7 +118,8 @@ impl World<'_> {
         } else if self.sim.strikes(Fault::AnswerLate) {
             answer_ms = Some(self.sim.tape.between(100, 20_000));
         }
-        let call = Call { host: at, life, id, action, refusal, disguise, answer_ms, kills, changed };
+        let sent_ms = self.sim.now_ms;
+        let call = Call { host: at, life, id, action, sent_ms, refusal, disguise, answer_ms, kills, changed };
         self.sim.after(there_ms, Task::Apply(Box::new(call)));
         self.maybe_crash(at, awaiting);
     }
@@ -139,7 +144,7 @@ impl World<'_> {
     /// What something in front of the store says to the request, so that it never gets there.
     fn refusal(&mut self, verb: &Verb) -> Option<Outcome> {
         let creates = matches!(verb, Verb::CreatePod { .. });
-        let deletes = matches!(verb, Verb::DeletePod { .. } | Verb::EvictPod { .. });
+        let evicts = matches!(verb, Verb::EvictPod { .. });
         let writes = matches!(verb, Verb::WriteLedger { .. });
         if creates && self.human.template_invalid {
             return Some(Outcome::Invalid("spec.containers: Required value".to_owned()));
@@ -154,7 +159,7 @@ impl World<'_> {
         if creates && self.sim.strikes(Fault::WebhookRefuses) {
             return Some(Outcome::Invalid("denied by a webhook".to_owned()));
         }
-        if deletes && self.sim.strikes(Fault::SpuriousConflict)
+        if evicts && self.sim.strikes(Fault::SpuriousConflict)
             || writes && self.sim.strikes(Fault::LedgerConflict)
         {
             return Some(Outcome::Conflict);
@@ -222,6 +227,10 @@ impl World<'_> {
                     && matches!(outcome, Outcome::Ok(_))
                 {
                     self.cluster.avoid(serial, avoid_nodes);
+                    // Whoever waits for it has waited for longer than it exists.
+                    if call.sent_ms + SLOW_MS < self.sim.now_ms {
+                        self.cluster.slow.insert(serial);
+                    }
                 }
                 outcome
             }

@@ -128,11 +128,16 @@ impl World<'_> {
         let now_ms = self.sim.now_ms;
         for host in &self.hosts {
             let Some(core) = host.core.as_ref().filter(|_| host.leading && !host.is_frozen()) else { continue };
-            let counts = core.snapshot(host.now(now_ms)).counts;
+            let snapshot = core.snapshot(host.now(now_ms));
+            let counts = &snapshot.counts;
             let ended: u64 = counts.lost.values().sum::<u64>() + counts.removed.values().sum::<u64>();
             let sum = counts.live + counts.terminating + counts.reason_pending + ended;
             if counts.created != sum || counts.available > counts.live {
-                self.checks.object("S9", now_ms, || format!("the counts do not add up: {counts:?}"));
+                self.checks.object("S9", now_ms, || {
+                    let rows: Vec<_> =
+                        snapshot.executors.iter().map(|row| (row.executor.0, row.stage)).collect();
+                    format!("the counts do not add up: {counts:?} {rows:?}")
+                });
             }
         }
     }

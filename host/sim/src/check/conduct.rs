@@ -1,7 +1,7 @@
 //! What a core may want: S12 the rate, S13 who acts, S14 stillness, S17 causes; and S2 again, where an
 //! id is asked for and not only where it is granted.
 
-use fleet::action::{Action, Cause, Verb};
+use fleet::action::{Action, Cause, Reply, Verb};
 use fleet::id::{ExecutorId, Uid};
 use fleet::spec::Mode;
 
@@ -17,7 +17,7 @@ impl World<'_> {
         let now_ms = self.sim.now_ms;
         let Some(life_number) = self.checks.current.get(&at).copied() else { return };
         let Some(life) = self.checks.lives.get(&(at, life_number)) else { return };
-        let (led, lost) = (life.led, life.lost);
+        let (led, lost) = (life.led_ms.is_some(), life.lost);
         let still = life.paused || life.spec_still;
         let spoken = matches!(action.verb, Verb::Publish(_) | Verb::Reply { .. });
         if !spoken && (!led || lost) {
@@ -51,13 +51,22 @@ impl World<'_> {
                     self.checks.object("S6", now_ms, || "nobody asked for the driver's end".to_owned());
                 }
             }
+            Verb::Reply { command, reply } => {
+                let refused = matches!(reply, Reply::Refused(_));
+                if let Some(life) = self.checks.life(at)
+                    && life.pausing.take_if(|pausing| pausing == command).is_some()
+                    && refused
+                {
+                    life.paused = false;
+                }
+            }
             Verb::WriteLedger { .. } => {
                 let told = self.hosts[at].watch.told;
                 if let Some(life) = self.checks.life(at) {
                     life.wrote_at = told;
                 }
             }
-            Verb::Relist | Verb::ReadLedger | Verb::GetPod { .. } | Verb::Ask { .. } | Verb::Reply { .. } => {}
+            Verb::Relist | Verb::ReadLedger | Verb::GetPod { .. } | Verb::Ask { .. } => {}
         }
     }
 

@@ -51,6 +51,7 @@ impl World<'_> {
             return Some(format!("{leaders} hosts lead"));
         }
         let (mut live, mut of_use, mut terminating, mut left_over) = (0, 0, 0, 0);
+        let mut useless = None;
         let ledger = self.api.ledger().map(|stored| &stored.ledger);
         for (serial, pod) in self.api.ours() {
             let truth = self.cluster.executors.get(&serial);
@@ -58,7 +59,9 @@ impl World<'_> {
                 terminating += 1;
             } else if pod.live() {
                 live += 1;
-                of_use += usize::from(truth.is_some_and(|truth| truth.available()));
+                let useful = truth.is_some_and(|truth| truth.available());
+                of_use += usize::from(useful);
+                useless = if useful { useless } else { truth };
                 // What is taken for lost by mistake is the driver's to end where it is the driver's.
                 let recorded = ledger.is_some_and(|ledger| {
                     let executor = pod.view.executor;
@@ -73,7 +76,7 @@ impl World<'_> {
         }
         if live != target || of_use != target || terminating > 0 {
             return Some(format!(
-                "{live} live, {of_use} of use, {terminating} terminating, and {target} are wanted (L1)"
+                "{live} live, {of_use} of use, {terminating} terminating, and {target} are wanted; {useless:?}"
             ));
         }
         if left_over > 0 && !gone {

@@ -48,11 +48,13 @@ impl World<'_> {
             return None;
         }
         match call.action.cause {
-            Cause::Rolled(_) | Cause::Excess => self.floor(serial),
+            Cause::Rolled(_) | Cause::Excess => self.floor(serial, call),
             Cause::Settled(_) | Cause::Loss(_) | Cause::Shortfall { .. } | Cause::Doubt(_) => {
                 let killed = self.checks.killed.contains(&truth.executor.0);
                 let unhurt = truth.available() && truth.hurt_ms.is_none() && !truth.late && !killed;
-                let heard = now_ms > self.checks.disturbed_ms && self.checks.draft.mode == Mode::Own;
+                let heard = now_ms > self.checks.disturbed_ms
+                    && now_ms > self.checks.lags.0
+                    && self.checks.draft.mode == Mode::Own;
                 (unhurt && heard && truth.removed_ms.is_none()).then(|| {
                     ("S17", format!("executor {} was well and is cleared away", truth.executor))
                 })
@@ -66,7 +68,7 @@ impl World<'_> {
         }
     }
 
-    fn floor(&self, victim: Serial) -> Option<(&'static str, String)> {
+    fn floor(&self, victim: Serial, call: &Call) -> Option<(&'static str, String)> {
         let now_ms = self.sim.now_ms;
         let truth = self.cluster.executors.get(&victim)?;
         // Without a driver there is nothing to be available for.
@@ -74,12 +76,17 @@ impl World<'_> {
             return None;
         }
         let reach_ms = self.checks.known_after_ms(now_ms);
+        // A leader that has just begun has heard nobody yet, and not missed anybody either.
+        let led_ms = self.checks.lives.get(&(call.host, call.life)).and_then(|life| life.led_ms);
+        let began = led_ms.is_none_or(|led_ms| led_ms + reach_ms > now_ms);
+        let seems_up = |serial| began && self.api.pod(serial).is_some_and(|pod| pod.ready());
         let of_use = self.cluster.executors.values().filter(|other| {
             other.serial != victim
                 && other.maker != Maker::Human
-                && other.registered_ms.is_some()
                 && (other.removed_ms.is_none() || other.late)
-                && other.down_ms.is_none_or(|down_ms| down_ms + reach_ms > now_ms)
+                && (other.registered_ms.is_some()
+                    && other.down_ms.is_none_or(|down_ms| down_ms + reach_ms > now_ms)
+                    || seems_up(other.serial))
         });
         let left = u32::try_from(of_use.count()).unwrap_or(u32::MAX);
         let limits = &self.checks.draft.limits;

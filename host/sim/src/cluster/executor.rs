@@ -48,6 +48,8 @@ impl World<'_> {
             }
             held = self.sim.strikes(Fault::TerminatingForever);
         }
+        let ours = self.api.ours().any(|(ours, _)| ours == serial);
+        let slow = self.cluster.slow.contains(&serial);
         let truth = Executor {
             serial,
             executor,
@@ -59,13 +61,13 @@ impl World<'_> {
             started_ms: None,
             registered_ms: None,
             down_ms: None,
-            hurt_ms: None,
+            hurt_ms: (!ours || slow).then_some(self.sim.now_ms),
             disrupted: None,
             removed_ms: None,
             zombie: false,
             exit_code: None,
             created_revision,
-            tampered: (!self.api.ours().any(|(ours, _)| ours == serial)).then_some(created_revision),
+            tampered: (!ours).then_some(created_revision),
             late: false,
         };
         self.cluster.executors.insert(serial, truth);
