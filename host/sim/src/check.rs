@@ -59,6 +59,8 @@ pub struct Checks {
     targets: Vec<(u64, u32)>,
     /// Ids under which a pod of ours came to be.
     issued: BTreeSet<u64>,
+    /// A record was claimed that may be older than the world, and the claimant has seen no list yet.
+    unsure: bool,
     /// Ids that a host asked a pod for, and which life it was.
     asked: BTreeMap<u64, (usize, u32)>,
     /// Executors that an operator wanted killed.
@@ -89,8 +91,6 @@ pub(crate) struct Life {
     base: u64,
     /// Ids up to here it has reserved: the write was applied.
     reserved: u64,
-    /// What it claimed was older than the world, or new though there had been one.
-    claimed_tampered: bool,
     claimed_born: bool,
     /// How often people had meddled with the ledger when it claimed it.
     tampers: u64,
@@ -122,6 +122,7 @@ impl Checks {
             newest: None,
             targets: vec![(u64::MAX, draft.target)],
             issued: BTreeSet::new(),
+            unsure: false,
             asked: BTreeMap::new(),
             killed: BTreeSet::new(),
             disturbed_ms: 0,

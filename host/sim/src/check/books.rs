@@ -29,11 +29,11 @@ impl World<'_> {
             life.epoch = Some(new.epoch);
             life.tampers = tampers;
             life.base = old.reserved.0;
-            life.claimed_tampered = tampered;
             life.claimed_born = !old.born.is_empty();
             life.may_roll.extend(rolls_under_way(&old.leaving));
             life.carried = rolls_under_way(&old.leaving).count();
             self.checks.newest = Some((at, life_number));
+            self.checks.unsure |= tampered;
             if new.epoch != old.epoch + 1 && !tampered {
                 self.checks.object("S13", now_ms, || format!("epoch {} after {}", new.epoch, old.epoch));
             }

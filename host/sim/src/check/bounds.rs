@@ -71,11 +71,18 @@ impl World<'_> {
         for (_, pod) in self.api.ours().filter(|(_, pod)| pod.view.revision <= revision) {
             highest = highest.max(pod.view.executor.0);
         }
-        // A ledger older than the world, and nothing in the world that says so: nobody could tell.
         let Some(life) = self.checks.life(at) else { return };
-        if life.claimed_tampered && highest <= life.base && !life.claimed_born {
-            life.claimed_tampered = false;
-            self.checks.issued.clear();
+        let evident = highest > life.base || life.claimed_born;
+        if !std::mem::take(&mut self.checks.unsure) {
+            return;
+        }
+        // Nobody knows any more of ids that no pod ever bore; their creations find the name taken.
+        let issued = std::mem::take(&mut self.checks.issued);
+        self.checks.asked.retain(|id, _| issued.contains(id));
+        if evident {
+            self.checks.issued = issued;
+        } else {
+            // A ledger older than the world, and nothing in the world that says so: nobody could tell.
             self.checks.asked.clear();
         }
     }

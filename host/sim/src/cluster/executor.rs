@@ -193,6 +193,8 @@ impl World<'_> {
             return;
         }
         truth.started_ms = Some(now_ms);
+        // Its node may have been away while it waited.
+        truth.down_ms = None;
         truth.process = if truth.fate == Fate::Silent { Process::Silent } else { Process::Running };
         if truth.fate == Fate::Silent {
             truth.hurt(now_ms);
