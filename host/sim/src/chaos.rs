@@ -46,6 +46,11 @@ impl World<'_> {
         if self.sim.strikes(Fault::TwoLeaders) {
             self.take_early();
         }
+        if self.sim.strikes(Fault::Partitioned) {
+            let at = self.random_host();
+            let ms = self.sim.tape.between(1_000, 40_000);
+            self.hosts[at].partitioned_until_ms = now_ms + ms;
+        }
         if self.sim.strikes(Fault::WallJumps) {
             let at = self.random_host();
             let jump_ms = i64::try_from(self.sim.tape.between(0, 14_400_000)).expect("hours");
@@ -241,7 +246,8 @@ impl World<'_> {
             self.cluster.nodes[node].black_hole = false;
             self.node_returns(node);
         }
-        let stuck: Vec<Serial> = self.cluster.executors.values().filter(|it| it.held).map(|it| it.serial).collect();
+        let stuck: Vec<Serial> =
+            self.cluster.executors.values().filter(|it| it.held).map(|it| it.serial).collect();
         for serial in stuck {
             self.api.change_object(serial, |pod| pod.finalizer = false);
         }
@@ -264,15 +270,10 @@ impl World<'_> {
         }
     }
 
-    /// For the tests of a lease that cannot be renewed.
-    pub fn partition(&mut self, at: usize, ms: u64) {
-        self.hosts[at].partitioned_until_ms = self.sim.now_ms + ms;
-    }
-
     pub(crate) fn tell_all(&mut self, ms: u64, event: &fleet::event::Event) {
         for at in 0..self.hosts.len() {
             if self.hosts[at].is_up() {
-                self.to_host(at, ms, HostTask::Tell(Box::new(event.clone())));
+                self.post(at, ms, HostTask::Tell(Box::new(event.clone())));
             }
         }
     }

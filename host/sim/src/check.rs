@@ -198,13 +198,13 @@ impl Checks {
 
     /// What a host's core is being told.
     pub fn told(&mut self, at: usize, event: &Event, now_ms: u64) {
-        let target = match event {
-            Event::Commanded { verb: Command::RequestTotalExecutors(total), .. } => Some(*total),
-            Event::Commanded { verb: Command::Kill { executors, replace: false, .. }, .. } => {
-                let killed = u32::try_from(executors.len()).unwrap_or(u32::MAX);
-                Some(self.targets_now(now_ms).0.saturating_sub(killed))
-            }
-            _ => None,
+        let target = if let Event::Commanded { verb: Command::RequestTotalExecutors(total), .. } = event {
+            Some(*total)
+        } else if let Event::Commanded { verb: Command::Kill { executors, replace: false, .. }, .. } = event {
+            let killed = u32::try_from(executors.len()).unwrap_or(u32::MAX);
+            Some(self.targets_now(now_ms).0.saturating_sub(killed))
+        } else {
+            None
         };
         if let Some(target) = target {
             self.target_for_now(now_ms, target);

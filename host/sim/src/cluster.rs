@@ -193,7 +193,11 @@ impl Node {
                 ready: if self.ready { "True" } else { "Unknown" }.to_owned(),
                 reason: (!self.ready).then(|| "NodeStatusUnknown".to_owned()),
                 cordoned: self.cordoned,
-                taints: if self.ready { Vec::new() } else { vec!["node.kubernetes.io/unreachable".to_owned()] },
+                taints: if self.ready {
+                    Vec::new()
+                } else {
+                    vec!["node.kubernetes.io/unreachable".to_owned()]
+                },
                 spot: self.spot,
             },
             zone: Some(self.zone),

@@ -62,6 +62,7 @@ macro_rules! faults {
 
 faults! {
     RequestLost "F1" "request-lost" Request "never reaches the API server";
+    Partitioned "F1" "partitioned" Second "a host reaches nothing for up to 40 s";
     AnswerLost "F2" "answer-lost" Request "applied, and nobody hears of it";
     AnswerLate "F3" "answer-late" Request "applied, and the answer takes up to 20 s";
     AppliedLate "F3" "applied-late" Request "applied up to 60 s later";
@@ -149,11 +150,7 @@ impl Fault {
 
     /// How strong it may be, in times of a thousand at its place. Seconds are many, and so are
     /// heartbeats; a run has some hundred requests.
-    pub fn strength(self) -> u32 {
-        self.strengths()[1]
-    }
-
-    fn strengths(self) -> [u32; 3] {
+    pub fn strengths(self) -> [u32; 3] {
         // Once is enough: it ends the fleet.
         if self == Fault::DriverDies {
             return [1, 1, 1];

@@ -34,7 +34,10 @@ pub enum HostTask {
     /// The watch has something to say.
     Watch(u32),
     /// The watch starts again: where it was, or with a list.
-    Reconnect { generation: u32, list: bool },
+    Reconnect {
+        generation: u32,
+        list: bool,
+    },
     /// The watch has been silent for too long.
     Stale(u32),
     PollDriver,
@@ -119,7 +122,7 @@ impl Host {
 }
 
 impl World<'_> {
-    pub(crate) fn to_host(&mut self, host: usize, ms: u64, task: HostTask) {
+    pub(crate) fn post(&mut self, host: usize, ms: u64, task: HostTask) {
         let life = self.hosts[host].life;
         self.sim.after(ms, Task::Host { host, life, task });
     }
@@ -149,7 +152,7 @@ impl World<'_> {
         self.sim.trace.number(at as u64);
         self.sim.say(|| format!("host {at} starts, life {life}"));
         self.arm(at);
-        self.to_host(at, 0, HostTask::Renew);
+        self.post(at, 0, HostTask::Renew);
     }
 
     /// The process is gone, and everything it knew.
@@ -209,7 +212,8 @@ impl World<'_> {
                     host.spins = (self.sim.now_ms, spins);
                     if spins > SPINS_MAX {
                         let why = host.core.as_ref().map(|core| core.why()).unwrap_or_default();
-                        self.checks.object("SPIN", self.sim.now_ms, || format!("host {at} wakes for ever: {why}"));
+                        self.checks
+                            .object("SPIN", self.sim.now_ms, || format!("host {at} wakes for ever: {why}"));
                         return;
                     }
                     self.tell(at, Event::Deadline);
@@ -283,13 +287,13 @@ impl World<'_> {
             wait_ms += self.sim.tape.between(0, 3_000);
         }
         let wake = host.wakes;
-        self.to_host(at, wait_ms, HostTask::Wake(wake));
+        self.post(at, wait_ms, HostTask::Wake(wake));
     }
 
     // -------------------------------------------------------------------------------------- lease --
 
     fn renew(&mut self, at: usize) {
-        self.to_host(at, RENEW_MS, HostTask::Renew);
+        self.post(at, RENEW_MS, HostTask::Renew);
         let now_ms = self.sim.now_ms;
         let faulty = now_ms < self.hosts[at].partitioned_until_ms
             || now_ms < self.hosts[at].lease_blind_until_ms
@@ -330,7 +334,7 @@ impl World<'_> {
         self.tell(at, Event::LeadershipGained);
         if self.hosts[at].is_up() {
             self.watch_opens(at);
-            self.to_host(at, 1_500, HostTask::PollDriver);
+            self.post(at, 1_500, HostTask::PollDriver);
         }
     }
 
@@ -341,7 +345,7 @@ impl World<'_> {
         }
         self.hosts[at].leading = false;
         self.tell(at, Event::LeadershipLost);
-        self.to_host(at, 300, HostTask::Exit);
+        self.post(at, 300, HostTask::Exit);
     }
 }
 

@@ -115,8 +115,7 @@ impl World<'_> {
             let mut draft = self.human.draft.clone();
             draft.limits.executors_max = 0;
             draft.heartbeat.timeout_ms = 0;
-            let event =
-                Event::SpecChanged { draft: Box::new(draft), policies: self.human.policies.clone() };
+            let event = Event::SpecChanged { draft: Box::new(draft), policies: self.human.policies.clone() };
             self.tell_all(50, &event);
         }
         if self.sim.strikes(Fault::PolicyRemoved) {
@@ -174,7 +173,7 @@ impl World<'_> {
 
     pub(crate) fn publish_spec(&mut self, ms: u64) {
         for at in 0..self.hosts.len() {
-            self.to_host(at, ms, HostTask::Spec);
+            self.post(at, ms, HostTask::Spec);
         }
     }
 
@@ -185,7 +184,7 @@ impl World<'_> {
         let at = (0..self.hosts.len()).find(|at| self.hosts[*at].leading)?;
         self.human.commands += 1;
         let command = CommandId(self.human.commands);
-        self.to_host(at, 5, HostTask::Tell(Box::new(Event::Commanded { command, verb })));
+        self.post(at, 5, HostTask::Tell(Box::new(Event::Commanded { command, verb })));
         Some(command)
     }
 

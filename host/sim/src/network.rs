@@ -92,7 +92,7 @@ impl World<'_> {
         let host = &mut self.hosts[at];
         host.calls.insert(id, action.id);
         let life = host.life;
-        self.to_host(at, TIMEOUT_MS, HostTask::TimeOut(id));
+        self.post(at, TIMEOUT_MS, HostTask::TimeOut(id));
         let partitioned = self.sim.now_ms < self.hosts[at].partitioned_until_ms;
         let mut refusal = self.refusal(&action.verb);
         let mut disguise = None;
@@ -138,7 +138,7 @@ impl World<'_> {
         let Some(action) = self.hosts[at].calls.get(&id).copied() else { return };
         let outcome = Outcome::Unknown("connection reset".to_owned());
         let wait_ms = self.sim.tape.between(50, 2_000);
-        self.to_host(at, wait_ms, HostTask::Answer(id, Box::new(Event::Finished { action, outcome })));
+        self.post(at, wait_ms, HostTask::Answer(id, Box::new(Event::Finished { action, outcome })));
     }
 
     /// What something in front of the store says to the request, so that it never gets there.
@@ -150,7 +150,7 @@ impl World<'_> {
             return Some(Outcome::Invalid("spec.containers: Required value".to_owned()));
         }
         if self.sim.strikes(Fault::Throttled) {
-            let after_ms = self.sim.tape.chance(500).then(|| 1_000);
+            let after_ms = self.sim.tape.chance(500).then_some(1_000);
             return Some(Outcome::Throttled { after_ms });
         }
         if self.sim.strikes(Fault::PermissionCut) {
@@ -275,6 +275,6 @@ impl World<'_> {
         }
         self.checks.answered(at, question, &answer);
         let event = Event::Answered { action: action.id, answer };
-        self.to_host(at, wait_ms, HostTask::Tell(Box::new(event)));
+        self.post(at, wait_ms, HostTask::Tell(Box::new(event)));
     }
 }

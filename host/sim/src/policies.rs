@@ -7,7 +7,8 @@
 use fleet::action::Question;
 use fleet::event::{Answer, Fault as PolicyFault};
 use fleet::question::{
-    ContainerRole, ContainerState, Evidence, LossKind, LossReason, Pick, RollQuestion, Selection, Trigger, Verdict,
+    ContainerRole, ContainerState, Evidence, LossKind, LossReason, Pick, RollQuestion, Selection, Trigger,
+    Verdict,
 };
 
 use crate::fault::Fault;
@@ -85,7 +86,9 @@ fn sensible(evidence: &Evidence) -> Verdict {
     }
     let pod = evidence.pod.as_ref();
     let condition = pod.and_then(|pod| {
-        pod.conditions.iter().find(|condition| condition.name == "DisruptionTarget" && condition.status == "True")
+        pod.conditions
+            .iter()
+            .find(|condition| condition.name == "DisruptionTarget" && condition.status == "True")
     });
     if let Some(condition) = condition {
         return match condition.reason.as_deref() {
@@ -123,10 +126,10 @@ fn sensible(evidence: &Evidence) -> Verdict {
 }
 
 fn exit_code(pod: &fleet::question::Pod) -> Option<i32> {
-    pod.containers.iter().filter(|container| container.role == ContainerRole::Executor).find_map(|container| {
-        match &container.state {
+    pod.containers.iter().filter(|container| container.role == ContainerRole::Executor).find_map(
+        |container| match &container.state {
             ContainerState::Terminated(end) => Some(end.exit_code),
             ContainerState::Waiting { .. } | ContainerState::Running { .. } => None,
-        }
-    })
+        },
+    )
 }

@@ -1,18 +1,21 @@
 //! A controller of two hundred lines, for the simulator's own tests: good enough to keep a fleet at
 //! strength in a calm world, and with flaws on demand so that checkers can be seen to bite.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "a stub leaves out most of what there is")]
+
 use std::collections::{BTreeMap, VecDeque};
 
-use fleet::action::{Action, Cause, Notice, Question, Reason, Verb};
-use fleet::event::{Done, DriverView, Event, Outcome, PodView};
+use fleet::action::{Action, Cause, Notice, Reason, Verb};
+use fleet::event::{Done, DriverView, Outcome, PodView};
 use fleet::id::{ActionId, ExecutorId, Uid, Version};
 use fleet::ledger::Ledger;
-use fleet::question::{Candidate, DeletionCause, Evidence, LossKind, RollQuestion, Trigger};
-use fleet::snapshot::{Counts, Snapshot};
+use fleet::question::{DeletionCause, LossKind};
 use fleet::spec::{Draft, Mode, Spec, SpecError};
-use fleet::time::{Instant, Now};
+use fleet::time::Instant;
 
 use crate::world::Core;
+
+mod step;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
@@ -222,7 +225,9 @@ impl Stub {
             return;
         }
         match (self.state, outcome) {
-            (State::Reading(_), Outcome::Ok(Done::Ledger(ledger, version))) => self.claim(*ledger, Some(version)),
+            (State::Reading(_), Outcome::Ok(Done::Ledger(ledger, version))) => {
+                self.claim(*ledger, Some(version))
+            }
             (State::Reading(_), Outcome::NotFound) => self.claim(Ledger::default(), None),
             (State::Reading(_), _) => self.state = State::Reading(now + 1_000),
             (State::Listing(_), Outcome::Unknown(_)) => self.state = State::Listing(now + 1_000),
@@ -244,7 +249,13 @@ impl Stub {
         let Some(pod) = self.pods.get(&executor) else { return };
         let (name, uid): (Box<str>, Uid) = (pod.name.clone(), pod.uid.clone());
         self.deleting.insert(executor, now + 20_000);
-        self.want(cause, Verb::DeletePod { executor, pod: name, uid, grace_ms: Some(5_000) });
+        // By turns, so that both are exercised and neither can be refused for ever.
+        let verb = if (now.as_ms() / 1_000).is_multiple_of(2) {
+            Verb::EvictPod { executor, pod: name, uid, grace_ms: Some(5_000) }
+        } else {
+            Verb::DeletePod { executor, pod: name, uid, grace_ms: Some(5_000) }
+        };
+        self.want(cause, verb);
     }
 
     fn reconcile(&mut self, now: Instant) {
@@ -255,7 +266,8 @@ impl Stub {
         if self.state == State::Over {
             return;
         }
-        let still = (self.ledger.paused && self.flaw != Flaw::Deaf) || self.draft.paused || self.draft.dry_run;
+        let still =
+            (self.ledger.paused && self.flaw != Flaw::Deaf) || self.draft.paused || self.draft.dry_run;
         if self.state == State::Active && !still && self.draft.mode == Mode::Own {
             self.shape(now);
         }
@@ -272,41 +284,14 @@ impl Stub {
         }
     }
 
-    /// The answers are of no use to it, but asking is part of the boundary.
-    fn ask(&mut self) {
-        let mut question = RollQuestion::default();
-        for executor in self.pods.keys() {
-            question.candidates.push(Candidate { id: executor.0, ..Candidate::default() });
-        }
-        let policy = || "OLDEST".into();
-        self.want(Cause::Roll, Verb::Ask { policy: policy(), question: Question::Roll(Box::new(question)) });
-        let Some((executor, pod)) = self.pods.first_key_value() else { return };
-        let executor = *executor;
-        let evidence = Evidence {
-            fleet: self.draft.name.clone(),
-            application_id: self.draft.application_id.clone(),
-            executor_id: executor.0,
-            pod_name: pod.name.to_string(),
-            now_ms: 0,
-            trigger: Trigger::PodFailed,
-            checks_made: 0,
-            checks_max: 1,
-            ever_registered: true,
-            since_heartbeat_ms: None,
-            our_deletion: None,
-            driver: fleet::question::Driver::Running,
-            driver_remove_reason: None,
-            pod: Some(fleet::question::Pod::clone(&pod.status)),
-            node: None,
-        };
-        let question = Question::Loss(Box::new(evidence));
-        self.want(Cause::Loss(executor), Verb::Ask { policy: policy(), question });
-    }
-
     fn shape(&mut self, now: Instant) {
         self.deleting.retain(|_, until| *until > now);
-        let ended: Vec<ExecutorId> =
-            self.pods.values().filter(|pod| pod.ended() && !pod.terminating()).map(|pod| pod.executor).collect();
+        let ended: Vec<ExecutorId> = self
+            .pods
+            .values()
+            .filter(|pod| pod.ended() && !pod.terminating())
+            .map(|pod| pod.executor)
+            .collect();
         for executor in ended {
             if !self.deleting.contains_key(&executor) {
                 self.delete(executor, Cause::Settled(executor), now);
@@ -331,7 +316,8 @@ impl Stub {
             .filter(|pod| !pod.ended() && !pod.terminating() && !self.deleting.contains_key(&pod.executor))
             .map(|pod| pod.executor)
             .collect();
-        let target = if self.driver_gone { 0 } else { self.target() + usize::from(self.flaw == Flaw::Greedy) * 5 };
+        let target =
+            if self.driver_gone { 0 } else { self.target() + usize::from(self.flaw == Flaw::Greedy) * 5 };
         for executor in live.iter().rev().take(live.len().saturating_sub(target)) {
             if self.ledger.leaving.contains_key(executor) && self.writing.is_none() && !self.dirty {
                 self.delete(*executor, Cause::Excess, now);
@@ -340,7 +326,8 @@ impl Stub {
             }
         }
         if self.flaw == Flaw::Restless || self.flaw == Flaw::NoFloor {
-            let cause = |executor| if self.flaw == Flaw::Restless { Cause::Settled(executor) } else { Cause::Excess };
+            let cause =
+                |executor| if self.flaw == Flaw::Restless { Cause::Settled(executor) } else { Cause::Excess };
             let wanted: Vec<_> = live.iter().map(|executor| (*executor, cause(*executor))).collect();
             if now > Instant::from_ms(200_000) {
                 wanted.into_iter().for_each(|(executor, cause)| self.delete(executor, cause, now));
@@ -378,87 +365,6 @@ impl Stub {
             let verb = Verb::CreatePod { executor, pod, avoid_nodes: Vec::new() };
             let id = self.want(Cause::Shortfall { replaces: None }, verb);
             self.creating.insert(id, executor);
-        }
-    }
-}
-
-impl Core for Stub {
-    fn step(&mut self, event: Event, now: Now) -> Vec<Action> {
-        let now = now.instant;
-        if self.state == State::Over {
-            return Vec::new();
-        }
-        match event {
-            Event::LeadershipGained => self.state = State::Reading(now),
-            Event::Heartbeat(beat) => {
-                self.beats.insert(beat.executor, now);
-            }
-            Event::LeadershipLost => self.state = State::Over,
-            Event::Relisted(list) => self.relisted(list),
-            Event::PodChanged(pod) => self.saw(*pod),
-            Event::PodGone(pod) => self.gone(pod.executor),
-            Event::DriverChanged(driver) => self.driver_gone |= driver == DriverView::Gone,
-            Event::Finished { action, outcome } => self.finished(action, outcome, now),
-            Event::SpecChanged { draft, policies } => {
-                if Spec::check(Draft::clone(&draft), &policies).is_ok() {
-                    self.draft = *draft;
-                }
-            }
-            Event::Commanded { command, verb } => {
-                self.ledger.paused = match verb {
-                    fleet::event::Command::Pause => true,
-                    fleet::event::Command::Resume => false,
-                    _ => self.ledger.paused,
-                };
-                self.dirty = true;
-                self.want(Cause::Command(command), Verb::Reply { command, reply: fleet::action::Reply::Done });
-            }
-            _ => {}
-        }
-        if let State::Reading(at) = self.state
-            && at <= now
-        {
-            self.state = State::Reading(now + 15_000);
-            self.want(Cause::Start, Verb::ReadLedger);
-        }
-        if let State::Listing(at) = self.state
-            && at <= now
-        {
-            self.state = State::Listing(now + 15_000);
-            self.want(Cause::Start, Verb::Relist);
-        }
-        self.reconcile(now);
-        self.due = now + 500;
-        std::mem::take(&mut self.out)
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        if self.flaw == Flaw::Spins && self.state == State::Active {
-            return Some(Instant::START);
-        }
-        (self.state != State::Over && self.state != State::Idle).then_some(self.due)
-    }
-
-    fn why(&self) -> String {
-        "to look again".to_owned()
-    }
-
-    fn snapshot(&self, _: Now) -> Snapshot {
-        let ledger = &self.ledger;
-        let counts = Counts {
-            created: ledger.created,
-            live: ledger.born.len(),
-            lost: ledger.lost.clone(),
-            removed: ledger.removed.clone(),
-            ..Counts::default()
-        };
-        Snapshot {
-            fleet: self.draft.name.clone(),
-            phase: "active",
-            target: self.draft.target,
-            counts,
-            conditions: Vec::new(),
-            executors: Vec::new(),
         }
     }
 }

@@ -47,11 +47,21 @@ pub enum Task {
     Second,
     /// A host's process starts.
     Start(usize),
-    Host { host: usize, life: u32, task: HostTask },
+    Host {
+        host: usize,
+        life: u32,
+        task: HostTask,
+    },
     /// A request reaches the API server.
     Apply(Box<Call>),
-    Pod { serial: Serial, step: PodStep },
-    Node { node: usize, step: NodeStep },
+    Pod {
+        serial: Serial,
+        step: PodStep,
+    },
+    Node {
+        node: usize,
+        step: NodeStep,
+    },
     /// The driver looks after its executors.
     Driver,
 }
@@ -115,7 +125,14 @@ pub enum CrashPoint {
 pub const WALL_BASE_MS: i64 = 1_793_577_600_000;
 
 impl<'a> World<'a> {
-    pub fn new(tape: Tape, swarm: Swarm, trace: Trace, draft: Draft, hosts: usize, make: &'a Make<'a>) -> World<'a> {
+    pub fn new(
+        tape: Tape,
+        swarm: Swarm,
+        trace: Trace,
+        draft: Draft,
+        hosts: usize,
+        make: &'a Make<'a>,
+    ) -> World<'a> {
         let sim = Sim { now_ms: 0, tape, swarm, trace, queue: BinaryHeap::new(), queued: 0 };
         let driver: Uid = draft.driver.clone();
         let mut world = World {

@@ -34,10 +34,9 @@ impl Api {
 
     pub fn read_ledger(&self) -> Outcome {
         match &self.ledger {
-            Some(stored) => Outcome::Ok(Done::Ledger(
-                Box::new(Ledger::clone(&stored.ledger)),
-                version(stored.version),
-            )),
+            Some(stored) => {
+                Outcome::Ok(Done::Ledger(Box::new(Ledger::clone(&stored.ledger)), version(stored.version)))
+            }
             None => Outcome::NotFound,
         }
     }

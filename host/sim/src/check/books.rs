@@ -109,7 +109,8 @@ impl World<'_> {
         self.checks.failures += is.saturating_sub(was);
         let chargeable = self.cluster.executors.values().filter(|truth| {
             let ended = new.settled.contains(truth.executor) && !old.settled.contains(truth.executor);
-            let ours_first = truth.removed_ms.is_some_and(|ms| truth.hurt_ms.is_none_or(|hurt_ms| ms < hurt_ms));
+            let ours_first =
+                truth.removed_ms.is_some_and(|ms| truth.hurt_ms.is_none_or(|hurt_ms| ms < hurt_ms));
             let disrupted = truth.disrupted.is_some_and(|revision| revision <= known);
             ended && truth.maker != Maker::Human && !disrupted && !ours_first
         });
@@ -118,7 +119,9 @@ impl World<'_> {
         let charged = self.checks.failures;
         if charged > chargeable {
             self.checks.object("S10", now_ms, || {
-                format!("{charged} failures are recorded, and {chargeable} executors ended in a way that is one")
+                format!(
+                    "{charged} failures are recorded, and {chargeable} executors ended in a way that is one"
+                )
             });
         }
     }
@@ -127,7 +130,9 @@ impl World<'_> {
     pub(crate) fn check_snapshots(&mut self) {
         let now_ms = self.sim.now_ms;
         for host in &self.hosts {
-            let Some(core) = host.core.as_ref().filter(|_| host.leading && !host.is_frozen()) else { continue };
+            let Some(core) = host.core.as_ref().filter(|_| host.leading && !host.is_frozen()) else {
+                continue;
+            };
             let snapshot = core.snapshot(host.now(now_ms));
             let counts = &snapshot.counts;
             let ended: u64 = counts.lost.values().sum::<u64>() + counts.removed.values().sum::<u64>();

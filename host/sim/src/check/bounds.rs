@@ -15,9 +15,10 @@ impl World<'_> {
         let Some(truth) = self.cluster.executors.get(&serial) else { return };
         let Maker::Host { host, life } = truth.maker else { return };
         let executor = truth.executor;
-        let twins = self.api.ours().filter(|(other, pod)| {
-            *other != serial && pod.live() && pod.view.executor == executor
-        });
+        let twins = self
+            .api
+            .ours()
+            .filter(|(other, pod)| *other != serial && pod.live() && pod.view.executor == executor);
         if twins.count() > 0 {
             self.checks.object("S1", now_ms, || format!("two live pods have id {executor}"));
         }

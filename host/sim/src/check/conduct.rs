@@ -22,7 +22,8 @@ impl World<'_> {
         let spoken = matches!(action.verb, Verb::Publish(_) | Verb::Reply { .. });
         if !spoken && (!led || lost) {
             let when = if lost { "after it was deposed" } else { "before it leads" };
-            self.checks.object("S13", now_ms, || format!("host {at} wants {} {when}", verb_name(&action.verb)));
+            self.checks
+                .object("S13", now_ms, || format!("host {at} wants {} {when}", verb_name(&action.verb)));
         }
         if action.verb.mutates() {
             self.checks.last_mutation_ms = now_ms;
@@ -129,7 +130,8 @@ impl World<'_> {
         };
         let named = self.api.last_view(truth.serial).is_some_and(|view| *view.name == *pod);
         if truth.maker == Maker::Human || truth.executor != executor || !named {
-            self.checks.object("S6", now_ms, || format!("{pod} with UID {uid} is not executor {executor} of ours"));
+            self.checks
+                .object("S6", now_ms, || format!("{pod} with UID {uid} is not executor {executor} of ours"));
             return;
         }
         let known = self.hosts[at].watch.told;
@@ -148,7 +150,8 @@ impl World<'_> {
                 // A run is shorter than the hour.
                 let many = life.rolled.len() > per_hour as usize + life.ordered_rolls as usize + life.carried;
                 if !allowed || rolled != executor {
-                    self.checks.object("S11", now_ms, || format!("{executor} is rolled, and nobody picked it"));
+                    self.checks
+                        .object("S11", now_ms, || format!("{executor} is rolled, and nobody picked it"));
                 } else if many {
                     self.checks.object("S12", now_ms, || format!("more than {per_hour} rolls in an hour"));
                 }

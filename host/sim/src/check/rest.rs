@@ -3,7 +3,6 @@
 //! L1 is strict: exactly as many executors as wanted, all of use, nothing left over, and then nobody
 //! touches a pod for five minutes.
 
-use fleet::event::Outcome;
 use fleet::spec::Mode;
 
 use super::Checks;
@@ -121,10 +120,5 @@ impl World<'_> {
     /// Whether a fleet that is only observed is at strength is the driver's affair.
     pub fn observes(&self) -> bool {
         self.human.draft.mode == Mode::Observe
-    }
-
-    /// For tests: what a deletion by a person would be.
-    pub fn kubectl_delete(&mut self, name: &str) -> Outcome {
-        self.api.delete(name, None, None)
     }
 }

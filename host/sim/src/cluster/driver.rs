@@ -50,7 +50,8 @@ impl World<'_> {
         // Spark's own HeartbeatReceiver ends who is silent.
         let silent = |serial: &Serial| {
             self.cluster.executors.get(serial).is_some_and(|truth| {
-                truth.process == Process::Silent && truth.hurt_ms.is_some_and(|ms| ms + SILENCE_MS < self.sim.now_ms)
+                truth.process == Process::Silent
+                    && truth.hurt_ms.is_some_and(|ms| ms + SILENCE_MS < self.sim.now_ms)
             })
         };
         let silent: Vec<Serial> = live.iter().copied().filter(silent).collect();
@@ -81,7 +82,7 @@ impl World<'_> {
         if !self.hosts[at].leading {
             return;
         }
-        self.to_host(at, POLL_MS, HostTask::PollDriver);
+        self.post(at, POLL_MS, HostTask::PollDriver);
         if !self.api.is_driver_running() || self.sim.strikes(Fault::RequestLost) {
             return;
         }
@@ -113,7 +114,7 @@ impl World<'_> {
             });
         }
         let wait_ms = self.sim.tape.between(5, 200);
-        self.to_host(at, wait_ms, HostTask::Tell(Box::new(Event::DriverReported(rows))));
+        self.post(at, wait_ms, HostTask::Tell(Box::new(Event::DriverReported(rows))));
     }
 
     /// How many executors are up and not being taken away.

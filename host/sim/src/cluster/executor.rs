@@ -161,7 +161,8 @@ impl World<'_> {
     }
 
     fn cluster_fit(&self, serial: Serial) -> Vec<usize> {
-        let stuck = self.cluster.executors.get(&serial).is_some_and(|truth| truth.fate == Fate::Unschedulable);
+        let stuck =
+            self.cluster.executors.get(&serial).is_some_and(|truth| truth.fate == Fate::Unschedulable);
         if stuck { Vec::new() } else { self.cluster.fitting(serial) }
     }
 
@@ -179,7 +180,8 @@ impl World<'_> {
         if truth.fate == Fate::ImageError {
             truth.hurt(now_ms);
             self.sim.after(5_000, Task::Pod { serial, step: PodStep::Start });
-            if matches!(pod.view.status.containers[0].state, ContainerState::Waiting { reason: Some(_), .. }) {
+            if matches!(pod.view.status.containers[0].state, ContainerState::Waiting { reason: Some(_), .. })
+            {
                 return;
             }
             self.api.change(serial, |pod| {
@@ -278,7 +280,7 @@ impl World<'_> {
         if self.sim.now_ms < self.hosts[at].deaf_until_ms {
             return;
         }
-        self.to_host(at, wait_ms, HostTask::Tell(Box::new(Event::Heartbeat(Box::new(beat)))));
+        self.post(at, wait_ms, HostTask::Tell(Box::new(Event::Heartbeat(Box::new(beat)))));
     }
 
     // ------------------------------------------------------------------------------------ the end --

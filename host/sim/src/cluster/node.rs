@@ -51,9 +51,8 @@ impl World<'_> {
 
     fn pods_on(&self, node: usize) -> Vec<Serial> {
         let name = &self.cluster.nodes[node].name;
-        let on = |serial: &Serial| {
-            self.api.pod(*serial).is_some_and(|pod| pod.view.node.as_ref() == Some(name))
-        };
+        let on =
+            |serial: &Serial| self.api.pod(*serial).is_some_and(|pod| pod.view.node.as_ref() == Some(name));
         self.api.pods().map(|(serial, _)| serial).filter(on).collect()
     }
 
@@ -78,7 +77,8 @@ impl World<'_> {
                 self.tell_node(node);
                 for serial in self.pods_on(node) {
                     self.disrupt(serial, "DeletionByPodGC");
-                    self.api.change(serial, |pod| super::executor::set_phase(pod, fleet::event::Phase::Failed));
+                    self.api
+                        .change(serial, |pod| super::executor::set_phase(pod, fleet::event::Phase::Failed));
                     self.api.delete_serial(serial, Some(0));
                 }
                 let wait_ms = self.sim.tape.between(10_000, 60_000);
@@ -106,7 +106,8 @@ impl World<'_> {
         self.tell_node(node);
         for serial in self.pods_on(node) {
             let Some(pod) = self.api.pod(serial) else { continue };
-            let (terminating, running) = (pod.view.terminating(), pod.view.phase == fleet::event::Phase::Running);
+            let (terminating, running) =
+                (pod.view.terminating(), pod.view.phase == fleet::event::Phase::Running);
             let Some(truth) = self.cluster.executors.get_mut(&serial) else { continue };
             if terminating {
                 self.stop(serial);
@@ -134,7 +135,8 @@ impl World<'_> {
         }
         if self.sim.strikes(Fault::ZoneLost) {
             let zone = self.sim.tape.below(3);
-            let nodes = (0..self.cluster.nodes.len()).filter(|at| u64::from(self.cluster.nodes[*at].zone) == zone);
+            let nodes =
+                (0..self.cluster.nodes.len()).filter(|at| u64::from(self.cluster.nodes[*at].zone) == zone);
             for node in nodes.collect::<Vec<_>>() {
                 self.lose_node(node);
             }

@@ -44,7 +44,7 @@ impl World<'_> {
         self.watch_restarts(at, 10, true);
         for node in 0..self.cluster.nodes.len() {
             let view = self.cluster.nodes[node].view();
-            self.to_host(at, 20, HostTask::Tell(Box::new(Event::NodeChanged(Box::new(view)))));
+            self.post(at, 20, HostTask::Tell(Box::new(Event::NodeChanged(Box::new(view)))));
         }
     }
 
@@ -54,7 +54,7 @@ impl World<'_> {
         watch.state = WatchState::Closed;
         watch.scheduled = false;
         let generation = watch.generation;
-        self.to_host(at, ms, HostTask::Reconnect { generation, list });
+        self.post(at, ms, HostTask::Reconnect { generation, list });
     }
 
     pub(crate) fn watch_reconnects(&mut self, at: usize, generation: u32, list: bool) {
@@ -112,7 +112,7 @@ impl World<'_> {
             watch.scheduled = true;
             let due_ms = next.at_ms + watch.lag_ms.max(5);
             let generation = watch.generation;
-            self.to_host(at, due_ms.saturating_sub(self.sim.now_ms), HostTask::Watch(generation));
+            self.post(at, due_ms.saturating_sub(self.sim.now_ms), HostTask::Watch(generation));
         }
     }
 
@@ -134,7 +134,7 @@ impl World<'_> {
             let watch = &mut self.hosts[at].watch;
             watch.state = WatchState::Hung;
             self.checks.lag(self.sim.now_ms, SILENT_MS);
-            return self.to_host(at, SILENT_MS, HostTask::Stale(generation));
+            return self.post(at, SILENT_MS, HostTask::Stale(generation));
         }
         let visible_ms = self.sim.now_ms - self.hosts[at].watch.lag_ms.min(self.sim.now_ms);
         let coalesce = self.sim.strikes(Fault::EventsCoalesced);
@@ -171,7 +171,7 @@ impl World<'_> {
             }
             if self.sim.strikes(Fault::EventDuplicated) {
                 let wait_ms = self.sim.tape.between(0, 20_000);
-                self.to_host(at, wait_ms, HostTask::Tell(Box::new(event.clone())));
+                self.post(at, wait_ms, HostTask::Tell(Box::new(event.clone())));
             }
             self.tell(at, event);
             if !self.hosts[at].is_up() {
@@ -201,7 +201,7 @@ impl World<'_> {
         for at in 0..self.hosts.len() {
             if self.hosts[at].leading {
                 let wait_ms = 10 + self.hosts[at].watch.lag_ms;
-                self.to_host(at, wait_ms, HostTask::Tell(Box::new(Event::NodeChanged(Box::new(view.clone())))));
+                self.post(at, wait_ms, HostTask::Tell(Box::new(Event::NodeChanged(Box::new(view.clone())))));
             }
         }
     }
@@ -244,7 +244,8 @@ pub(super) fn verb_number(verb: &Verb) -> u64 {
 pub(super) fn words(event: &Event) -> String {
     match event {
         Event::Relisted(list) => {
-            let pods: Vec<String> = list.pods.iter().map(|pod| format!("{}:{:?}", pod.name, pod.phase)).collect();
+            let pods: Vec<String> =
+                list.pods.iter().map(|pod| format!("{}:{:?}", pod.name, pod.phase)).collect();
             format!("Relisted at {} {:?} {}", list.revision, list.driver, pods.join(" "))
         }
         Event::PodChanged(pod) | Event::PodGone(pod) => {
@@ -253,7 +254,9 @@ pub(super) fn words(event: &Event) -> String {
             format!("{what} {} {:?}{dying} on {:?} at {}", pod.name, pod.phase, pod.node, pod.revision)
         }
         Event::Finished { action, outcome } => match outcome {
-            Outcome::Ok(fleet::event::Done::Pod(pod)) => format!("Finished {action} Ok pod {} {:?}", pod.name, pod.phase),
+            Outcome::Ok(fleet::event::Done::Pod(pod)) => {
+                format!("Finished {action} Ok pod {} {:?}", pod.name, pod.phase)
+            }
             Outcome::Ok(_)
             | Outcome::AlreadyExists
             | Outcome::Conflict
@@ -286,9 +289,14 @@ pub(super) fn verb_words(verb: &Verb) -> String {
     match verb {
         Verb::WriteLedger { ledger, over } => format!("WriteLedger {ledger:?} over {over:?}"),
         Verb::Ask { policy, question } => match question {
-            fleet::action::Question::Roll(roll) => format!("Ask {policy} whom to roll of {:?}", roll.candidates.ids()),
+            fleet::action::Question::Roll(roll) => {
+                format!("Ask {policy} whom to roll of {:?}", roll.candidates.ids())
+            }
             fleet::action::Question::Loss(loss) => {
-                format!("Ask {policy} about {} {:?} check {}", loss.executor_id, loss.trigger, loss.checks_made)
+                format!(
+                    "Ask {policy} about {} {:?} check {}",
+                    loss.executor_id, loss.trigger, loss.checks_made
+                )
             }
         },
         Verb::Relist
