@@ -74,9 +74,6 @@ pub struct Checks {
     epochs: BTreeMap<u64, (usize, u32)>,
     /// Who wrote the ledger last.
     writer: Option<(usize, u32)>,
-    /// Failures that were recorded, and ends that may be recorded as one.
-    failures: u64,
-    chargeable: u64,
     last_mutation_ms: u64,
     pub mutations: u64,
 }
@@ -130,8 +127,6 @@ impl Checks {
             victim: None,
             epochs: BTreeMap::new(),
             writer: None,
-            failures: 0,
-            chargeable: 0,
             last_mutation_ms: 0,
             mutations: 0,
         }

@@ -155,6 +155,10 @@ impl Fault {
         if self == Fault::DriverDies {
             return [1, 1, 1];
         }
+        // There are few lists.
+        if matches!(self, Fault::ListStale | Fault::RelistBack) {
+            return [100, 300, 600];
+        }
         match self.place() {
             Place::Request => [20, 60, 200],
             Place::Second => [3, 10, 30],

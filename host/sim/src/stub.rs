@@ -245,8 +245,17 @@ impl Stub {
         }
     }
 
-    fn delete(&mut self, executor: ExecutorId, cause: Cause, now: Instant) {
-        let Some(pod) = self.pods.get(&executor) else { return };
+    fn is_recorded(&self) -> bool {
+        !self.dirty && self.writing.is_none() && self.reread.is_none() && self.reading.is_none()
+    }
+
+    /// Written down first, and done when that is applied.
+    fn delete(&mut self, executor: ExecutorId, why: DeletionCause, cause: Cause, now: Instant) {
+        if !self.ledger.leaving.contains_key(&executor) {
+            self.ledger.leaving.insert(executor, why);
+            self.dirty = true;
+        }
+        let Some(pod) = self.pods.get(&executor).filter(|_| self.is_recorded()) else { return };
         let (name, uid): (Box<str>, Uid) = (pod.name.clone(), pod.uid.clone());
         self.deleting.insert(executor, now + 20_000);
         // By turns, so that both are exercised and neither can be refused for ever.
@@ -294,7 +303,7 @@ impl Stub {
             .collect();
         for executor in ended {
             if !self.deleting.contains_key(&executor) {
-                self.delete(executor, Cause::Settled(executor), now);
+                self.delete(executor, DeletionCause::Lost, Cause::Settled(executor), now);
             }
         }
         let timeout_ms = self.draft.heartbeat.timeout_ms;
@@ -307,7 +316,7 @@ impl Stub {
             .collect();
         for executor in silent {
             if !self.deleting.contains_key(&executor) {
-                self.delete(executor, Cause::Settled(executor), now);
+                self.delete(executor, DeletionCause::Lost, Cause::Settled(executor), now);
             }
         }
         let live: Vec<ExecutorId> = self
@@ -319,18 +328,16 @@ impl Stub {
         let target =
             if self.driver_gone { 0 } else { self.target() + usize::from(self.flaw == Flaw::Greedy) * 5 };
         for executor in live.iter().rev().take(live.len().saturating_sub(target)) {
-            if self.ledger.leaving.contains_key(executor) && self.writing.is_none() && !self.dirty {
-                self.delete(*executor, Cause::Excess, now);
-            } else if self.ledger.leaving.insert(*executor, DeletionCause::ScaleDown).is_none() {
-                self.dirty = true;
-            }
+            self.delete(*executor, DeletionCause::ScaleDown, Cause::Excess, now);
         }
         if self.flaw == Flaw::Restless || self.flaw == Flaw::NoFloor {
             let cause =
                 |executor| if self.flaw == Flaw::Restless { Cause::Settled(executor) } else { Cause::Excess };
             let wanted: Vec<_> = live.iter().map(|executor| (*executor, cause(*executor))).collect();
             if now > Instant::from_ms(200_000) {
-                wanted.into_iter().for_each(|(executor, cause)| self.delete(executor, cause, now));
+                for (executor, cause) in wanted {
+                    self.delete(executor, DeletionCause::Lost, cause, now);
+                }
             }
         }
         if self.flaw == Flaw::TakesAll {

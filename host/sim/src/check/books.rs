@@ -64,9 +64,6 @@ impl World<'_> {
         if let Some(before) = before.filter(|_| !tampered) {
             let known = self.checks.lives.get(&(at, life_number)).map_or(0, |life| life.wrote_at);
             self.follows(&before.ledger, &new, known);
-        } else {
-            self.checks.failures = 0;
-            self.checks.chargeable = u64::MAX / 2;
         }
     }
 
@@ -104,9 +101,8 @@ impl World<'_> {
         {
             self.checks.object("S8", now_ms, || "what was settled is settled no more".to_owned());
         }
-        // Entries leave with time; what is new is what was added.
-        let (was, is) = (failures(old), failures(new));
-        self.checks.failures += is.saturating_sub(was);
+        // Entries leave with time, which only hides some: what is new came with what was settled.
+        let charged = failures(new).saturating_sub(failures(old));
         let chargeable = self.cluster.executors.values().filter(|truth| {
             let ended = new.settled.contains(truth.executor) && !old.settled.contains(truth.executor);
             let ours_first =
@@ -114,9 +110,7 @@ impl World<'_> {
             let disrupted = truth.disrupted.is_some_and(|revision| revision <= known);
             ended && truth.maker != Maker::Human && !disrupted && !ours_first
         });
-        self.checks.chargeable += chargeable.count() as u64;
-        let chargeable = self.checks.chargeable;
-        let charged = self.checks.failures;
+        let chargeable = chargeable.count() as u64;
         if charged > chargeable {
             self.checks.object("S10", now_ms, || {
                 format!(

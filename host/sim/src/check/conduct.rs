@@ -140,6 +140,7 @@ impl World<'_> {
         if stripped && unowned {
             self.checks.object("S7", now_ms, || format!("{pod} has lost its owner, and host {at} knows it"));
         }
+        self.check_recorded(at, executor, cause);
         let per_hour = self.checks.draft.roll.as_ref().map_or(0, |roll| roll.per_hour_max);
         let Some(life) = self.checks.life(at) else { return };
         match cause {
@@ -166,6 +167,22 @@ impl World<'_> {
             Cause::Start | Cause::Reservation | Cause::Record | Cause::Roll => {
                 self.checks.object("S17", now_ms, || format!("a deletion of {pod} because of {cause:?}"));
             }
+        }
+    }
+}
+
+impl World<'_> {
+    /// What is to go was written down as leaving or as settled, in the last version that this host wrote.
+    fn check_recorded(&mut self, at: usize, executor: ExecutorId, cause: Cause) {
+        let now_ms = self.sim.now_ms;
+        let Some(life) = self.checks.current.get(&at) else { return };
+        let ours = self.checks.writer == Some((at, *life));
+        let Some(stored) = self.api.ledger().filter(|stored| ours && !stored.tampered) else { return };
+        let ledger = &stored.ledger;
+        if !ledger.settled.contains(executor) && !ledger.leaving.contains_key(&executor) {
+            self.checks.object("S8", now_ms, || {
+                format!("{executor} is deleted because of {cause:?}, and no ledger says that it will be")
+            });
         }
     }
 }

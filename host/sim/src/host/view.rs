@@ -127,7 +127,7 @@ impl World<'_> {
             return self.watch_restarts(at, wait_ms, false);
         }
         if self.sim.strikes(Fault::WatchExpires) {
-            let wait_ms = self.sim.tape.between(10, 5_000);
+            let wait_ms = self.sim.tape.between(10, 30_000);
             return self.watch_restarts(at, wait_ms, true);
         }
         if self.sim.strikes(Fault::WatchHangs) {
