@@ -22,7 +22,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fleet::action::Question;
-use fleet::event::{Answer, Command, Event, Fault as PolicyFault, Outcome};
+use fleet::event::{Answer, Command, Done, DriverView, Event, Fault as PolicyFault, Outcome, PodView};
 use fleet::id::{CommandId, ExecutorId};
 use fleet::question::{DeletionCause, Selection};
 use fleet::spec::{Draft, Spec};
@@ -105,8 +105,8 @@ pub(crate) struct Life {
     ordered_rolls: u32,
     rolled: BTreeSet<u64>,
     creates: VecDeque<u64>,
-    /// Up to which revision it knew the pods when it last wrote the ledger.
-    wrote_at: u64,
+    /// Executors of which it was told that Kubernetes itself ends them.
+    disrupted: BTreeSet<u64>,
 }
 
 impl Checks {
@@ -207,8 +207,20 @@ impl Checks {
         if let Event::Commanded { verb: Command::Kill { executors, .. }, .. } = event {
             self.killed.extend(executors.iter().map(|executor| executor.0));
         }
+        let driver = self.draft.driver.clone();
         let Some(life) = self.life(at) else { return };
+        let mut shown = |pod: &PodView| {
+            if pod.disrupted() && pod.owner.as_ref() == Some(&driver) {
+                life.disrupted.insert(pod.executor.0);
+            }
+        };
         match event {
+            Event::PodChanged(pod) | Event::PodGone(pod) => shown(pod),
+            Event::Finished { outcome: Outcome::Ok(Done::Pod(pod)), .. } => shown(pod),
+            Event::Relisted(list) => {
+                list.pods.iter().for_each(shown);
+                life.driver_gone |= list.driver == DriverView::Gone;
+            }
             Event::LeadershipGained => life.led_ms = Some(now_ms),
             Event::LeadershipLost => life.lost = true,
             Event::Commanded { verb, command } => match verb {
@@ -228,17 +240,14 @@ impl Checks {
                     life.spec_still = draft.paused || draft.dry_run;
                 }
             }
-            Event::Finished { outcome: Outcome::Ok(fleet::event::Done::Ledger(ledger, _)), .. } => {
+            Event::Finished { outcome: Outcome::Ok(Done::Ledger(ledger, _)), .. } => {
                 if !std::mem::replace(&mut life.read, true) {
                     life.paused |= ledger.paused;
                 }
             }
-            Event::DriverChanged(fleet::event::DriverView::Gone) => life.driver_gone = true,
-            Event::Relisted(list) => life.driver_gone |= list.driver == fleet::event::DriverView::Gone,
+            Event::DriverChanged(DriverView::Gone) => life.driver_gone = true,
             Event::Finished { .. }
             | Event::DriverChanged(_)
-            | Event::PodChanged(_)
-            | Event::PodGone(_)
             | Event::NodeChanged(_)
             | Event::ViewStale
             | Event::ViewFresh

@@ -99,8 +99,6 @@ pub struct Executor {
     pub down_ms: Option<u64>,
     /// When first something happened to it that may be taken for a loss, and was not our doing.
     pub hurt_ms: Option<u64>,
-    /// The revision from which on its pod says that Kubernetes itself ends it.
-    pub disrupted: Option<u64>,
     /// When a deletion or an eviction of ours was applied to it.
     pub removed_ms: Option<u64>,
     /// Its process goes on sending after its pod is gone.

@@ -251,10 +251,10 @@ impl Stub {
 
     /// Written down first, and done when that is applied.
     fn delete(&mut self, executor: ExecutorId, why: DeletionCause, cause: Cause, now: Instant) {
-        if !self.ledger.leaving.contains_key(&executor) {
-            self.ledger.leaving.insert(executor, why);
+        self.ledger.leaving.entry(executor).or_insert_with(|| {
             self.dirty = true;
-        }
+            why
+        });
         let Some(pod) = self.pods.get(&executor).filter(|_| self.is_recorded()) else { return };
         let (name, uid): (Box<str>, Uid) = (pod.name.clone(), pod.uid.clone());
         self.deleting.insert(executor, now + 20_000);

@@ -62,8 +62,7 @@ impl World<'_> {
         }
         self.balanced(&new);
         if let Some(before) = before.filter(|_| !tampered) {
-            let known = self.checks.lives.get(&(at, life_number)).map_or(0, |life| life.wrote_at);
-            self.follows(&before.ledger, &new, known);
+            self.follows(&before.ledger, &new, (at, life_number));
         }
     }
 
@@ -84,8 +83,8 @@ impl World<'_> {
         }
     }
 
-    /// What one version says after another, of a host that knew the pods up to this revision.
-    fn follows(&mut self, old: &Ledger, new: &Ledger, known: u64) {
+    /// What one version says after another, and who wrote it.
+    fn follows(&mut self, old: &Ledger, new: &Ledger, writer: (usize, u32)) {
         let now_ms = self.sim.now_ms;
         if new.epoch < old.epoch || new.reserved < old.reserved || new.created < old.created {
             self.checks.object("S13", now_ms, || {
@@ -103,11 +102,12 @@ impl World<'_> {
         }
         // Entries leave with time, which only hides some: what is new came with what was settled.
         let charged = failures(new).saturating_sub(failures(old));
+        let told = self.checks.lives.get(&writer);
         let chargeable = self.cluster.executors.values().filter(|truth| {
             let ended = new.settled.contains(truth.executor) && !old.settled.contains(truth.executor);
             let ours_first =
                 truth.removed_ms.is_some_and(|ms| truth.hurt_ms.is_none_or(|hurt_ms| ms < hurt_ms));
-            let disrupted = truth.disrupted.is_some_and(|revision| revision <= known);
+            let disrupted = told.is_some_and(|life| life.disrupted.contains(&truth.executor.0));
             ended && truth.maker != Maker::Human && !disrupted && !ours_first
         });
         let chargeable = chargeable.count() as u64;

@@ -61,13 +61,11 @@ impl World<'_> {
                     life.paused = false;
                 }
             }
-            Verb::WriteLedger { .. } => {
-                let told = self.hosts[at].watch.told;
-                if let Some(life) = self.checks.life(at) {
-                    life.wrote_at = told;
-                }
-            }
-            Verb::Relist | Verb::ReadLedger | Verb::GetPod { .. } | Verb::Ask { .. } => {}
+            Verb::Relist
+            | Verb::ReadLedger
+            | Verb::WriteLedger { .. }
+            | Verb::GetPod { .. }
+            | Verb::Ask { .. } => {}
         }
     }
 

@@ -91,7 +91,7 @@ impl World<'_> {
         let limits = &self.checks.draft.limits;
         let floor_of = |target: u32| {
             let short = target - limits.unavailable.rounded_down(target).min(target);
-            short.max(limits.available_min.rounded_up(target))
+            short.max(limits.available_min.rounded_up(target)).min(target)
         };
         let (least, greatest) = self.checks.targets_now(now_ms);
         let floor = (least..=greatest).map(floor_of).min().unwrap_or(0);

@@ -62,7 +62,6 @@ impl World<'_> {
             registered_ms: None,
             down_ms: None,
             hurt_ms: (!ours || slow).then_some(self.sim.now_ms),
-            disrupted: None,
             removed_ms: None,
             zombie: false,
             exit_code: None,
@@ -364,10 +363,6 @@ impl World<'_> {
             truth.down(now_ms);
         }
         self.api.change(serial, |pod| pods::disrupt(pod, reason));
-        let revision = self.api.revision();
-        if let Some(truth) = self.cluster.executors.get_mut(&serial) {
-            truth.disrupted.get_or_insert(revision);
-        }
     }
 }
 
