@@ -1,0 +1,171 @@
+//! A model of the API server: what it stores, what it checks, what it tells.
+//!
+//! One counter numbers every write, as etcd does. Whatever is in the store is true; whatever anybody
+//! *knows* comes out of the [log](watch), at some lag. Preconditions, refusals and the two deaths of a
+//! pod (first `deletionTimestamp`, then gone) are those of the real server; faults are not made here
+//! but in front of it, by the network, by admission and by people.
+//!
+//! Outcomes are spoken in the core's words. An adapter that serves this model over HTTP has one status
+//! to find for each. Rejected: modelling JSON objects. The core sees twelve fields of a pod, and
+//! everything else would be carried around for nobody.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fleet::event::{DriverView, Outcome, PodView};
+use fleet::id::Uid;
+use fleet::ledger::Ledger;
+
+use crate::lease::Lease;
+
+pub mod pods;
+pub mod records;
+pub mod watch;
+
+pub use pods::{NewPod, PodObject};
+pub use watch::{Change, Entry};
+
+/// A pod's place in the order of creation; its UID is made from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Serial(pub u64);
+
+impl Serial {
+    pub fn uid(self) -> Uid {
+        Uid(format!("00000000-0000-4000-8000-{:012x}", self.0).into())
+    }
+}
+
+/// What happened in the store, for those who act on it: scheduler, kubelets, garbage collector,
+/// checkers. They are part of the cluster and see it at once; their own delays are theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    Created(Serial),
+    /// `deletionTimestamp` was set, or moved closer.
+    Terminating(Serial),
+    Removed(Serial),
+    DriverGone,
+}
+
+#[derive(Debug)]
+pub struct Api {
+    /// The time of the API server's own clock, ms since the start of the world.
+    pub now_ms: u64,
+    /// What that clock shows people: ms since the epoch at the start of the world.
+    pub wall_base_ms: i64,
+    revision: u64,
+    pods: BTreeMap<Serial, PodObject>,
+    names: BTreeMap<Box<str>, Serial>,
+    serials: u64,
+    /// The last state of pods that are gone.
+    graves: BTreeMap<Serial, Arc<PodView>>,
+    log: Vec<Entry>,
+    compacted: u64,
+    driver: Uid,
+    driver_running: bool,
+    ledger: Option<records::Stored>,
+    ledgers: Vec<Arc<Ledger>>,
+    tampers: u64,
+    lease: Lease,
+    /// ResourceQuota: how many pods there may be.
+    pub quota: Option<usize>,
+    pub namespace_terminating: bool,
+    /// PodDisruptionBudget: how many ready pods an eviction must leave.
+    pub budget: Option<usize>,
+    /// More than one PodDisruptionBudget matches.
+    pub budgets_overlap: bool,
+    news: Vec<News>,
+}
+
+impl Api {
+    pub fn new(driver: Uid, wall_base_ms: i64) -> Api {
+        Api {
+            now_ms: 0,
+            wall_base_ms,
+            revision: 100,
+            pods: BTreeMap::new(),
+            names: BTreeMap::new(),
+            serials: 0,
+            graves: BTreeMap::new(),
+            log: Vec::new(),
+            compacted: 0,
+            driver,
+            driver_running: true,
+            ledger: None,
+            ledgers: Vec::new(),
+            tampers: 0,
+            lease: Lease::default(),
+            quota: None,
+            namespace_terminating: false,
+            budget: None,
+            budgets_overlap: false,
+            news: Vec::new(),
+        }
+    }
+
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    pub fn wall_ms(&self) -> i64 {
+        self.wall_base_ms.saturating_add_unsigned(self.now_ms)
+    }
+
+    pub fn take_news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
+    }
+
+    fn next_revision(&mut self) -> u64 {
+        self.revision += 1;
+        self.revision
+    }
+
+    // ------------------------------------------------------------------------------------- driver --
+
+    pub fn driver(&self) -> DriverView {
+        if self.driver_running { DriverView::Running(self.driver.clone()) } else { DriverView::Gone }
+    }
+
+    pub fn driver_uid(&self) -> &Uid {
+        &self.driver
+    }
+
+    pub fn is_driver_running(&self) -> bool {
+        self.driver_running
+    }
+
+    pub fn delete_driver(&mut self, uid: &Uid) -> Outcome {
+        if !self.driver_running {
+            return Outcome::NotFound;
+        }
+        if *uid != self.driver {
+            return Outcome::Conflict;
+        }
+        self.end_driver();
+        Outcome::Ok(fleet::event::Done::Deleted)
+    }
+
+    /// The driver's pod ends, by whatever hand.
+    pub fn end_driver(&mut self) {
+        if self.driver_running {
+            self.driver_running = false;
+            self.push(Change::Driver(DriverView::Gone));
+            self.news.push(News::DriverGone);
+        }
+    }
+
+    // -------------------------------------------------------------------------------------- lease --
+
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// Writes the lease if it still has this version.
+    pub fn write_lease(&mut self, holder: Option<u64>, over: u64) -> Outcome {
+        if self.lease.version != over {
+            return Outcome::Conflict;
+        }
+        let version = self.next_revision();
+        self.lease = Lease { holder, version };
+        Outcome::Ok(fleet::event::Done::Written(records::version(version)))
+    }
+}

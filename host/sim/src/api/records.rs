@@ -1,0 +1,118 @@
+//! The ledger's object: read, compare and swap, and what people do to it.
+//!
+//! Every version ever applied is kept, because people restore backups.
+
+use std::sync::Arc;
+
+use fleet::event::{Done, Outcome};
+use fleet::id::Version;
+use fleet::ledger::Ledger;
+
+use super::Api;
+
+#[derive(Clone, Debug)]
+pub struct Stored {
+    pub ledger: Arc<Ledger>,
+    pub version: u64,
+    /// A person wrote this version, and not a leader.
+    pub tampered: bool,
+}
+
+pub(super) fn version(revision: u64) -> Version {
+    Version(revision.to_string().into())
+}
+
+impl Api {
+    pub fn ledger(&self) -> Option<&Stored> {
+        self.ledger.as_ref()
+    }
+
+    /// Every version that was ever applied, by whomever.
+    pub fn ledgers(&self) -> &[Arc<Ledger>] {
+        &self.ledgers
+    }
+
+    pub fn read_ledger(&self) -> Outcome {
+        match &self.ledger {
+            Some(stored) => {
+                Outcome::Ok(Done::Ledger(Box::new(Ledger::clone(&stored.ledger)), version(stored.version)))
+            }
+            None => Outcome::NotFound,
+        }
+    }
+
+    /// A PUT with `metadata.resourceVersion`, or, without a version, a POST.
+    pub fn write_ledger(&mut self, ledger: Ledger, over: Option<&Version>) -> Outcome {
+        match (&self.ledger, over) {
+            (None, None) => {}
+            (None, Some(_)) => return Outcome::NotFound,
+            (Some(_), None) => return Outcome::AlreadyExists,
+            (Some(stored), Some(over)) if version(stored.version) != *over => return Outcome::Conflict,
+            (Some(_), Some(_)) => {}
+        }
+        let revision = self.put_ledger(ledger, false);
+        Outcome::Ok(Done::Written(version(revision)))
+    }
+
+    fn put_ledger(&mut self, ledger: Ledger, tampered: bool) -> u64 {
+        let version = self.next_revision();
+        let ledger = Arc::new(ledger);
+        self.ledgers.push(Arc::clone(&ledger));
+        self.ledger = Some(Stored { ledger, version, tampered });
+        version
+    }
+
+    /// Somebody restores the version that was the `age`th before the last.
+    pub fn restore_ledger(&mut self, age: usize) {
+        if let Some(at) = self.ledgers.len().checked_sub(1 + age) {
+            let old = Ledger::clone(&self.ledgers[at]);
+            self.tampers += 1;
+            self.put_ledger(old, true);
+        }
+    }
+
+    pub fn delete_ledger(&mut self) {
+        if self.ledger.take().is_some() {
+            self.tampers += 1;
+            self.next_revision();
+        }
+    }
+
+    /// How often somebody restored or deleted it.
+    pub fn tampers(&self) -> u64 {
+        self.tampers
+    }
+
+    /// A newer version of Rollcall was here, and left a field.
+    pub fn edit_ledger(&mut self, field: &str, value: &str) {
+        if let Some(stored) = &self.ledger {
+            let mut ledger = Ledger::clone(&stored.ledger);
+            ledger.others.push((field.into(), value.into()));
+            let tampered = stored.tampered;
+            self.put_ledger(ledger, tampered);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fleet::id::Uid;
+
+    #[test]
+    fn a_ledger_is_compared_and_swapped() {
+        let mut api = Api::new(Uid::from("driver"), 0);
+        assert_eq!(api.read_ledger(), Outcome::NotFound);
+        let Outcome::Ok(Done::Written(first)) = api.write_ledger(Ledger::default(), None) else { panic!() };
+        assert_eq!(api.write_ledger(Ledger::default(), None), Outcome::AlreadyExists);
+        let newer = Ledger { epoch: 1, ..Ledger::default() };
+        let Outcome::Ok(Done::Written(second)) = api.write_ledger(newer, Some(&first)) else { panic!() };
+        assert_ne!(first, second);
+        assert_eq!(api.write_ledger(Ledger::default(), Some(&first)), Outcome::Conflict);
+        api.restore_ledger(1);
+        let Outcome::Ok(Done::Ledger(restored, third)) = api.read_ledger() else { panic!() };
+        assert!(restored.epoch == 0 && third != second && api.ledger().is_some_and(|l| l.tampered));
+        api.delete_ledger();
+        assert_eq!(api.write_ledger(Ledger::default(), Some(&third)), Outcome::NotFound);
+    }
+}

@@ -1,0 +1,280 @@
+//! What goes wrong by the second: hosts, watches, the ledger, executors.
+//!
+//! Whatever is done for a while has its end put down at once, in [`Human::lifts`], so that healing is
+//! the same as letting all of them end now.
+//!
+//! [`Human::lifts`]: crate::human::Human
+
+use fleet::id::ExecutorId;
+
+use crate::api::Serial;
+use crate::cluster::{PodStep, Process};
+use crate::fault::Fault;
+use crate::host::{self, HostTask};
+use crate::human::Lift;
+use crate::world::World;
+
+impl World<'_> {
+    pub(crate) fn chaos(&mut self) {
+        self.lift_what_is_over();
+        if self.human.healed {
+            return;
+        }
+        self.host_chaos();
+        self.ledger_chaos();
+        self.node_chaos();
+        self.executor_chaos();
+        self.policy_of_the_cluster();
+    }
+
+    fn random_host(&mut self) -> usize {
+        usize::try_from(self.sim.tape.below(self.hosts.len() as u64)).expect("an index")
+    }
+
+    fn host_chaos(&mut self) {
+        let now_ms = self.sim.now_ms;
+        if self.sim.strikes(Fault::CrashLoop) {
+            let at = self.random_host();
+            self.hosts[at].requests_left = Some(u32::try_from(self.sim.tape.between(1, 8)).expect("small"));
+        }
+        if self.sim.strikes(Fault::Freeze) {
+            let leader = host::holder(&self.api).unwrap_or(0);
+            let ms = self.sim.tape.between(3_000, 60_000);
+            let clock_stops = self.sim.tape.chance(300);
+            self.freeze(leader, ms, clock_stops);
+        }
+        if self.sim.strikes(Fault::TwoLeaders) {
+            self.take_early();
+        }
+        if self.sim.strikes(Fault::Partitioned) {
+            let at = self.random_host();
+            let ms = self.sim.tape.between(1_000, 40_000);
+            self.hosts[at].partitioned_until_ms = now_ms + ms;
+        }
+        if self.sim.strikes(Fault::WallJumps) {
+            let at = self.random_host();
+            let jump_ms = i64::try_from(self.sim.tape.between(0, 14_400_000)).expect("hours");
+            self.hosts[at].skew_ms = jump_ms - 7_200_000;
+        }
+        if self.sim.strikes(Fault::TicksLate) {
+            let at = self.random_host();
+            let ms = self.sim.tape.between(1_000, 30_000);
+            self.hosts[at].late_until_ms = now_ms + ms;
+            self.checks.disturb_beats(now_ms + ms + 10_000);
+        }
+        if self.sim.strikes(Fault::WatchLags) {
+            let at = self.random_host();
+            let lag_ms = self.sim.tape.between(1_000, 60_000);
+            self.watch_lags(at, lag_ms);
+            let ms = self.sim.tape.between(5_000, 90_000);
+            self.human.lift_after(now_ms + ms, Lift::Lag(at));
+        }
+    }
+
+    /// A host whose clock runs fast takes a lease that has not expired. The old leader is cut off for
+    /// long enough that both believe to lead.
+    fn take_early(&mut self) {
+        let Some(old) = host::holder(&self.api) else { return };
+        let other = (0..self.hosts.len()).find(|at| {
+            *at != old && self.hosts[*at].is_up() && !self.hosts[*at].leading && !self.hosts[*at].is_frozen()
+        });
+        let Some(other) = other else { return };
+        let ms = self.sim.tape.between(0, 20_000);
+        self.hosts[old].lease_blind_until_ms = self.sim.now_ms + ms;
+        let over = self.api.lease().version;
+        self.sim.say(|| format!("host {other} takes the lease from host {old} too early"));
+        self.take_lease(other, over);
+    }
+
+    fn ledger_chaos(&mut self) {
+        if self.sim.strikes(Fault::LedgerRestored) {
+            let age = usize::try_from(self.sim.tape.between(1, 20)).expect("small");
+            self.sim.say(|| format!("somebody restores the ledger of {age} writes ago"));
+            self.api.restore_ledger(age);
+        }
+        if self.sim.strikes(Fault::LedgerDeleted) {
+            self.sim.say(|| "somebody deletes the ledger".to_owned());
+            self.api.delete_ledger();
+        }
+        if self.sim.strikes(Fault::LedgerEdited) {
+            self.api.edit_ledger("color", "blue");
+        }
+    }
+
+    fn executor_chaos(&mut self) {
+        if self.sim.strikes(Fault::OomKilled)
+            && let Some(serial) = self.random_running()
+        {
+            self.pod_step(serial, PodStep::Exit(137));
+        }
+        if self.sim.strikes(Fault::Exits)
+            && let Some(serial) = self.random_running()
+        {
+            let code = *self.sim.tape.pick(&[1, 50, 52, 56, 134, 0]).expect("six codes");
+            self.pod_step(serial, PodStep::Exit(code));
+        }
+        if self.sim.strikes(Fault::FallsSilent)
+            && let Some(serial) = self.random_running()
+        {
+            self.falls_silent(serial);
+        }
+        if self.sim.strikes(Fault::Zombie)
+            && let Some(serial) = self.random_running()
+        {
+            if let Some(truth) = self.cluster.executors.get_mut(&serial) {
+                truth.zombie = true;
+            }
+            self.api.delete_serial(serial, Some(0));
+        }
+        if self.sim.strikes(Fault::DeletedByHuman)
+            && let Some(serial) = self.random_ours()
+        {
+            let grace_ms = if self.sim.tape.chance(200) { Some(0) } else { None };
+            self.hurt_executor(serial);
+            self.api.delete_serial(serial, grace_ms);
+        }
+        if self.sim.strikes(Fault::LabelsEdited)
+            && let Some(serial) = self.random_ours()
+        {
+            self.hurt_executor(serial);
+            self.api.change_object(serial, |pod| pod.selected = false);
+            self.tampered(serial);
+        }
+        if self.sim.strikes(Fault::OwnerEdited)
+            && let Some(serial) = self.random_ours()
+        {
+            self.hurt_executor(serial);
+            self.api.change(serial, |pod| pod.owner = None);
+            self.tampered(serial);
+        }
+        if self.sim.strikes(Fault::ForeignLabel) {
+            let executor = ExecutorId(self.sim.tape.between(1, 60));
+            let name = format!("foreign-{}", self.sim.tape.below(1_000));
+            self.foreign(name.into(), executor, true);
+        }
+        if self.sim.strikes(Fault::ForeignName) {
+            let reserved = self.api.ledger().map_or(0, |stored| stored.ledger.reserved.0);
+            let ahead = self.sim.tape.between(0, 8);
+            let executor = ExecutorId(reserved + ahead);
+            let name = format!("{}-exec-{executor}", self.human.draft.name);
+            let selected = self.sim.tape.chance(500);
+            self.foreign(name.into(), executor, selected);
+        }
+        if self.sim.strikes(Fault::DriverDies) {
+            self.sim.say(|| "the driver dies".to_owned());
+            self.api.end_driver();
+        }
+    }
+
+    fn falls_silent(&mut self, serial: Serial) {
+        let now_ms = self.sim.now_ms;
+        if let Some(truth) = self.cluster.executors.get_mut(&serial) {
+            truth.process = Process::Silent;
+            truth.hurt(now_ms);
+            truth.down(now_ms);
+        }
+    }
+
+    pub(crate) fn hurt_executor(&mut self, serial: Serial) {
+        let now_ms = self.sim.now_ms;
+        if let Some(truth) = self.cluster.executors.get_mut(&serial) {
+            truth.hurt(now_ms);
+        }
+    }
+
+    /// From now on nobody can tell that it is ours, and it counts as an executor no more.
+    fn tampered(&mut self, serial: Serial) {
+        let now_ms = self.sim.now_ms;
+        let revision = self.api.revision();
+        if let Some(truth) = self.cluster.executors.get_mut(&serial) {
+            truth.tampered.get_or_insert(revision);
+            truth.down(now_ms);
+        }
+    }
+
+    fn random_ours(&mut self) -> Option<Serial> {
+        let ours: Vec<Serial> = self.api.ours().map(|(serial, _)| serial).collect();
+        self.sim.tape.pick(&ours).copied()
+    }
+
+    fn foreign(&mut self, name: Box<str>, executor: ExecutorId, selected: bool) {
+        self.sim.say(|| format!("somebody creates {name}"));
+        self.api.create(crate::api::NewPod {
+            name,
+            executor,
+            owner: None,
+            selected,
+            finalizer: false,
+            sidecar: false,
+        });
+    }
+
+    /// Quotas, budgets, webhooks: what people set up around the fleet, for a while.
+    fn policy_of_the_cluster(&mut self) {
+        let now_ms = self.sim.now_ms;
+        let ms = self.sim.now_ms + 20_000;
+        if self.sim.strikes(Fault::QuotaExceeded) {
+            let target = u64::from(self.human.draft.target);
+            self.api.quota = usize::try_from(self.sim.tape.below(target + 1)).ok();
+            let for_ms = self.sim.tape.between(10_000, 120_000);
+            self.human.lift_after(now_ms + for_ms, Lift::Quota);
+        }
+        if self.sim.strikes(Fault::NamespaceTerminating) {
+            self.api.namespace_terminating = true;
+            self.human.lift_after(ms, Lift::Namespace);
+        }
+        if self.sim.strikes(Fault::BudgetRefuses) {
+            self.api.budget = Some(usize::MAX);
+            let for_ms = self.sim.tape.between(10_000, 300_000);
+            self.human.lift_after(now_ms + for_ms, Lift::Budget);
+        }
+        if self.sim.strikes(Fault::BudgetsOverlap) {
+            self.api.budgets_overlap = true;
+            self.human.lift_after(ms, Lift::BudgetsOverlap);
+        }
+        if self.sim.strikes(Fault::TemplateInvalid) {
+            self.human.template_invalid = true;
+            let for_ms = self.sim.tape.between(5_000, 60_000);
+            self.human.lift_after(now_ms + for_ms, Lift::Template);
+        }
+    }
+
+    /// The world is well from now on; what was broken for a while is mended.
+    pub(crate) fn heal_cluster(&mut self) {
+        self.sim.swarm.heal();
+        for node in 0..self.cluster.nodes.len() {
+            self.cluster.nodes[node].black_hole = false;
+            self.node_returns(node);
+        }
+        let stuck: Vec<Serial> =
+            self.cluster.executors.values().filter(|it| it.held).map(|it| it.serial).collect();
+        for serial in stuck {
+            self.api.change_object(serial, |pod| pod.finalizer = false);
+        }
+        for executor in self.cluster.executors.values_mut() {
+            executor.held = false;
+            executor.zombie = false;
+            if executor.fate != crate::cluster::Fate::Silent {
+                executor.fate = crate::cluster::Fate::Fine;
+            }
+        }
+        for at in 0..self.hosts.len() {
+            let host = &mut self.hosts[at];
+            host.requests_left = None;
+            host.late_until_ms = 0;
+            host.partitioned_until_ms = 0;
+            host.lease_blind_until_ms = 0;
+            host.deaf_until_ms = 0;
+            host.skew_ms = 0;
+            self.watch_lags(at, 0);
+        }
+    }
+
+    pub(crate) fn tell_all(&mut self, ms: u64, event: &fleet::event::Event) {
+        for at in 0..self.hosts.len() {
+            if self.hosts[at].is_up() {
+                self.post(at, ms, HostTask::Tell(Box::new(event.clone())));
+            }
+        }
+    }
+}

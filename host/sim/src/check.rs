@@ -1,0 +1,286 @@
+//! The checkers: what must hold, whatever happens.
+//!
+//! They keep their own account, from what the API server applied and what the cluster's truth is, and
+//! use nothing that the core says except to hold it against that. The first objection ends the run.
+//! The numbers are those of the catalogue of invariants:
+//!
+//! - S1 S2 S3 S4 when a pod is created: [`bounds`]
+//! - S5 S6 S7 S11 S17 when a pod is deleted: [`victims`]
+//! - S12 S13 S14 S17 when an action is wanted: [`conduct`]
+//! - S8 S10 S13 when a ledger is written: [`books`]; S9 in every snapshot
+//! - L1 L3 L4 L5 once the faults are over: [`rest`]
+//! - SPIN: a core that wants to be woken for ever in the same moment
+//!
+//! Not here: S15 and S16 are about status objects and log lines, which the daemon writes (of S16 only
+//! the length of notices is checked); L6 needs the words of conditions; L7 needs more than one fleet;
+//! L2 is part of L1, whose bound it sets.
+//!
+//! A bound is only ever held against what a core *could have known*: what happened within the reach of
+//! a delayed request or a lagging watch is excused, with the arithmetic beside each excuse. Rejected:
+//! excusing by fault kind. A bound that is off whenever something interesting happens checks nothing.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use fleet::action::Question;
+use fleet::event::{Answer, Command, Done, DriverView, Event, Fault as PolicyFault, Outcome, PodView};
+use fleet::id::{CommandId, ExecutorId};
+use fleet::question::{DeletionCause, Selection};
+use fleet::spec::{Draft, Spec};
+
+use crate::api::Serial;
+
+pub mod books;
+pub mod bounds;
+pub mod conduct;
+pub mod rest;
+pub mod victims;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    pub checker: &'static str,
+    pub message: String,
+    pub at_ms: u64,
+}
+
+/// How long after it was decided something may still be applied: 10 s until its host gives it up, 60 s
+/// on its way, and a host that stood still for 60 s before it noticed anything; rounded up.
+pub const REACH_MS: u64 = 150_000;
+
+#[derive(Debug)]
+pub struct Checks {
+    violation: Option<Violation>,
+    draft: Draft,
+    lives: BTreeMap<(usize, u32), Life>,
+    /// The life of each host that runs now.
+    current: BTreeMap<usize, u32>,
+    /// Who claimed the ledger last.
+    newest: Option<(usize, u32)>,
+    /// Targets that somebody may act on, each until when.
+    targets: Vec<(u64, u32)>,
+    /// Ids under which a pod of ours came to be.
+    issued: BTreeSet<u64>,
+    /// A record was claimed that may be older than the world, and the claimant has seen no list yet.
+    unsure: bool,
+    /// Ids that a host asked a pod for, and which life it was.
+    asked: BTreeMap<u64, (usize, u32)>,
+    /// Executors that an operator wanted killed.
+    killed: BTreeSet<u64>,
+    /// Until then heartbeats reach the core late, through no fault of the executors'.
+    disturbed_ms: u64,
+    /// Until then a view may be so much older than usual.
+    lags: (u64, u64),
+    /// What is about to be deleted, and the objection to it if it is.
+    victim: Option<(Serial, Option<(&'static str, String)>)>,
+    epochs: BTreeMap<u64, (usize, u32)>,
+    /// Who wrote the ledger last.
+    writer: Option<(usize, u32)>,
+    last_mutation_ms: u64,
+    pub mutations: u64,
+}
+
+/// What is known of one life of a host.
+#[derive(Debug, Default)]
+pub(crate) struct Life {
+    led_ms: Option<u64>,
+    lost: bool,
+    epoch: Option<u64>,
+    /// Ids up to here had been reserved when it claimed the ledger.
+    base: u64,
+    /// Ids up to here it has reserved: the write was applied.
+    reserved: u64,
+    claimed_born: bool,
+    /// How often people had meddled with the ledger when it claimed it.
+    tampers: u64,
+    read: bool,
+    paused: bool,
+    /// The command that paused it, for as long as nobody replied.
+    pausing: Option<CommandId>,
+    spec_still: bool,
+    driver_gone: bool,
+    offered: BTreeSet<u64>,
+    /// Picked of what was offered, or named by an operator, or on its way when it began.
+    may_roll: BTreeSet<u64>,
+    /// How many of those were on their way.
+    carried: usize,
+    ordered_rolls: u32,
+    rolled: BTreeSet<u64>,
+    creates: VecDeque<u64>,
+    /// Executors of which it was told that Kubernetes itself ends them.
+    disrupted: BTreeSet<u64>,
+}
+
+impl Checks {
+    pub fn new(draft: &Draft) -> Checks {
+        Checks {
+            violation: None,
+            draft: draft.clone(),
+            lives: BTreeMap::new(),
+            current: BTreeMap::new(),
+            newest: None,
+            targets: vec![(u64::MAX, draft.target)],
+            issued: BTreeSet::new(),
+            unsure: false,
+            asked: BTreeMap::new(),
+            killed: BTreeSet::new(),
+            disturbed_ms: 0,
+            lags: (0, 0),
+            victim: None,
+            epochs: BTreeMap::new(),
+            writer: None,
+            last_mutation_ms: 0,
+            mutations: 0,
+        }
+    }
+
+    pub fn objects(&self) -> bool {
+        self.violation.is_some()
+    }
+
+    pub fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    /// The first objection counts.
+    pub fn object(&mut self, checker: &'static str, at_ms: u64, message: impl FnOnce() -> String) {
+        if self.violation.is_none() {
+            self.violation = Some(Violation { checker, message: message(), at_ms });
+        }
+    }
+
+    // ------------------------------------------------------------------------- what goes into it --
+
+    pub fn host_started(&mut self, at: usize, life: u32, draft: &Draft) {
+        self.current.insert(at, life);
+        let still = draft.paused || draft.dry_run;
+        self.lives.insert((at, life), Life { spec_still: still, ..Life::default() });
+    }
+
+    fn life(&mut self, at: usize) -> Option<&mut Life> {
+        let life = *self.current.get(&at)?;
+        self.lives.get_mut(&(at, life))
+    }
+
+    /// A spec with another target is in force; the old one may still be acted on for a while.
+    pub fn target(&mut self, now_ms: u64, target: u32) {
+        for (until_ms, _) in &mut self.targets {
+            *until_ms = (*until_ms).min(now_ms + REACH_MS);
+        }
+        self.targets.retain(|(until_ms, _)| *until_ms > now_ms);
+        self.targets.push((u64::MAX, target));
+    }
+
+    /// A target that somebody may act on for a while.
+    fn target_for_now(&mut self, now_ms: u64, target: u32) {
+        self.targets.push((now_ms + REACH_MS, target));
+    }
+
+    pub fn disturb_beats(&mut self, until_ms: u64) {
+        let silence_ms = self.draft.heartbeat.timeout_ms;
+        self.disturbed_ms = self.disturbed_ms.max(until_ms + silence_ms + REACH_MS);
+    }
+
+    pub fn lag(&mut self, now_ms: u64, lag_ms: u64) {
+        let until_ms = now_ms + lag_ms + REACH_MS;
+        let so_far_ms = if now_ms <= self.lags.0 { self.lags.1 } else { 0 };
+        self.lags = (self.lags.0.max(until_ms), so_far_ms.max(lag_ms));
+    }
+
+    /// What happened to an executor longer ago than this must be known to whoever decides.
+    fn known_after_ms(&self, now_ms: u64) -> u64 {
+        let lag_ms = if now_ms <= self.lags.0 { self.lags.1 } else { 0 };
+        self.draft.heartbeat.timeout_ms + REACH_MS + lag_ms
+    }
+
+    /// What a host's core is being told.
+    pub fn told(&mut self, at: usize, event: &Event, now_ms: u64) {
+        let target = if let Event::Commanded { verb: Command::RequestTotalExecutors(total), .. } = event {
+            Some(*total)
+        } else if let Event::Commanded { verb: Command::Kill { executors, replace: false, .. }, .. } = event {
+            let killed = u32::try_from(executors.len()).unwrap_or(u32::MAX);
+            Some(self.targets_now(now_ms).0.saturating_sub(killed))
+        } else {
+            None
+        };
+        if let Some(target) = target {
+            self.target_for_now(now_ms, target);
+        }
+        if let Event::Commanded { verb: Command::Kill { executors, .. }, .. } = event {
+            self.killed.extend(executors.iter().map(|executor| executor.0));
+        }
+        let driver = self.draft.driver.clone();
+        let Some(life) = self.life(at) else { return };
+        let mut shown = |pod: &PodView| {
+            if pod.disrupted() && pod.owner.as_ref() == Some(&driver) {
+                life.disrupted.insert(pod.executor.0);
+            }
+        };
+        match event {
+            Event::PodChanged(pod) | Event::PodGone(pod) => shown(pod),
+            Event::Finished { outcome: Outcome::Ok(Done::Pod(pod)), .. } => shown(pod),
+            Event::Relisted(list) => {
+                list.pods.iter().for_each(shown);
+                life.driver_gone |= list.driver == DriverView::Gone;
+            }
+            Event::LeadershipGained => life.led_ms = Some(now_ms),
+            Event::LeadershipLost => life.lost = true,
+            Event::Commanded { verb, command } => match verb {
+                Command::Pause => {
+                    life.pausing = (!life.paused).then_some(*command);
+                    life.paused = true;
+                }
+                Command::Resume => life.paused = false,
+                Command::Roll(whom) => {
+                    life.ordered_rolls += 1;
+                    life.may_roll.extend(whom.map(|ExecutorId(id)| id));
+                }
+                Command::RequestTotalExecutors(_) | Command::Kill { .. } | Command::ResetBreaker => {}
+            },
+            Event::SpecChanged { draft, policies } => {
+                if Spec::check(Draft::clone(draft), policies).is_ok() {
+                    life.spec_still = draft.paused || draft.dry_run;
+                }
+            }
+            Event::Finished { outcome: Outcome::Ok(Done::Ledger(ledger, _)), .. } => {
+                if !std::mem::replace(&mut life.read, true) {
+                    life.paused |= ledger.paused;
+                }
+            }
+            Event::DriverChanged(DriverView::Gone) => life.driver_gone = true,
+            Event::Finished { .. }
+            | Event::DriverChanged(_)
+            | Event::NodeChanged(_)
+            | Event::ViewStale
+            | Event::ViewFresh
+            | Event::Heartbeat(_)
+            | Event::DriverReported(_)
+            | Event::Answered { .. }
+            | Event::Deadline => {}
+        }
+    }
+
+    /// What a policy was offered, and what it said.
+    pub fn answered(&mut self, at: usize, question: &Question, answer: &Result<Answer, PolicyFault>) {
+        let Some(life) = self.life(at) else { return };
+        let Question::Roll(question) = question else { return };
+        let ids = question.candidates.ids();
+        life.offered.extend(ids);
+        if let Ok(Answer::Roll(Selection::Roll(picks))) = answer {
+            life.may_roll.extend(picks.iter().filter_map(|pick| ids.get(pick.index)));
+        }
+    }
+
+    /// The least and the greatest target that may be acted on.
+    fn targets_now(&self, now_ms: u64) -> (u32, u32) {
+        let now = self.targets.iter().filter(|(until_ms, _)| *until_ms >= now_ms).map(|(_, target)| *target);
+        (now.clone().min().unwrap_or(0), now.max().unwrap_or(0))
+    }
+
+    fn is_newest(&self, host: usize, life: u32) -> bool {
+        self.newest == Some((host, life))
+    }
+}
+
+/// Rolls that were on their way when a leader began.
+fn rolls_under_way(leaving: &BTreeMap<ExecutorId, DeletionCause>) -> impl Iterator<Item = u64> {
+    leaving.iter().filter(|(_, cause)| **cause == DeletionCause::Roll).map(|(executor, _)| executor.0)
+}

@@ -1,0 +1,147 @@
+//! The ledger as it is written: S8 once and balanced, S10 what is no failure, S13 who may write; and S9,
+//! the sums that a snapshot shows.
+//!
+//! Versions are compared with the one before, unless a person wrote that: then nobody can say what
+//! should follow.
+
+use fleet::ledger::Ledger;
+
+use super::rolls_under_way;
+use crate::api::records::Stored;
+use crate::cluster::Maker;
+use crate::world::World;
+
+impl World<'_> {
+    /// A host's write was applied.
+    pub(crate) fn check_ledger(&mut self, at: usize, life_number: u32, before: Option<&Stored>) {
+        let now_ms = self.sim.now_ms;
+        let Some(stored) = self.api.ledger() else { return };
+        let new = std::sync::Arc::clone(&stored.ledger);
+        self.sim.trace.number(new.epoch << 32 | new.writes);
+        let existed = self.api.ledgers().len() > 1;
+        let mut tampered = before.map_or(existed, |before| before.tampered);
+        let tampers = self.api.tampers();
+        let writer = self.checks.writer.replace((at, life_number));
+        let Some(life) = self.checks.lives.get_mut(&(at, life_number)) else { return };
+        let claims = life.epoch.is_none();
+        if claims {
+            let old = before.map(|before| Ledger::clone(&before.ledger)).unwrap_or_default();
+            life.epoch = Some(new.epoch);
+            life.tampers = tampers;
+            life.base = old.reserved.0;
+            life.claimed_born = !old.born.is_empty();
+            life.may_roll.extend(rolls_under_way(&old.leaving));
+            life.carried = rolls_under_way(&old.leaving).count();
+            self.checks.newest = Some((at, life_number));
+            self.checks.unsure |= tampered;
+            if new.epoch != old.epoch + 1 && !tampered {
+                self.checks.object("S13", now_ms, || format!("epoch {} after {}", new.epoch, old.epoch));
+            }
+            if new.others != old.others {
+                self.checks.object("S8", now_ms, || "unknown fields of the ledger are lost".to_owned());
+            }
+        }
+        if let Some(life) = self.checks.lives.get_mut(&(at, life_number)) {
+            // Since people meddled, somebody else may have claimed what this leader takes for older
+            // than its own: nobody could tell a restored backup from that.
+            tampered |= !claims && writer != Some((at, life_number)) && life.tampers < tampers;
+            life.reserved = life.reserved.max(new.reserved.0);
+        }
+        if let Some(requested) = &new.requested {
+            self.checks.requested_in_force(now_ms, requested.total);
+        }
+        if tampered {
+            // A record of the same epoch may have been claimed twice: the first claim was undone.
+            self.checks.epochs.split_off(&new.epoch);
+            self.checks.epochs.insert(new.epoch, (at, life_number));
+        } else {
+            let owner = *self.checks.epochs.entry(new.epoch).or_insert((at, life_number));
+            if owner != (at, life_number) {
+                self.checks.object("S13", now_ms, || format!("host {at} writes in host {}'s epoch", owner.0));
+            }
+        }
+        self.balanced(&new);
+        if let Some(before) = before.filter(|_| !tampered) {
+            self.follows(&before.ledger, &new, (at, life_number));
+        }
+    }
+
+    fn balanced(&mut self, new: &Ledger) {
+        let now_ms = self.sim.now_ms;
+        let (created, born, ended) = (new.created, new.born.len(), new.ended());
+        if created != born + ended || new.settled.len() != ended {
+            let settled = new.settled.len();
+            self.checks.object("S8", now_ms, || {
+                format!("created {created}, born {born}, settled {settled}, ended {ended}: the books do not balance")
+            });
+        }
+        if new.born.iter().any(|executor| new.settled.contains(executor))
+            || new.leaving.keys().any(|executor| !new.born.contains(*executor))
+            || new.kept.iter().any(|executor| !new.settled.contains(executor))
+        {
+            self.checks.object("S8", now_ms, || "an executor is in two places, or in none".to_owned());
+        }
+    }
+
+    /// What one version says after another, and who wrote it.
+    fn follows(&mut self, old: &Ledger, new: &Ledger, writer: (usize, u32)) {
+        let now_ms = self.sim.now_ms;
+        if new.epoch < old.epoch || new.reserved < old.reserved || new.created < old.created {
+            self.checks.object("S13", now_ms, || {
+                format!(
+                    "epoch {} over {}, reserved {} over {}, created {} over {}",
+                    new.epoch, old.epoch, new.reserved, old.reserved, new.created, old.created
+                )
+            });
+        }
+        if old.settled.iter().any(|executor| !new.settled.contains(executor))
+            || old.lost.iter().any(|(kind, count)| new.lost.get(kind).is_none_or(|now| now < count))
+            || old.removed.iter().any(|(cause, count)| new.removed.get(cause).is_none_or(|now| now < count))
+        {
+            self.checks.object("S8", now_ms, || "what was settled is settled no more".to_owned());
+        }
+        // Entries leave with time, which only hides some: what is new came with what was settled.
+        let charged = failures(new).saturating_sub(failures(old));
+        let told = self.checks.lives.get(&writer);
+        let chargeable = self.cluster.executors.values().filter(|truth| {
+            let ended = new.settled.contains(truth.executor) && !old.settled.contains(truth.executor);
+            let ours_first =
+                truth.removed_ms.is_some_and(|ms| truth.hurt_ms.is_none_or(|hurt_ms| ms < hurt_ms));
+            let disrupted = told.is_some_and(|life| life.disrupted.contains(&truth.executor.0));
+            ended && truth.maker != Maker::Human && !disrupted && !ours_first
+        });
+        let chargeable = chargeable.count() as u64;
+        if charged > chargeable {
+            self.checks.object("S10", now_ms, || {
+                format!(
+                    "{charged} failures are recorded, and {chargeable} executors ended in a way that is one"
+                )
+            });
+        }
+    }
+
+    /// S9, in the read model of everybody who leads.
+    pub(crate) fn check_snapshots(&mut self) {
+        let now_ms = self.sim.now_ms;
+        for host in &self.hosts {
+            let Some(core) = host.core.as_ref().filter(|_| host.leading && !host.is_frozen()) else {
+                continue;
+            };
+            let snapshot = core.snapshot(host.now(now_ms));
+            let counts = &snapshot.counts;
+            let ended: u64 = counts.lost.values().sum::<u64>() + counts.removed.values().sum::<u64>();
+            let sum = counts.live + counts.terminating + counts.reason_pending + ended;
+            if counts.created != sum || counts.available > counts.live {
+                self.checks.object("S9", now_ms, || {
+                    let rows: Vec<_> =
+                        snapshot.executors.iter().map(|row| (row.executor.0, row.stage)).collect();
+                    format!("the counts do not add up: {counts:?} {rows:?}")
+                });
+            }
+        }
+    }
+}
+
+fn failures(ledger: &Ledger) -> u64 {
+    ledger.failures.iter().map(|(_, count)| u64::from(*count)).sum()
+}

@@ -1,0 +1,95 @@
+//! S1 unique, S2 never again, S3 the ceiling, S4 the ceiling with what is being deleted.
+//!
+//! All are judged when a creation is applied, because only that can break them. A pod that was created
+//! by a host whose ledger somebody else had claimed meanwhile, or that the claimant's list did not
+//! show, is *late*: the claimant could not have known of it, so it does not count for the ceilings. It
+//! has to go in the end (L1).
+
+use crate::api::Serial;
+use crate::cluster::Maker;
+use crate::world::World;
+
+impl World<'_> {
+    pub(crate) fn check_created(&mut self, serial: Serial) {
+        let now_ms = self.sim.now_ms;
+        let Some(truth) = self.cluster.executors.get(&serial) else { return };
+        let Maker::Host { host, life } = truth.maker else { return };
+        let executor = truth.executor;
+        let twins = self
+            .api
+            .ours()
+            .filter(|(other, pod)| *other != serial && pod.live() && pod.view.executor == executor);
+        if twins.count() > 0 {
+            self.checks.object("S1", now_ms, || format!("two live pods have id {executor}"));
+        }
+        if !self.checks.issued.insert(executor.0) {
+            self.checks.object("S2", now_ms, || format!("a pod came to be under id {executor} once before"));
+        }
+        if !self.checks.is_newest(host, life) {
+            if let Some(truth) = self.cluster.executors.get_mut(&serial) {
+                truth.late = true;
+            }
+            return;
+        }
+        let (mut up, mut all) = (0_u32, 0_u32);
+        for (other, pod) in self.api.ours().filter(|(_, pod)| pod.live()) {
+            let counts = self.cluster.executors.get(&other);
+            if counts.is_none_or(|truth| truth.late || truth.maker == Maker::Human) {
+                continue;
+            }
+            all += 1;
+            up += u32::from(!pod.view.terminating());
+        }
+        let limits = &self.checks.draft.limits;
+        let target = self.checks.targets_now(now_ms).1;
+        let ceiling = target.saturating_add(limits.surge.rounded_up(target));
+        let quota = ceiling.saturating_add(limits.terminating.rounded_up(target));
+        if up > ceiling {
+            self.checks.object("S3", now_ms, || {
+                format!("{up} live pods with id {executor}: more than {ceiling} for a target of {target}")
+            });
+        }
+        if all > quota {
+            self.checks.object("S4", now_ms, || {
+                format!("{all} pods with id {executor} and what is being deleted: more than {quota}")
+            });
+        }
+    }
+
+    /// A host was given a complete list as of this revision. It cannot know of what it does not show.
+    pub(crate) fn check_listed(&mut self, at: usize, revision: u64) {
+        let Some(life) = self.checks.current.get(&at).copied() else { return };
+        if !self.checks.is_newest(at, life) {
+            return;
+        }
+        let me = Maker::Host { host: at, life };
+        let mut highest = 0;
+        for truth in self.cluster.executors.values_mut() {
+            if truth.maker != me && truth.created_revision > revision {
+                truth.late = true;
+            }
+        }
+        for (_, pod) in self.api.ours().filter(|(_, pod)| pod.view.revision <= revision) {
+            highest = highest.max(pod.view.executor.0);
+        }
+        let Some(life) = self.checks.life(at) else { return };
+        let evident = highest > life.base || life.claimed_born;
+        if !std::mem::take(&mut self.checks.unsure) {
+            return;
+        }
+        // Nobody knows any more of ids that no pod ever bore; their creations find the name taken.
+        let issued = std::mem::take(&mut self.checks.issued);
+        self.checks.asked.retain(|id, _| issued.contains(id));
+        if evident {
+            self.checks.issued = issued;
+        } else {
+            // A ledger older than the world, and nothing in the world that says so: nobody could tell.
+            self.checks.asked.clear();
+        }
+    }
+
+    /// Nothing to hold against anybody; a place for what ends.
+    pub(crate) fn check_removed(&mut self, serial: Serial) {
+        self.sim.trace.number(serial.0);
+    }
+}

@@ -1,0 +1,208 @@
+//! What a core may want: S12 the rate, S13 who acts, S14 stillness, S17 causes; and S2 again, where an
+//! id is asked for and not only where it is granted.
+
+use fleet::action::{Action, Cause, Reply, Verb};
+use fleet::id::{ExecutorId, Uid};
+use fleet::spec::Mode;
+
+use crate::api::Serial;
+use crate::cluster::Maker;
+use crate::world::World;
+
+/// A notice for people is a line or a few, not a pod's log (S16).
+const NOTICE_MAX: usize = 2_048;
+
+impl World<'_> {
+    pub(crate) fn check_action(&mut self, at: usize, action: &Action) {
+        let now_ms = self.sim.now_ms;
+        let Some(life_number) = self.checks.current.get(&at).copied() else { return };
+        let Some(life) = self.checks.lives.get(&(at, life_number)) else { return };
+        let (led, lost) = (life.led_ms.is_some(), life.lost);
+        let still = life.paused || life.spec_still;
+        let spoken = matches!(action.verb, Verb::Publish(_) | Verb::Reply { .. });
+        if !spoken && (!led || lost) {
+            let when = if lost { "after it was deposed" } else { "before it leads" };
+            self.checks
+                .object("S13", now_ms, || format!("host {at} wants {} {when}", verb_name(&action.verb)));
+        }
+        if action.verb.mutates() {
+            self.checks.last_mutation_ms = now_ms;
+            self.checks.mutations += 1;
+            if still {
+                self.checks.object("S14", now_ms, || {
+                    format!("host {at} is paused or dry and wants {}", verb_name(&action.verb))
+                });
+            }
+        }
+        match &action.verb {
+            Verb::CreatePod { executor, pod, .. } => {
+                self.check_create(at, life_number, *executor, pod, action.cause);
+            }
+            Verb::DeletePod { executor, pod, uid, .. } | Verb::EvictPod { executor, pod, uid, .. } => {
+                self.check_delete(at, *executor, pod, uid, action.cause);
+            }
+            Verb::Publish(notice) => {
+                if notice.message.len() > NOTICE_MAX {
+                    let len = notice.message.len();
+                    self.checks.object("S16", now_ms, || format!("a notice of {len} bytes"));
+                }
+            }
+            Verb::DeleteDriver { .. } => {
+                if !self.checks.draft.recovery.failed_deletes_driver || action.cause != Cause::Failed {
+                    self.checks.object("S6", now_ms, || "nobody asked for the driver's end".to_owned());
+                }
+            }
+            Verb::Reply { command, reply } => {
+                let refused = matches!(reply, Reply::Refused(_));
+                if let Some(life) = self.checks.life(at)
+                    && life.pausing.take_if(|pausing| pausing == command).is_some()
+                    && refused
+                {
+                    life.paused = false;
+                }
+            }
+            Verb::Relist
+            | Verb::ReadLedger
+            | Verb::WriteLedger { .. }
+            | Verb::GetPod { .. }
+            | Verb::Ask { .. } => {}
+        }
+    }
+
+    fn check_create(&mut self, at: usize, life_number: u32, executor: ExecutorId, pod: &str, cause: Cause) {
+        let now_ms = self.sim.now_ms;
+        let allocation = &self.checks.draft.allocation;
+        let (batch, delay_ms) = (allocation.batch_size as usize, allocation.batch_delay_ms);
+        let expected = format!("{}-exec-{executor}", self.checks.draft.name);
+        if *pod != *expected {
+            self.checks.object("S2", now_ms, || format!("{pod} is not the name of executor {executor}"));
+        }
+        let asked = *self.checks.asked.entry(executor.0).or_insert((at, life_number));
+        if asked != (at, life_number) {
+            self.checks.object("S2", now_ms, || {
+                format!("host {at} uses id {executor}, which host {} had used", asked.0)
+            });
+        }
+        let observes = self.checks.draft.mode == Mode::Observe;
+        let Some(life) = self.checks.lives.get_mut(&(at, life_number)) else { return };
+        let (base, reserved, driver_gone) = (life.base, life.reserved, life.driver_gone);
+        while life.creates.front().is_some_and(|made_ms| made_ms + delay_ms <= now_ms) {
+            life.creates.pop_front();
+        }
+        life.creates.push_back(now_ms);
+        let burst = life.creates.len();
+        if !(base < executor.0 && executor.0 <= reserved) {
+            self.checks.object("S2", now_ms, || {
+                format!("id {executor} is used, and {base}..={reserved} is what host {at} has reserved")
+            });
+        }
+        // A batch at the end of one delay and one at the start of the next.
+        if burst > 2 * batch {
+            self.checks.object("S12", now_ms, || format!("{burst} creations within {delay_ms} ms"));
+        }
+        if driver_gone || observes {
+            self.checks.object("S17", now_ms, || format!("a pod for {executor} that nobody would own"));
+        }
+        let justified = match cause {
+            Cause::Shortfall { .. } | Cause::Rolled(_) | Cause::Command(_) | Cause::Doubt(_) => true,
+            Cause::Start
+            | Cause::Excess
+            | Cause::Reservation
+            | Cause::Record
+            | Cause::Loss(_)
+            | Cause::Settled(_)
+            | Cause::Roll
+            | Cause::Failed => false,
+        };
+        if !justified {
+            self.checks.object("S17", now_ms, || format!("a creation because of {cause:?}"));
+        }
+    }
+
+    fn check_delete(&mut self, at: usize, executor: ExecutorId, pod: &str, uid: &Uid, cause: Cause) {
+        let now_ms = self.sim.now_ms;
+        let truth = serial_of(uid).and_then(|serial| self.cluster.executors.get(&serial));
+        let Some(truth) = truth else {
+            let message = || format!("{pod} never had UID {uid}");
+            return self.checks.object("S6", now_ms, message);
+        };
+        let named = self.api.last_view(truth.serial).is_some_and(|view| *view.name == *pod);
+        if truth.maker == Maker::Human || truth.executor != executor || !named {
+            self.checks
+                .object("S6", now_ms, || format!("{pod} with UID {uid} is not executor {executor} of ours"));
+            return;
+        }
+        let known = self.hosts[at].watch.told;
+        let stripped = truth.tampered.is_some_and(|revision| revision <= known);
+        let unowned = self.api.pod(truth.serial).is_some_and(|pod| pod.view.owner.is_none());
+        if stripped && unowned {
+            self.checks.object("S7", now_ms, || format!("{pod} has lost its owner, and host {at} knows it"));
+        }
+        self.check_recorded(at, executor, cause);
+        let per_hour = self.checks.draft.roll.as_ref().map_or(0, |roll| roll.per_hour_max);
+        let Some(life) = self.checks.life(at) else { return };
+        match cause {
+            Cause::Rolled(rolled) => {
+                let allowed = life.may_roll.contains(&rolled.0)
+                    || life.ordered_rolls > 0 && life.offered.contains(&rolled.0);
+                life.rolled.insert(rolled.0);
+                // A run is shorter than the hour.
+                let many = life.rolled.len() > per_hour as usize + life.ordered_rolls as usize + life.carried;
+                if !allowed || rolled != executor {
+                    self.checks
+                        .object("S11", now_ms, || format!("{executor} is rolled, and nobody picked it"));
+                } else if many {
+                    self.checks.object("S12", now_ms, || format!("more than {per_hour} rolls in an hour"));
+                }
+            }
+            Cause::Excess
+            | Cause::Settled(_)
+            | Cause::Loss(_)
+            | Cause::Shortfall { .. }
+            | Cause::Command(_)
+            | Cause::Doubt(_)
+            | Cause::Failed => {}
+            Cause::Start | Cause::Reservation | Cause::Record | Cause::Roll => {
+                self.checks.object("S17", now_ms, || format!("a deletion of {pod} because of {cause:?}"));
+            }
+        }
+    }
+}
+
+impl World<'_> {
+    /// What is to go was written down as leaving or as settled, in the last version that this host wrote.
+    fn check_recorded(&mut self, at: usize, executor: ExecutorId, cause: Cause) {
+        let now_ms = self.sim.now_ms;
+        let Some(life) = self.checks.current.get(&at) else { return };
+        let ours = self.checks.writer == Some((at, *life));
+        let Some(stored) = self.api.ledger().filter(|stored| ours && !stored.tampered) else { return };
+        let ledger = &stored.ledger;
+        if !ledger.settled.contains(executor) && !ledger.leaving.contains_key(&executor) {
+            self.checks.object("S8", now_ms, || {
+                format!("{executor} is deleted because of {cause:?}, and no ledger says that it will be")
+            });
+        }
+    }
+}
+
+/// The pod that has this UID.
+pub(super) fn serial_of(uid: &Uid) -> Option<Serial> {
+    let number = uid.0.rsplit('-').next()?;
+    u64::from_str_radix(number, 16).ok().map(Serial)
+}
+
+fn verb_name(verb: &Verb) -> &'static str {
+    match verb {
+        Verb::Relist => "a list",
+        Verb::ReadLedger => "to read the ledger",
+        Verb::WriteLedger { .. } => "to write the ledger",
+        Verb::CreatePod { .. } => "to create a pod",
+        Verb::GetPod { .. } => "to read a pod",
+        Verb::DeletePod { .. } => "to delete a pod",
+        Verb::EvictPod { .. } => "to evict a pod",
+        Verb::DeleteDriver { .. } => "to delete the driver",
+        Verb::Ask { .. } => "to ask a policy",
+        Verb::Reply { .. } => "to reply",
+        Verb::Publish(_) => "to publish",
+    }
+}

@@ -1,0 +1,124 @@
+//! Once the faults are over: the fleet comes to strength, and to rest.
+//!
+//! L1 is strict: exactly as many executors as wanted, all of use, nothing left over, and then nobody
+//! touches a pod for five minutes.
+
+use fleet::spec::Mode;
+
+use super::Checks;
+use crate::world::World;
+
+/// How long nothing may happen.
+pub const REST_MS: u64 = 300_000;
+
+impl Checks {
+    /// The ledger asks for another target than the spec.
+    pub(super) fn requested_in_force(&mut self, now_ms: u64, total: u32) {
+        self.target_for_now(now_ms, total);
+    }
+}
+
+impl World<'_> {
+    pub(crate) fn check_second(&mut self) {
+        self.check_snapshots();
+        for at in 0..self.hosts.len() {
+            let (now_ms, lag_ms) = (self.sim.now_ms, self.hosts[at].watch.lag_ms);
+            if self.hosts[at].leading && lag_ms > 0 {
+                self.checks.lag(now_ms, lag_ms);
+            }
+        }
+        // What is recorded as requested stays possible for as long as it is recorded.
+        let requested = self.api.ledger().and_then(|stored| stored.ledger.requested);
+        if let Some(requested) = requested
+            && self.sim.now_ms % 60_000 < 1_000
+        {
+            let now_ms = self.sim.now_ms;
+            self.checks.targets.retain(|(until_ms, _)| *until_ms >= now_ms);
+            self.checks.requested_in_force(now_ms, requested.total);
+        }
+    }
+
+    /// Whether everything is as it should be; if not, what is not.
+    pub fn unrest(&self) -> Option<String> {
+        let gone = !self.api.is_driver_running();
+        let target = if gone { 0 } else { self.human.draft.target as usize };
+        if !gone && self.human.has_orders() {
+            return Some("an operator's command is not done".to_owned());
+        }
+        let leaders = self.hosts.iter().filter(|host| host.leading && !host.is_frozen()).count();
+        if leaders != 1 {
+            return Some(format!("{leaders} hosts lead"));
+        }
+        let (mut live, mut of_use, mut terminating, mut left_over) = (0, 0, 0, 0);
+        let mut useless = None;
+        let ledger = self.api.ledger().map(|stored| &stored.ledger);
+        for (serial, pod) in self.api.ours() {
+            let truth = self.cluster.executors.get(&serial);
+            if pod.view.terminating() {
+                terminating += 1;
+            } else if pod.live() {
+                live += 1;
+                let useful = truth.is_some_and(|truth| truth.available());
+                of_use += usize::from(useful);
+                useless = if useful { useless } else { truth };
+                // What is taken for lost by mistake is the driver's to end where it is the driver's.
+                let recorded = ledger.is_some_and(|ledger| {
+                    let executor = pod.view.executor;
+                    ledger.born.contains(executor) || self.observes() && ledger.settled.contains(executor)
+                });
+                if !recorded && !gone {
+                    return Some(format!("{} is in no ledger (L3)", pod.view.name));
+                }
+            } else if !ledger.is_some_and(|ledger| ledger.kept.contains(pod.view.executor)) {
+                left_over += 1;
+            }
+        }
+        if live != target || of_use != target || terminating > 0 {
+            return Some(format!(
+                "{live} live, {of_use} of use, {terminating} terminating, and {target} are wanted; {useless:?}"
+            ));
+        }
+        if left_over > 0 && !gone {
+            return Some(format!("{left_over} ended pods are nobody's (L3)"));
+        }
+        let ledger = ledger.filter(|_| !gone)?;
+        let kept = self.human.draft.recovery.kept_pods_max as usize;
+        let born = self.observes() || ledger.born.len() as usize == target;
+        if ledger.kept.len() as usize > kept || !ledger.leaving.is_empty() || !born {
+            return Some(format!("the ledger holds what is over: {ledger:?} (L4)"));
+        }
+        let leader = self.hosts.iter().find(|host| host.leading)?;
+        let snapshot = leader.core.as_ref()?.snapshot(leader.now(self.sim.now_ms));
+        let open = snapshot.conditions.iter().any(|condition| condition.name == "BreakerOpen");
+        open.then(|| "the breaker is still open (L5)".to_owned())
+    }
+
+    /// Runs until the fleet has been at rest for long enough; an objection if that is not so in time.
+    pub fn come_to_rest(&mut self, within_ms: u64) {
+        let until_ms = self.sim.now_ms + within_ms + REST_MS;
+        let mut rests_since = None;
+        while !self.checks.objects() {
+            let now_ms = self.sim.now_ms;
+            match self.unrest() {
+                None => {
+                    let since_ms = *rests_since.get_or_insert(now_ms);
+                    if now_ms - since_ms.max(self.checks.last_mutation_ms) >= REST_MS {
+                        return;
+                    }
+                }
+                Some(_) => rests_since = None,
+            }
+            if now_ms >= until_ms {
+                let last_ms = self.checks.last_mutation_ms;
+                let why = self.unrest().unwrap_or_else(|| format!("a pod was touched at {last_ms} ms"));
+                return self.checks.object("L1", now_ms, || why);
+            }
+            self.run_until(now_ms + 1_000);
+        }
+    }
+
+    /// Whether a fleet that is only observed is at strength is the driver's affair.
+    pub fn observes(&self) -> bool {
+        self.human.draft.mode == Mode::Observe
+    }
+}

@@ -1,0 +1,124 @@
+//! Deletions as they are applied: S5 the floor, S6 the right victim, S17 no healthy executor lost.
+//!
+//! The floor is judged by who is of use at the moment of the deletion. Who stopped being of use so
+//! lately that a core could not know it yet still counts; who was removed by the leader of the day does
+//! not, because that it must know.
+
+use fleet::action::{Cause, Verb};
+use fleet::event::{Done, Outcome};
+use fleet::spec::Mode;
+
+use super::conduct::serial_of;
+use crate::api::Serial;
+use crate::cluster::Maker;
+use crate::network::Call;
+use crate::world::World;
+
+impl World<'_> {
+    /// A deletion is about to be applied.
+    pub(crate) fn check_victim(&mut self, call: &Call) {
+        let (pod, uid) = match &call.action.verb {
+            Verb::DeletePod { pod, uid, .. } | Verb::EvictPod { pod, uid, .. } => (pod, uid),
+            Verb::Relist
+            | Verb::ReadLedger
+            | Verb::WriteLedger { .. }
+            | Verb::CreatePod { .. }
+            | Verb::GetPod { .. }
+            | Verb::DeleteDriver { .. }
+            | Verb::Ask { .. }
+            | Verb::Reply { .. }
+            | Verb::Publish(_) => return,
+        };
+        self.checks.victim = None;
+        let Some(serial) = self.api.serial(pod) else { return };
+        if serial_of(uid) != Some(serial) {
+            return;
+        }
+        let objection = self.objection(call, serial);
+        self.checks.victim = Some((serial, objection));
+    }
+
+    fn objection(&self, call: &Call, serial: Serial) -> Option<(&'static str, String)> {
+        let now_ms = self.sim.now_ms;
+        let truth = self.cluster.executors.get(&serial)?;
+        if truth.maker == Maker::Human {
+            return Some(("S6", "a foreign pod is deleted".to_owned()));
+        }
+        if !self.checks.is_newest(call.host, call.life) {
+            return None;
+        }
+        match call.action.cause {
+            Cause::Rolled(_) | Cause::Excess => self.floor(serial, call),
+            Cause::Settled(_) | Cause::Loss(_) | Cause::Shortfall { .. } | Cause::Doubt(_) => {
+                let killed = self.checks.killed.contains(&truth.executor.0);
+                let unhurt = truth.available() && truth.hurt_ms.is_none() && !truth.late && !killed;
+                let heard = now_ms > self.checks.disturbed_ms
+                    && now_ms > self.checks.lags.0
+                    && self.checks.draft.mode == Mode::Own;
+                (unhurt && heard && truth.removed_ms.is_none())
+                    .then(|| ("S17", format!("executor {} was well and is cleared away", truth.executor)))
+            }
+            Cause::Command(_)
+            | Cause::Failed
+            | Cause::Start
+            | Cause::Reservation
+            | Cause::Record
+            | Cause::Roll => None,
+        }
+    }
+
+    fn floor(&self, victim: Serial, call: &Call) -> Option<(&'static str, String)> {
+        let now_ms = self.sim.now_ms;
+        let truth = self.cluster.executors.get(&victim)?;
+        // Without a driver there is nothing to be available for.
+        if !truth.available() || !self.api.is_driver_running() {
+            return None;
+        }
+        let reach_ms = self.checks.known_after_ms(now_ms);
+        // A leader that has just begun has heard nobody yet, and not missed anybody either.
+        let led_ms = self.checks.lives.get(&(call.host, call.life)).and_then(|life| life.led_ms);
+        let began = led_ms.is_none_or(|led_ms| led_ms + reach_ms > now_ms);
+        let seems_up = |serial| began && self.api.pod(serial).is_some_and(|pod| pod.ready());
+        let of_use = self.cluster.executors.values().filter(|other| {
+            other.serial != victim
+                && other.maker != Maker::Human
+                && (other.removed_ms.is_none() || other.late)
+                && (other.registered_ms.is_some()
+                    && other.down_ms.is_none_or(|down_ms| down_ms + reach_ms > now_ms)
+                    || seems_up(other.serial))
+        });
+        let left = u32::try_from(of_use.count()).unwrap_or(u32::MAX);
+        let limits = &self.checks.draft.limits;
+        let floor_of = |target: u32| {
+            let short = target - limits.unavailable.rounded_down(target).min(target);
+            short.max(limits.available_min.rounded_up(target)).min(target)
+        };
+        let (least, greatest) = self.checks.targets_now(now_ms);
+        let floor = (least..=greatest).map(floor_of).min().unwrap_or(0);
+        (left < floor).then(|| {
+            let executor = truth.executor;
+            ("S5", format!("without {executor} {left} are available, fewer than {floor} of {least}"))
+        })
+    }
+
+    /// What became of a request.
+    pub(crate) fn check_applied(&mut self, call: &Call, outcome: &Outcome) {
+        let now_ms = self.sim.now_ms;
+        self.sim.trace.number(now_ms << 4 | u64::from(matches!(outcome, Outcome::Ok(_))));
+        let victim = self.checks.victim.take();
+        if !matches!(outcome, Outcome::Ok(Done::Deleted)) {
+            return;
+        }
+        let Some((serial, objection)) = victim else { return };
+        self.checks.last_mutation_ms = now_ms;
+        let newest = self.checks.is_newest(call.host, call.life);
+        if let Some(truth) = self.cluster.executors.get_mut(&serial) {
+            truth.late |= !newest;
+            truth.removed_ms.get_or_insert(now_ms);
+            truth.down(now_ms);
+        }
+        if let Some((checker, message)) = objection {
+            self.checks.object(checker, now_ms, || message);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The driver: it knows its executors, cleans up after them, and takes them along when it goes.
+//!
+//! When the fleet is observed it is also the one that makes executors. It keeps as many as it was asked
+//! for and replaces what is gone, as Spark's own allocator does.
+
+use fleet::event::{Counters, DriverRow, Event, Phase};
+use fleet::id::ExecutorId;
+
+use super::{Maker, PodStep, Process};
+use crate::api::{NewPod, Serial};
+use crate::fault::Fault;
+use crate::host::HostTask;
+use crate::world::{Task, World};
+
+/// How often a host asks it.
+const POLL_MS: u64 = 10_000;
+
+/// How long it bears an executor that says nothing.
+const SILENCE_MS: u64 = 60_000;
+
+impl World<'_> {
+    /// The garbage collector takes everything that it owned.
+    pub(crate) fn driver_gone(&mut self) {
+        let driver = self.api.driver_uid().clone();
+        let owned: Vec<_> = self
+            .api
+            .pods()
+            .filter(|(_, pod)| pod.view.owner.as_ref() == Some(&driver))
+            .map(|(serial, _)| serial)
+            .collect();
+        for serial in owned {
+            let wait_ms = self.sim.tape.between(100, 5_000);
+            self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Collect });
+        }
+    }
+
+    /// Only where executors are its own.
+    pub(crate) fn driver_looks(&mut self) {
+        if !self.cluster.driver_creates || !self.api.is_driver_running() {
+            return;
+        }
+        let target = self.human.draft.target as usize;
+        let name = self.human.draft.name.clone();
+        let live: Vec<_> = self
+            .api
+            .ours()
+            .filter(|(_, pod)| pod.live() && !pod.view.terminating())
+            .map(|(serial, _)| serial)
+            .collect();
+        // Spark's own HeartbeatReceiver ends who is silent.
+        let silent = |serial: &Serial| {
+            self.cluster.executors.get(serial).is_some_and(|truth| {
+                truth.process == Process::Silent
+                    && truth.hurt_ms.is_some_and(|ms| ms + SILENCE_MS < self.sim.now_ms)
+            })
+        };
+        let silent: Vec<Serial> = live.iter().copied().filter(silent).collect();
+        for serial in live.iter().skip(target).chain(&silent) {
+            self.api.delete_serial(*serial, None);
+        }
+        for _ in live.len()..target {
+            self.cluster.driver_ids += 1;
+            let executor = ExecutorId(self.cluster.driver_ids);
+            let owner = self.api.driver_uid().clone();
+            self.cluster.making = Maker::Driver;
+            let outcome = self.api.create(NewPod {
+                name: format!("{name}-driver-exec-{executor}").into(),
+                executor,
+                owner: Some(owner),
+                selected: true,
+                finalizer: false,
+                sidecar: false,
+            });
+            if !matches!(outcome, fleet::event::Outcome::Ok(_)) {
+                return;
+            }
+        }
+    }
+
+    /// `/allexecutors`, as a host asks for it.
+    pub(crate) fn poll_driver(&mut self, at: usize) {
+        if !self.hosts[at].leading {
+            return;
+        }
+        self.post(at, POLL_MS, HostTask::PollDriver);
+        if !self.api.is_driver_running() || self.sim.strikes(Fault::RequestLost) {
+            return;
+        }
+        let now_ms = self.sim.now_ms;
+        let recent = |down_ms: Option<u64>| down_ms.is_none_or(|down_ms| now_ms - down_ms < 120_000);
+        let mut rows = Vec::new();
+        for executor in self.cluster.executors.values() {
+            let Some(registered_ms) = executor.registered_ms else { continue };
+            if executor.maker == Maker::Human || !recent(executor.down_ms) {
+                continue;
+            }
+            let active = matches!(executor.process, Process::Running | Process::Silent);
+            let age_ms = now_ms - registered_ms;
+            let count = |per_ms: u64| i32::try_from(age_ms / per_ms).unwrap_or(i32::MAX);
+            let total_duration_ms = i64::try_from(age_ms).unwrap_or(i64::MAX);
+            rows.push(DriverRow {
+                executor: executor.executor,
+                active,
+                remove_reason: (!active).then(|| "worker lost".into()),
+                counters: Counters {
+                    add_time_ms: self.api.wall_base_ms.saturating_add_unsigned(registered_ms),
+                    active_tasks: i32::from(executor.executor.0 % 3 == 0),
+                    completed_tasks: count(500),
+                    total_tasks: count(500),
+                    total_duration_ms,
+                    total_gc_time_ms: total_duration_ms / (2 + i64::from(executor.executor.0 as u8 % 50)),
+                    ..Counters::default()
+                },
+            });
+        }
+        let wait_ms = self.sim.tape.between(5, 200);
+        self.post(at, wait_ms, HostTask::Tell(Box::new(Event::DriverReported(rows))));
+    }
+
+    /// How many executors are up and not being taken away.
+    pub fn up(&self) -> usize {
+        self.api.ours().filter(|(_, pod)| pod.view.phase == Phase::Running && pod.ready()).count()
+    }
+}

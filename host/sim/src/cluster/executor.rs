@@ -1,0 +1,388 @@
+//! One executor's life: scheduled, started, beating, ended; and what its kubelet tells of it.
+
+use fleet::event::{Beat, Event, Phase, PodView};
+use fleet::id::ExecutorId;
+use fleet::question::{Condition, ContainerRole, ContainerState, Terminated};
+
+use super::{Executor, Fate, Maker, Process};
+use crate::api::{Serial, pods};
+use crate::fault::Fault;
+use crate::host::HostTask;
+use crate::world::{Task, World};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodStep {
+    /// The scheduler looks at it.
+    Bind,
+    /// Its images are there.
+    Start,
+    Beat,
+    /// The process ends by itself, with this code.
+    Exit(i32),
+    /// The kubelet ends it, because it is being deleted.
+    Stop,
+    /// The object may go.
+    Remove,
+    /// The garbage collector deletes it: its owner is gone.
+    Collect,
+}
+
+impl World<'_> {
+    pub(crate) fn pod_created(&mut self, serial: Serial) {
+        let Some(pod) = self.api.pod(serial) else { return };
+        let (executor, created_revision) = (pod.view.executor, pod.view.revision);
+        let owned = pod.view.owner.is_some();
+        let maker = self.cluster.making;
+        let mut fate = Fate::Fine;
+        let mut held = false;
+        if maker != Maker::Human {
+            for (fault, its) in [
+                (Fault::Unschedulable, Fate::Unschedulable),
+                (Fault::ImageError, Fate::ImageError),
+                (Fault::CrashAtStart, Fate::CrashAtStart),
+                (Fault::Silent, Fate::Silent),
+            ] {
+                if fate == Fate::Fine && self.sim.strikes(fault) {
+                    fate = its;
+                }
+            }
+            held = self.sim.strikes(Fault::TerminatingForever);
+        }
+        let ours = self.api.ours().any(|(ours, _)| ours == serial);
+        let slow = self.cluster.slow.contains(&serial);
+        let truth = Executor {
+            serial,
+            executor,
+            maker,
+            fate,
+            node: None,
+            process: Process::None,
+            held,
+            started_ms: None,
+            registered_ms: None,
+            down_ms: None,
+            hurt_ms: (!ours || slow).then_some(self.sim.now_ms),
+            removed_ms: None,
+            zombie: false,
+            exit_code: None,
+            created_revision,
+            tampered: (!ours).then_some(created_revision),
+            late: false,
+        };
+        self.cluster.executors.insert(serial, truth);
+        if held {
+            self.api.change_object(serial, |pod| pod.finalizer = true);
+        }
+        let wait_ms = self.sim.tape.between(20, 500);
+        self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Bind });
+        if owned && !self.api.is_driver_running() {
+            let wait_ms = self.sim.tape.between(500, 10_000);
+            self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Collect });
+        }
+        self.check_created(serial);
+    }
+
+    pub(crate) fn pod_terminating(&mut self, serial: Serial) {
+        let now_ms = self.sim.now_ms;
+        let Some(truth) = self.cluster.executors.get_mut(&serial) else { return };
+        truth.down(now_ms);
+        if truth.removed_ms.is_none() {
+            truth.hurt(now_ms);
+        }
+        let Some(ends_ms) = self.api.pod(serial).and_then(|pod| pod.ends_ms) else { return };
+        if ends_ms == 0 {
+            // Only a finalizer is in the way.
+            return;
+        }
+        let grace_ms = ends_ms.saturating_sub(now_ms);
+        // A decommission migrates blocks: it takes a while, and at most the grace period.
+        let wait_ms = self.sim.tape.between(50, grace_ms.clamp(50, 20_000));
+        self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Stop });
+    }
+
+    pub(crate) fn pod_removed(&mut self, serial: Serial) {
+        let now_ms = self.sim.now_ms;
+        let Some(truth) = self.cluster.executors.get_mut(&serial) else { return };
+        truth.down(now_ms);
+        if truth.removed_ms.is_none() {
+            truth.hurt(now_ms);
+        }
+        // Without an object the kubelet kills what runs; one that is cut off does not hear of it.
+        let cut_off = truth.node.is_some_and(|node| !self.cluster.nodes[node].alive);
+        if !truth.zombie && !cut_off && truth.process != Process::None {
+            truth.process = Process::Ended;
+        }
+        self.check_removed(serial);
+    }
+
+    pub(crate) fn pod_step(&mut self, serial: Serial, step: PodStep) {
+        match step {
+            PodStep::Bind => self.bind(serial),
+            PodStep::Start => self.start_containers(serial),
+            PodStep::Beat => self.beat(serial),
+            PodStep::Exit(code) => self.exit(serial, code),
+            PodStep::Stop => self.stop(serial),
+            PodStep::Remove => self.api.finish(serial),
+            PodStep::Collect => self.api.delete_serial(serial, None),
+        }
+    }
+
+    fn kubelet_works(&self, serial: Serial) -> bool {
+        let node = self.cluster.executors.get(&serial).and_then(|truth| truth.node);
+        node.is_some_and(|node| self.cluster.nodes[node].alive)
+    }
+
+    fn bind(&mut self, serial: Serial) {
+        let Some(pod) = self.api.pod(serial) else { return };
+        if pod.view.terminating() || pod.view.node.is_some() {
+            return;
+        }
+        let nodes = self.cluster_fit(serial);
+        let Some(node) = self.sim.tape.pick(&nodes).copied() else {
+            let pod = pod.clone();
+            self.mark_hurt(serial);
+            if !pod.view.status.conditions.iter().any(|condition| condition.name == "PodScheduled") {
+                self.api.change(serial, unschedulable);
+            }
+            self.sim.after(5_000, Task::Pod { serial, step: PodStep::Bind });
+            return;
+        };
+        if let Some(truth) = self.cluster.executors.get_mut(&serial) {
+            truth.node = Some(node);
+        }
+        let name = self.cluster.nodes[node].name.clone();
+        self.api.change(serial, |pod| {
+            pod.node = Some(name);
+            pod.status.conditions.retain(|condition| condition.name != "PodScheduled");
+        });
+        let wait_ms = self.sim.tape.between(100, 3_000);
+        self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Start });
+    }
+
+    fn cluster_fit(&self, serial: Serial) -> Vec<usize> {
+        let stuck =
+            self.cluster.executors.get(&serial).is_some_and(|truth| truth.fate == Fate::Unschedulable);
+        if stuck { Vec::new() } else { self.cluster.fitting(serial) }
+    }
+
+    fn start_containers(&mut self, serial: Serial) {
+        let now_ms = self.sim.now_ms;
+        if !self.kubelet_works(serial) {
+            self.sim.after(2_000, Task::Pod { serial, step: PodStep::Start });
+            return;
+        }
+        let Some(pod) = self.api.pod(serial) else { return };
+        if pod.view.terminating() || pod.view.phase != Phase::Pending {
+            return;
+        }
+        let Some(truth) = self.cluster.executors.get_mut(&serial) else { return };
+        if truth.fate == Fate::ImageError {
+            truth.hurt(now_ms);
+            self.sim.after(5_000, Task::Pod { serial, step: PodStep::Start });
+            if matches!(pod.view.status.containers[0].state, ContainerState::Waiting { reason: Some(_), .. })
+            {
+                return;
+            }
+            self.api.change(serial, |pod| {
+                for container in &mut pod.status.containers {
+                    container.state = ContainerState::Waiting {
+                        reason: Some("ImagePullBackOff".to_owned()),
+                        message: Some("Back-off pulling image".to_owned()),
+                    };
+                }
+            });
+            return;
+        }
+        truth.started_ms = Some(now_ms);
+        // Its node may have been away while it waited.
+        truth.down_ms = None;
+        truth.process = if truth.fate == Fate::Silent { Process::Silent } else { Process::Running };
+        if truth.fate == Fate::Silent {
+            truth.hurt(now_ms);
+        }
+        let crashes = truth.fate == Fate::CrashAtStart
+            || truth.node.is_some_and(|node| self.cluster.nodes[node].black_hole);
+        let wall_ms = self.api.wall_ms();
+        self.api.change(serial, |pod| {
+            set_phase(pod, Phase::Running);
+            for container in &mut pod.status.containers {
+                container.state = ContainerState::Running { started_at_ms: Some(wall_ms) };
+            }
+        });
+        let first_ms = self.sim.tape.between(500, 3_000);
+        self.sim.after(first_ms, Task::Pod { serial, step: PodStep::Beat });
+        if crashes {
+            let wait_ms = self.sim.tape.between(200, 2_000);
+            self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Exit(1) });
+        }
+    }
+
+    // --------------------------------------------------------------------------------- heartbeats --
+
+    fn beat(&mut self, serial: Serial) {
+        let now_ms = self.sim.now_ms;
+        let interval_ms = self.human.draft.heartbeat.interval_ms;
+        let Some(truth) = self.cluster.executors.get_mut(&serial) else { return };
+        if truth.process != Process::Running || truth.maker == Maker::Human {
+            return;
+        }
+        truth.registered_ms.get_or_insert(now_ms);
+        let executor = truth.executor;
+        let uid = self.cluster.beats_prove.then(|| serial.uid());
+        self.sim.after(interval_ms, Task::Pod { serial, step: PodStep::Beat });
+        // A node that is cut off cuts off its executors, more often than not.
+        let node = self.cluster.executors[&serial].node;
+        if node.is_some_and(|node| !self.cluster.nodes[node].alive) && self.sim.tape.chance(800) {
+            return;
+        }
+        let mut wait_ms = self.sim.tape.between(1, 50);
+        if self.sim.strikes(Fault::BeatLost) {
+            return self.mark_hurt(serial);
+        }
+        if self.sim.strikes(Fault::BeatLate) {
+            wait_ms = self.sim.tape.between(1_000, 30_000);
+            self.mark_hurt(serial);
+        }
+        let beat = |uid| Beat { executor, uid, metrics: Vec::new() };
+        if self.sim.strikes(Fault::BeatDuplicated) {
+            let later_ms = self.sim.tape.between(0, 10_000);
+            self.send_beat(wait_ms + later_ms, beat(uid.clone()));
+        }
+        if self.sim.strikes(Fault::BeatForged) {
+            let never = ExecutorId(self.sim.tape.between(1, 400));
+            // For all that anybody can tell it is there, if it is not yet.
+            for truth in self.cluster.executors.values_mut().filter(|truth| truth.executor == never) {
+                truth.registered_ms.get_or_insert(now_ms);
+            }
+            self.send_beat(wait_ms, Beat { executor: never, uid: None, metrics: Vec::new() });
+        }
+        if self.sim.strikes(Fault::BeatOutdated) {
+            self.send_beat(wait_ms, beat(Some(Serial(0).uid())));
+        }
+        self.send_beat(wait_ms, beat(uid));
+    }
+
+    fn mark_hurt(&mut self, serial: Serial) {
+        let now_ms = self.sim.now_ms;
+        if let Some(truth) = self.cluster.executors.get_mut(&serial) {
+            truth.hurt(now_ms);
+        }
+    }
+
+    /// Executors send to a Service, which leads to whoever leads.
+    fn send_beat(&mut self, wait_ms: u64, beat: Beat) {
+        let leaders: Vec<usize> = (0..self.hosts.len()).filter(|at| self.hosts[*at].leading).collect();
+        let Some(at) = self.sim.tape.pick(&leaders).copied() else { return };
+        if leaders.len() > 1 {
+            self.checks.disturb_beats(self.sim.now_ms);
+        }
+        if self.sim.now_ms < self.hosts[at].deaf_until_ms {
+            return;
+        }
+        self.post(at, wait_ms, HostTask::Tell(Box::new(Event::Heartbeat(Box::new(beat)))));
+    }
+
+    // ------------------------------------------------------------------------------------ the end --
+
+    /// The process ends by itself.
+    fn exit(&mut self, serial: Serial, code: i32) {
+        let now_ms = self.sim.now_ms;
+        let Some(truth) = self.cluster.executors.get_mut(&serial) else { return };
+        if !matches!(truth.process, Process::Running | Process::Silent) {
+            return;
+        }
+        truth.process = Process::Ended;
+        truth.exit_code = Some(code);
+        truth.down(now_ms);
+        if truth.removed_ms.is_none() {
+            truth.hurt(now_ms);
+        }
+        if !self.kubelet_works(serial) {
+            return;
+        }
+        let terminating = self.api.pod(serial).is_some_and(|pod| pod.view.terminating());
+        self.tell_end(serial, code);
+        if terminating {
+            let wait_ms = self.sim.tape.between(10, 500);
+            self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Remove });
+        } else if self.cluster.driver_cleans && self.api.is_driver_running() {
+            let wait_ms = self.sim.tape.between(500, 30_000);
+            self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Remove });
+        }
+    }
+
+    fn tell_end(&mut self, serial: Serial, code: i32) {
+        let wall_ms = self.api.wall_ms();
+        self.api.change(serial, |pod| {
+            set_phase(pod, if code == 0 { Phase::Succeeded } else { Phase::Failed });
+            let reason = match code {
+                0 => "Completed",
+                137 => "OOMKilled",
+                _ => "Error",
+            };
+            for container in &mut pod.status.containers {
+                let executor = container.role == ContainerRole::Executor;
+                container.state = ContainerState::Terminated(Terminated {
+                    exit_code: if executor { code } else { 0 },
+                    signal: None,
+                    reason: Some(reason.to_owned()),
+                    message: None,
+                    started_at_ms: None,
+                    finished_at_ms: Some(wall_ms),
+                });
+            }
+        });
+    }
+
+    /// The kubelet ends a pod that is being deleted; one that cannot be reached does not.
+    pub(crate) fn stop(&mut self, serial: Serial) {
+        if !self.kubelet_works(serial) {
+            return;
+        }
+        let Some(pod) = self.api.pod(serial) else { return };
+        let ended = pod.view.ended();
+        if let Some(truth) = self.cluster.executors.get_mut(&serial)
+            && !truth.zombie
+        {
+            truth.process = Process::Ended;
+        }
+        if !ended {
+            // Spark's shutdown hook makes it 0; without time for it, it is SIGTERM's 143.
+            let code = if self.sim.tape.chance(300) { 143 } else { 0 };
+            self.tell_end(serial, code);
+        }
+        let wait_ms = self.sim.tape.between(10, 500);
+        self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Remove });
+    }
+
+    /// Kubernetes ends a pod and says so.
+    pub(crate) fn disrupt(&mut self, serial: Serial, reason: &str) {
+        let now_ms = self.sim.now_ms;
+        if let Some(truth) = self.cluster.executors.get_mut(&serial) {
+            truth.hurt(now_ms);
+            truth.down(now_ms);
+        }
+        self.api.change(serial, |pod| pods::disrupt(pod, reason));
+    }
+}
+
+pub(super) fn set_phase(pod: &mut PodView, phase: Phase) {
+    pod.phase = phase;
+    pod.status.phase = match phase {
+        Phase::Pending => "Pending",
+        Phase::Running => "Running",
+        Phase::Succeeded => "Succeeded",
+        Phase::Failed => "Failed",
+        Phase::Unknown => "Unknown",
+    }
+    .to_owned();
+}
+
+fn unschedulable(pod: &mut PodView) {
+    pod.status.conditions.push(Condition {
+        name: "PodScheduled".to_owned(),
+        status: "False".to_owned(),
+        reason: Some("Unschedulable".to_owned()),
+        message: Some("0/8 nodes are available".to_owned()),
+    });
+}

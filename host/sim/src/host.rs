@@ -1,0 +1,378 @@
+//! A host: the process around the core, with everything that can befall a process.
+//!
+//! It has a monotonic clock since its start, a wall clock that jumps, one core, one watch, calls under
+//! way, and a lease to keep. When it dies all of that is gone. When it stands still, whatever arrives
+//! waits, and is handled in order when it moves again: the core then sees the past at a late *now*.
+
+use std::collections::BTreeMap;
+
+use fleet::event::{Event, Outcome};
+use fleet::id::ActionId;
+use fleet::time::{Instant, Now};
+
+use crate::api::Api;
+use crate::fault::Fault;
+use crate::lease::{Elector, Intent, Lease, RENEW_MS};
+use crate::world::{Core, Task, WALL_BASE_MS, World};
+
+pub mod view;
+
+pub use view::Watch;
+
+#[derive(Debug)]
+pub enum HostTask {
+    /// The core's deadline has come, if nothing was armed since.
+    Wake(u64),
+    Renew,
+    Tell(Box<Event>),
+    /// The spec has changed: whatever it is by now.
+    Spec,
+    /// The answer to a call arrives.
+    Answer(u64, Box<Event>),
+    /// The client gives a call up.
+    TimeOut(u64),
+    /// The watch has something to say.
+    Watch(u32),
+    /// The watch starts again: where it was, or with a list.
+    Reconnect {
+        generation: u32,
+        list: bool,
+    },
+    /// The watch has been silent for too long.
+    Stale(u32),
+    PollDriver,
+    Exit,
+}
+
+pub struct Host {
+    pub index: usize,
+    /// Counts the starts.
+    pub life: u32,
+    pub core: Option<Box<dyn Core>>,
+    started_ms: u64,
+    /// How long its monotonic clock stood still.
+    suspended_ms: u64,
+    pub skew_ms: i64,
+    elector: Elector,
+    pub leading: bool,
+    pub watch: Watch,
+    pub(crate) calls: BTreeMap<u64, ActionId>,
+    frozen: bool,
+    inbox: Vec<HostTask>,
+    armed: Option<Instant>,
+    wakes: u64,
+    /// How often it was woken in this millisecond.
+    spins: (u64, u32),
+    pub late_until_ms: u64,
+    pub partitioned_until_ms: u64,
+    pub deaf_until_ms: u64,
+    /// Until then it cannot reach its lease, and nothing else is wrong.
+    pub lease_blind_until_ms: u64,
+    /// F25: how many more requests until it dies.
+    pub requests_left: Option<u32>,
+}
+
+/// A core that wants to be woken at once, again and again, would take a whole CPU.
+const SPINS_MAX: u32 = 200;
+
+impl Host {
+    pub fn new(index: usize) -> Host {
+        Host {
+            index,
+            life: 0,
+            core: None,
+            started_ms: 0,
+            suspended_ms: 0,
+            skew_ms: 0,
+            elector: Elector::new(0),
+            leading: false,
+            watch: Watch::default(),
+            calls: BTreeMap::new(),
+            frozen: false,
+            inbox: Vec::new(),
+            armed: None,
+            wakes: 0,
+            spins: (0, 0),
+            late_until_ms: 0,
+            partitioned_until_ms: 0,
+            deaf_until_ms: 0,
+            lease_blind_until_ms: 0,
+            requests_left: None,
+        }
+    }
+
+    pub fn now(&self, now_ms: u64) -> Now {
+        let instant = Instant::from_ms(now_ms.saturating_sub(self.started_ms + self.suspended_ms));
+        let wall_ms = WALL_BASE_MS.saturating_add_unsigned(now_ms).saturating_add(self.skew_ms);
+        Now { instant, wall_ms }
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.core.is_some()
+    }
+
+    pub fn is_frozen(&self) -> bool {
+        self.frozen
+    }
+
+    /// Who it is in the lease: its index and its life.
+    pub fn identity(&self) -> u64 {
+        (self.index as u64) << 32 | u64::from(self.life)
+    }
+}
+
+impl World<'_> {
+    pub(crate) fn post(&mut self, host: usize, ms: u64, task: HostTask) {
+        let life = self.hosts[host].life;
+        self.sim.after(ms, Task::Host { host, life, task });
+    }
+
+    pub(crate) fn start(&mut self, at: usize) {
+        if self.hosts[at].is_up() {
+            return;
+        }
+        let seed = self.sim.tape.below(1 << 32);
+        let made = (self.make)(self.human.draft.clone(), &self.human.policies, seed);
+        let Ok(core) = made else {
+            // The spec in force is refused: tried again, as by a supervisor.
+            self.sim.after(5_000, Task::Start(at));
+            return;
+        };
+        let old = &self.hosts[at];
+        let (life, skew_ms, deaf) = (old.life + 1, old.skew_ms, old.deaf_until_ms);
+        let mut host = Host::new(at);
+        host.life = life;
+        host.skew_ms = skew_ms;
+        host.deaf_until_ms = deaf;
+        host.started_ms = self.sim.now_ms;
+        host.elector = Elector::new(host.identity());
+        host.core = Some(core);
+        self.checks.host_started(at, life, &self.human.draft);
+        self.hosts[at] = host;
+        self.sim.trace.number(at as u64);
+        self.sim.say(|| format!("host {at} starts, life {life}"));
+        self.arm(at);
+        self.post(at, 0, HostTask::Renew);
+    }
+
+    /// The process is gone, and everything it knew.
+    pub(crate) fn crash(&mut self, at: usize, why: &'static str) {
+        let host = &mut self.hosts[at];
+        if !host.is_up() {
+            return;
+        }
+        host.core = None;
+        host.leading = false;
+        host.frozen = false;
+        host.inbox.clear();
+        host.calls.clear();
+        self.sim.say(|| format!("host {at} dies: {why}"));
+        let wait_ms = self.sim.tape.between(500, 20_000);
+        self.sim.after(wait_ms, Task::Start(at));
+    }
+
+    pub(crate) fn freeze(&mut self, at: usize, ms: u64, clock_stops: bool) {
+        let host = &mut self.hosts[at];
+        if !host.is_up() || host.frozen {
+            return;
+        }
+        host.frozen = true;
+        let life = host.life;
+        if clock_stops {
+            // Counted when it moves again; until then nobody reads its clock.
+            host.suspended_ms += ms;
+        }
+        self.checks.disturb_beats(self.sim.now_ms + ms);
+        self.sim.say(|| format!("host {at} stands still for {ms} ms"));
+        self.sim.after(ms, Task::Host { host: at, life, task: HostTask::Wake(u64::MAX) });
+    }
+
+    pub(crate) fn host_task(&mut self, at: usize, life: u32, task: HostTask) {
+        let host = &mut self.hosts[at];
+        if host.life != life || !host.is_up() {
+            return;
+        }
+        if host.frozen {
+            if !matches!(task, HostTask::Wake(u64::MAX)) {
+                host.inbox.push(task);
+                return;
+            }
+            host.frozen = false;
+            for waiting in std::mem::take(&mut host.inbox) {
+                self.host_task(at, life, waiting);
+            }
+            self.arm(at);
+            return;
+        }
+        match task {
+            HostTask::Wake(wake) => {
+                if wake == host.wakes {
+                    host.armed = None;
+                    let spins = if host.spins.0 == self.sim.now_ms { host.spins.1 + 1 } else { 0 };
+                    host.spins = (self.sim.now_ms, spins);
+                    if spins > SPINS_MAX {
+                        let why = host.core.as_ref().map(|core| core.why()).unwrap_or_default();
+                        self.checks
+                            .object("SPIN", self.sim.now_ms, || format!("host {at} wakes for ever: {why}"));
+                        return;
+                    }
+                    self.tell(at, Event::Deadline);
+                }
+            }
+            HostTask::Renew => self.renew(at),
+            HostTask::Tell(event) => self.tell(at, *event),
+            HostTask::Spec => {
+                let draft = Box::new(self.human.draft.clone());
+                let policies = self.human.policies.clone();
+                self.tell(at, Event::SpecChanged { draft, policies });
+            }
+            HostTask::Answer(call, event) => {
+                if host.calls.remove(&call).is_some() {
+                    self.tell(at, *event);
+                }
+            }
+            HostTask::TimeOut(call) => {
+                if let Some(action) = host.calls.remove(&call) {
+                    let outcome = Outcome::Unknown("timed out".to_owned());
+                    self.tell(at, Event::Finished { action, outcome });
+                }
+            }
+            HostTask::Watch(generation) => self.watch_delivers(at, generation),
+            HostTask::Reconnect { generation, list } => self.watch_reconnects(at, generation, list),
+            HostTask::Stale(generation) => self.watch_is_stale(at, generation),
+            HostTask::PollDriver => self.poll_driver(at),
+            HostTask::Exit => self.crash(at, "it leads no more"),
+        }
+    }
+
+    /// One step of the core, and everything that follows from it.
+    pub(crate) fn tell(&mut self, at: usize, event: Event) {
+        let host = &mut self.hosts[at];
+        let life = host.life;
+        let now = host.now(self.sim.now_ms);
+        let Some(core) = &mut host.core else { return };
+        self.checks.told(at, &event, self.sim.now_ms);
+        self.sim.trace.number(self.sim.now_ms);
+        self.sim.trace.number(event_number(&event) | (at as u64) << 56);
+        self.sim.trace.say(self.sim.now_ms, || format!("host {at} <- {}", view::words(&event)));
+        let actions = core.step(event, now);
+        for action in actions {
+            self.sim.trace.number(action.id.0);
+            self.sim.trace.number(view::verb_number(&action.verb));
+            self.sim.trace.say(self.sim.now_ms, || {
+                format!("host {at} -> {} {:?}: {}", action.id, action.cause, view::verb_words(&action.verb))
+            });
+            self.check_action(at, &action);
+            self.act(at, action);
+            if self.hosts[at].life != life || !self.hosts[at].is_up() {
+                return;
+            }
+        }
+        self.arm(at);
+    }
+
+    /// The core is woken when it asked to be.
+    fn arm(&mut self, at: usize) {
+        let host = &mut self.hosts[at];
+        let Some(core) = &host.core else { return };
+        let deadline = core.deadline().filter(|deadline| *deadline < Instant::NEVER);
+        if host.frozen || deadline == host.armed {
+            return;
+        }
+        host.armed = deadline;
+        host.wakes += 1;
+        let Some(deadline) = deadline else { return };
+        let mut wait_ms = deadline.since_ms(host.now(self.sim.now_ms).instant);
+        if self.sim.now_ms < host.late_until_ms {
+            wait_ms += self.sim.tape.between(0, 3_000);
+        }
+        let wake = host.wakes;
+        self.post(at, wait_ms, HostTask::Wake(wake));
+    }
+
+    // -------------------------------------------------------------------------------------- lease --
+
+    fn renew(&mut self, at: usize) {
+        self.post(at, RENEW_MS, HostTask::Renew);
+        let now_ms = self.sim.now_ms;
+        let faulty = now_ms < self.hosts[at].partitioned_until_ms
+            || now_ms < self.hosts[at].lease_blind_until_ms
+            || self.sim.strikes(Fault::RequestLost)
+            || self.sim.strikes(Fault::ServerError);
+        let host = &mut self.hosts[at];
+        let now = host.now(self.sim.now_ms).instant;
+        let lease = (!faulty).then(|| *self.api.lease());
+        match host.elector.poll(lease, now) {
+            Intent::Wait => {}
+            Intent::Lost => self.depose(at),
+            Intent::Write(over) => self.take_lease(at, over),
+        }
+    }
+
+    pub(crate) fn take_lease(&mut self, at: usize, over: u64) {
+        let host = &mut self.hosts[at];
+        let now = host.now(self.sim.now_ms).instant;
+        let identity = host.identity();
+        let written = self.api.write_lease(Some(identity), over);
+        let lost = self.sim.strikes(Fault::AnswerLost);
+        if !matches!(written, Outcome::Ok(_)) || lost {
+            return;
+        }
+        let lease: Lease = *self.api.lease();
+        if self.hosts[at].elector.written(lease, now) {
+            self.lead(at);
+        }
+    }
+
+    fn lead(&mut self, at: usize) {
+        let now_ms = self.sim.now_ms;
+        let host = &mut self.hosts[at];
+        host.leading = true;
+        if self.sim.swarm.is_on(Fault::Herd) && self.sim.strikes(Fault::Herd) {
+            self.hosts[at].deaf_until_ms = now_ms + self.human.draft.heartbeat.interval_ms * 2;
+        }
+        self.tell(at, Event::LeadershipGained);
+        if self.hosts[at].is_up() {
+            self.watch_opens(at);
+            self.post(at, 1_500, HostTask::PollDriver);
+        }
+    }
+
+    /// It led, and must stop: the core hears of it, and the process exits.
+    pub(crate) fn depose(&mut self, at: usize) {
+        if !self.hosts[at].leading {
+            return;
+        }
+        self.hosts[at].leading = false;
+        self.tell(at, Event::LeadershipLost);
+        self.post(at, 300, HostTask::Exit);
+    }
+}
+
+/// What tells one event from another, for the hash.
+fn event_number(event: &Event) -> u64 {
+    let (kind, number) = match event {
+        Event::LeadershipGained => (1, 0),
+        Event::LeadershipLost => (2, 0),
+        Event::Relisted(list) => (3, list.revision),
+        Event::PodChanged(pod) => (4, pod.revision),
+        Event::PodGone(pod) => (5, pod.revision),
+        Event::NodeChanged(node) => (6, u64::from(node.state.gone)),
+        Event::DriverChanged(_) => (7, 0),
+        Event::ViewStale => (8, 0),
+        Event::ViewFresh => (9, 0),
+        Event::Heartbeat(beat) => (10, beat.executor.0),
+        Event::DriverReported(rows) => (11, rows.len() as u64),
+        Event::Answered { action, answer } => (12, action.0 << 1 | u64::from(answer.is_ok())),
+        Event::Finished { action, outcome } => (13, action.0 << 4 | view::outcome_number(outcome)),
+        Event::SpecChanged { draft, .. } => (14, u64::from(draft.target)),
+        Event::Commanded { command, .. } => (15, command.0),
+        Event::Deadline => (16, 0),
+    };
+    kind << 48 | number
+}
+
+/// The lease as the API server has it says who leads; a host may believe otherwise.
+pub fn holder(api: &Api) -> Option<usize> {
+    api.lease().holder.and_then(|holder| usize::try_from(holder >> 32).ok())
+}

@@ -1,0 +1,312 @@
+//! What a host knows: its watch, and words for a timeline.
+//!
+//! A watch is a place in the API server's log and a lag. It closes, hangs, expires, and starts again,
+//! where it was or with a list that may come from a replica which lags. Node and driver facts travel
+//! with the same delays, because they come over the same kind of wire.
+
+use fleet::action::Verb;
+use fleet::event::{Event, NodeView, Outcome};
+
+use super::{HostTask, World};
+use crate::api::Change;
+use crate::fault::Fault;
+
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// Counts the starts, so that what belongs to an earlier one is told apart.
+    pub generation: u32,
+    pub state: WatchState,
+    /// Up to which revision it has read the log.
+    pub at: u64,
+    /// The revision of the last event that the core was told.
+    pub told: u64,
+    pub lag_ms: u64,
+    scheduled: bool,
+    /// The core was told that its view is stale.
+    stale: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WatchState {
+    #[default]
+    Closed,
+    Open,
+    /// Nothing comes, and nobody has noticed.
+    Hung,
+}
+
+/// When a watch that says nothing is taken for broken: bookmarks come every minute.
+const SILENT_MS: u64 = 60_000;
+
+impl World<'_> {
+    /// A host that begins to lead lists and watches.
+    pub(crate) fn watch_opens(&mut self, at: usize) {
+        self.watch_restarts(at, 10, true);
+        for node in 0..self.cluster.nodes.len() {
+            let view = self.cluster.nodes[node].view();
+            self.post(at, 20, HostTask::Tell(Box::new(Event::NodeChanged(Box::new(view)))));
+        }
+    }
+
+    fn watch_restarts(&mut self, at: usize, ms: u64, list: bool) {
+        let watch = &mut self.hosts[at].watch;
+        watch.generation += 1;
+        watch.state = WatchState::Closed;
+        watch.scheduled = false;
+        let generation = watch.generation;
+        self.post(at, ms, HostTask::Reconnect { generation, list });
+    }
+
+    pub(crate) fn watch_reconnects(&mut self, at: usize, generation: u32, list: bool) {
+        if self.hosts[at].watch.generation != generation {
+            return;
+        }
+        let unreachable =
+            self.sim.now_ms < self.hosts[at].partitioned_until_ms || self.sim.strikes(Fault::RequestLost);
+        if unreachable {
+            // kube's backoff; whoever hears nothing for long says so.
+            let wait_ms = self.sim.tape.between(800, 8_000);
+            self.watch_restarts(at, wait_ms, list);
+            self.say_stale(at);
+            return;
+        }
+        let list = list || self.api.is_compacted(self.hosts[at].watch.at);
+        let mut lag_ms = 0;
+        if self.sim.strikes(Fault::ListStale) {
+            lag_ms = self.sim.tape.between(500, 40_000);
+            self.checks.lag(self.sim.now_ms, lag_ms);
+        }
+        let watch = &mut self.hosts[at].watch;
+        watch.state = WatchState::Open;
+        watch.lag_ms = lag_ms;
+        if list {
+            let revision = self.api.revision_at(self.sim.now_ms.saturating_sub(lag_ms));
+            watch.at = revision;
+            watch.told = revision;
+            self.check_listed(at, revision);
+            let list = if lag_ms == 0 { self.api.list() } else { self.api.list_at(revision) };
+            self.tell(at, Event::Relisted(list));
+        }
+        if self.hosts[at].is_up() && std::mem::take(&mut self.hosts[at].watch.stale) {
+            self.tell(at, Event::ViewFresh);
+        }
+    }
+
+    /// The lag of a watch grows: it tells nothing until it is that old. Small again: it catches up.
+    pub(crate) fn watch_lags(&mut self, at: usize, lag_ms: u64) {
+        let watch = &mut self.hosts[at].watch;
+        watch.lag_ms = lag_ms;
+        watch.scheduled = false;
+        self.checks.lag(self.sim.now_ms, lag_ms);
+    }
+
+    /// Watches that have something new to tell, and have no plan to, make one.
+    pub(crate) fn wake_watches(&mut self) {
+        for at in 0..self.hosts.len() {
+            let host = &mut self.hosts[at];
+            let watch = &mut host.watch;
+            if watch.scheduled || watch.state != WatchState::Open || !host.leading {
+                continue;
+            }
+            let Some(next) = self.api.since(watch.at).first() else { continue };
+            watch.scheduled = true;
+            let due_ms = next.at_ms + watch.lag_ms.max(5);
+            let generation = watch.generation;
+            self.post(at, due_ms.saturating_sub(self.sim.now_ms), HostTask::Watch(generation));
+        }
+    }
+
+    pub(crate) fn watch_delivers(&mut self, at: usize, generation: u32) {
+        let watch = &mut self.hosts[at].watch;
+        if watch.generation != generation || watch.state != WatchState::Open {
+            return;
+        }
+        watch.scheduled = false;
+        if self.sim.strikes(Fault::WatchCloses) || self.sim.strikes(Fault::WatchErrors) {
+            let wait_ms = self.sim.tape.between(10, 5_000);
+            return self.watch_restarts(at, wait_ms, false);
+        }
+        if self.sim.strikes(Fault::WatchExpires) {
+            let wait_ms = self.sim.tape.between(10, 30_000);
+            return self.watch_restarts(at, wait_ms, true);
+        }
+        if self.sim.strikes(Fault::WatchHangs) {
+            let watch = &mut self.hosts[at].watch;
+            watch.state = WatchState::Hung;
+            self.checks.lag(self.sim.now_ms, SILENT_MS);
+            return self.post(at, SILENT_MS, HostTask::Stale(generation));
+        }
+        let visible_ms = self.sim.now_ms - self.hosts[at].watch.lag_ms.min(self.sim.now_ms);
+        let coalesce = self.sim.strikes(Fault::EventsCoalesced);
+        let due = self.api.since(self.hosts[at].watch.at);
+        let due = &due[..due.partition_point(|entry| entry.at_ms <= visible_ms)];
+        let Some(last) = due.last() else { return };
+        self.hosts[at].watch.at = last.revision;
+        let mut told: Vec<(u64, Event)> = Vec::with_capacity(due.len());
+        for (place, entry) in due.iter().enumerate() {
+            let event = match &entry.change {
+                Change::Put(pod) => {
+                    let again = |later: &crate::api::Entry| matches!(&later.change, Change::Put(other) | Change::Gone(other) if other.uid == pod.uid);
+                    if coalesce && due[place + 1..].iter().any(again) {
+                        continue;
+                    }
+                    Event::PodChanged(Box::new(fleet::event::PodView::clone(pod)))
+                }
+                Change::Gone(pod) => Event::PodGone(Box::new(fleet::event::PodView::clone(pod))),
+                Change::Driver(driver) => Event::DriverChanged(driver.clone()),
+            };
+            told.push((entry.revision, event));
+        }
+        for (revision, mut event) in told {
+            self.hosts[at].watch.told = revision;
+            if let Event::PodGone(pod) = &mut event
+                && self.sim.strikes(Fault::DeletionOutdated)
+            {
+                // As it was when it was last seen up; only the revision is the deletion's.
+                pod.phase = fleet::event::Phase::Running;
+                pod.status.phase = "Running".to_owned();
+                pod.status.deletion_at_ms = None;
+                pod.status.deletion_grace_ms = None;
+                pod.status.conditions.clear();
+            }
+            if self.sim.strikes(Fault::EventDuplicated) {
+                let wait_ms = self.sim.tape.between(0, 20_000);
+                self.post(at, wait_ms, HostTask::Tell(Box::new(event.clone())));
+            }
+            self.tell(at, event);
+            if !self.hosts[at].is_up() {
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn watch_is_stale(&mut self, at: usize, generation: u32) {
+        if self.hosts[at].watch.generation == generation {
+            self.say_stale(at);
+            if self.hosts[at].is_up() {
+                let list = self.sim.tape.chance(300);
+                self.watch_restarts(at, 1_000, list);
+            }
+        }
+    }
+
+    fn say_stale(&mut self, at: usize) {
+        if !std::mem::replace(&mut self.hosts[at].watch.stale, true) {
+            self.tell(at, Event::ViewStale);
+        }
+    }
+
+    /// Everybody who leads hears of a node, some time.
+    pub(crate) fn node_told(&mut self, view: &NodeView) {
+        for at in 0..self.hosts.len() {
+            if self.hosts[at].leading {
+                let wait_ms = 10 + self.hosts[at].watch.lag_ms;
+                self.post(at, wait_ms, HostTask::Tell(Box::new(Event::NodeChanged(Box::new(view.clone())))));
+            }
+        }
+    }
+}
+
+// -------------------------------------------------------------------------------- hash and words --
+
+pub(super) fn outcome_number(outcome: &Outcome) -> u64 {
+    match outcome {
+        Outcome::Ok(_) => 0,
+        Outcome::AlreadyExists => 1,
+        Outcome::Conflict => 2,
+        Outcome::NotFound => 3,
+        Outcome::Throttled { .. } => 4,
+        Outcome::Budget => 5,
+        Outcome::Forbidden(_) => 6,
+        Outcome::Invalid(_) => 7,
+        Outcome::Unknown(_) => 8,
+    }
+}
+
+pub(super) fn verb_number(verb: &Verb) -> u64 {
+    let (kind, number) = match verb {
+        Verb::Relist => (1, 0),
+        Verb::ReadLedger => (2, 0),
+        Verb::WriteLedger { ledger, .. } => (3, ledger.epoch << 32 | ledger.writes),
+        Verb::CreatePod { executor, .. } => (4, executor.0),
+        Verb::GetPod { executor, .. } => (5, executor.0),
+        Verb::DeletePod { executor, grace_ms, .. } => (6, executor.0 << 20 | grace_ms.unwrap_or(0)),
+        Verb::EvictPod { executor, grace_ms, .. } => (7, executor.0 << 20 | grace_ms.unwrap_or(0)),
+        Verb::DeleteDriver { .. } => (8, 0),
+        Verb::Ask { .. } => (9, 0),
+        Verb::Reply { command, .. } => (10, command.0),
+        Verb::Publish(notice) => (11, notice.executor.map_or(0, |executor| executor.0)),
+    };
+    kind << 56 | number
+}
+
+/// An event in a line.
+pub(super) fn words(event: &Event) -> String {
+    match event {
+        Event::Relisted(list) => {
+            let pods: Vec<String> =
+                list.pods.iter().map(|pod| format!("{}:{:?}", pod.name, pod.phase)).collect();
+            format!("Relisted at {} {:?} {}", list.revision, list.driver, pods.join(" "))
+        }
+        Event::PodChanged(pod) | Event::PodGone(pod) => {
+            let what = if matches!(event, Event::PodGone(_)) { "PodGone" } else { "PodChanged" };
+            let dying = if pod.terminating() { " terminating" } else { "" };
+            format!("{what} {} {:?}{dying} on {:?} at {}", pod.name, pod.phase, pod.node, pod.revision)
+        }
+        Event::Finished { action, outcome } => match outcome {
+            Outcome::Ok(fleet::event::Done::Pod(pod)) => {
+                format!("Finished {action} Ok pod {} {:?}", pod.name, pod.phase)
+            }
+            Outcome::Ok(_)
+            | Outcome::AlreadyExists
+            | Outcome::Conflict
+            | Outcome::NotFound
+            | Outcome::Throttled { .. }
+            | Outcome::Budget
+            | Outcome::Forbidden(_)
+            | Outcome::Invalid(_)
+            | Outcome::Unknown(_) => format!("Finished {action} {outcome:?}"),
+        },
+        Event::DriverReported(rows) => format!("DriverReported {} rows", rows.len()),
+        Event::SpecChanged { draft, .. } => {
+            format!("SpecChanged target {} paused {} dry {}", draft.target, draft.paused, draft.dry_run)
+        }
+        Event::LeadershipGained
+        | Event::LeadershipLost
+        | Event::NodeChanged(_)
+        | Event::DriverChanged(_)
+        | Event::ViewStale
+        | Event::ViewFresh
+        | Event::Heartbeat(_)
+        | Event::Answered { .. }
+        | Event::Commanded { .. }
+        | Event::Deadline => format!("{event:?}"),
+    }
+}
+
+/// An action in a line.
+pub(super) fn verb_words(verb: &Verb) -> String {
+    match verb {
+        Verb::WriteLedger { ledger, over } => format!("WriteLedger {ledger:?} over {over:?}"),
+        Verb::Ask { policy, question } => match question {
+            fleet::action::Question::Roll(roll) => {
+                format!("Ask {policy} whom to roll of {:?}", roll.candidates.ids())
+            }
+            fleet::action::Question::Loss(loss) => {
+                format!(
+                    "Ask {policy} about {} {:?} check {}",
+                    loss.executor_id, loss.trigger, loss.checks_made
+                )
+            }
+        },
+        Verb::Relist
+        | Verb::ReadLedger
+        | Verb::CreatePod { .. }
+        | Verb::GetPod { .. }
+        | Verb::DeletePod { .. }
+        | Verb::EvictPod { .. }
+        | Verb::DeleteDriver { .. }
+        | Verb::Reply { .. }
+        | Verb::Publish(_) => format!("{verb:?}"),
+    }
+}

@@ -1,0 +1,231 @@
+//! People: they write the spec, give orders, and change their minds.
+//!
+//! Orders go to whoever leads and are forgotten when it dies, as an HTTP request is; after healing they
+//! are repeated until somebody replies. Rejected: people who read `kubectl get` and react. Whatever they
+//! would do is drawn from the tape instead, sensible or not.
+
+use fleet::action::Reply;
+use fleet::event::{Command, Event};
+use fleet::id::{CommandId, ExecutorId};
+use fleet::spec::{Draft, Mode, Spec};
+
+use crate::fault::Fault;
+use crate::host::HostTask;
+use crate::policies;
+use crate::world::World;
+
+#[derive(Debug)]
+pub struct Human {
+    /// The spec in force, which a host reads when it starts.
+    pub draft: Draft,
+    pub policies: Vec<String>,
+    pub template_invalid: bool,
+    /// The faults are over.
+    pub healed: bool,
+    lifts: Vec<(u64, Lift)>,
+    commands: u64,
+    /// Orders that have to get through, each with the number under which it was last given.
+    orders: Vec<(Command, Option<CommandId>)>,
+    asked_ms: u64,
+}
+
+/// The end of something that was done for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lift {
+    Quota,
+    Namespace,
+    Budget,
+    BudgetsOverlap,
+    Template,
+    Policies,
+    Resume,
+    Target(u32),
+    Lag(usize),
+}
+
+impl Human {
+    pub fn new(draft: Draft) -> Human {
+        Human {
+            draft,
+            policies: policies::NAMES.map(str::to_owned).to_vec(),
+            template_invalid: false,
+            healed: false,
+            lifts: Vec::new(),
+            commands: 0,
+            orders: Vec::new(),
+            asked_ms: 0,
+        }
+    }
+
+    pub(crate) fn lift_after(&mut self, at_ms: u64, lift: Lift) {
+        self.lifts.push((at_ms, lift));
+    }
+
+    pub fn has_orders(&self) -> bool {
+        !self.orders.is_empty()
+    }
+}
+
+impl World<'_> {
+    pub(crate) fn lift_what_is_over(&mut self) {
+        let now_ms = self.sim.now_ms;
+        let all = std::mem::take(&mut self.human.lifts);
+        let (over, lasting): (Vec<_>, Vec<_>) = all.into_iter().partition(|(at_ms, _)| *at_ms <= now_ms);
+        self.human.lifts = lasting;
+        for (_, lift) in over {
+            match lift {
+                Lift::Quota => self.api.quota = None,
+                Lift::Namespace => self.api.namespace_terminating = false,
+                Lift::Budget => self.api.budget = None,
+                Lift::BudgetsOverlap => self.api.budgets_overlap = false,
+                Lift::Template => self.human.template_invalid = false,
+                Lift::Policies => {
+                    self.human.policies = policies::NAMES.map(str::to_owned).to_vec();
+                    self.publish_spec(100);
+                }
+                Lift::Resume => {
+                    self.order(Command::Resume);
+                }
+                Lift::Target(target) => self.set_target(target),
+                Lift::Lag(at) => self.watch_lags(at, 0),
+            }
+        }
+    }
+
+    pub(crate) fn people(&mut self) {
+        let now_ms = self.sim.now_ms;
+        if self.human.healed {
+            return self.repeat_orders();
+        }
+        if self.sim.strikes(Fault::TargetChanges) {
+            let target = u32::try_from(self.sim.tape.below(13)).expect("small");
+            if self.human.draft.mode == Mode::Own && self.sim.tape.chance(400) {
+                self.order(Command::RequestTotalExecutors(target));
+            } else {
+                self.set_target(target);
+            }
+        }
+        if self.sim.strikes(Fault::TargetToZero) {
+            let before = self.human.draft.target;
+            self.set_target(0);
+            let ms = self.sim.tape.between(500, 60_000);
+            self.human.lift_after(now_ms + ms, Lift::Target(before));
+        }
+        if self.sim.strikes(Fault::SpecContradicts) {
+            let mut draft = self.human.draft.clone();
+            draft.limits.executors_max = 0;
+            draft.heartbeat.timeout_ms = 0;
+            let event = Event::SpecChanged { draft: Box::new(draft), policies: self.human.policies.clone() };
+            self.tell_all(50, &event);
+        }
+        if self.sim.strikes(Fault::PolicyRemoved) {
+            self.human.policies = vec!["OTHER".to_owned()];
+            self.publish_spec(50);
+            let ms = self.sim.tape.between(1_000, 40_000);
+            self.human.lift_after(now_ms + ms, Lift::Policies);
+        }
+        if self.sim.strikes(Fault::Paused) {
+            self.order(Command::Pause);
+            let ms = self.sim.tape.between(1_000, 60_000);
+            self.human.lift_after(now_ms + ms, Lift::Resume);
+        }
+        if self.sim.strikes(Fault::OperatorKills) {
+            self.kill_some();
+        }
+        if self.sim.strikes(Fault::OperatorRolls) {
+            let whom = self.random_ids(1).first().copied();
+            let whom = if self.sim.tape.chance(500) { whom } else { None };
+            self.order(Command::Roll(whom));
+        }
+    }
+
+    fn kill_some(&mut self) {
+        let count = self.sim.tape.between(1, 3);
+        let mut executors = self.random_ids(count);
+        if self.sim.tape.chance(200) {
+            // One that nobody knows.
+            executors.push(ExecutorId(self.sim.tape.between(500, 600)));
+        }
+        let replace = self.human.draft.mode == Mode::Observe || self.sim.tape.below(2) == 0;
+        let force = self.sim.tape.chance(500);
+        self.order(Command::Kill { executors, replace, force });
+    }
+
+    fn random_ids(&mut self, count: u64) -> Vec<ExecutorId> {
+        let ours: Vec<ExecutorId> = self.api.ours().map(|(_, pod)| pod.view.executor).collect();
+        (0..count).filter_map(|_| self.sim.tape.pick(&ours).copied()).collect()
+    }
+
+    // --------------------------------------------------------------------------------------- spec --
+
+    /// A new target, where the spec with it is one that can be followed.
+    pub(crate) fn set_target(&mut self, target: u32) {
+        let mut draft = self.human.draft.clone();
+        draft.target = target;
+        let all: Vec<String> = policies::NAMES.map(str::to_owned).to_vec();
+        if Spec::check(draft.clone(), &all).is_ok() {
+            self.human.draft = draft;
+            self.checks.target(self.sim.now_ms, target);
+            let ms = self.sim.tape.between(10, 2_000);
+            self.publish_spec(ms);
+        }
+    }
+
+    pub(crate) fn publish_spec(&mut self, ms: u64) {
+        for at in 0..self.hosts.len() {
+            self.post(at, ms, HostTask::Spec);
+        }
+    }
+
+    // ------------------------------------------------------------------------------------- orders --
+
+    /// Gives a command to whoever leads, if anybody does.
+    pub(crate) fn order(&mut self, verb: Command) -> Option<CommandId> {
+        let at = (0..self.hosts.len()).find(|at| self.hosts[*at].leading)?;
+        self.human.commands += 1;
+        let command = CommandId(self.human.commands);
+        self.post(at, 5, HostTask::Tell(Box::new(Event::Commanded { command, verb })));
+        Some(command)
+    }
+
+    pub(crate) fn replied(&mut self, _at: usize, command: CommandId, reply: &Reply) {
+        let done = *reply == Reply::Done;
+        self.human.orders.retain(|(_, given)| !(done && *given == Some(command)));
+    }
+
+    fn repeat_orders(&mut self) {
+        if self.sim.now_ms < self.human.asked_ms + 5_000 {
+            return;
+        }
+        self.human.asked_ms = self.sim.now_ms;
+        for at in 0..self.human.orders.len() {
+            let verb = self.human.orders[at].0.clone();
+            self.human.orders[at].1 = self.order(verb);
+        }
+    }
+
+    /// From now on all is well, and this many executors are wanted.
+    pub fn heal(&mut self, target: u32) {
+        self.sim.say(|| format!("all faults are over; the target is {target}"));
+        self.heal_cluster();
+        self.human.healed = true;
+        for (at_ms, _) in &mut self.human.lifts {
+            *at_ms = 0;
+        }
+        self.human.lifts.retain(|(_, lift)| !matches!(lift, Lift::Target(_)));
+        self.lift_what_is_over();
+        let mut draft = self.human.draft.clone();
+        draft.target = target;
+        draft.paused = false;
+        draft.dry_run = false;
+        self.human.draft = draft;
+        self.checks.target(self.sim.now_ms, target);
+        self.publish_spec(10);
+        let own = self.human.draft.mode == Mode::Own;
+        let mut orders = vec![Command::Resume, Command::ResetBreaker];
+        if own {
+            orders.push(Command::RequestTotalExecutors(target));
+        }
+        self.human.orders = orders.into_iter().map(|order| (order, None)).collect();
+    }
+}

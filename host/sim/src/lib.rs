@@ -1,0 +1,29 @@
+//! A world in memory, for the real core to live in.
+//!
+//! Everything a fleet can meet is here in a few thousand lines: an API server with watches, nodes,
+//! executors, a driver, people, policies, hosts that crash. One [`tape`](tape::Tape) decides whatever is
+//! not decided by rules, so a run is a function of its seed, and a failure of it is a number. The
+//! [checkers](check) keep their own account of what is true and never ask the core.
+//!
+//! Rejected: taking over the scheduler and the clock of the real daemon. The core is a function of
+//! event and time; what is around it has tests of its own, against the same [`Api`](api::Api).
+//!
+//! Reading order: [`run`], [`world`], [`host`], [`api`], [`cluster`], [`check`].
+
+pub mod api;
+pub mod check;
+pub mod cluster;
+pub mod fault;
+pub mod host;
+pub mod lease;
+pub mod policies;
+pub mod run;
+pub mod tape;
+pub mod trace;
+pub mod world;
+
+mod chaos;
+mod human;
+mod network;
+#[cfg(test)]
+mod stub;

@@ -1,0 +1,280 @@
+//! The way from a host to the API server and back, and everything that gets lost on it.
+//!
+//! A request has a fate, drawn when it is sent: refused at the door, lost, applied late, or applied with
+//! an answer that is lost or late. The client waits ten seconds; after that the outcome is `Unknown`,
+//! whatever becomes of the request. A host that dies does not take its requests along.
+
+use fleet::action::{Action, Reason, Verb};
+use fleet::event::{Answer, Event, Outcome, finished};
+
+use crate::api::NewPod;
+use crate::cluster::Maker;
+use crate::fault::Fault;
+use crate::host::HostTask;
+use crate::policies;
+use crate::world::{CrashPoint, Task, World};
+
+/// A request under way.
+#[derive(Debug)]
+pub struct Call {
+    pub host: usize,
+    pub life: u32,
+    id: u64,
+    pub action: Action,
+    sent_ms: u64,
+    /// A refusal that comes from something in front of the store.
+    refusal: Option<Outcome>,
+    /// What the client hears in place of the store's outcome: a 5xx for what was done all the same.
+    disguise: Option<Outcome>,
+    /// How long the answer takes; `None`: it is lost.
+    answer_ms: Option<u64>,
+    /// Its host dies when it is applied.
+    kills: bool,
+    changed: Admission,
+}
+
+/// What a webhook does to a new pod.
+#[derive(Clone, Copy, Debug, Default)]
+struct Admission {
+    labels_stripped: bool,
+    owner_stripped: bool,
+    sidecar: bool,
+}
+
+/// How long a client waits for an answer.
+const TIMEOUT_MS: u64 = 10_000;
+
+/// A creation that takes longer than this eats into the time that a pod has to start.
+const SLOW_MS: u64 = 2_000;
+
+impl World<'_> {
+    pub(crate) fn act(&mut self, at: usize, action: Action) {
+        match &action.verb {
+            Verb::Ask { .. } => self.ask(at, action),
+            Verb::Reply { command, reply } => {
+                let (command, reply) = (*command, reply.clone());
+                self.replied(at, command, &reply);
+            }
+            Verb::Publish(notice) => {
+                // A daemon whose fleet was deposed by the ledger has nothing left to lead.
+                if notice.reason == Reason::Deposed {
+                    self.depose(at);
+                }
+            }
+            Verb::Relist
+            | Verb::ReadLedger
+            | Verb::WriteLedger { .. }
+            | Verb::CreatePod { .. }
+            | Verb::GetPod { .. }
+            | Verb::DeletePod { .. }
+            | Verb::EvictPod { .. }
+            | Verb::DeleteDriver { .. } => self.send(at, action),
+        }
+    }
+
+    fn send(&mut self, at: usize, action: Action) {
+        self.calls += 1;
+        let point = self.crash_at.filter(|(call, _)| *call == self.calls).map(|(_, point)| point);
+        let worn = match &mut self.hosts[at].requests_left {
+            Some(0) => true,
+            Some(left) => {
+                *left -= 1;
+                false
+            }
+            None => false,
+        };
+        if worn || point == Some(CrashPoint::Before) || self.sim.strikes(Fault::CrashBetween) {
+            return self.crash(at, "between two requests");
+        }
+        let kills = point == Some(CrashPoint::Applied);
+        let awaiting = self.sim.strikes(Fault::CrashAwaiting);
+        let id = self.calls;
+        let host = &mut self.hosts[at];
+        host.calls.insert(id, action.id);
+        let life = host.life;
+        self.post(at, TIMEOUT_MS, HostTask::TimeOut(id));
+        let partitioned = self.sim.now_ms < self.hosts[at].partitioned_until_ms;
+        let mut refusal = self.refusal(&action.verb);
+        let mut disguise = None;
+        if refusal.is_none() && self.sim.strikes(Fault::ServerError) {
+            let outcome = Some(Outcome::Unknown("504: gateway timeout".to_owned()));
+            if self.sim.tape.chance(500) { disguise = outcome } else { refusal = outcome }
+        }
+        let changed = self.admission(&action.verb);
+        let mut there_ms = self.sim.tape.between(2, 30);
+        let mut answer_ms = Some(self.sim.tape.between(2, 30));
+        if partitioned || self.sim.strikes(Fault::RequestLost) {
+            self.reset(at, id);
+            return self.maybe_crash(at, awaiting);
+        }
+        if self.sim.strikes(Fault::AppliedLate) {
+            there_ms = self.sim.tape.between(100, 60_000);
+        } else if self.sim.strikes(Fault::Reordered) {
+            there_ms = self.sim.tape.between(100, 5_000);
+        }
+        if self.sim.strikes(Fault::AnswerLost) {
+            answer_ms = None;
+            self.reset(at, id);
+        } else if self.sim.strikes(Fault::AnswerLate) {
+            answer_ms = Some(self.sim.tape.between(100, 20_000));
+        }
+        let sent_ms = self.sim.now_ms;
+        let call = Call { host: at, life, id, action, sent_ms, refusal, disguise, answer_ms, kills, changed };
+        self.sim.after(there_ms, Task::Apply(Box::new(call)));
+        self.maybe_crash(at, awaiting);
+    }
+
+    fn maybe_crash(&mut self, at: usize, crashes: bool) {
+        if crashes {
+            self.crash(at, "awaiting an answer");
+        }
+    }
+
+    /// The connection breaks, or is silent until the client's time is up.
+    fn reset(&mut self, at: usize, id: u64) {
+        if self.sim.tape.chance(500) {
+            return;
+        }
+        let Some(action) = self.hosts[at].calls.get(&id).copied() else { return };
+        let outcome = Outcome::Unknown("connection reset".to_owned());
+        let wait_ms = self.sim.tape.between(50, 2_000);
+        self.post(at, wait_ms, HostTask::Answer(id, Box::new(Event::Finished { action, outcome })));
+    }
+
+    /// What something in front of the store says to the request, so that it never gets there.
+    fn refusal(&mut self, verb: &Verb) -> Option<Outcome> {
+        let creates = matches!(verb, Verb::CreatePod { .. });
+        let evicts = matches!(verb, Verb::EvictPod { .. });
+        let writes = matches!(verb, Verb::WriteLedger { .. });
+        if creates && self.human.template_invalid {
+            return Some(Outcome::Invalid("spec.containers: Required value".to_owned()));
+        }
+        if self.sim.strikes(Fault::Throttled) {
+            let after_ms = self.sim.tape.chance(500).then_some(1_000);
+            return Some(Outcome::Throttled { after_ms });
+        }
+        if self.sim.strikes(Fault::PermissionCut) {
+            return Some(Outcome::Forbidden("not allowed".to_owned()));
+        }
+        if creates && self.sim.strikes(Fault::WebhookRefuses) {
+            return Some(Outcome::Invalid("denied by a webhook".to_owned()));
+        }
+        if evicts && self.sim.strikes(Fault::SpuriousConflict)
+            || writes && self.sim.strikes(Fault::LedgerConflict)
+        {
+            return Some(Outcome::Conflict);
+        }
+        None
+    }
+
+    fn admission(&mut self, verb: &Verb) -> Admission {
+        if !matches!(verb, Verb::CreatePod { .. }) {
+            return Admission::default();
+        }
+        Admission {
+            labels_stripped: self.sim.strikes(Fault::LabelsStripped),
+            owner_stripped: self.sim.strikes(Fault::OwnerStripped),
+            sidecar: self.sim.strikes(Fault::SidecarInjected),
+        }
+    }
+
+    /// A request arrives at the API server.
+    pub(crate) fn apply(&mut self, call: Call) {
+        let mut event = match call.refusal.clone() {
+            Some(outcome) => finished(&call.action, outcome),
+            None => self.applied(&call),
+        };
+        if let Event::Finished { outcome, .. } = &mut event {
+            self.check_applied(&call, outcome);
+        }
+        self.sim.trace.number(call.id);
+        if call.kills && self.hosts[call.host].life == call.life {
+            self.crash(call.host, "after a request was applied");
+        }
+        if let Some(outcome) = call.disguise {
+            event = finished(&call.action, outcome);
+        }
+        if let Some(answer_ms) = call.answer_ms {
+            let task = HostTask::Answer(call.id, Box::new(event));
+            self.sim.after(answer_ms, Task::Host { host: call.host, life: call.life, task });
+        }
+    }
+
+    fn applied(&mut self, call: &Call) -> Event {
+        let driver = self.api.driver_uid().clone();
+        let outcome = match &call.action.verb {
+            Verb::Relist => return self.relisted(call.host, call.life),
+            Verb::ReadLedger => self.api.read_ledger(),
+            Verb::WriteLedger { ledger, over } => {
+                let before = self.api.ledger().cloned();
+                let outcome = self.api.write_ledger(fleet::ledger::Ledger::clone(ledger), over.as_ref());
+                if matches!(outcome, Outcome::Ok(_)) {
+                    self.check_ledger(call.host, call.life, before.as_ref());
+                }
+                outcome
+            }
+            Verb::CreatePod { executor, pod, avoid_nodes } => {
+                self.cluster.making = Maker::Host { host: call.host, life: call.life };
+                let outcome = self.api.create(NewPod {
+                    name: pod.clone(),
+                    executor: *executor,
+                    owner: (!call.changed.owner_stripped).then_some(driver),
+                    selected: !call.changed.labels_stripped,
+                    finalizer: false,
+                    sidecar: call.changed.sidecar,
+                });
+                if let Some(serial) = self.api.serial(pod)
+                    && matches!(outcome, Outcome::Ok(_))
+                {
+                    self.cluster.avoid(serial, avoid_nodes);
+                    // Whoever waits for it has waited for longer than it exists.
+                    if call.sent_ms + SLOW_MS < self.sim.now_ms {
+                        self.cluster.slow.insert(serial);
+                    }
+                }
+                outcome
+            }
+            Verb::GetPod { pod, .. } => self.api.get(pod),
+            Verb::DeletePod { pod, uid, grace_ms, .. } => {
+                self.check_victim(call);
+                self.api.delete(pod, Some(uid), *grace_ms)
+            }
+            Verb::EvictPod { pod, uid, grace_ms, .. } => {
+                self.check_victim(call);
+                self.api.evict(pod, Some(uid), *grace_ms)
+            }
+            Verb::DeleteDriver { uid } => self.api.delete_driver(uid),
+            Verb::Ask { .. } | Verb::Reply { .. } | Verb::Publish(_) => {
+                unreachable!("these do not go to the API server")
+            }
+        };
+        finished(&call.action, outcome)
+    }
+
+    fn relisted(&mut self, at: usize, life: u32) -> Event {
+        let mut list = self.api.list();
+        if self.sim.strikes(Fault::RelistBack) {
+            let back_ms = self.sim.tape.between(500, 60_000);
+            let revision = self.api.revision_at(self.sim.now_ms.saturating_sub(back_ms));
+            list = self.api.list_at(revision);
+        }
+        if self.hosts[at].life == life {
+            self.check_listed(at, list.revision);
+        }
+        Event::Relisted(list)
+    }
+
+    // ----------------------------------------------------------------------------------- policies --
+
+    fn ask(&mut self, at: usize, action: Action) {
+        let Verb::Ask { question, .. } = &action.verb else { return };
+        let mut wait_ms = self.sim.tape.between(1, 50);
+        let answer: Result<Answer, _> = policies::answer(&mut self.sim, question, self.human.healed);
+        if self.sim.strikes(Fault::PolicyLate) {
+            wait_ms = self.sim.tape.between(2_000, 40_000);
+        }
+        self.checks.answered(at, question, &answer);
+        let event = Event::Answered { action: action.id, answer };
+        self.post(at, wait_ms, HostTask::Tell(Box::new(event)));
+    }
+}

@@ -1,0 +1,95 @@
+//! One run: a seed in, a report out.
+//!
+//! Draw which faults there are and what the fleet should be; let both loose for some minutes; heal the
+//! world; demand that the fleet comes to strength and to rest. Safety is checked all along, liveness at
+//! the end: faults that never stop would excuse everything, and faults that always heal by themselves
+//! find no livelock.
+
+use fleet::spec::Draft;
+
+use crate::check::Violation;
+use crate::fault::{Fault, Swarm};
+use crate::tape::Tape;
+use crate::trace::Trace;
+use crate::world::{CrashPoint, Make, World};
+
+pub mod draw;
+
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Keep a timeline in words.
+    pub timeline: bool,
+    /// Play these numbers instead of the seed's.
+    pub tape: Option<Vec<u32>>,
+    /// These faults instead of drawn ones.
+    pub swarm: Option<Swarm>,
+    /// This spec instead of a drawn one.
+    pub draft: Option<Draft>,
+    /// This long, instead of 5 to 15 minutes.
+    pub chaos_ms: Option<u64>,
+    /// The leader dies at the `n`th request, counted from 1.
+    pub crash_at: Option<(u64, CrashPoint)>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub seed: u64,
+    /// Same seed, same hash (D4).
+    pub hash: u64,
+    pub violation: Option<Violation>,
+    /// How often each fault has struck.
+    pub fired: Vec<(Fault, u64)>,
+    /// Which faults were on, in times of a thousand.
+    pub swarm: Vec<(Fault, u32)>,
+    pub draft: Draft,
+    /// Simulated time.
+    pub fleet_hours: f64,
+    /// Requests to the API server, for runs that try a crash at each.
+    pub requests: u64,
+    /// How many actions changed pods.
+    pub mutations: u64,
+    pub timeline: Vec<String>,
+    /// What was drawn, to be played again or made smaller.
+    pub drawn: Vec<u32>,
+}
+
+pub fn run(seed: u64, options: &Options, make: &Make<'_>) -> Report {
+    let mut tape = options.tape.clone().map_or_else(|| Tape::from_seed(seed), Tape::from_drawn);
+    let swarm = Swarm::draw(&mut tape);
+    let swarm = options.swarm.clone().unwrap_or(swarm);
+    let draft = draw::draft(&mut tape);
+    let draft = options.draft.clone().unwrap_or(draft);
+    let chaos_ms = 1_000 * tape.between(300, 900);
+    let chaos_ms = options.chaos_ms.unwrap_or(chaos_ms);
+    let target = draw::last_target(&mut tape, &draft);
+    let hosts = 1 + usize::from(tape.chance(700));
+    let trace = Trace::new(options.timeline);
+    let mut world = World::new(tape, swarm.clone(), trace, draft.clone(), hosts, make);
+    world.crash_at = options.crash_at;
+    draw::cluster(&mut world);
+    world.run_until(chaos_ms);
+    if !world.checks.objects() {
+        world.heal(target);
+        world.come_to_rest(draw::bound_ms(&draft));
+    }
+    let now_ms = world.sim.now_ms;
+    if let Some(violation) = world.checks.violation().cloned() {
+        world.sim.say(|| format!("{}: {}", violation.checker, violation.message));
+    }
+    Report {
+        seed,
+        hash: world.sim.trace.hash(),
+        violation: world.checks.violation().cloned(),
+        fired: world.sim.swarm.fired().collect(),
+        swarm: swarm.on().collect(),
+        draft,
+        fleet_hours: now_ms as f64 / 3_600_000.0,
+        requests: world.calls,
+        mutations: world.checks.mutations,
+        drawn: world.sim.tape.drawn().to_vec(),
+        timeline: world.sim.trace.into_timeline(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! Every random choice of a run, in one place.
+//!
+//! A tape is a row of numbers; whoever has to choose takes the next one. A seed fills it from ChaCha8,
+//! or somebody hands the numbers in: a fuzzer, or a recorded tape that is being made smaller. What was
+//! drawn is kept, so any failing run can be cut down: numbers are lowered or removed for as long as the
+//! run still fails. For that to lead somewhere, **0 is the benign choice everywhere**: no fault, the
+//! first of the list, the shortest wait. A tape that has run out is all zeros: nothing bad happens any
+//! more.
+//!
+//! Rejected: a generator per component. The parts of a run would no longer influence each other's
+//! draws, which is good for stability under edits, but a tape of many tracks is much harder to shrink.
+
+use rand::rngs::ChaCha8Rng;
+use rand::{Rng, SeedableRng};
+
+#[derive(Debug)]
+pub struct Tape {
+    source: Source,
+    drawn: Vec<u32>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Seed(Box<ChaCha8Rng>),
+    /// The numbers that are left, the next one last.
+    Given(Vec<u32>),
+}
+
+impl Tape {
+    pub fn from_seed(seed: u64) -> Tape {
+        Tape { source: Source::Seed(Box::new(ChaCha8Rng::seed_from_u64(seed))), drawn: Vec::new() }
+    }
+
+    /// Plays what [`Tape::drawn`] once returned, or a changed copy of it.
+    pub fn from_drawn(mut numbers: Vec<u32>) -> Tape {
+        numbers.reverse();
+        Tape { source: Source::Given(numbers), drawn: Vec::new() }
+    }
+
+    /// Plays bytes, four to a choice; a last choice that is cut short is filled up with zeros.
+    pub fn from_bytes(bytes: &[u8]) -> Tape {
+        let number = |chunk: &[u8]| {
+            chunk.iter().enumerate().fold(0, |number, (at, byte)| number | u32::from(*byte) << (8 * at))
+        };
+        Tape::from_drawn(bytes.chunks(4).map(number).collect())
+    }
+
+    /// Everything drawn so far.
+    pub fn drawn(&self) -> &[u32] {
+        &self.drawn
+    }
+
+    /// A number below `end`; 0 when that is 0.
+    pub fn below(&mut self, end: u64) -> u64 {
+        let number = match &mut self.source {
+            Source::Seed(rng) => rng.next_u32(),
+            Source::Given(numbers) => numbers.pop().unwrap_or(0),
+        };
+        self.drawn.push(number);
+        // Scaled rather than divided, so that a lower number is never a higher choice.
+        let choice = (u128::from(number) * u128::from(end)) >> 32;
+        u64::try_from(choice).expect("the choice is below `end`")
+    }
+
+    /// A number from the first to the last, which is included.
+    pub fn between(&mut self, first: u64, last: u64) -> u64 {
+        first + self.below(last.saturating_sub(first) + 1)
+    }
+
+    /// Happens so many times in a thousand. 0 says no.
+    pub fn chance(&mut self, permille: u32) -> bool {
+        // Nothing to decide: what never happens costs no number, and neither does its shrinking.
+        permille > 0 && self.below(1000) >= u64::from(1000 - permille.min(1000))
+    }
+
+    /// One of them.
+    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
+        if from.is_empty() {
+            return None;
+        }
+        let at = self.below(from.len() as u64);
+        from.get(usize::try_from(at).expect("an index"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_is_a_run_and_what_was_drawn_plays_again() {
+        let mut first = Tape::from_seed(7);
+        let mut second = Tape::from_seed(7);
+        let numbers: Vec<u64> = (0..100).map(|n| first.below(n)).collect();
+        assert!(numbers.iter().zip(0..100).all(|(number, end)| *number < end.max(1)));
+        assert_eq!(numbers, (0..100).map(|n| second.below(n)).collect::<Vec<_>>());
+        let mut again = Tape::from_drawn(first.drawn().to_vec());
+        assert_eq!(numbers, (0..100).map(|n| again.below(n)).collect::<Vec<_>>());
+        assert_ne!(numbers, (0..100).map(|n| Tape::from_seed(8).below(n)).collect::<Vec<_>>());
+    }
+
+    /// The stream is part of what a seed means.
+    #[test]
+    fn the_stream_is_chacha8s() {
+        let mut tape = Tape::from_seed(1);
+        let numbers: Vec<u64> = (0..4).map(|_| tape.below(1_000_000)).collect();
+        assert_eq!(numbers, [549_378, 402_485, 984_597, 80_383]);
+    }
+
+    #[test]
+    fn an_exhausted_tape_is_benign() {
+        let mut tape = Tape::from_bytes(&[0xff; 5]);
+        assert!(tape.chance(1));
+        assert_eq!(tape.between(3, 9), 3);
+        assert!(!tape.chance(999));
+        assert_eq!(tape.pick(&["first", "second"]), Some(&"first"));
+        assert!(tape.chance(1000) && !Tape::from_seed(1).chance(0));
+    }
+}

@@ -1,0 +1,234 @@
+//! The world: everything there is, and the order in which it happens.
+//!
+//! A queue of tasks by (time, order of insertion); each task changes what it is about and puts further
+//! tasks on the queue. Between two tasks nothing moves, so a run has no other order than this one.
+//! The parts live in files of their own as further `impl World` blocks: the network in front of the API
+//! server, the hosts, the cluster, chaos and people.
+//!
+//! Rejected: parts as actors with mailboxes. Nearly every rule of the cluster is about two parts at
+//! once (a node dies and its pods are evicted), and would turn into a protocol.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+use fleet::action::Action;
+use fleet::event::Event;
+use fleet::id::Uid;
+use fleet::snapshot::Snapshot;
+use fleet::spec::{Draft, SpecError};
+use fleet::time::{Instant, Now};
+
+use crate::api::{Api, News, Serial};
+use crate::check::Checks;
+use crate::cluster::{Cluster, NodeStep, PodStep};
+use crate::fault::Swarm;
+use crate::host::{Host, HostTask};
+use crate::human::Human;
+use crate::network::Call;
+use crate::tape::Tape;
+use crate::trace::Trace;
+
+/// What is under test: a state machine that is told events and wants actions.
+pub trait Core {
+    fn step(&mut self, event: Event, now: Now) -> Vec<Action>;
+    /// When it wants to be woken.
+    fn deadline(&self) -> Option<Instant>;
+    /// What for, in words. Asked only when a timeline is kept.
+    fn why(&self) -> String;
+    fn snapshot(&self, now: Now) -> Snapshot;
+}
+
+/// Makes a core, as a host does that starts.
+pub type Make<'a> = dyn Fn(Draft, &[String], u64) -> Result<Box<dyn Core>, Vec<SpecError>> + 'a;
+
+#[derive(Debug)]
+pub enum Task {
+    /// Once a second: chaos, people, and checks that need not be made at every step.
+    Second,
+    /// A host's process starts.
+    Start(usize),
+    Host {
+        host: usize,
+        life: u32,
+        task: HostTask,
+    },
+    /// A request reaches the API server.
+    Apply(Box<Call>),
+    Pod {
+        serial: Serial,
+        step: PodStep,
+    },
+    Node {
+        node: usize,
+        step: NodeStep,
+    },
+    /// The driver looks after its executors.
+    Driver,
+}
+
+/// Time, chance and order: what every part needs to have a future.
+#[derive(Debug)]
+pub struct Sim {
+    pub now_ms: u64,
+    pub tape: Tape,
+    pub swarm: Swarm,
+    pub trace: Trace,
+    queue: BinaryHeap<Queued>,
+    queued: u64,
+}
+
+#[derive(Debug)]
+struct Queued {
+    at_ms: u64,
+    number: u64,
+    task: Task,
+}
+
+impl Sim {
+    pub fn after(&mut self, ms: u64, task: Task) {
+        self.queued += 1;
+        self.queue.push(Queued { at_ms: self.now_ms + ms, number: self.queued, task });
+    }
+
+    pub fn strikes(&mut self, fault: crate::fault::Fault) -> bool {
+        self.swarm.strikes(fault, &mut self.tape)
+    }
+
+    pub fn say(&mut self, words: impl FnOnce() -> String) {
+        self.trace.say(self.now_ms, words);
+    }
+}
+
+pub struct World<'a> {
+    pub sim: Sim,
+    pub api: Api,
+    pub cluster: Cluster,
+    pub hosts: Vec<Host>,
+    pub human: Human,
+    pub checks: Checks,
+    pub(crate) make: &'a Make<'a>,
+    pub(crate) calls: u64,
+    /// The `n`th request of any host to the API server, counted from 1, and what happens at it.
+    pub(crate) crash_at: Option<(u64, CrashPoint)>,
+}
+
+/// Where a host dies, for runs that try every place in turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CrashPoint {
+    /// Before the request is sent.
+    Before,
+    /// After it was applied, before the answer arrives.
+    Applied,
+}
+
+/// 2026-11-02 00:00 UTC, a Monday.
+pub const WALL_BASE_MS: i64 = 1_793_577_600_000;
+
+impl<'a> World<'a> {
+    pub fn new(
+        tape: Tape,
+        swarm: Swarm,
+        trace: Trace,
+        draft: Draft,
+        hosts: usize,
+        make: &'a Make<'a>,
+    ) -> World<'a> {
+        let sim = Sim { now_ms: 0, tape, swarm, trace, queue: BinaryHeap::new(), queued: 0 };
+        let driver: Uid = draft.driver.clone();
+        let mut world = World {
+            sim,
+            api: Api::new(driver, WALL_BASE_MS),
+            cluster: Cluster::new(),
+            hosts: (0..hosts).map(Host::new).collect(),
+            checks: Checks::new(&draft),
+            human: Human::new(draft),
+            make,
+            calls: 0,
+            crash_at: None,
+        };
+        for host in 0..hosts {
+            world.sim.after(host as u64 * 100, Task::Start(host));
+        }
+        world.sim.after(1000, Task::Second);
+        world.sim.after(500, Task::Driver);
+        world
+    }
+
+    /// Runs up to this time, or until a checker objects.
+    pub fn run_until(&mut self, until_ms: u64) {
+        while !self.checks.objects() {
+            let next = self.sim.queue.peek();
+            if next.is_none_or(|next| next.at_ms > until_ms) {
+                self.sim.now_ms = self.sim.now_ms.max(until_ms);
+                self.api.now_ms = self.sim.now_ms;
+                return;
+            }
+            let Some(next) = self.sim.queue.pop() else { return };
+            self.sim.now_ms = next.at_ms;
+            self.api.now_ms = next.at_ms;
+            self.carry_out(next.task);
+            self.settle();
+        }
+    }
+
+    fn carry_out(&mut self, task: Task) {
+        self.cluster.making = crate::cluster::Maker::Human;
+        match task {
+            Task::Second => {
+                self.sim.after(1000, Task::Second);
+                self.chaos();
+                self.people();
+                self.check_second();
+            }
+            Task::Start(host) => self.start(host),
+            Task::Host { host, life, task } => self.host_task(host, life, task),
+            Task::Apply(call) => self.apply(*call),
+            Task::Pod { serial, step } => self.pod_step(serial, step),
+            Task::Node { node, step } => self.node_step(node, step),
+            Task::Driver => {
+                self.sim.after(1000, Task::Driver);
+                self.driver_looks();
+            }
+        }
+    }
+
+    /// What the store did is passed on to those who act on it.
+    fn settle(&mut self) {
+        loop {
+            let news = self.api.take_news();
+            if news.is_empty() {
+                break;
+            }
+            for item in news {
+                match item {
+                    News::Created(serial) => self.pod_created(serial),
+                    News::Terminating(serial) => self.pod_terminating(serial),
+                    News::Removed(serial) => self.pod_removed(serial),
+                    News::DriverGone => self.driver_gone(),
+                }
+            }
+        }
+        self.wake_watches();
+    }
+}
+
+impl PartialEq for Queued {
+    fn eq(&self, other: &Queued) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Queued {}
+
+impl PartialOrd for Queued {
+    fn partial_cmp(&self, other: &Queued) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Queued {
+    /// The earliest is the greatest: the heap gives out its greatest first.
+    fn cmp(&self, other: &Queued) -> Ordering {
+        (other.at_ms, other.number).cmp(&(self.at_ms, self.number))
+    }
+}
