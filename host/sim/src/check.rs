@@ -221,7 +221,7 @@ impl Checks {
                 list.pods.iter().for_each(shown);
                 life.driver_gone |= list.driver == DriverView::Gone;
             }
-            Event::LeadershipGained => life.led_ms = Some(now_ms),
+            Event::LeadershipGained { .. } => life.led_ms = Some(now_ms),
             Event::LeadershipLost => life.lost = true,
             Event::Commanded { verb, command } => match verb {
                 Command::Pause => {
@@ -240,7 +240,7 @@ impl Checks {
                     life.spec_still = draft.paused || draft.dry_run;
                 }
             }
-            Event::Finished { outcome: Outcome::Ok(Done::Ledger(ledger, _)), .. } => {
+            Event::Finished { outcome: Outcome::Ok(Done::Ledger { ledger, .. }), .. } => {
                 if !std::mem::replace(&mut life.read, true) {
                     life.paused |= ledger.paused;
                 }

@@ -256,6 +256,9 @@ impl World<'_> {
         self.sim.trace.number(event_number(&event) | (at as u64) << 56);
         self.sim.trace.say(self.sim.now_ms, || format!("host {at} <- {}", view::words(&event)));
         let actions = core.step(event, now);
+        if let Err(error) = core.audit() {
+            self.checks.object("AUDIT", self.sim.now_ms, || error);
+        }
         for action in actions {
             self.sim.trace.number(action.id.0);
             self.sim.trace.number(view::verb_number(&action.verb));
@@ -331,7 +334,8 @@ impl World<'_> {
         if self.sim.swarm.is_on(Fault::Herd) && self.sim.strikes(Fault::Herd) {
             self.hosts[at].deaf_until_ms = now_ms + self.human.draft.heartbeat.interval_ms * 2;
         }
-        self.tell(at, Event::LeadershipGained);
+        let term = self.api.lease().version;
+        self.tell(at, Event::LeadershipGained { term });
         if self.hosts[at].is_up() {
             self.watch_opens(at);
             self.post(at, 1_500, HostTask::PollDriver);
@@ -352,7 +356,7 @@ impl World<'_> {
 /// What tells one event from another, for the hash.
 fn event_number(event: &Event) -> u64 {
     let (kind, number) = match event {
-        Event::LeadershipGained => (1, 0),
+        Event::LeadershipGained { term } => (1, *term),
         Event::LeadershipLost => (2, 0),
         Event::Relisted(list) => (3, list.revision),
         Event::PodChanged(pod) => (4, pod.revision),

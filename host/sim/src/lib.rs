@@ -11,6 +11,7 @@
 //! Reading order: [`run`], [`world`], [`host`], [`api`], [`cluster`], [`check`].
 
 pub mod api;
+pub mod campaign;
 pub mod check;
 pub mod cluster;
 pub mod fault;
@@ -18,6 +19,7 @@ pub mod host;
 pub mod lease;
 pub mod policies;
 pub mod run;
+pub mod scenarios;
 pub mod tape;
 pub mod trace;
 pub mod world;
@@ -25,5 +27,3 @@ pub mod world;
 mod chaos;
 mod human;
 mod network;
-#[cfg(test)]
-mod stub;

@@ -4,7 +4,7 @@
 //! an answer that is lost or late. The client waits ten seconds; after that the outcome is `Unknown`,
 //! whatever becomes of the request. A host that dies does not take its requests along.
 
-use fleet::action::{Action, Reason, Verb};
+use fleet::action::{Action, Verb};
 use fleet::event::{Answer, Event, Outcome, finished};
 
 use crate::api::NewPod;
@@ -55,12 +55,8 @@ impl World<'_> {
                 let (command, reply) = (*command, reply.clone());
                 self.replied(at, command, &reply);
             }
-            Verb::Publish(notice) => {
-                // A daemon whose fleet was deposed by the ledger has nothing left to lead.
-                if notice.reason == Reason::Deposed {
-                    self.depose(at);
-                }
-            }
+            Verb::Stop => self.depose(at),
+            Verb::Publish(_) => {}
             Verb::Relist
             | Verb::ReadLedger
             | Verb::WriteLedger { .. }
@@ -244,7 +240,7 @@ impl World<'_> {
                 self.api.evict(pod, Some(uid), *grace_ms)
             }
             Verb::DeleteDriver { uid } => self.api.delete_driver(uid),
-            Verb::Ask { .. } | Verb::Reply { .. } | Verb::Publish(_) => {
+            Verb::Ask { .. } | Verb::Reply { .. } | Verb::Stop | Verb::Publish(_) => {
                 unreachable!("these do not go to the API server")
             }
         };

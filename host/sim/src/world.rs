@@ -11,6 +11,7 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
+use fleet::Fleet;
 use fleet::action::Action;
 use fleet::event::Event;
 use fleet::id::Uid;
@@ -36,6 +37,8 @@ pub trait Core {
     /// What for, in words. Asked only when a timeline is kept.
     fn why(&self) -> String;
     fn snapshot(&self, now: Now) -> Snapshot;
+    /// Do its own sums hold?
+    fn audit(&self) -> Result<(), String>;
 }
 
 /// Makes a core, as a host does that starts.
@@ -230,5 +233,27 @@ impl Ord for Queued {
     /// The earliest is the greatest: the heap gives out its greatest first.
     fn cmp(&self, other: &Queued) -> Ordering {
         (other.at_ms, other.number).cmp(&(self.at_ms, self.number))
+    }
+}
+
+impl Core for Fleet {
+    fn step(&mut self, event: Event, now: Now) -> Vec<Action> {
+        Fleet::step(self, event, now)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        Fleet::deadline(self).map(|(at, _)| at)
+    }
+
+    fn why(&self) -> String {
+        Fleet::deadline(self).map_or(String::new(), |(_, why)| why.to_string())
+    }
+
+    fn snapshot(&self, now: Now) -> Snapshot {
+        Fleet::snapshot(self, now)
+    }
+
+    fn audit(&self) -> Result<(), String> {
+        Fleet::audit(self)
     }
 }

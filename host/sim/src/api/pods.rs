@@ -105,6 +105,7 @@ impl Api {
             uid: serial.uid(),
             revision: 0,
             owner: new.owner,
+            selected: new.selected,
             phase: Phase::Pending,
             node: None,
             do_not_roll: false,

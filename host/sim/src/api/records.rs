@@ -35,7 +35,8 @@ impl Api {
     pub fn read_ledger(&self) -> Outcome {
         match &self.ledger {
             Some(stored) => {
-                Outcome::Ok(Done::Ledger(Box::new(Ledger::clone(&stored.ledger)), version(stored.version)))
+                let (ledger, version) = (Box::new(Ledger::clone(&stored.ledger)), version(stored.version));
+                Outcome::Ok(Done::Ledger { ledger, version, edited: stored.tampered })
             }
             None => Outcome::NotFound,
         }
@@ -110,7 +111,10 @@ mod tests {
         assert_ne!(first, second);
         assert_eq!(api.write_ledger(Ledger::default(), Some(&first)), Outcome::Conflict);
         api.restore_ledger(1);
-        let Outcome::Ok(Done::Ledger(restored, third)) = api.read_ledger() else { panic!() };
+        let Outcome::Ok(Done::Ledger { ledger: restored, version: third, edited: true }) = api.read_ledger()
+        else {
+            panic!()
+        };
         assert!(restored.epoch == 0 && third != second && api.ledger().is_some_and(|l| l.tampered));
         api.delete_ledger();
         assert_eq!(api.write_ledger(Ledger::default(), Some(&third)), Outcome::NotFound);

@@ -19,7 +19,7 @@ impl World<'_> {
         let Some(life) = self.checks.lives.get(&(at, life_number)) else { return };
         let (led, lost) = (life.led_ms.is_some(), life.lost);
         let still = life.paused || life.spec_still;
-        let spoken = matches!(action.verb, Verb::Publish(_) | Verb::Reply { .. });
+        let spoken = matches!(action.verb, Verb::Publish(_) | Verb::Reply { .. } | Verb::Stop);
         if !spoken && (!led || lost) {
             let when = if lost { "after it was deposed" } else { "before it leads" };
             self.checks
@@ -65,6 +65,7 @@ impl World<'_> {
             | Verb::ReadLedger
             | Verb::WriteLedger { .. }
             | Verb::GetPod { .. }
+            | Verb::Stop
             | Verb::Ask { .. } => {}
         }
     }
@@ -203,6 +204,7 @@ fn verb_name(verb: &Verb) -> &'static str {
         Verb::DeleteDriver { .. } => "to delete the driver",
         Verb::Ask { .. } => "to ask a policy",
         Verb::Reply { .. } => "to reply",
+        Verb::Stop => "to stop",
         Verb::Publish(_) => "to publish",
     }
 }

@@ -27,6 +27,7 @@ impl World<'_> {
             | Verb::DeleteDriver { .. }
             | Verb::Ask { .. }
             | Verb::Reply { .. }
+            | Verb::Stop
             | Verb::Publish(_) => return,
         };
         self.checks.victim = None;

@@ -235,6 +235,7 @@ pub(super) fn verb_number(verb: &Verb) -> u64 {
         Verb::DeleteDriver { .. } => (8, 0),
         Verb::Ask { .. } => (9, 0),
         Verb::Reply { command, .. } => (10, command.0),
+        Verb::Stop => (12, 0),
         Verb::Publish(notice) => (11, notice.executor.map_or(0, |executor| executor.0)),
     };
     kind << 56 | number
@@ -271,7 +272,7 @@ pub(super) fn words(event: &Event) -> String {
         Event::SpecChanged { draft, .. } => {
             format!("SpecChanged target {} paused {} dry {}", draft.target, draft.paused, draft.dry_run)
         }
-        Event::LeadershipGained
+        Event::LeadershipGained { .. }
         | Event::LeadershipLost
         | Event::NodeChanged(_)
         | Event::DriverChanged(_)
@@ -307,6 +308,7 @@ pub(super) fn verb_words(verb: &Verb) -> String {
         | Verb::EvictPod { .. }
         | Verb::DeleteDriver { .. }
         | Verb::Reply { .. }
+        | Verb::Stop
         | Verb::Publish(_) => format!("{verb:?}"),
     }
 }

@@ -2,7 +2,7 @@ use fleet::id::Uid;
 use fleet::spec::{Amount, Draft, Mode};
 
 use super::*;
-use crate::stub::{Flaw, Stub};
+use crate::campaign::core;
 
 fn calm() -> Options {
     let mut draft = Draft::new("f", "app-1", Mode::Own, Uid::from("driver-uid-1"), 4);
@@ -16,20 +16,15 @@ fn with(faults: &[(Fault, u32)]) -> Options {
     Options { swarm: Some(Swarm::only(faults)), ..calm() }
 }
 
-fn run_stub(seed: u64, options: &Options, flaw: Flaw) -> Report {
-    run(seed, options, &|draft, policies, _| Stub::make(draft, policies, flaw))
-}
-
-/// The checker that objects first within some seeds.
-fn bitten_by(options: &Options, flaw: Flaw) -> Option<&'static str> {
-    (0..20).find_map(|seed| run_stub(seed, options, flaw).violation).map(|violation| violation.checker)
+fn run_core(seed: u64, options: &Options) -> Report {
+    run(seed, options, &core(None))
 }
 
 #[test]
 fn a_calm_world_comes_to_rest() {
     for seed in 0..20 {
         let options = Options { timeline: true, ..calm() };
-        let report = run_stub(seed, &options, Flaw::None);
+        let report = run_core(seed, &options);
         assert_eq!(report.violation, None, "seed {seed}:\n{}", report.timeline.join("\n"));
         assert!(report.mutations >= 4 && report.fleet_hours > 0.15);
     }
@@ -38,42 +33,23 @@ fn a_calm_world_comes_to_rest() {
 #[test]
 fn the_same_seed_is_the_same_run() {
     for seed in 0..30 {
-        let [first, second] = [false, true]
-            .map(|timeline| run_stub(seed, &Options { timeline, ..Options::default() }, Flaw::None));
+        let [first, second] =
+            [false, true].map(|timeline| run_core(seed, &Options { timeline, ..Options::default() }));
         assert_eq!(first.hash, second.hash, "seed {seed}: words change nothing");
         assert_eq!(first.drawn, second.drawn);
         let replayed = Options { tape: Some(first.drawn.clone()), ..Options::default() };
-        assert_eq!(
-            run_stub(seed + 1, &replayed, Flaw::None).hash,
-            first.hash,
-            "seed {seed}: a tape is a run"
-        );
+        assert_eq!(run_core(seed + 1, &replayed).hash, first.hash, "seed {seed}: a tape is a run");
     }
-    let hash = |seed| run_stub(seed, &Options::default(), Flaw::None).hash;
+    let hash = |seed| run_core(seed, &Options::default()).hash;
     assert_ne!(hash(1), hash(2));
 }
 
 #[test]
 fn an_empty_tape_is_a_run_without_faults() {
     let options = Options { tape: Some(Vec::new()), ..Options::default() };
-    let report = run_stub(0, &options, Flaw::None);
+    let report = run_core(0, &options);
     assert_eq!(report.violation, None);
     assert!(report.fired.iter().all(|(_, count)| *count == 0));
-}
-
-#[test]
-fn checkers_bite() {
-    let restarts = with(&[(Fault::CrashAwaiting, 100)]);
-    assert_eq!(bitten_by(&restarts, Flaw::ForgetsIds), Some("S2"));
-    assert_eq!(bitten_by(&calm(), Flaw::ReservesNothing), Some("S2"));
-    assert_eq!(bitten_by(&calm(), Flaw::Restless), Some("S17"));
-    assert_eq!(bitten_by(&calm(), Flaw::NoFloor), Some("S5"));
-    assert_eq!(bitten_by(&calm(), Flaw::Greedy), Some("S3"));
-    assert_eq!(bitten_by(&calm(), Flaw::Spins), Some("SPIN"));
-    assert_eq!(bitten_by(&with(&[(Fault::ForeignLabel, 20)]), Flaw::TakesAll), Some("S6"));
-    assert_eq!(bitten_by(&with(&[(Fault::Paused, 20), (Fault::OomKilled, 50)]), Flaw::Deaf), Some("S14"));
-    assert_eq!(bitten_by(&with(&[(Fault::OomKilled, 20)]), Flaw::MiscountsLosses), Some("S8"));
-    assert_eq!(bitten_by(&with(&[(Fault::OomKilled, 20)]), Flaw::Lazy), Some("L1"));
 }
 
 /// Every kind of fault can strike: one that never does tests nothing.
@@ -81,7 +57,7 @@ fn checkers_bite() {
 fn every_fault_strikes_within_some_runs() {
     let mut fired = vec![0; Fault::ALL.len()];
     for seed in 0..400 {
-        let report = run_stub(seed, &Options::default(), Flaw::None);
+        let report = run_core(seed, &Options::default());
         for (at, (_, count)) in report.fired.iter().enumerate() {
             fired[at] += count;
         }
@@ -96,12 +72,12 @@ fn every_fault_strikes_within_some_runs() {
 #[test]
 fn every_crash_point_of_a_calm_start_is_survived() {
     let calm = Options { chaos_ms: Some(60_000), ..calm() };
-    let requests = run_stub(1, &Options { chaos_ms: Some(5_000), ..calm.clone() }, Flaw::None).requests;
+    let requests = run_core(1, &Options { chaos_ms: Some(5_000), ..calm.clone() }).requests;
     assert!(requests > 8, "{requests}");
     for request in 1..=requests {
         for point in [CrashPoint::Before, CrashPoint::Applied] {
             let options = Options { crash_at: Some((request, point)), ..calm.clone() };
-            let report = run_stub(1, &options, Flaw::None);
+            let report = run_core(1, &options);
             assert_eq!(report.violation, None, "request {request}, {point:?}");
         }
     }
@@ -111,12 +87,10 @@ fn every_crash_point_of_a_calm_start_is_survived() {
 /// could not have known.
 #[test]
 fn checkers_do_not_bite_for_a_single_fault() {
-    // What the stub does not know how to live with.
-    let beyond = [Fault::LabelsStripped, Fault::Silent, Fault::FallsSilent];
-    for fault in Fault::ALL.iter().filter(|fault| !beyond.contains(fault)) {
+    for fault in Fault::ALL {
         for seed in 0..4 {
             let options = with(&[(*fault, fault.strengths()[1])]);
-            let report = run_stub(seed, &options, Flaw::None);
+            let report = run_core(seed, &options);
             assert_eq!(report.violation, None, "{}, seed {seed}", fault.name());
         }
     }

@@ -1,0 +1,86 @@
+//! Short scenarios, of which every single request can be made to go wrong.
+//!
+//! A campaign samples: it finds what is likely. Whether a host may die between *any* two requests is not
+//! a matter of likelihood, so for these few the crash points are enumerated, each with the request lost
+//! and with the request applied and its answer lost, and again without a crash.
+
+use fleet::id::Uid;
+use fleet::spec::{Amount, Draft, Mode, RollSpec};
+
+use crate::fault::{Fault, Swarm};
+use crate::run::Options;
+
+/// A scenario's name and what it takes to run it.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    pub name: &'static str,
+    pub options: Options,
+}
+
+type Tweak = fn(&mut Draft);
+
+/// Name, target, faults with their strength, and what differs from a plain fleet.
+const SCENARIOS: [(&str, u32, &[(Fault, u32)], Tweak); 24] = [
+    ("a fleet starts", 3, &[], |_| {}),
+    ("a fleet of one", 1, &[(Fault::Exits, 20)], |_| {}),
+    ("one at a time", 3, &[], |draft| draft.allocation.batch_size = 1),
+    ("executors exit", 3, &[(Fault::Exits, 40)], |_| {}),
+    ("executors run out of memory", 2, &[(Fault::OomKilled, 30)], |draft| draft.recovery.kept_pods_max = 1),
+    ("somebody deletes pods", 3, &[(Fault::DeletedByHuman, 40)], |_| {}),
+    ("executors fall silent", 3, &[(Fault::FallsSilent, 30)], |_| {}),
+    ("executors are never heard", 3, &[(Fault::Silent, 300)], |_| {}),
+    ("pods stay pending", 3, &[(Fault::Unschedulable, 300)], |_| {}),
+    ("an image cannot be pulled", 2, &[(Fault::ImageError, 400)], |draft| draft.allocation.pending_max = 1),
+    ("executors crash as they start", 2, &[(Fault::CrashAtStart, 500)], |draft| {
+        draft.allocation.start_failures_max = 2;
+    }),
+    ("spot nodes vanish", 5, &[(Fault::SpotReclaim, 20)], |_| {}),
+    ("nodes are lost", 4, &[(Fault::NodeNotReady, 20)], |_| {}),
+    ("a roll with surge", 2, &[], |draft| draft.roll = Some(rolls())),
+    ("a roll without surge", 3, &[], |draft| {
+        draft.limits.surge = Amount::Count(0);
+        draft.limits.unavailable = Amount::Count(1);
+        draft.roll = Some(rolls());
+    }),
+    ("a roll that a budget refuses", 2, &[(Fault::BudgetRefuses, 60)], |draft| draft.roll = Some(rolls())),
+    ("a roll while executors exit", 3, &[(Fault::Exits, 30)], |draft| draft.roll = Some(rolls())),
+    ("the target changes", 3, &[(Fault::TargetChanges, 40)], |_| {}),
+    ("the target goes to nothing and back", 3, &[(Fault::TargetToZero, 30)], |_| {}),
+    ("an operator kills", 3, &[(Fault::OperatorKills, 40)], |_| {}),
+    ("a fleet is paused", 3, &[(Fault::Paused, 30), (Fault::Exits, 30)], |_| {}),
+    ("the driver replaces", 3, &[(Fault::Exits, 20)], |draft| {
+        draft.mode = Mode::Observe;
+        draft.limits.unavailable = Amount::Count(1);
+        draft.roll = Some(rolls());
+    }),
+    ("policies fail", 2, &[(Fault::PolicyTraps, 400), (Fault::Exits, 40)], |_| {}),
+    ("pods do not go away", 3, &[(Fault::TerminatingForever, 300), (Fault::DeletedByHuman, 30)], |_| {}),
+];
+
+fn rolls() -> RollSpec {
+    RollSpec { interval_ms: 15_000, timeout_ms: 45_000, ..RollSpec::new("OLDEST") }
+}
+
+pub fn all() -> impl Iterator<Item = Scenario> {
+    SCENARIOS.into_iter().map(|(name, target, faults, tweak)| {
+        let mut draft = Draft::new("f", "app-1", Mode::Own, Uid::from("driver-uid-1"), target);
+        draft.heartbeat.interval_ms = 2_000;
+        draft.heartbeat.timeout_ms = 10_000;
+        draft.recovery.checks_max = 2;
+        draft.recovery.kept_pods_max = 0;
+        draft.recovery.kept_pods_ms = 20_000;
+        draft.recovery.failures_max = Some(1_000);
+        draft.allocation.pending_timeout_ms = 30_000;
+        draft.allocation.backoff_first_ms = 1_000;
+        draft.allocation.backoff_last_ms = 10_000;
+        draft.limits.surge = Amount::Count(1);
+        tweak(&mut draft);
+        let options = Options {
+            draft: Some(draft),
+            swarm: Some(Swarm::only(faults)),
+            chaos_ms: Some(60_000),
+            ..Options::default()
+        };
+        Scenario { name, options }
+    })
+}
