@@ -51,6 +51,8 @@ pub struct Ledger {
     /// The fleet failed: it allocates nothing until somebody resets it.
     pub failed: bool,
     pub paused: bool,
+    /// The record that was claimed may be older than the world: ids must jump before any is used.
+    pub suspect: bool,
     /// What an operator asked for with `requestTotalExecutors`, and the spec's target at that time.
     pub requested: Option<Requested>,
     /// Fields that a newer version of Rollcall wrote; handed on untouched.
@@ -118,8 +120,6 @@ pub(crate) struct Book {
     state: State,
     /// This leader has read the record and counted itself.
     claimed: bool,
-    /// What was claimed had been written by somebody else.
-    edited: bool,
     /// Something has changed since the last write was made up.
     dirty: bool,
     /// Ids reserved with the write of this number, from..=to.
@@ -172,7 +172,6 @@ impl Book {
             version: None,
             state: State::Closed,
             claimed: false,
-            edited: false,
             dirty: false,
             reserving: VecDeque::new(),
             spare: VecDeque::new(),
@@ -258,10 +257,9 @@ impl Book {
         let reading = matches!(self.state, State::AwaitingRead(_));
         match outcome {
             Outcome::Ok(Done::Ledger { ledger, version, edited }) if reading => {
-                self.edited |= edited && self.confirmed == 0;
-                self.read(*ledger, Some(version), now)
+                self.read(*ledger, Some(version), edited, now)
             }
-            Outcome::NotFound if reading => self.read(Ledger::default(), None, now),
+            Outcome::NotFound if reading => self.read(Ledger::default(), None, true, now),
             Outcome::Ok(Done::Written(version)) => {
                 self.version = Some(version);
                 self.state = State::Idle(now);
@@ -293,7 +291,7 @@ impl Book {
         }
     }
 
-    fn read(&mut self, theirs: Ledger, version: Option<Version>, now: Instant) -> Progress {
+    fn read(&mut self, theirs: Ledger, version: Option<Version>, suspect: bool, now: Instant) -> Progress {
         self.state = State::Idle(now);
         self.version = version;
         let ours = &mut self.ledger;
@@ -307,7 +305,8 @@ impl Book {
             // Nothing of ours was ever written: what is there now is what we go on from.
             self.claimed = true;
             let (epoch, writes) = (ours.epoch.max(theirs.epoch + 1), ours.writes);
-            self.ledger = Ledger { epoch, writes, ..theirs };
+            let suspect = theirs.suspect || suspect;
+            self.ledger = Ledger { epoch, writes, suspect, ..theirs };
             self.dirty = true;
             return Progress::Opened;
         }
@@ -369,11 +368,6 @@ impl Book {
         self.spare.insert(at, executor);
     }
 
-    /// What was claimed may be older than the world.
-    pub(crate) fn was_edited(&self) -> bool {
-        self.edited
-    }
-
     /// The record may be older than the world: ids jump beyond whatever the lost one may have handed out.
     /// Every reservation is a write of its own, and every write has a later revision; so no id was ever
     /// reserved above `batch` times the revision, and where that is too much, hardly any above the
@@ -383,6 +377,7 @@ impl Book {
         let floor = [revision.saturating_mul(batch), revision].into_iter().find(|floor| *floor <= JUMP_MAX);
         let reserved = floor.unwrap_or(0).max(highest + if floor.is_some() { 0 } else { JUMP });
         self.edit().reserved = ExecutorId(reserved.min(ExecutorId::MAX.0));
+        self.edit().suspect = false;
         self.spare.clear();
         self.reserving.clear();
     }

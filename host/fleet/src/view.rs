@@ -70,10 +70,15 @@ impl Fleet {
         if !self.owns() {
             return;
         }
-        let ours = pods.iter().filter(|pod| self.is_ours(pod)).map(|pod| pod.executor);
-        let highest = ours.max().unwrap_or_default();
+        // Whoever owns it now: a pod with the name of an executor's was one.
+        let named = pods.iter().filter(|pod| *pod.name == *self.spec.pod_name(pod.executor));
+        let highest = named.map(|pod| pod.executor).max().unwrap_or_default();
         let ledger = self.book.get();
-        if highest > ledger.reserved || self.book.was_edited() {
+        // Where there was no record and there are no pods, there was no fleet.
+        let fresh = ledger.reserved == ExecutorId(0) && highest == ExecutorId(0);
+        if fresh && ledger.suspect {
+            self.book.edit().suspect = false;
+        } else if highest > ledger.reserved || ledger.suspect {
             self.restored(highest);
         }
     }

@@ -63,6 +63,8 @@ pub struct Checks {
     unsure: bool,
     /// Ids that a host asked a pod for, and which life it was.
     asked: BTreeMap<u64, (usize, u32)>,
+    /// Executors whose end was in any version of the ledger.
+    ever_settled: BTreeSet<u64>,
     /// Executors that an operator wanted killed.
     killed: BTreeSet<u64>,
     /// Until then heartbeats reach the core late, through no fault of the executors'.
@@ -121,6 +123,7 @@ impl Checks {
             issued: BTreeSet::new(),
             unsure: false,
             asked: BTreeMap::new(),
+            ever_settled: BTreeSet::new(),
             killed: BTreeSet::new(),
             disturbed_ms: 0,
             lags: (0, 0),

@@ -64,6 +64,7 @@ impl World<'_> {
         if let Some(before) = before.filter(|_| !tampered) {
             self.follows(&before.ledger, &new, (at, life_number));
         }
+        self.checks.ever_settled.extend(new.settled.iter().map(|executor| executor.0));
     }
 
     fn balanced(&mut self, new: &Ledger) {
@@ -108,7 +109,9 @@ impl World<'_> {
             let ours_first =
                 truth.removed_ms.is_some_and(|ms| truth.hurt_ms.is_none_or(|hurt_ms| ms < hurt_ms));
             let disrupted = told.is_some_and(|life| life.disrupted.contains(&truth.executor.0));
-            ended && truth.maker != Maker::Human && !disrupted && !ours_first
+            // Who was settled before, and is born again by an old backup, may end in any way.
+            let again = self.checks.ever_settled.contains(&truth.executor.0);
+            ended && (again || truth.maker != Maker::Human && !disrupted && !ours_first)
         });
         let chargeable = chargeable.count() as u64;
         if charged > chargeable {

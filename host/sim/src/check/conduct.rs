@@ -136,7 +136,9 @@ impl World<'_> {
         let known = self.hosts[at].watch.told;
         let stripped = truth.tampered.is_some_and(|revision| revision <= known);
         let unowned = self.api.pod(truth.serial).is_some_and(|pod| pod.view.owner.is_none());
-        if stripped && unowned {
+        // One that never had an owner is known from the answer to its creation.
+        let never_owned = truth.tampered == Some(truth.created_revision);
+        if stripped && unowned && !never_owned {
             self.checks.object("S7", now_ms, || format!("{pod} has lost its owner, and host {at} knows it"));
         }
         self.check_recorded(at, executor, cause);
