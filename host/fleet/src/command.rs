@@ -14,7 +14,7 @@ impl Fleet {
         let reply = if self.is_active() { self.obey(verb) } else { Reply::Refused(Refusal::NotLeading) };
         // What an operator was told must outlive this host.
         let mark = self.book.mark();
-        if self.book.is_confirmed(mark) {
+        if self.book.is_confirmed(mark) || matches!(reply, Reply::Refused(_)) {
             self.act(Cause::Command(command), Verb::Reply { command, reply });
         } else {
             self.replies.push_back((mark, command, reply));

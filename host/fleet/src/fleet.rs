@@ -61,6 +61,8 @@ pub struct Fleet {
     /// The newest revision seen: lists that are older are of no use.
     pub(crate) revision: u64,
     relist: Relisting,
+    /// The highest id that was seen before the ledger was claimed.
+    witness: ExecutorId,
     pub(crate) rolls: Rolls,
     /// Executors that fell out of service and have no replacement yet.
     pub(crate) owed: VecDeque<ExecutorId>,
@@ -137,7 +139,10 @@ impl std::fmt::Display for Why {
 }
 
 /// A replica that lags for longer than this is none: the store itself went back.
-const RESTORED_MS: u64 = 600_000;
+pub(crate) const RESTORED_MS: u64 = 600_000;
+/// Pods and the ledger may be in different stores, whose revisions say nothing of each other; that is rare,
+/// and a replica that lags for longer than this is rarer.
+pub(crate) const OTHER_STORE_MS: u64 = 90_000;
 
 /// So many executors are attended to in one step: at some microseconds each, under a millisecond.
 pub(crate) const ATTENDED_MAX: usize = 128;
@@ -149,6 +154,7 @@ impl Fleet {
         Ok(Fleet {
             breaker: Breaker::new(&spec.allocation),
             pace: Pace::new(&spec.allocation),
+            witness: ExecutorId(0),
             rolls: Rolls::new(),
             spec,
             spec_errors: Vec::new(),
@@ -297,6 +303,8 @@ impl Fleet {
             Event::Relisted(list) => {
                 if matches!(self.phase, Phase::AwaitingRelist | Phase::Active) {
                     self.relisted(list);
+                } else {
+                    self.witness = self.witness.max(self.highest_named(&list.pods));
                 }
             }
             // Before the first complete list nothing else is of use: that list will say it all.
@@ -383,6 +391,7 @@ impl Fleet {
             Progress::Waiting => {}
             Progress::Opened => {
                 self.phase = Phase::AwaitingClaim;
+                self.book.witness(self.witness);
                 if self.planted(Plant::IdsInMemory) {
                     self.book.edit().reserved = ExecutorId(0);
                 }
@@ -429,9 +438,9 @@ impl Fleet {
 
     /// Is a list from the past to be believed? Not from a replica that lags. But when nothing else comes
     /// for so long, the past is back: somebody restored the store.
-    pub(crate) fn believes_past(&mut self) -> bool {
+    pub(crate) fn believes_past(&mut self, after_ms: u64) -> bool {
         let since = *self.relist.past_since.get_or_insert(self.now.instant);
-        self.now.instant.since_ms(since) > RESTORED_MS
+        self.now.instant.since_ms(since) > after_ms
     }
 
     pub(crate) fn relist_done(&mut self) {

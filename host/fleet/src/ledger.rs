@@ -199,6 +199,19 @@ impl Book {
         mark <= self.confirmed
     }
 
+    /// The revision of the record as it is in the store, where versions are revisions.
+    pub(crate) fn revision(&self) -> u64 {
+        self.version.as_ref().and_then(|version| version.0.parse().ok()).unwrap_or(0)
+    }
+
+    /// Executors were seen before the record was claimed: their ids are taken.
+    pub(crate) fn witness(&mut self, seen: ExecutorId) {
+        if seen > self.ledger.reserved {
+            let ledger = self.edit();
+            (ledger.reserved, ledger.suspect) = (seen, true);
+        }
+    }
+
     /// How many consecutive calls have failed.
     pub(crate) fn failures(&self) -> u32 {
         self.backoff.tries()
@@ -259,6 +272,13 @@ impl Book {
             Outcome::Ok(Done::Ledger { ledger, version, edited }) if reading => {
                 self.read(*ledger, Some(version), edited, now)
             }
+            Outcome::NotFound if reading && self.claimed => {
+                // Somebody deleted it: ours goes out as a new one.
+                self.version = None;
+                self.state = State::Idle(now);
+                self.dirty = true;
+                Progress::Waiting
+            }
             Outcome::NotFound if reading => self.read(Ledger::default(), None, true, now),
             Outcome::Ok(Done::Written(version)) => {
                 self.version = Some(version);
@@ -305,8 +325,8 @@ impl Book {
             // Nothing of ours was ever written: what is there now is what we go on from.
             self.claimed = true;
             let (epoch, writes) = (ours.epoch.max(theirs.epoch + 1), ours.writes);
-            let suspect = theirs.suspect || suspect;
-            self.ledger = Ledger { epoch, writes, suspect, ..theirs };
+            let (reserved, suspect) = (ours.reserved.max(theirs.reserved), theirs.suspect || suspect);
+            self.ledger = Ledger { epoch, writes, reserved, suspect, ..theirs };
             self.dirty = true;
             return Progress::Opened;
         }

@@ -182,9 +182,8 @@ impl Fleet {
                 // One that turns out to run gets its time to register.
                 if pends || ran && self.runs_unheard(id) {
                     self.lose(id, Trigger::PendingTimeout);
-                } else if self.roster.get(id).is_some_and(|executor| executor.stage.removal().is_some()) {
-                    // It takes its time to end.
-                    self.roster.wake_at(id, self.now.instant + LOOK_AFTER_MS);
+                } else {
+                    self.wait_for_end(id);
                 }
             }
             Outcome::NotFound => self.vanished(id, Trigger::PodMissing),
@@ -198,6 +197,19 @@ impl Fleet {
             | Outcome::Unknown(_) => {
                 self.roster.wake_at(id, self.now.instant + LOOK_AGAIN_MS);
             }
+        }
+    }
+
+    /// It was looked at while its end is awaited: it takes its time, or was never asked to go.
+    fn wait_for_end(&mut self, id: ExecutorId) {
+        let wait_ms = self.roster.change(id, |executor| {
+            let going = executor.pod.as_deref().is_some_and(|pod| pod.terminating());
+            let removal = executor.stage.removal_mut()?;
+            removal.accepted = going;
+            Some(if going { LOOK_AFTER_MS } else { 0 })
+        });
+        if let Some(Some(wait_ms)) = wait_ms {
+            self.roster.wake_at(id, self.now.instant + wait_ms);
         }
     }
 

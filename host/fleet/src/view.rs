@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use crate::action::Reason;
 use crate::event::{Beat, DriverRow, Phase as PodPhase, PodView, Relist};
 use crate::executor::{Executor, Facts, Removal, Stage, Then};
-use crate::fleet::{Fleet, Phase};
+use crate::fleet::{Fleet, OTHER_STORE_MS, Phase, RESTORED_MS};
 use crate::heartbeat::{Detector, Hearing};
 use crate::id::ExecutorId;
 use crate::ledger::End;
@@ -25,15 +25,20 @@ impl Fleet {
     pub(crate) fn relisted(&mut self, list: Relist) {
         if list.revision < self.revision && !self.planted(Plant::OldListBelieved) {
             // From a replica that lags: it says what was.
-            if !self.believes_past() {
+            if !self.believes_past(RESTORED_MS) {
                 return self.relist_again();
             }
             self.roster.forget_revisions();
         }
+        let first = self.phase == Phase::AwaitingRelist;
+        // Earlier leaders' pods are older than our claim: a list that is older may lack them.
+        let older = first && list.revision < self.book.revision() && !self.planted(Plant::OldListBelieved);
+        if older && !self.believes_past(OTHER_STORE_MS) {
+            return self.relist_again();
+        }
         self.revision = list.revision;
         self.relist_done();
         self.driver = Some(list.driver);
-        let first = self.phase == Phase::AwaitingRelist;
         if first {
             self.phase = Phase::Active;
             let from = if self.planted(Plant::NoGrace) { Instant::START } else { self.now.instant };
@@ -70,9 +75,7 @@ impl Fleet {
         if !self.owns() {
             return;
         }
-        // Whoever owns it now: a pod with the name of an executor's was one.
-        let named = pods.iter().filter(|pod| *pod.name == *self.spec.pod_name(pod.executor));
-        let highest = named.map(|pod| pod.executor).max().unwrap_or_default();
+        let highest = self.highest_named(pods);
         let ledger = self.book.get();
         // Where there was no record and there are no pods, there was no fleet.
         let fresh = ledger.reserved == ExecutorId(0) && highest == ExecutorId(0);
@@ -81,6 +84,12 @@ impl Fleet {
         } else if highest > ledger.reserved || ledger.suspect {
             self.restored(highest);
         }
+    }
+
+    /// The highest id in use. Whoever owns it now: a pod with the name of an executor's was one.
+    pub(crate) fn highest_named(&self, pods: &[PodView]) -> ExecutorId {
+        let named = pods.iter().filter(|pod| self.owns() && *pod.name == *self.spec.pod_name(pod.executor));
+        named.map(|pod| pod.executor).max().unwrap_or_default()
     }
 
     fn restored(&mut self, highest: ExecutorId) {
@@ -174,9 +183,10 @@ impl Fleet {
             let is_kept = ledger.kept.contains(id);
             if !self.owns() {
                 return;
-            }
-            let stage =
-                if is_kept && pod.ended() { Stage::Kept } else { Stage::AwaitingRemoval(removal(&pod)) };
+            } // Its end is counted. That this is how it is now is not certain: look before it is deleted.
+            let mut removal = Removal::new(false);
+            removal.accepted = true;
+            let stage = if is_kept && pod.ended() { Stage::Kept } else { Stage::AwaitingRemoval(removal) };
             self.insert(id, stage, self.now.instant);
             self.roster.change(id, |executor| executor.pod = Some(kept(pod)));
             return;
@@ -364,10 +374,4 @@ impl Fleet {
 /// As it is held: whose it is was checked, and its owner need not be known ten thousand times.
 pub(crate) fn kept(pod: PodView) -> Box<PodView> {
     Box::new(PodView { owner: None, ..pod })
-}
-
-fn removal(pod: &PodView) -> Removal {
-    let mut removal = Removal::new(false);
-    removal.accepted = pod.terminating();
-    removal
 }

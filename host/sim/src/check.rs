@@ -93,7 +93,6 @@ pub(crate) struct Life {
     claimed_born: bool,
     /// How often people had meddled with the ledger when it claimed it.
     tampers: u64,
-    read: bool,
     paused: bool,
     /// The command that paused it, for as long as nobody replied.
     pausing: Option<CommandId>,
@@ -244,7 +243,7 @@ impl Checks {
                 }
             }
             Event::Finished { outcome: Outcome::Ok(Done::Ledger { ledger, .. }), .. } => {
-                if !std::mem::replace(&mut life.read, true) {
+                if life.epoch.is_none() {
                     life.paused |= ledger.paused;
                 }
             }

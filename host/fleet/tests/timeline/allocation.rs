@@ -454,6 +454,7 @@ fn an_end_that_nobody_tells_of_is_looked_for() {
         2s spec target=0
             > 2s delete 1 uid u1
         3s delete 1 ok
+        4s unseen 1 terminating
             > 63s get 1
         63s get 1 ok
             > 123s get 1

@@ -66,6 +66,8 @@ fn paused_is_nothing_at_all() {
         100s beat 2
         101s restart
         101s lead
+            > 101s get 1
+        101s get 1 ok
         102s conditions
             > 102s conditions Paused NotProgressing
         103s resume
