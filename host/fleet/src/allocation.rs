@@ -8,7 +8,8 @@
 //!
 //! An id is used for one request, ever. A request whose fate is unknown is never repeated: a GET looks
 //! for the pod, and if it is not there the executor gets a *new* id, for the old request may still be on
-//! its way. Its place under the ceiling is kept until it cannot arrive any more. An id whose request was
+//! its way. Its place under the ceiling is kept until it cannot arrive any more, and a last look shows
+//! that it has not. An id whose request was
 //! refused for certain was never used, and is the next one again.
 
 use crate::action::{Cause, Reason, Verb};
@@ -202,7 +203,7 @@ impl Fleet {
         }
     }
 
-    fn created(&mut self, id: ExecutorId, pod: PodView) {
+    pub(crate) fn created(&mut self, id: ExecutorId, pod: PodView) {
         let foreign = !self.is_ours(&pod) || !pod.selected;
         self.revision = self.revision.max(pod.revision);
         self.roster.change(id, |executor| executor.pod = Some(kept(pod)));
@@ -306,7 +307,8 @@ impl Fleet {
         if self.now.instant < until {
             self.roster.wake_at(id, until);
         } else {
-            self.forget(id);
+            // Had it arrived, our watch may not have said so yet.
+            self.look(id);
         }
     }
 

@@ -174,7 +174,10 @@ impl Fleet {
     /// What the API server says of one that is late.
     pub(crate) fn looked(&mut self, id: ExecutorId, outcome: Outcome) {
         self.roster.change(id, |executor| executor.look = None);
+        let late = self.roster.get(id).is_some_and(|e| matches!(e.stage, Stage::AwaitingLateCreate));
         match outcome {
+            Outcome::Ok(Done::Pod(pod)) if late && self.is_ours(&pod) => self.created(id, *pod),
+            Outcome::Ok(Done::Pod(_)) | Outcome::NotFound if late => self.forget(id),
             Outcome::Ok(Done::Pod(pod)) => {
                 let ran = self.runs_unheard(id);
                 self.pod_changed(*pod);

@@ -136,8 +136,9 @@ fn a_create_in_doubt_keeps_its_place_under_the_ceiling() {
         1s get 1 notfound
         30s conditions
             > 30s conditions NotProgressing
+            > 61s get 1
+        61s get 1 notfound
             > 61s create 2
-        61s wait
         ",
     );
 }

@@ -178,6 +178,7 @@ fn a_create_that_throws_is_followed_by_another_under_a_new_id() {
         0.1s get 1 notfound
             > 1s create 2
         5s start 2
+            > 60.100s get 1
         100s beat 2
         ",
     );
