@@ -81,6 +81,10 @@ impl Fleet {
         let mut missing = wanted.saturating_sub(tally.serving);
         if missing == 0 {
             self.owed.clear();
+            // At full strength there is nothing to probe.
+            if tally.starting == 0 && self.breaker.rested(self.now.instant) {
+                self.publish(Reason::BreakerClosed, None, "the fleet is at strength".to_owned());
+            }
         }
         self.reserve(bounds.target, missing);
         while missing > 0 {
@@ -138,7 +142,9 @@ impl Fleet {
     /// When what holds creation back now will hold it back no more, as far as time is what it waits for.
     pub(crate) fn allocation_deadline(&self) -> Option<Instant> {
         let allocation = &self.spec.allocation;
-        let held = self.held?;
+        let Some(held) = self.held else {
+            return self.breaker.deadline().filter(|at| *at > self.now.instant);
+        };
         if held == Refusal::RateLimit {
             Some(self.creates.next(allocation.batch_size, allocation.batch_delay_ms))
         } else if held == Refusal::SlowStart {
@@ -314,10 +320,22 @@ impl Fleet {
 
     // ------------------------------------------------------------------------------------ shrink --
 
+    /// May executors be let go because there are too many?
+    pub(crate) fn may_shrink(&self) -> Result<(), Refusal> {
+        self.may_change_pods()?;
+        if !self.view_fresh {
+            Err(Refusal::ViewStale)
+        } else if self.driver_gone() {
+            Err(Refusal::DriverGone)
+        } else {
+            Ok(())
+        }
+    }
+
     /// Too many serve: let the least useful go. First those that do not run, then the idle, then the
     /// youngest.
     fn shrink(&mut self, excess: u32) {
-        if self.may_change_pods().is_err() || self.driver_gone() || !self.view_fresh {
+        if self.may_shrink().is_err() {
             return;
         }
         let usefulness = |(id, executor): (ExecutorId, &Executor)| {

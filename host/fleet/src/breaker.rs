@@ -103,6 +103,19 @@ impl Breaker {
         }
     }
 
+    /// Nothing is to be started, and the wait is over: it closes. Whether it was open.
+    pub(crate) fn rested(&mut self, now: Instant) -> bool {
+        let over = match self.state {
+            State::Open(until) => until <= now,
+            State::AwaitingProbe => true,
+            State::Closed | State::AwaitingStart(_) => false,
+        };
+        if over {
+            self.reset();
+        }
+        over
+    }
+
     /// The executor ended without its start having failed: if it was the probe, another is needed.
     pub(crate) fn forget(&mut self, executor: ExecutorId) {
         if self.state == State::AwaitingStart(executor) {

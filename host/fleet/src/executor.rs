@@ -216,6 +216,11 @@ impl Stage {
         }
     }
 
+    /// Is only the end of its pod awaited, whoever asked for it?
+    pub(crate) fn awaits_end(&self) -> bool {
+        matches!(self, Stage::AwaitingExit { .. } | Stage::AwaitingRemoval(_))
+    }
+
     /// Why it leaves by our will, if it was asked to.
     pub(crate) fn leaving(&self) -> Option<DeletionCause> {
         if let Stage::AwaitingExit { cause, .. } = self { *cause } else { None }

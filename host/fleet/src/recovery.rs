@@ -65,11 +65,7 @@ impl Fleet {
             | Stage::Available
             | Stage::AwaitingAnnouncement { .. }
             | Stage::AwaitingExit { cause: None, .. } => self.announced_or_lost(id, trigger),
-            Stage::AwaitingRemoval(_) => self.forget(id),
-            Stage::Kept => {
-                self.book.edit().kept.remove(id);
-                self.forget(id);
-            }
+            Stage::AwaitingRemoval(_) | Stage::Kept => self.forget(id),
             Stage::AwaitingCreate(_)
             | Stage::AwaitingConfirmation(_)
             | Stage::AwaitingLateCreate
@@ -185,7 +181,7 @@ impl Fleet {
                 // One that turns out to run gets its time to register.
                 if pends || ran && self.runs_unheard(id) {
                     self.lose(id, Trigger::PendingTimeout);
-                } else {
+                } else if self.roster.get(id).is_some_and(|executor| executor.stage.awaits_end()) {
                     self.wait_for_end(id);
                 }
             }
@@ -209,11 +205,9 @@ impl Fleet {
             let going = executor.pod.as_deref().is_some_and(|pod| pod.terminating());
             let removal = executor.stage.removal_mut()?;
             removal.accepted = going;
-            Some(if going { LOOK_AFTER_MS } else { 0 })
+            (!going).then_some(0)
         });
-        if let Some(Some(wait_ms)) = wait_ms {
-            self.roster.wake_at(id, self.now.instant + wait_ms);
-        }
+        self.roster.wake_at(id, self.now.instant + wait_ms.flatten().unwrap_or(LOOK_AFTER_MS));
     }
 
     fn runs_unheard(&self, id: ExecutorId) -> bool {
@@ -439,6 +433,9 @@ impl Fleet {
 
     pub(crate) fn forget(&mut self, id: ExecutorId) {
         self.roster.remove(id);
+        if self.book.get().kept.contains(id) {
+            self.book.edit().kept.remove(id);
+        }
     }
 
     pub(crate) fn check_kept(&mut self, id: ExecutorId) {

@@ -53,7 +53,11 @@ impl Fleet {
     /// Ask for its pod's deletion, if it is time to.
     pub(crate) fn remove_pod(&mut self, id: ExecutorId) {
         let Some(executor) = self.roster.get(id) else { return };
-        let (Some(removal), Some(pod)) = (executor.stage.removal(), executor.pod.as_deref()) else { return };
+        let Some(pod) = executor.pod.as_deref() else { return };
+        let Some(removal) = executor.stage.removal() else {
+            // Somebody else deleted it, and its end was not told.
+            return self.look(id);
+        };
         let cause = executor.stage.leaving();
         if removal.call.is_some() || executor.gone {
             return;
@@ -77,9 +81,10 @@ impl Fleet {
             self.roster.wake_at(id, at);
             return;
         }
-        // It was decided a write ago: is it still so?
-        let useful = voluntary && executor.proven;
-        if useful && (self.may_disrupt().is_err() || self.roster.tally().available < self.bounds().floor) {
+        // It was decided a write ago: is it still so? To roll needs a fleet at peace; to shrink does not.
+        let peace = if cause == Some(DeletionCause::Roll) { self.may_disrupt() } else { self.may_shrink() };
+        let short = executor.proven && self.roster.tally().available < self.bounds().floor;
+        if voluntary && (peace.is_err() || short) {
             self.roster.wake_at(id, self.now.instant + RECONSIDER_MS);
             return;
         }

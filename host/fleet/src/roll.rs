@@ -130,12 +130,8 @@ impl Fleet {
 
     /// May anything voluntary be done at all?
     pub(crate) fn may_disrupt(&self) -> Result<(), Refusal> {
-        self.may_change_pods()?;
-        if !self.view_fresh {
-            Err(Refusal::ViewStale)
-        } else if self.driver_gone() {
-            Err(Refusal::DriverGone)
-        } else if self.book.get().failed {
+        self.may_shrink()?;
+        if self.book.get().failed {
             Err(Refusal::FleetFailed)
         } else if self.breaker.is_open() {
             Err(Refusal::BreakerOpen)

@@ -16,6 +16,7 @@ use crate::id::ExecutorId;
 use crate::ledger::End;
 use crate::plant::Plant;
 use crate::question::Trigger;
+use crate::removal::LOOK_AFTER_MS;
 use crate::time::Instant;
 
 /// Columns beyond this many are dropped: 100 is what an executor reports with all sources on, twice.
@@ -240,7 +241,8 @@ impl Fleet {
                     self.lose(id, trigger);
                 } else if terminating {
                     self.owe(id);
-                    self.enter(id, Stage::AwaitingExit { cause: None, removal: None }, Instant::NEVER);
+                    let wake = self.now.instant + LOOK_AFTER_MS;
+                    self.enter(id, Stage::AwaitingExit { cause: None, removal: None }, wake);
                 } else if phase == PodPhase::Running && matches!(executor.stage, Stage::AwaitingStart) {
                     self.running(id);
                 } else {
@@ -359,7 +361,9 @@ impl Fleet {
                 } else {
                     executor.driver_said = row.remove_reason.or(executor.driver_said.take());
                 }
-                (matches!(executor.stage, Stage::AwaitingRegistration), executor.stage.serves())
+                // A driver cannot remove whom it never had: that was another of this id, long ago.
+                let serves = executor.stage.serves() && executor.registered;
+                (matches!(executor.stage, Stage::AwaitingRegistration), serves)
             });
             let Some((waits, serves)) = change else { continue };
             if row.active && waits {

@@ -244,7 +244,7 @@ impl Checks {
             }
             Event::Finished { outcome: Outcome::Ok(Done::Ledger { ledger, .. }), .. } => {
                 if life.epoch.is_none() {
-                    life.paused |= ledger.paused;
+                    life.paused = ledger.paused;
                 }
             }
             Event::DriverChanged(DriverView::Gone) => life.driver_gone = true,

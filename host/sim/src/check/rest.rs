@@ -111,10 +111,33 @@ impl World<'_> {
             if now_ms >= until_ms {
                 let last_ms = self.checks.last_mutation_ms;
                 let why = self.unrest().unwrap_or_else(|| format!("a pod was touched at {last_ms} ms"));
-                return self.checks.object("L1", now_ms, || why);
+                let seen = self.leaders_view();
+                return self.checks.object("L1", now_ms, || format!("{why}. {seen}"));
             }
             self.run_until(now_ms + 1_000);
         }
+    }
+
+    /// What the leader makes of it, for whoever has to find out why.
+    fn leaders_view(&self) -> String {
+        let leader = self.hosts.iter().find(|host| host.leading);
+        let Some(core) = leader.and_then(|host| Some((host, host.core.as_ref()?))) else {
+            return "Nobody leads".to_owned();
+        };
+        let (host, core) = core;
+        let snapshot = core.snapshot(host.now(self.sim.now_ms));
+        let stages = snapshot.executors.iter().map(|row| format!("{} {}", row.executor, row.stage));
+        let stages: Vec<String> = stages.collect();
+        let conditions = snapshot.conditions.iter().map(|c| format!("{}: {}", c.name, c.message));
+        let conditions: Vec<String> = conditions.collect();
+        format!(
+            "Host {} sees {} of {}: {}; {}",
+            host.index,
+            snapshot.phase,
+            snapshot.target,
+            stages.join(", "),
+            conditions.join(", ")
+        )
     }
 
     /// Whether a fleet that is only observed is at strength is the driver's affair.
