@@ -77,7 +77,11 @@ impl Fleet {
         if tally.serving > wanted {
             self.shrink(tally.serving - wanted);
         }
+        if tally.serving < wanted && tally.recallable > 0 {
+            self.recall(wanted - tally.serving);
+        }
         self.held = None;
+        let tally = *self.roster.tally();
         let mut missing = wanted.saturating_sub(tally.serving);
         if missing == 0 {
             self.owed.clear();
@@ -365,6 +369,17 @@ impl Fleet {
                 break;
             }
             self.announce(id, DeletionCause::ScaleDown);
+        }
+    }
+
+    /// Too few serve, and some were only about to go: they stay.
+    fn recall(&mut self, missing: u32) {
+        let about_to_go =
+            |(id, executor): (ExecutorId, &Executor)| executor.stage.can_be_recalled().then_some(id);
+        let ids: Vec<ExecutorId> =
+            self.roster.iter().filter_map(about_to_go).take(missing as usize).collect();
+        for id in ids {
+            self.stay(id, "wanted again");
         }
     }
 

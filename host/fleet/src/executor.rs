@@ -216,6 +216,28 @@ impl Stage {
         }
     }
 
+    /// It is to go because there were too many, and nobody has asked for it yet.
+    pub(crate) fn can_be_recalled(&self) -> bool {
+        match self {
+            Stage::AwaitingAnnouncement { cause, .. } => *cause == DeletionCause::ScaleDown,
+            Stage::AwaitingExit { cause, removal: Some(removal) } => {
+                let asked = removal.accepted || removal.doubtful || removal.call.is_some();
+                *cause == Some(DeletionCause::ScaleDown) && !asked
+            }
+            Stage::AwaitingExit { removal: None, .. }
+            | Stage::AwaitingCreate(_)
+            | Stage::AwaitingConfirmation(_)
+            | Stage::AwaitingLateCreate
+            | Stage::AwaitingStart
+            | Stage::AwaitingRegistration
+            | Stage::Available
+            | Stage::AwaitingReason(_)
+            | Stage::AwaitingRecord { .. }
+            | Stage::AwaitingRemoval(_)
+            | Stage::Kept => false,
+        }
+    }
+
     /// Is only the end of its pod awaited, whoever asked for it?
     pub(crate) fn awaits_end(&self) -> bool {
         matches!(self, Stage::AwaitingExit { .. } | Stage::AwaitingRemoval(_))
@@ -300,6 +322,7 @@ impl Executor {
             creating: one(matches!(self.stage, Stage::AwaitingCreate(_))),
             rolling: one(self.rolling),
             kept: one(matches!(self.stage, Stage::Kept)),
+            recallable: one(self.stage.can_be_recalled()),
             reason_pending: one(pending_reason),
             born_terminating: one(born && !pending_reason && terminating),
             born_live: one(born && !pending_reason && !terminating),
@@ -324,6 +347,8 @@ pub(crate) struct Tally {
     pub creating: u32,
     pub rolling: u32,
     pub kept: u32,
+    /// On their way out, and not asked to go yet.
+    pub recallable: u32,
     pub reason_pending: u32,
     /// Of those that are born and not settled, nor asked about.
     pub born_terminating: u32,
@@ -341,6 +366,7 @@ macro_rules! each_field {
         $sum.creating $op $other.creating;
         $sum.rolling $op $other.rolling;
         $sum.kept $op $other.kept;
+        $sum.recallable $op $other.recallable;
         $sum.reason_pending $op $other.reason_pending;
         $sum.born_terminating $op $other.born_terminating;
         $sum.born_live $op $other.born_live;

@@ -137,7 +137,7 @@ impl World<'_> {
             && let Some(serial) = self.random_ours()
         {
             self.hurt_executor(serial);
-            self.api.change_object(serial, |pod| pod.selected = false);
+            self.api.change(serial, |pod| pod.selected = false);
             self.tampered(serial);
         }
         if self.sim.strikes(Fault::OwnerEdited)

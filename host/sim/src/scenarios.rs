@@ -20,7 +20,9 @@ pub struct Scenario {
 type Tweak = fn(&mut Draft);
 
 /// Name, target, faults with their strength, and what differs from a plain fleet.
-const SCENARIOS: [(&str, u32, &[(Fault, u32)], Tweak); 24] = [
+type Row = (&'static str, u32, &'static [(Fault, u32)], Tweak);
+
+const SCENARIOS: [Row; 24] = [
     ("a fleet starts", 3, &[], |_| {}),
     ("a fleet of one", 1, &[(Fault::Exits, 20)], |_| {}),
     ("one at a time", 3, &[], |draft| draft.allocation.batch_size = 1),

@@ -20,8 +20,6 @@ pub const GRACE_MS: u64 = 30_000;
 #[derive(Clone, Debug)]
 pub struct PodObject {
     pub view: Arc<PodView>,
-    /// It carries the labels that the watch selects by.
-    pub selected: bool,
     pub finalizer: bool,
     /// When it has to be over: of a terminating pod, in ms of the world.
     pub ends_ms: Option<u64>,
@@ -34,7 +32,7 @@ impl PodObject {
 
     /// One of the fleet's own: its labels, and owned by its driver.
     pub fn ours(&self, driver: &Uid) -> bool {
-        self.selected && self.view.owner.as_ref() == Some(driver)
+        self.view.selected && self.view.owner.as_ref() == Some(driver)
     }
 
     pub fn ready(&self) -> bool {
@@ -122,12 +120,7 @@ impl Api {
             }),
         };
         self.names.insert(new.name, serial);
-        let pod = PodObject {
-            view: Arc::new(view),
-            selected: new.selected,
-            finalizer: new.finalizer,
-            ends_ms: None,
-        };
+        let pod = PodObject { view: Arc::new(view), finalizer: new.finalizer, ends_ms: None };
         self.pods.insert(serial, pod);
         self.news.push(News::Created(serial));
         self.change(serial, |_| {});
@@ -151,9 +144,9 @@ impl Api {
     pub fn change_object(&mut self, serial: Serial, change: impl FnOnce(&mut PodObject)) {
         let revision = self.revision + 1;
         let Some(pod) = self.pods.get_mut(&serial) else { return };
-        let was_selected = pod.selected;
+        let was_selected = pod.view.selected;
         change(pod);
-        let selected = pod.selected;
+        let selected = pod.view.selected;
         Arc::make_mut(&mut pod.view).revision = revision;
         let view = Arc::clone(&pod.view);
         self.revision = revision;
@@ -220,7 +213,7 @@ impl Api {
         if counts && self.budgets_overlap {
             return Outcome::Unknown("500: more than one PodDisruptionBudget".to_owned());
         }
-        let ready = self.pods.values().filter(|pod| pod.selected && pod.ready()).count();
+        let ready = self.pods.values().filter(|pod| pod.view.selected && pod.ready()).count();
         if counts && self.budget.is_some_and(|least| ready <= least) {
             return Outcome::Budget;
         }
@@ -239,7 +232,7 @@ impl Api {
         let view = Arc::make_mut(&mut pod.view);
         view.revision = revision;
         self.graves.insert(serial, Arc::clone(&pod.view));
-        if pod.selected {
+        if pod.view.selected {
             self.push(Change::Gone(pod.view));
         }
         self.news.push(News::Removed(serial));

@@ -63,7 +63,7 @@ impl Api {
 
     /// A complete list from the store.
     pub fn list(&self) -> Relist {
-        let pods = self.pods.values().filter(|pod| pod.selected);
+        let pods = self.pods.values().filter(|pod| pod.view.selected);
         Relist {
             revision: self.revision,
             pods: pods.map(|pod| PodView::clone(&pod.view)).collect(),
@@ -117,7 +117,7 @@ mod tests {
         api.now_ms = 4000;
         api.delete("f-exec-2", None, None);
         // Labels that are edited away look like a deletion, though the pod is there.
-        api.change_object(Serial(3), |pod| pod.selected = false);
+        api.change(Serial(3), |pod| pod.selected = false);
         assert_eq!(api.list().pods.len(), 1);
         assert_eq!(api.list_at(api.revision()), api.list());
         assert_eq!(api.list_at(api.revision_at(3999)), before);

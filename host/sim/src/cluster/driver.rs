@@ -3,6 +3,8 @@
 //! When the fleet is observed it is also the one that makes executors. It keeps as many as it was asked
 //! for and replaces what is gone, as Spark's own allocator does.
 
+use std::collections::BTreeMap;
+
 use fleet::event::{Counters, DriverRow, Event, Phase};
 use fleet::id::ExecutorId;
 
@@ -88,7 +90,8 @@ impl World<'_> {
         }
         let now_ms = self.sim.now_ms;
         let recent = |down_ms: Option<u64>| down_ms.is_none_or(|down_ms| now_ms - down_ms < 120_000);
-        let mut rows = Vec::new();
+        // One row for each id: what was another of this id is overwritten.
+        let mut rows = BTreeMap::new();
         for executor in self.cluster.executors.values() {
             let Some(registered_ms) = executor.registered_ms else { continue };
             if executor.maker == Maker::Human || !recent(executor.down_ms) {
@@ -98,7 +101,7 @@ impl World<'_> {
             let age_ms = now_ms - registered_ms;
             let count = |per_ms: u64| i32::try_from(age_ms / per_ms).unwrap_or(i32::MAX);
             let total_duration_ms = i64::try_from(age_ms).unwrap_or(i64::MAX);
-            rows.push(DriverRow {
+            let row = DriverRow {
                 executor: executor.executor,
                 active,
                 remove_reason: (!active).then(|| "worker lost".into()),
@@ -111,8 +114,10 @@ impl World<'_> {
                     total_gc_time_ms: total_duration_ms / (2 + i64::from(executor.executor.0 as u8 % 50)),
                     ..Counters::default()
                 },
-            });
+            };
+            rows.insert(executor.executor, row);
         }
+        let rows = rows.into_values().collect();
         let wait_ms = self.sim.tape.between(5, 200);
         self.post(at, wait_ms, HostTask::Tell(Box::new(Event::DriverReported(rows))));
     }
