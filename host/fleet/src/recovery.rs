@@ -355,8 +355,12 @@ impl Fleet {
         let node = executor.node().map(Box::<str>::from);
         let (proven, ended) = (executor.proven, executor.pod.as_deref().is_some_and(|pod| pod.ended()));
         let whole = ended && !executor.gone && !executor.is_terminating();
+        // A failure has to be seen: who vanished has not failed, whatever a policy makes of it.
+        let late =
+            matches!(&executor.stage, Stage::AwaitingReason(loss) if loss.trigger == Trigger::PendingTimeout);
+        let seen = ended || late;
         if ours.is_none() && !disrupted || self.planted(Plant::RemovalsAreFailures) {
-            if is_failure(&reason) || self.planted(Plant::RemovalsAreFailures) {
+            if seen && is_failure(&reason) || self.planted(Plant::RemovalsAreFailures) {
                 self.count_failure();
                 if !proven {
                     self.start_failed(id);
