@@ -396,7 +396,8 @@ impl Fleet {
     /// It failed before it was ever available.
     pub(crate) fn start_failed(&mut self, id: ExecutorId) {
         let max = self.spec.allocation.start_failures_max;
-        if self.breaker.failed(id, self.now.instant, max, &mut self.seed) == Turn::Opened {
+        // When observing, nothing of ours would close it again.
+        if self.owns() && self.breaker.failed(id, self.now.instant, max, &mut self.seed) == Turn::Opened {
             let count = self.breaker.failed_in_a_row();
             let message = format!("{count} executors in a row failed as they started");
             self.publish(Reason::BreakerOpened, Some(id), message);

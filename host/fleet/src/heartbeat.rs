@@ -11,9 +11,9 @@
 //!
 //! The rule for all of them is ours: silence proves something only while *somebody* is heard. When no
 //! executor of the fleet has been heard for twice the timeout, one of them, and only one, is given up. If
-//! its replacement is heard, the others are silent indeed. If not, it is the path that is broken, and
-//! killing executors would not mend it. So a listener that nobody can reach costs a fleet one executor
-//! instead of all.
+//! its replacement is heard, the others are silent indeed. If not, it is the path that is probably broken,
+//! and killing executors would not mend it; another is tried after twice the time, and so on up to sixteen
+//! timeouts. So a listener that nobody can reach costs a fleet an executor now and then, instead of all.
 //!
 //! Rejected: Spark's poll every 60 s, which finds a silence up to 60 s late; here the owner is told the
 //! deadline. Rejected: an adaptive detector (phi accrual). A JVM that collects garbage for 40 s is not
@@ -55,33 +55,38 @@ impl Detector {
 }
 
 /// Listens for a fleet: may silence be believed?
+/// Sixteen timeouts between two tries, at most.
+const PROBE_DOUBLINGS: u32 = 4;
+
 #[derive(Clone, Copy, Debug)]
 pub struct Hearing {
     started: Instant,
     /// When anybody was heard last.
     last: Option<Instant>,
-    /// Nobody is heard, and one executor was given up to find out why.
-    probing: bool,
+    /// Nobody is heard, and so many executors were given up to find out why.
+    probes: u32,
+    /// When the last of them was.
+    probed: Instant,
 }
 
 impl Hearing {
     pub fn new(now: Instant) -> Hearing {
-        Hearing { started: now, last: None, probing: false }
+        Hearing { started: now, last: None, probes: 0, probed: now }
     }
 
-    /// Some executor gave a sign of life.
-    pub fn heard(&mut self, now: Instant) {
+    /// Some executor gave a sign of life. Whether nobody had been heard before.
+    pub fn heard(&mut self, now: Instant) -> bool {
         self.last = Some(now);
-        self.probing = false;
+        std::mem::take(&mut self.probes) > 0
     }
 
     /// Nobody is heard, and giving up more executors would not help.
     pub fn is_broken(&self) -> bool {
-        self.probing
+        self.probes > 0
     }
 
-    /// May a silent executor be given up? `Err`: not before then. An `Ok` while nobody is heard is the
-    /// only one until somebody is.
+    /// May a silent executor be given up? `Err`: not before then. While nobody is heard, `Ok` is said
+    /// ever more rarely.
     pub fn may_give_up(&mut self, now: Instant, spec: &HeartbeatSpec) -> Result<(), Instant> {
         let grace_ends = self.started + 2 * spec.interval_ms;
         if now < grace_ends {
@@ -91,14 +96,14 @@ impl Hearing {
         if now.since_ms(last) <= spec.timeout_ms && self.last.is_some() {
             return Ok(());
         }
-        let lost_hearing = last + 2 * spec.timeout_ms + 1;
-        if now < lost_hearing {
-            return Err(lost_hearing);
+        // Twice the timeout since anybody was heard, then twice as long since the last try.
+        let from = if self.probes == 0 { last } else { self.probed };
+        let next = from + (spec.timeout_ms << (self.probes + 1).min(PROBE_DOUBLINGS)) + 1;
+        if now < next {
+            return Err(next);
         }
-        if self.probing {
-            return Err(now + spec.timeout_ms);
-        }
-        self.probing = true;
+        self.probes += 1;
+        self.probed = now;
         Ok(())
     }
 }
@@ -156,8 +161,10 @@ mod tests {
         hearing.heard(at(1_000));
         assert_eq!(hearing.may_give_up(at(1_101), &SPEC), Err(at(1_201)), "the others may still speak");
         assert_eq!(hearing.may_give_up(at(1_201), &SPEC), Ok(()));
-        assert_eq!(hearing.may_give_up(at(1_201), &SPEC), Err(at(1_301)), "only one");
-        assert_eq!(hearing.may_give_up(at(99_999), &SPEC), Err(at(100_099)), "however long it takes");
+        assert_eq!(hearing.may_give_up(at(1_201), &SPEC), Err(at(1_602)), "only one for a while");
+        assert_eq!(hearing.may_give_up(at(1_602), &SPEC), Ok(()));
+        let tries = (1_603..20_000).filter(|now| hearing.may_give_up(at(*now), &SPEC).is_ok()).count();
+        assert_eq!(tries, 11, "after 800 and then every 1,600");
         assert!(hearing.is_broken());
         hearing.heard(at(100_000));
         assert_eq!(hearing.may_give_up(at(100_000), &SPEC), Ok(()), "its replacement is heard");
@@ -168,6 +175,6 @@ mod tests {
         let mut hearing = Hearing::new(at(0));
         assert_eq!(hearing.may_give_up(at(150), &SPEC), Err(at(201)));
         assert_eq!(hearing.may_give_up(at(201), &SPEC), Ok(()));
-        assert_eq!(hearing.may_give_up(at(202), &SPEC), Err(at(302)));
+        assert_eq!(hearing.may_give_up(at(202), &SPEC), Err(at(602)));
     }
 }

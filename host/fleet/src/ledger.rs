@@ -120,6 +120,8 @@ pub(crate) struct Book {
     state: State,
     /// This leader has read the record and counted itself.
     claimed: bool,
+    /// Epoch and writes of the record that it went on from.
+    base: (u64, u64),
     /// Something has changed since the last write was made up.
     dirty: bool,
     /// Ids reserved with the write of this number, from..=to.
@@ -172,6 +174,7 @@ impl Book {
             version: None,
             state: State::Closed,
             claimed: false,
+            base: (0, 0),
             dirty: false,
             reserving: VecDeque::new(),
             spare: VecDeque::new(),
@@ -321,8 +324,10 @@ impl Book {
             return Progress::Deposed;
         }
         let applied = self.claimed && theirs.epoch == ours.epoch && theirs.writes > self.confirmed;
-        if self.confirmed == 0 && !applied {
+        let newer = !self.claimed || (theirs.epoch, theirs.writes) > self.base;
+        if self.confirmed == 0 && !applied && newer {
             // Nothing of ours was ever written: what is there now is what we go on from.
+            self.base = (theirs.epoch, theirs.writes);
             self.claimed = true;
             let (epoch, writes) = (ours.epoch.max(theirs.epoch + 1), ours.writes);
             let (reserved, suspect) = (ours.reserved.max(theirs.reserved), theirs.suspect || suspect);

@@ -309,7 +309,10 @@ impl Fleet {
             // Of an earlier incarnation, of a node that we lost sight of, or not there yet.
             return;
         }
-        self.hearing.heard(now);
+        if self.hearing.heard(now) {
+            // Silence can be believed again.
+            self.wake_all();
+        }
         let facts: Vec<(usize, f64)> = beat
             .metrics
             .into_iter()

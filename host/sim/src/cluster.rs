@@ -104,6 +104,7 @@ pub struct Executor {
     /// Its process goes on sending after its pod is gone.
     pub zombie: bool,
     pub exit_code: Option<i32>,
+    pub created_ms: u64,
     pub created_revision: u64,
     /// From this revision on its pod is not recognisably ours.
     pub tampered: Option<u64>,

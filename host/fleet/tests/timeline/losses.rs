@@ -135,8 +135,8 @@ fn when_nobody_is_heard_one_is_given_up_until_its_replacement_is_heard() {
             > 501s conditions HeartbeatsMissing
         600s pod 4 running
         600s beating 4
-            > 601.001s ask SPARK why 2 was lost: HeartbeatTimeout, check 0
-            > 601.001s ask SPARK why 3 was lost: HeartbeatTimeout, check 0
+            > 600s ask SPARK why 2 was lost: HeartbeatTimeout, check 0
+            > 600s ask SPARK why 3 was lost: HeartbeatTimeout, check 0
         602s lost 2 heartbeat-lost
             > 602s delete 2 uid u2
         ",

@@ -65,6 +65,7 @@ impl World<'_> {
             removed_ms: None,
             zombie: false,
             exit_code: None,
+            created_ms: self.sim.now_ms,
             created_revision,
             tampered: (!ours).then_some(created_revision),
             late: false,
@@ -194,6 +195,10 @@ impl World<'_> {
             return;
         }
         truth.started_ms = Some(now_ms);
+        // It was pending for longer than it might be.
+        if now_ms.saturating_sub(truth.created_ms) >= self.human.draft.allocation.pending_timeout_ms {
+            truth.hurt(now_ms);
+        }
         // Its node may have been away while it waited.
         truth.down_ms = None;
         truth.process = if truth.fate == Fate::Silent { Process::Silent } else { Process::Running };

@@ -110,9 +110,9 @@ pub fn bound_ms(draft: &Draft) -> u64 {
     // A hung watch is found after 60 s, the core's retries back off to 30 s.
     let view_ms = 60_000 + 30_000 + 10_000;
     // A node goes after 180 s, its pods with it, and a grace period of 30 s runs out.
-    let node_ms = 180_000 + 60_000 + 30_000;
+    let node_ms = 180_000 + 60_000 + 30_000; // Where nobody is heard, one is tried after sixteen timeouts at worst.
     let found_ms =
-        2 * draft.heartbeat.timeout_ms + u64::from(recovery.checks_max) * recovery.check_interval_ms;
+        18 * draft.heartbeat.timeout_ms + u64::from(recovery.checks_max) * recovery.check_interval_ms;
     let start_ms = 2 * allocation.pending_timeout_ms + 3 * allocation.backoff_last_ms;
     // At most 30 executors, created one per delay at worst, each deletion one after the other.
     let batches_ms = 60 * allocation.batch_delay_ms;
