@@ -317,6 +317,12 @@ impl Book {
     fn read(&mut self, theirs: Ledger, version: Option<Version>, suspect: bool, now: Instant) -> Progress {
         self.state = State::Idle(now);
         self.version = version;
+        for field in &theirs.others {
+            // Of a newer version of Rollcall, whoever wrote the rest.
+            if self.claimed && !self.ledger.others.contains(field) {
+                self.ledger.others.push(field.clone());
+            }
+        }
         let ours = &mut self.ledger;
         let later = theirs.epoch > ours.epoch || (theirs.epoch == ours.epoch && theirs.writes > ours.writes);
         if self.claimed && later {

@@ -108,6 +108,8 @@ pub(crate) struct Life {
     creates: VecDeque<u64>,
     /// Executors of which it was told that Kubernetes itself ends them.
     disrupted: BTreeSet<u64>,
+    /// Whose loss may be called a failure.
+    fair: BTreeSet<u64>,
 }
 
 impl Checks {

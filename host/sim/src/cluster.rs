@@ -101,6 +101,8 @@ pub struct Executor {
     pub hurt_ms: Option<u64>,
     /// When a deletion or an eviction of ours was applied to it.
     pub removed_ms: Option<u64>,
+    /// Which host did that, in which of its lives.
+    pub removed_by: Option<(usize, u32)>,
     /// Its process goes on sending after its pod is gone.
     pub zombie: bool,
     pub exit_code: Option<i32>,

@@ -103,15 +103,13 @@ impl World<'_> {
         }
         // Entries leave with time, which only hides some: what is new came with what was settled.
         let charged = failures(new).saturating_sub(failures(old));
-        let told = self.checks.lives.get(&writer);
+        let fair = self.checks.lives.get(&writer).map(|life| &life.fair);
         let chargeable = self.cluster.executors.values().filter(|truth| {
             let ended = new.settled.contains(truth.executor) && !old.settled.contains(truth.executor);
-            let ours_first =
-                truth.removed_ms.is_some_and(|ms| truth.hurt_ms.is_none_or(|hurt_ms| ms < hurt_ms));
-            let disrupted = told.is_some_and(|life| life.disrupted.contains(&truth.executor.0));
             // Who was settled before, and is born again by an old backup, may end in any way.
             let again = self.checks.ever_settled.contains(&truth.executor.0);
-            ended && (again || truth.maker != Maker::Human && !disrupted && !ours_first)
+            let fair = fair.is_some_and(|fair| fair.contains(&truth.executor.0));
+            ended && truth.maker != Maker::Human && (again || fair)
         });
         let chargeable = chargeable.count() as u64;
         if charged > chargeable {

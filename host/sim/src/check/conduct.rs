@@ -1,7 +1,7 @@
 //! What a core may want: S12 the rate, S13 who acts, S14 stillness, S17 causes; and S2 again, where an
 //! id is asked for and not only where it is granted.
 
-use fleet::action::{Action, Cause, Reply, Verb};
+use fleet::action::{Action, Cause, Reason, Reply, Verb};
 use fleet::id::{ExecutorId, Uid};
 use fleet::spec::Mode;
 
@@ -42,6 +42,9 @@ impl World<'_> {
                 self.check_delete(at, *executor, pod, uid, action.cause);
             }
             Verb::Publish(notice) => {
+                if let (Reason::ExecutorLost, Some(executor)) = (notice.reason, notice.executor) {
+                    self.judge(at, life_number, executor);
+                }
                 if notice.message.len() > NOTICE_MAX {
                     let len = notice.message.len();
                     self.checks.object("S16", now_ms, || format!("a notice of {len} bytes"));
@@ -67,6 +70,20 @@ impl World<'_> {
             | Verb::GetPod { .. }
             | Verb::Stop
             | Verb::Ask { .. } => {}
+        }
+    }
+
+    /// The host says why an executor was lost. May that be its failure, by all that the host was told?
+    fn judge(&mut self, at: usize, life_number: u32, executor: ExecutorId) {
+        let ours = self.cluster.executors.values().any(|truth| {
+            let first = truth.removed_ms.is_some_and(|ms| truth.hurt_ms.is_none_or(|hurt_ms| ms < hurt_ms));
+            truth.executor == executor && first && truth.removed_by == Some((at, life_number))
+        });
+        if let Some(life) = self.checks.life(at)
+            && !ours
+            && !life.disrupted.contains(&executor.0)
+        {
+            life.fair.insert(executor.0);
         }
     }
 

@@ -116,6 +116,7 @@ impl World<'_> {
         if let Some(truth) = self.cluster.executors.get_mut(&serial) {
             truth.late |= !newest;
             truth.removed_ms.get_or_insert(now_ms);
+            truth.removed_by.get_or_insert((call.host, call.life));
             truth.down(now_ms);
         }
         if let Some((checker, message)) = objection {

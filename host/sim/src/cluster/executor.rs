@@ -63,6 +63,7 @@ impl World<'_> {
             down_ms: None,
             hurt_ms: (!ours || slow).then_some(self.sim.now_ms),
             removed_ms: None,
+            removed_by: None,
             zombie: false,
             exit_code: None,
             created_ms: self.sim.now_ms,
