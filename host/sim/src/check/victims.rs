@@ -56,8 +56,9 @@ impl World<'_> {
                 let heard = now_ms > self.checks.disturbed_ms
                     && now_ms > self.checks.lags.0
                     && self.checks.draft.mode == Mode::Own;
-                (unhurt && heard && truth.removed_ms.is_none())
-                    .then(|| ("S17", format!("executor {} was well and is cleared away", truth.executor)))
+                (unhurt && heard && truth.removed_ms.is_none()).then(|| {
+                    ("S17", format!("executor {} was well and is cleared away: {truth:?}", truth.executor))
+                })
             }
             Cause::Command(_)
             | Cause::Failed

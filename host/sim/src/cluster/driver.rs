@@ -93,7 +93,10 @@ impl World<'_> {
         // One row for each id: what was another of this id is overwritten.
         let mut rows = BTreeMap::new();
         for executor in self.cluster.executors.values() {
-            let Some(registered_ms) = executor.registered_ms else { continue };
+            // It may have been started once before, on a node that was away since.
+            let Some(registered_ms) = executor.registered_ms.filter(|_| executor.started_ms.is_some()) else {
+                continue;
+            };
             if executor.maker == Maker::Human || !recent(executor.down_ms) {
                 continue;
             }
