@@ -133,15 +133,22 @@ pub(crate) struct Removal {
     pub call: Option<ActionId>,
     /// The API server took it: only the pod's end is awaited.
     pub accepted: bool,
-    /// The fate of an earlier call is not known.
-    pub doubtful: bool,
+    /// The fate of an earlier call is not known: until then it may still be applied.
+    pub doubtful_until: Instant,
     pub backoff: Backoff,
 }
 
 impl Removal {
     pub(crate) fn new(evict: bool) -> Removal {
         let backoff = Backoff::new(1_000, 360_000);
-        Removal { evict, call: None, accepted: false, doubtful: false, backoff }
+        Removal { evict, call: None, accepted: false, doubtful_until: Instant::START, backoff }
+    }
+}
+
+impl Removal {
+    /// May it be gone because of us?
+    pub(crate) fn was_asked_for(&self) -> bool {
+        self.accepted || self.call.is_some() || self.doubtful_until > Instant::START
     }
 }
 
@@ -221,8 +228,7 @@ impl Stage {
         match self {
             Stage::AwaitingAnnouncement { cause, .. } => *cause == DeletionCause::ScaleDown,
             Stage::AwaitingExit { cause, removal: Some(removal) } => {
-                let asked = removal.accepted || removal.doubtful || removal.call.is_some();
-                *cause == Some(DeletionCause::ScaleDown) && !asked
+                *cause == Some(DeletionCause::ScaleDown) && !removal.was_asked_for()
             }
             Stage::AwaitingExit { removal: None, .. }
             | Stage::AwaitingCreate(_)

@@ -52,7 +52,7 @@ impl Fleet {
         let Some(executor) = self.roster.get(id) else { return };
         match &executor.stage {
             Stage::AwaitingExit { cause: Some(cause), removal } => {
-                let asked = removal.as_ref().is_some_and(|r| r.accepted || r.doubtful || r.call.is_some());
+                let asked = removal.as_ref().is_some_and(Removal::was_asked_for);
                 let cause = *cause;
                 if asked {
                     self.settle(id, End::Removed(cause), Then::Clear);

@@ -6,6 +6,7 @@
 //! up when it is refused for too long; one that clears away a loss is not.
 
 use crate::action::{Cause, Reason, Verb};
+use crate::allocation::LATE_REQUEST_MS;
 use crate::event::{Done, Outcome};
 use crate::executor::{Removal, Stage, Then};
 use crate::fleet::Fleet;
@@ -66,8 +67,8 @@ impl Fleet {
             return self.look(id);
         }
         let voluntary = cause.is_some_and(is_voluntary);
-        if voluntary && self.now.instant >= executor.since + self.roll_spec().timeout_ms && !removal.doubtful
-        {
+        let certain = removal.doubtful_until <= self.now.instant;
+        if voluntary && self.now.instant >= executor.since + self.roll_spec().timeout_ms && certain {
             self.stay(id, "refused for too long");
             return;
         }
@@ -84,6 +85,9 @@ impl Fleet {
         // It was decided a write ago: is it still so? To roll needs a fleet at peace; to shrink does not.
         let peace = if cause == Some(DeletionCause::Roll) { self.may_disrupt() } else { self.may_shrink() };
         let short = executor.proven && self.roster.tally().available < self.bounds().floor;
+        if voluntary && short && !removal.was_asked_for() {
+            return self.stay(id, "the fleet cannot do without it now");
+        }
         if voluntary && (peace.is_err() || short) {
             self.roster.wake_at(id, self.now.instant + RECONSIDER_MS);
             return;
@@ -152,7 +156,8 @@ impl Fleet {
             Outcome::Budget => Some(BUDGET_MS),
             Outcome::Throttled { after_ms } => after_ms.filter(|ms| *ms > 0),
             Outcome::Unknown(_) => {
-                self.removal(id, |removal| removal.doubtful = true);
+                let until = self.now.instant + LATE_REQUEST_MS;
+                self.removal(id, |removal| removal.doubtful_until = until);
                 None
             }
             Outcome::Forbidden(why) | Outcome::Invalid(why) => {

@@ -63,6 +63,8 @@ pub struct Checks {
     unsure: bool,
     /// Ids that a host asked a pod for, and which life it was.
     asked: BTreeMap<u64, (usize, u32)>,
+    /// The ledger was lost without a trace: until then ids may be used twice.
+    amnesty_until_ms: u64,
     /// Executors whose end was in any version of the ledger.
     ever_settled: BTreeSet<u64>,
     /// Executors that an operator wanted killed.
@@ -124,6 +126,7 @@ impl Checks {
             issued: BTreeSet::new(),
             unsure: false,
             asked: BTreeMap::new(),
+            amnesty_until_ms: 0,
             ever_settled: BTreeSet::new(),
             killed: BTreeSet::new(),
             disturbed_ms: 0,
@@ -244,9 +247,12 @@ impl Checks {
                     life.spec_still = draft.paused || draft.dry_run;
                 }
             }
-            Event::Finished { outcome: Outcome::Ok(Done::Ledger { ledger, .. }), .. } => {
+            Event::Finished { outcome: Outcome::Ok(Done::Ledger { ledger, edited, .. }), .. } => {
                 if life.epoch.is_none() {
                     life.paused = ledger.paused;
+                } else if *edited {
+                    // Which of the two is in force is the leader's affair.
+                    life.paused &= ledger.paused;
                 }
             }
             Event::DriverChanged(DriverView::Gone) => life.driver_gone = true,

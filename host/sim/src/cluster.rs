@@ -117,7 +117,7 @@ pub struct Executor {
 impl Executor {
     /// Does its work, as far as anybody could tell.
     pub fn available(&self) -> bool {
-        self.registered_ms.is_some() && self.down_ms.is_none()
+        self.started_ms.is_some() && self.registered_ms.is_some() && self.down_ms.is_none()
     }
 
     pub fn hurt(&mut self, now_ms: u64) {

@@ -5,6 +5,7 @@
 //! show, is *late*: the claimant could not have known of it, so it does not count for the ceilings. It
 //! has to go in the end (L1).
 
+use super::REACH_MS;
 use crate::api::Serial;
 use crate::cluster::Maker;
 use crate::world::World;
@@ -58,6 +59,7 @@ impl World<'_> {
 
     /// A host was given a complete list as of this revision. It cannot know of what it does not show.
     pub(crate) fn check_listed(&mut self, at: usize, revision: u64) {
+        let now_ms = self.sim.now_ms;
         let Some(life) = self.checks.current.get(&at).copied() else { return };
         if !self.checks.is_newest(at, life) {
             return;
@@ -85,6 +87,7 @@ impl World<'_> {
         } else {
             // A ledger older than the world, and nothing in the world that says so: nobody could tell.
             self.checks.asked.clear();
+            self.checks.amnesty_until_ms = now_ms + REACH_MS;
         }
     }
 
