@@ -412,6 +412,7 @@ impl Roster {
     }
 
     pub(crate) fn insert(&mut self, id: ExecutorId, executor: Executor) {
+        self.remove(id);
         let added = executor.tally();
         each_field!(self.tally, added, +=);
         if executor.wake < Instant::NEVER {

@@ -389,8 +389,15 @@ impl Book {
         }
     }
 
+    /// An id that nobody has used. One that was seen in use is none: two leaders may have reserved it, when
+    /// somebody restored a backup between them.
     pub(crate) fn take_spare(&mut self) -> Option<ExecutorId> {
-        self.spare.pop_front()
+        loop {
+            let id = self.spare.pop_front()?;
+            if !self.ledger.born.contains(id) && !self.ledger.settled.contains(id) {
+                return Some(id);
+            }
+        }
     }
 
     /// An id that was refused for certain was never used: it is the next one again.
