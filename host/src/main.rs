@@ -2,6 +2,7 @@
 
 mod output;
 mod policy;
+mod simulate;
 
 use std::process::ExitCode;
 
@@ -20,12 +21,14 @@ enum Command {
     /// Write, look into, test and run policies.
     #[command(subcommand)]
     Policy(policy::Command),
+    Simulate(simulate::Args),
 }
 
 fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
     let result = match command {
         Command::Policy(command) => policy::run(command),
+        Command::Simulate(args) => simulate::run(args),
     };
     match result {
         Ok(code) => code,

@@ -364,7 +364,7 @@ impl Fleet {
         let floor = self.bounds().floor;
         self.shrinking = candidates.len().min(excess as usize) > ATTENDED_MAX;
         for (rank, .., id) in candidates.into_iter().take((excess as usize).min(ATTENDED_MAX)) {
-            if rank == 2 && self.roster.tally().available <= floor {
+            if rank == 2 && self.available_count() <= floor {
                 self.shrinking = false;
                 break;
             }

@@ -65,6 +65,7 @@ impl Fleet {
             | Stage::Available
             | Stage::AwaitingAnnouncement { .. }
             | Stage::AwaitingExit { cause: None, .. } => self.announced_or_lost(id, trigger),
+            Stage::AwaitingRemoval(_) if self.planted(Plant::SettledTwice) => self.lose(id, trigger),
             Stage::AwaitingRemoval(_) | Stage::Kept => self.forget(id),
             Stage::AwaitingCreate(_)
             | Stage::AwaitingConfirmation(_)

@@ -472,12 +472,19 @@ impl Fleet {
             || executor.stage.leaving() == Some(DeletionCause::Roll) && !expired
     }
 
+    /// How many are available, as far as a voluntary removal is concerned.
+    pub(crate) fn available_count(&self) -> u32 {
+        let tally = self.roster.tally();
+        let leaving =
+            if self.planted(Plant::FloorOverLeaving) { tally.occupying + tally.terminating } else { 0 };
+        tally.available.max(leaving)
+    }
+
     /// May one available executor be let go of now?
     pub(crate) fn may_let_go(&self) -> Result<(), Refusal> {
         self.may_disrupt()?;
         let bounds = self.bounds();
-        let leaving = if self.planted(Plant::FloorOverLeaving) { self.roster.tally().terminating } else { 0 };
-        if self.roster.tally().available + leaving > bounds.floor {
+        if self.available_count() > bounds.floor {
             return Ok(());
         }
         Err(if bounds.surge > 0 && self.owns() {

@@ -99,7 +99,7 @@ impl World<'_> {
         let changed = self.admission(&action.verb);
         let mut there_ms = self.sim.tape.between(2, 30);
         let mut answer_ms = Some(self.sim.tape.between(2, 30));
-        if partitioned || self.sim.strikes(Fault::RequestLost) {
+        if partitioned || point == Some(CrashPoint::RequestLost) || self.sim.strikes(Fault::RequestLost) {
             self.reset(at, id);
             return self.maybe_crash(at, awaiting);
         }
@@ -108,7 +108,7 @@ impl World<'_> {
         } else if self.sim.strikes(Fault::Reordered) {
             there_ms = self.sim.tape.between(100, 5_000);
         }
-        if self.sim.strikes(Fault::AnswerLost) {
+        if point == Some(CrashPoint::AnswerLost) || self.sim.strikes(Fault::AnswerLost) {
             answer_ms = None;
             self.reset(at, id);
         } else if self.sim.strikes(Fault::AnswerLate) {

@@ -42,6 +42,8 @@ pub struct Report {
     /// Which faults were on, in times of a thousand.
     pub swarm: Vec<(Fault, u32)>,
     pub draft: Draft,
+    /// The target after healing.
+    pub last_target: u32,
     /// Simulated time.
     pub fleet_hours: f64,
     /// Requests to the API server, for runs that try a crash at each.
@@ -83,6 +85,7 @@ pub fn run(seed: u64, options: &Options, make: &Make<'_>) -> Report {
         fired: world.sim.swarm.fired().collect(),
         swarm: swarm.on().collect(),
         draft,
+        last_target: target,
         fleet_hours: now_ms as f64 / 3_600_000.0,
         requests: world.calls,
         mutations: world.checks.mutations,

@@ -122,6 +122,15 @@ pub enum CrashPoint {
     Before,
     /// After it was applied, before the answer arrives.
     Applied,
+    /// Nobody dies: the request never arrives.
+    RequestLost,
+    /// Nobody dies: it is applied, and nobody hears of it.
+    AnswerLost,
+}
+
+impl CrashPoint {
+    pub const ALL: [CrashPoint; 4] =
+        [CrashPoint::Before, CrashPoint::Applied, CrashPoint::RequestLost, CrashPoint::AnswerLost];
 }
 
 /// 2026-11-02 00:00 UTC, a Monday.

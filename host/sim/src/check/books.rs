@@ -6,7 +6,7 @@
 
 use fleet::ledger::Ledger;
 
-use super::rolls_under_way;
+use super::{REACH_MS, rolls_under_way};
 use crate::api::records::Stored;
 use crate::cluster::Maker;
 use crate::world::World;
@@ -49,6 +49,10 @@ impl World<'_> {
         }
         if let Some(requested) = &new.requested {
             self.checks.requested_in_force(now_ms, requested.total);
+        }
+        if tampered && !claims && self.checks.newest != Some((at, life_number)) {
+            // Somebody restored a deposed leader's record: for as long as it does not know, nothing fences it.
+            self.checks.amnesty_until_ms = now_ms + REACH_MS;
         }
         if tampered {
             // A record of the same epoch may have been claimed twice: the first claim was undone.
