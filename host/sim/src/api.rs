@@ -13,10 +13,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fleet::event::{DriverView, Outcome, PodView};
-use fleet::id::Uid;
+use fleet::id::{Uid, Version};
 use fleet::ledger::Ledger;
 
-use crate::lease::Lease;
+use fleet::election::{ElectionOutcome, Lease};
 
 pub mod pods;
 pub mod records;
@@ -65,7 +65,7 @@ pub struct Api {
     ledger: Option<records::Stored>,
     ledgers: Vec<Arc<Ledger>>,
     tampers: u64,
-    lease: Lease,
+    lease: Option<(Lease, u64)>,
     /// ResourceQuota: how many pods there may be.
     pub quota: Option<usize>,
     pub namespace_terminating: bool,
@@ -93,7 +93,7 @@ impl Api {
             ledger: None,
             ledgers: Vec::new(),
             tampers: 0,
-            lease: Lease::default(),
+            lease: None,
             quota: None,
             namespace_terminating: false,
             budget: None,
@@ -155,17 +155,39 @@ impl Api {
 
     // -------------------------------------------------------------------------------------- lease --
 
-    pub fn lease(&self) -> &Lease {
-        &self.lease
+    pub fn lease(&self) -> Option<&(Lease, u64)> {
+        self.lease.as_ref()
     }
 
-    /// Writes the lease if it still has this version.
-    pub fn write_lease(&mut self, holder: Option<u64>, over: u64) -> Outcome {
-        if self.lease.version != over {
-            return Outcome::Conflict;
+    pub fn read_lease(&self) -> ElectionOutcome {
+        match &self.lease {
+            Some((lease, at)) => ElectionOutcome::Read(lease.clone(), records::version(*at)),
+            None => ElectionOutcome::NotFound,
         }
-        let version = self.next_revision();
-        self.lease = Lease { holder, version };
-        Outcome::Ok(fleet::event::Done::Written(records::version(version)))
+    }
+
+    /// A PUT with `metadata.resourceVersion`, or, without a version, a POST.
+    pub fn write_lease(&mut self, lease: Lease, over: Option<&Version>) -> ElectionOutcome {
+        match (&self.lease, over) {
+            (None, None) => {}
+            (None, Some(_)) => return ElectionOutcome::NotFound,
+            (Some(_), None) => return ElectionOutcome::AlreadyExists,
+            (Some((_, at)), Some(over)) if records::version(*at) != *over => {
+                return ElectionOutcome::Conflict;
+            }
+            (Some(_), Some(_)) => {}
+        }
+        let at = self.next_revision();
+        self.lease = Some((lease, at));
+        ElectionOutcome::Written(records::version(at))
+    }
+
+    /// Somebody takes the holder's name off it.
+    pub fn clear_lease(&mut self) {
+        let at = self.next_revision();
+        if let Some((lease, version)) = &mut self.lease {
+            lease.holder = "".into();
+            *version = at;
+        }
     }
 }

@@ -10,8 +10,9 @@ use fleet::id::ExecutorId;
 use crate::api::Serial;
 use crate::cluster::{PodStep, Process};
 use crate::fault::Fault;
-use crate::host::{self, HostTask};
+use crate::host::HostTask;
 use crate::human::Lift;
+use crate::lease;
 use crate::world::World;
 
 impl World<'_> {
@@ -38,7 +39,7 @@ impl World<'_> {
             self.hosts[at].requests_left = Some(u32::try_from(self.sim.tape.between(1, 8)).expect("small"));
         }
         if self.sim.strikes(Fault::Freeze) {
-            let leader = host::holder(&self.api).unwrap_or(0);
+            let leader = lease::holder(&self.api).unwrap_or(0);
             let ms = self.sim.tape.between(3_000, 60_000);
             let clock_stops = self.sim.tape.chance(300);
             self.freeze(leader, ms, clock_stops);
@@ -71,19 +72,20 @@ impl World<'_> {
         }
     }
 
-    /// A host whose clock runs fast takes a lease that has not expired. The old leader is cut off for
-    /// long enough that both believe to lead.
+    /// Somebody clears the lease, and another host takes it. The old leader is cut off from it for long
+    /// enough that both believe to lead.
     fn take_early(&mut self) {
-        let Some(old) = host::holder(&self.api) else { return };
+        let Some(old) = lease::holder(&self.api) else { return };
         let other = (0..self.hosts.len()).find(|at| {
             *at != old && self.hosts[*at].is_up() && !self.hosts[*at].leading && !self.hosts[*at].is_frozen()
         });
-        let Some(other) = other else { return };
+        if other.is_none() {
+            return;
+        }
         let ms = self.sim.tape.between(0, 20_000);
         self.hosts[old].lease_blind_until_ms = self.sim.now_ms + ms;
-        let over = self.api.lease().version;
-        self.sim.say(|| format!("host {other} takes the lease from host {old} too early"));
-        self.take_lease(other, over);
+        self.sim.say(|| format!("somebody clears the lease of host {old}"));
+        self.api.clear_lease();
     }
 
     fn ledger_chaos(&mut self) {

@@ -6,13 +6,12 @@
 
 use std::collections::BTreeMap;
 
+use fleet::election::{Election, ElectionEvent};
 use fleet::event::{Event, Outcome};
 use fleet::id::ActionId;
 use fleet::time::{Instant, Now};
 
-use crate::api::Api;
-use crate::fault::Fault;
-use crate::lease::{Elector, Intent, Lease, RENEW_MS};
+use crate::lease;
 use crate::world::{Core, Task, WALL_BASE_MS, World};
 
 pub mod view;
@@ -23,7 +22,9 @@ pub use view::Watch;
 pub enum HostTask {
     /// The core's deadline has come, if nothing was armed since.
     Wake(u64),
-    Renew,
+    Election(Box<ElectionEvent>),
+    /// The election's deadline of this moment has come.
+    ElectionDue(Instant),
     Tell(Box<Event>),
     /// The spec has changed: whatever it is by now.
     Spec,
@@ -53,7 +54,7 @@ pub struct Host {
     /// How long its monotonic clock stood still.
     suspended_ms: u64,
     pub skew_ms: i64,
-    elector: Elector,
+    pub election: Option<Election>,
     pub leading: bool,
     pub watch: Watch,
     pub(crate) calls: BTreeMap<u64, ActionId>,
@@ -84,7 +85,7 @@ impl Host {
             started_ms: 0,
             suspended_ms: 0,
             skew_ms: 0,
-            elector: Elector::new(0),
+            election: None,
             leading: false,
             watch: Watch::default(),
             calls: BTreeMap::new(),
@@ -114,11 +115,6 @@ impl Host {
     pub fn is_frozen(&self) -> bool {
         self.frozen
     }
-
-    /// Who it is in the lease: its index and its life.
-    pub fn identity(&self) -> u64 {
-        (self.index as u64) << 32 | u64::from(self.life)
-    }
 }
 
 impl World<'_> {
@@ -145,14 +141,14 @@ impl World<'_> {
         host.skew_ms = skew_ms;
         host.deaf_until_ms = deaf;
         host.started_ms = self.sim.now_ms;
-        host.elector = Elector::new(host.identity());
+        host.election = Some(lease::election(at, life, seed));
         host.core = Some(core);
         self.checks.host_started(at, life, &self.human.draft);
         self.hosts[at] = host;
         self.sim.trace.number(at as u64);
         self.sim.say(|| format!("host {at} starts, life {life}"));
         self.arm(at);
-        self.post(at, 0, HostTask::Renew);
+        self.elect(at, ElectionEvent::Deadline);
     }
 
     /// The process is gone, and everything it knew.
@@ -219,7 +215,8 @@ impl World<'_> {
                     self.tell(at, Event::Deadline);
                 }
             }
-            HostTask::Renew => self.renew(at),
+            HostTask::Election(event) => self.elect(at, *event),
+            HostTask::ElectionDue(due) => self.election_due(at, due),
             HostTask::Tell(event) => self.tell(at, *event),
             HostTask::Spec => {
                 let draft = Box::new(self.human.draft.clone());
@@ -247,6 +244,9 @@ impl World<'_> {
 
     /// One step of the core, and everything that follows from it.
     pub(crate) fn tell(&mut self, at: usize, event: Event) {
+        if self.hosts[at].leading && !self.leads_still(at) {
+            return;
+        }
         let host = &mut self.hosts[at];
         let life = host.life;
         let now = host.now(self.sim.now_ms);
@@ -292,65 +292,6 @@ impl World<'_> {
         let wake = host.wakes;
         self.post(at, wait_ms, HostTask::Wake(wake));
     }
-
-    // -------------------------------------------------------------------------------------- lease --
-
-    fn renew(&mut self, at: usize) {
-        self.post(at, RENEW_MS, HostTask::Renew);
-        let now_ms = self.sim.now_ms;
-        let faulty = now_ms < self.hosts[at].partitioned_until_ms
-            || now_ms < self.hosts[at].lease_blind_until_ms
-            || self.sim.strikes(Fault::RequestLost)
-            || self.sim.strikes(Fault::ServerError);
-        let host = &mut self.hosts[at];
-        let now = host.now(self.sim.now_ms).instant;
-        let lease = (!faulty).then(|| *self.api.lease());
-        match host.elector.poll(lease, now) {
-            Intent::Wait => {}
-            Intent::Lost => self.depose(at),
-            Intent::Write(over) => self.take_lease(at, over),
-        }
-    }
-
-    pub(crate) fn take_lease(&mut self, at: usize, over: u64) {
-        let host = &mut self.hosts[at];
-        let now = host.now(self.sim.now_ms).instant;
-        let identity = host.identity();
-        let written = self.api.write_lease(Some(identity), over);
-        let lost = self.sim.strikes(Fault::AnswerLost);
-        if !matches!(written, Outcome::Ok(_)) || lost {
-            return;
-        }
-        let lease: Lease = *self.api.lease();
-        if self.hosts[at].elector.written(lease, now) {
-            self.lead(at);
-        }
-    }
-
-    fn lead(&mut self, at: usize) {
-        let now_ms = self.sim.now_ms;
-        let host = &mut self.hosts[at];
-        host.leading = true;
-        if self.sim.swarm.is_on(Fault::Herd) && self.sim.strikes(Fault::Herd) {
-            self.hosts[at].deaf_until_ms = now_ms + self.human.draft.heartbeat.interval_ms * 2;
-        }
-        let term = self.api.lease().version;
-        self.tell(at, Event::LeadershipGained { term });
-        if self.hosts[at].is_up() {
-            self.watch_opens(at);
-            self.post(at, 1_500, HostTask::PollDriver);
-        }
-    }
-
-    /// It led, and must stop: the core hears of it, and the process exits.
-    pub(crate) fn depose(&mut self, at: usize) {
-        if !self.hosts[at].leading {
-            return;
-        }
-        self.hosts[at].leading = false;
-        self.tell(at, Event::LeadershipLost);
-        self.post(at, 300, HostTask::Exit);
-    }
 }
 
 /// What tells one event from another, for the hash.
@@ -374,9 +315,4 @@ fn event_number(event: &Event) -> u64 {
         Event::Deadline => (16, 0),
     };
     kind << 48 | number
-}
-
-/// The lease as the API server has it says who leads; a host may believe otherwise.
-pub fn holder(api: &Api) -> Option<usize> {
-    api.lease().holder.and_then(|holder| usize::try_from(holder >> 32).ok())
 }

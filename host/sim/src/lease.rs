@@ -1,102 +1,150 @@
-//! Who leads: a Lease object, taken and kept by compare and swap.
+//! Who leads: the core's own election, over a Lease in the API server.
 //!
-//! Nobody compares clocks across machines. A host that does not hold the lease watches it change, and
-//! takes it once it has not changed for the lease's length *on its own clock*; the holder renews, and
-//! gives up well before anybody else could take it. Hosts that stand still break the second half, which
-//! is why the ledger fences and not the lease.
-//!
-//! This is the whole of election in the simulator; the daemon's own machine can take its place.
+//! The machine is the one of production; here is only what surrounds it. Its calls go over the same
+//! network as any other, so they are lost, late and doubtful. A host asks it before every step whether it
+//! leads still, as a daemon has to: a process that stood still finds out before it does anything.
 
+use fleet::backoff::Seed;
+use fleet::election::{
+    Election, ElectionAction, ElectionEvent, ElectionOutcome, ElectionSettings, Identity, Lease,
+};
+use fleet::event::Event;
+use fleet::id::{ActionId, Version};
 use fleet::time::Instant;
 
-/// `coordination.k8s.io/v1` Lease, as far as anybody looks at it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lease {
-    pub holder: Option<u64>,
-    pub version: u64,
-}
+use crate::api::Api;
+use crate::fault::Fault;
+use crate::host::HostTask;
+use crate::world::{Task, World};
 
-pub const LEASE_MS: u64 = 15_000;
-pub const RENEW_MS: u64 = 2_000;
-/// Who could not renew for this long stops.
-pub const RENEW_DEADLINE_MS: u64 = 10_000;
-
-/// One host's side of it.
+/// A request about the Lease, on its way.
 #[derive(Debug)]
-pub struct Elector {
-    me: u64,
-    seen: Option<Lease>,
-    changed: Instant,
-    /// Since when the lease is known to be ours.
-    renewed: Option<Instant>,
+pub struct LeaseCall {
+    host: usize,
+    life: u32,
+    request: ActionId,
+    write: Option<(Lease, Option<Version>)>,
+    /// None: the answer is lost.
+    answer_ms: Option<u64>,
 }
 
-/// What to do now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Intent {
-    Wait,
-    /// Write ourselves over this version, and say how it went.
-    Write(u64),
-    /// We led, and do not any more.
-    Lost,
+/// The machine of one life of a host.
+pub fn election(host: usize, life: u32, seed: u64) -> Election {
+    let identity = Identity::new(&format!("host-{host}"), u128::from(life));
+    Election::new(ElectionSettings::default(), identity, Seed::new(seed))
 }
 
-impl Elector {
-    pub fn new(me: u64) -> Elector {
-        Elector { me, seen: None, changed: Instant::START, renewed: None }
-    }
+/// Which host holds the Lease, as far as it says.
+pub fn holder(api: &Api) -> Option<usize> {
+    let (lease, _) = api.lease()?;
+    lease.holder.strip_prefix("host-")?.split('_').next()?.parse().ok()
+}
 
-    pub fn leads(&self) -> bool {
-        self.renewed.is_some()
-    }
-
-    /// Every [`RENEW_MS`], with the lease as it was read, if it could be.
-    pub fn poll(&mut self, lease: Option<Lease>, now: Instant) -> Intent {
-        if let Some(renewed) = self.renewed {
-            let theirs = lease.is_some_and(|lease| lease.holder != Some(self.me));
-            if theirs || now.since_ms(renewed) >= RENEW_DEADLINE_MS {
-                return Intent::Lost;
+impl World<'_> {
+    pub(crate) fn elect(&mut self, at: usize, event: ElectionEvent) {
+        let now = self.hosts[at].now(self.sim.now_ms);
+        let Some(election) = &mut self.hosts[at].election else { return };
+        for action in election.step(event, now) {
+            match action {
+                ElectionAction::ReadLease { request } => self.call_lease(at, request, None),
+                ElectionAction::WriteLease { request, lease, over } => {
+                    self.call_lease(at, request, Some((lease, over)));
+                }
+                ElectionAction::Lead { term } => self.lead(at, term),
+                ElectionAction::Stop(_) => {
+                    self.depose(at);
+                    self.post(at, 300, HostTask::Exit);
+                }
             }
         }
-        let Some(lease) = lease else { return Intent::Wait };
-        if self.seen != Some(lease) {
-            self.seen = Some(lease);
-            self.changed = now;
+        let host = &self.hosts[at];
+        let deadline = host.election.as_ref().and_then(Election::deadline);
+        if let Some(deadline) = deadline {
+            let wait_ms = deadline.since_ms(host.now(self.sim.now_ms).instant);
+            self.post(at, wait_ms, HostTask::ElectionDue(deadline));
         }
-        let expired = now.since_ms(self.changed) >= LEASE_MS;
-        if self.renewed.is_some() || lease.holder.is_none() || expired {
-            Intent::Write(lease.version)
+    }
+
+    /// Its deadline has come, if that is still it.
+    pub(crate) fn election_due(&mut self, at: usize, due: Instant) {
+        if self.hosts[at].election.as_ref().and_then(Election::deadline) == Some(due) {
+            self.elect(at, ElectionEvent::Deadline);
+        }
+    }
+
+    /// A leader that finds out that it leads no more, before it does anything.
+    pub(crate) fn leads_still(&mut self, at: usize) -> bool {
+        let host = &self.hosts[at];
+        let now = host.now(self.sim.now_ms).instant;
+        let leads = host.election.as_ref().is_some_and(|election| election.is_leader(now));
+        if host.leading && !leads {
+            self.elect(at, ElectionEvent::Deadline);
+            self.depose(at);
+        }
+        leads
+    }
+
+    fn lead(&mut self, at: usize, term: u64) {
+        let now_ms = self.sim.now_ms;
+        self.hosts[at].leading = true;
+        if self.sim.swarm.is_on(Fault::Herd) && self.sim.strikes(Fault::Herd) {
+            self.hosts[at].deaf_until_ms = now_ms + self.human.draft.heartbeat.interval_ms * 2;
+        }
+        self.tell(at, Event::LeadershipGained { term });
+        if self.hosts[at].is_up() {
+            self.watch_opens(at);
+            self.post(at, 1_500, HostTask::PollDriver);
+        }
+    }
+
+    /// It led, and must stop: the core hears of it, and the process exits.
+    pub(crate) fn depose(&mut self, at: usize) {
+        if !self.hosts[at].leading {
+            return;
+        }
+        self.hosts[at].leading = false;
+        self.tell(at, Event::LeadershipLost);
+        self.post(at, 300, HostTask::Exit);
+    }
+
+    fn call_lease(&mut self, host: usize, request: ActionId, write: Option<(Lease, Option<Version>)>) {
+        let now_ms = self.sim.now_ms;
+        let there_ms = self.sim.tape.between(2, 30);
+        let answer_ms = self.sim.tape.between(2, 30);
+        let cut_off =
+            now_ms < self.hosts[host].partitioned_until_ms.max(self.hosts[host].lease_blind_until_ms);
+        if cut_off || self.sim.strikes(Fault::RequestLost) {
+            return;
+        }
+        let answer_ms = if self.sim.strikes(Fault::AnswerLost) {
+            None
+        } else if self.sim.strikes(Fault::AnswerLate) {
+            Some(self.sim.tape.between(100, 20_000))
         } else {
-            Intent::Wait
-        }
+            Some(answer_ms)
+        };
+        let there_ms =
+            if self.sim.strikes(Fault::Reordered) { self.sim.tape.between(100, 5_000) } else { there_ms };
+        let life = self.hosts[host].life;
+        let call = LeaseCall { host, life, request, write, answer_ms };
+        self.sim.after(there_ms, Task::Lease(Box::new(call)));
     }
 
-    /// The lease was written and is ours. Whether that is new.
-    pub fn written(&mut self, lease: Lease, now: Instant) -> bool {
-        self.seen = Some(lease);
-        self.changed = now;
-        self.renewed.replace(now).is_none()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lease_is_taken_when_it_stands_still_and_lost_when_it_cannot_be_renewed() {
-        let at = Instant::from_ms;
-        let mut second = Elector::new(2);
-        let held = Lease { holder: Some(1), version: 5 };
-        assert_eq!(second.poll(Some(held), at(1_000)), Intent::Wait);
-        assert_eq!(second.poll(Some(held), at(15_999)), Intent::Wait);
-        let renewed = Lease { version: 6, ..held };
-        assert_eq!(second.poll(Some(renewed), at(16_000)), Intent::Wait, "it has changed");
-        assert_eq!(second.poll(Some(renewed), at(31_000)), Intent::Write(6));
-        let ours = Lease { holder: Some(2), version: 7 };
-        assert!(second.written(ours, at(31_000)) && second.leads());
-        assert_eq!(second.poll(None, at(40_999)), Intent::Wait);
-        assert_eq!(second.poll(None, at(41_000)), Intent::Lost);
-        assert_eq!(second.poll(Some(held), at(32_000)), Intent::Lost);
+    /// A request about the Lease arrives at the API server.
+    pub(crate) fn apply_lease(&mut self, call: LeaseCall) {
+        let LeaseCall { host, life, request, write, answer_ms } = call;
+        let outcome = if self.sim.strikes(Fault::Throttled) {
+            ElectionOutcome::Throttled { after_ms: None }
+        } else if self.sim.strikes(Fault::ServerError) {
+            ElectionOutcome::Unknown
+        } else {
+            match write {
+                None => self.api.read_lease(),
+                Some((lease, over)) => self.api.write_lease(lease, over.as_ref()),
+            }
+        };
+        let Some(wait_ms) = answer_ms.filter(|_| self.hosts[host].life == life) else { return };
+        let answer = ElectionEvent::Finished { request, outcome };
+        self.post(host, wait_ms, HostTask::Election(Box::new(answer)));
     }
 }

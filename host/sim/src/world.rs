@@ -25,6 +25,7 @@ use crate::cluster::{Cluster, NodeStep, PodStep};
 use crate::fault::Swarm;
 use crate::host::{Host, HostTask};
 use crate::human::Human;
+use crate::lease::LeaseCall;
 use crate::network::Call;
 use crate::tape::Tape;
 use crate::trace::Trace;
@@ -57,6 +58,7 @@ pub enum Task {
     },
     /// A request reaches the API server.
     Apply(Box<Call>),
+    Lease(Box<LeaseCall>),
     Pod {
         serial: Serial,
         step: PodStep,
@@ -195,6 +197,7 @@ impl<'a> World<'a> {
             Task::Start(host) => self.start(host),
             Task::Host { host, life, task } => self.host_task(host, life, task),
             Task::Apply(call) => self.apply(*call),
+            Task::Lease(call) => self.apply_lease(*call),
             Task::Pod { serial, step } => self.pod_step(serial, step),
             Task::Node { node, step } => self.node_step(node, step),
             Task::Driver => {
