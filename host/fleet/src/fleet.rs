@@ -305,9 +305,14 @@ impl Fleet {
                     self.relisted(list);
                 } else {
                     self.witness = self.witness.max(self.highest_named(&list.pods));
+                    self.revision = self.revision.max(list.revision);
                 }
             }
-            // Before the first complete list nothing else is of use: that list will say it all.
+            // Before the first complete list nothing else is of use: that list will say it all, if it is no
+            // older than what was told before it.
+            Event::PodChanged(pod) | Event::PodGone(pod) if self.phase != Phase::Active => {
+                self.revision = self.revision.max(pod.revision);
+            }
             _ if self.phase != Phase::Active => {}
             Event::PodChanged(pod) => self.pod_changed(*pod),
             Event::PodGone(pod) => self.pod_gone(*pod),
@@ -405,7 +410,7 @@ impl Fleet {
             Progress::Confirmed(number) => {
                 if self.phase == Phase::AwaitingClaim {
                     self.phase = Phase::AwaitingRelist;
-                    self.revision = self.book.get().revision;
+                    self.revision = self.revision.max(self.book.get().revision);
                     self.relist.due = Some(self.now.instant);
                 }
                 while self.recording.front().is_some_and(|(mark, _)| *mark <= number) {

@@ -108,6 +108,9 @@ pub(crate) struct Life {
     ordered_rolls: u32,
     rolled: BTreeSet<u64>,
     creates: VecDeque<u64>,
+    /// Whom it has heard, and since when.
+    heard: BTreeMap<u64, u64>,
+    read: bool,
     /// Executors of which it was told that Kubernetes itself ends them.
     disrupted: BTreeSet<u64>,
     /// Whose loss may be called a failure.
@@ -248,12 +251,16 @@ impl Checks {
                 }
             }
             Event::Finished { outcome: Outcome::Ok(Done::Ledger { ledger, edited, .. }), .. } => {
-                if life.epoch.is_none() {
+                let first = !std::mem::replace(&mut life.read, true) && life.epoch.is_none();
+                if first {
                     life.paused = ledger.paused;
-                } else if *edited {
+                } else if *edited || life.epoch.is_none() {
                     // Which of the two is in force is the leader's affair.
                     life.paused &= ledger.paused;
                 }
+            }
+            Event::Heartbeat(beat) => {
+                life.heard.entry(beat.executor.0).or_insert(now_ms);
             }
             Event::DriverChanged(DriverView::Gone) => life.driver_gone = true,
             Event::Finished { .. }
@@ -261,7 +268,6 @@ impl Checks {
             | Event::NodeChanged(_)
             | Event::ViewStale
             | Event::ViewFresh
-            | Event::Heartbeat(_)
             | Event::DriverReported(_)
             | Event::Answered { .. }
             | Event::Deadline => {}

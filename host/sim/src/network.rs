@@ -21,7 +21,7 @@ pub struct Call {
     pub life: u32,
     id: u64,
     pub action: Action,
-    sent_ms: u64,
+    pub(crate) sent_ms: u64,
     /// A refusal that comes from something in front of the store.
     refusal: Option<Outcome>,
     /// What the client hears in place of the store's outcome: a 5xx for what was done all the same.

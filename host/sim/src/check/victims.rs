@@ -52,7 +52,11 @@ impl World<'_> {
             Cause::Rolled(_) | Cause::Excess => self.floor(serial, call),
             Cause::Settled(_) | Cause::Loss(_) | Cause::Shortfall { .. } | Cause::Doubt(_) => {
                 let killed = self.checks.killed.contains(&truth.executor.0);
-                let unhurt = truth.available() && truth.hurt_ms.is_none() && !truth.late && !killed;
+                // Of a ledger that was lost without a trace: what the driver says of one may be of the other.
+                let twins =
+                    self.cluster.executors.values().filter(|other| other.executor == truth.executor).count();
+                let unhurt =
+                    twins == 1 && truth.available() && truth.hurt_ms.is_none() && !truth.late && !killed;
                 let heard = now_ms > self.checks.disturbed_ms
                     && now_ms > self.checks.lags.0
                     && self.checks.draft.mode == Mode::Own;
@@ -78,7 +82,12 @@ impl World<'_> {
         }
         let reach_ms = self.checks.known_after_ms(now_ms);
         // A leader that has just begun has heard nobody yet, and not missed anybody either.
-        let led_ms = self.checks.lives.get(&(call.host, call.life)).and_then(|life| life.led_ms);
+        let life = self.checks.lives.get(&(call.host, call.life))?;
+        // Whoever was never heard was of no use, as far as anybody knew when it was decided.
+        if life.heard.get(&truth.executor.0).is_none_or(|heard_ms| *heard_ms > call.sent_ms) {
+            return None;
+        }
+        let led_ms = life.led_ms;
         let began = led_ms.is_none_or(|led_ms| led_ms + reach_ms > now_ms);
         let seems_up = |serial| began && self.api.pod(serial).is_some_and(|pod| pod.ready());
         let of_use = self.cluster.executors.values().filter(|other| {
