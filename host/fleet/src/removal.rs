@@ -84,7 +84,9 @@ impl Fleet {
         }
         // It was decided a write ago: is it still so? To roll needs a fleet at peace; to shrink does not.
         let peace = if cause == Some(DeletionCause::Roll) { self.may_disrupt() } else { self.may_shrink() };
-        let short = executor.proven && self.available_count() < self.bounds().floor;
+        // It may have come up since: then it is one more of use.
+        let useful = executor.proven || executor.detector.last_heard().is_some();
+        let short = useful && self.available_count() < self.bounds().floor;
         if voluntary && short && !removal.was_asked_for() {
             return self.stay(id, "the fleet cannot do without it now");
         }
