@@ -7,5 +7,6 @@ mod builtin;
 mod cli;
 mod hostile;
 mod sandbox;
+mod simulate;
 mod support;
 mod tidy;

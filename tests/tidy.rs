@@ -51,6 +51,24 @@ fn dependencies_are_those_of_the_table() {
     }
 }
 
+/// Whoever works on the core compiles neither a Kubernetes client, nor a sandbox, nor a runtime.
+#[test]
+fn the_core_and_its_simulator_are_light() {
+    for package in ["fleet", "sim"] {
+        let output = Command::new(env!("CARGO"))
+            .args(["tree", "--offline", "--edges=normal,build,dev", "--prefix=none", "--package", package])
+            .current_dir(root())
+            .output()
+            .expect("cargo runs");
+        let tree = String::from_utf8(output.stdout).expect("text");
+        assert!(tree.starts_with(package), "{}", String::from_utf8_lossy(&output.stderr));
+        for heavy in ["kube", "k8s-openapi", "wasmtime", "tokio", "serde"] {
+            let found = tree.lines().find(|line| line.starts_with(heavy));
+            assert_eq!(found, None, "{package} compiles {heavy}");
+        }
+    }
+}
+
 /// The repository's own files.
 fn files(extension: &str) -> Vec<PathBuf> {
     fn walk(directory: &Path, extension: &str, found: &mut Vec<PathBuf>) {

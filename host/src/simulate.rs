@@ -216,7 +216,8 @@ fn campaign(seeds: Range<u64>, plant: Option<Plant>, output: Output) -> Result<E
                 output::line(format_args!("never fired: {}", names.join(", ")))?;
             }
             if let Some(seed) = sum.violations.keys().next() {
-                output::line(format_args!("replay: rollcall simulate --seed {seed} --timeline"))?;
+                let plant = plant.map_or(String::new(), |plant| format!(" --plant {}", plant.name()));
+                output::line(format_args!("replay: rollcall simulate --seed {seed}{plant} --timeline"))?;
             }
         }
     }
@@ -259,7 +260,12 @@ fn plants(output: Output) -> Result<ExitCode> {
             let rows: Vec<Vec<String>> = rows
                 .iter()
                 .map(|(bait, seeds, found)| {
-                    let (checker, message) = found.clone().unwrap_or(("ESCAPED", String::new()));
+                    let (checker, mut message) = found.clone().unwrap_or(("ESCAPED", String::new()));
+                    // The first words say it; the rest is for whoever replays it.
+                    if let Some((at, _)) = message.char_indices().nth(80) {
+                        message.truncate(at);
+                        message.push('…');
+                    }
                     vec![
                         bait.plant.name().to_owned(),
                         seeds.to_string(),
