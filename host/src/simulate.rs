@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use fleet::guardrail::Refusal;
 use fleet::plant::Plant;
 use serde_json::{Value, json};
 use sim::campaign::{BAITS, Campaign, RUNS_MIN, core, hunt};
@@ -175,7 +176,8 @@ fn campaign(seeds: Range<u64>, plant: Option<Plant>, output: Output) -> Result<E
     let took_s = started.elapsed().as_secs_f64();
     let enough = sum.runs >= RUNS_MIN;
     let unfired = sum.unfired();
-    let good = sum.violations.is_empty() && (unfired.is_empty() || !enough);
+    let silent: Vec<&str> = sum.unrefused().into_iter().map(Refusal::code).collect();
+    let good = sum.violations.is_empty() && (unfired.is_empty() && silent.is_empty() || !enough);
     let names: Vec<&str> = unfired.iter().map(|fault| fault.name()).collect();
     match output {
         Output::Json => output::json(&json!({
@@ -185,6 +187,9 @@ fn campaign(seeds: Range<u64>, plant: Option<Plant>, output: Output) -> Result<E
             "seconds": took_s,
             "fired": fired(sum.fired.iter().map(|(fault, count)| (*fault, *count))),
             "neverFired": names,
+            "refusals": sum.refusals.iter().map(|(refusal, count)| (refusal.code().to_owned(), Value::from(*count)))
+                .collect::<serde_json::Map<_, _>>(),
+            "neverRefused": silent,
             "violations": sum.violations.iter().map(|(seed, violation)| json!({
                 "seed": seed,
                 "checker": violation.checker,
@@ -202,6 +207,13 @@ fn campaign(seeds: Range<u64>, plant: Option<Plant>, output: Output) -> Result<E
                 .collect();
             output::table(&["FAULT", "NAME", "FIRED"], &rows)?;
             output::line("")?;
+            let rows: Vec<Vec<String>> = sum
+                .refusals
+                .iter()
+                .map(|(refusal, count)| vec![refusal.code().to_owned(), count.to_string()])
+                .collect();
+            output::table(&["GUARD-RAIL", "REFUSED"], &rows)?;
+            output::line("")?;
             for (seed, violation) in &sum.violations {
                 output::line(format_args!("seed {seed}: {}: {}", violation.checker, violation.message))?;
             }
@@ -214,6 +226,9 @@ fn campaign(seeds: Range<u64>, plant: Option<Plant>, output: Output) -> Result<E
             ))?;
             if !names.is_empty() {
                 output::line(format_args!("never fired: {}", names.join(", ")))?;
+            }
+            if !silent.is_empty() {
+                output::line(format_args!("guard-rails that never said no: {}", silent.join(", ")))?;
             }
             if let Some(seed) = sum.violations.keys().next() {
                 let plant = plant.map_or(String::new(), |plant| format!(" --plant {}", plant.name()));

@@ -80,7 +80,7 @@ impl Fleet {
         if tally.serving < wanted && tally.recallable > 0 {
             self.recall(wanted - tally.serving);
         }
-        self.held = None;
+        let was_held = self.held.take();
         let tally = *self.roster.tally();
         let mut missing = wanted.saturating_sub(tally.serving);
         if missing == 0 {
@@ -102,6 +102,9 @@ impl Fleet {
             };
             self.create(id);
             missing -= 1;
+        }
+        if let Some(refusal) = self.held.filter(|refusal| was_held != Some(*refusal)) {
+            self.refused(refusal);
         }
     }
 

@@ -12,6 +12,14 @@ use crate::question::{DeletionCause, Trigger};
 impl Fleet {
     pub(crate) fn command(&mut self, command: CommandId, verb: Command) {
         let reply = if self.is_active() { self.obey(verb) } else { Reply::Refused(Refusal::NotLeading) };
+        match &reply {
+            Reply::Done => {}
+            Reply::Refused(refusal) => self.refused(*refusal),
+            Reply::Executors(each) => {
+                let refused: Vec<Refusal> = each.iter().filter_map(|(_, result)| result.err()).collect();
+                refused.into_iter().for_each(|refusal| self.refused(refusal));
+            }
+        }
         // What an operator was told must outlive this host.
         let mark = self.book.mark();
         if self.book.is_confirmed(mark) || matches!(reply, Reply::Refused(_)) {

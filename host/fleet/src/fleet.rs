@@ -66,6 +66,8 @@ pub struct Fleet {
     pub(crate) rolls: Rolls,
     /// Executors that fell out of service and have no replacement yet.
     pub(crate) owed: VecDeque<ExecutorId>,
+    /// How often each guard-rail said no.
+    pub(crate) refusals: BTreeMap<Refusal, u64>,
     pub(crate) ending: Ending,
     /// Why nothing is created, although executors are missing.
     pub(crate) held: Option<Refusal>,
@@ -184,6 +186,7 @@ impl Fleet {
                 past_since: None,
             },
             owed: VecDeque::new(),
+            refusals: BTreeMap::new(),
             ending: Ending::new(),
             shrinking: false,
             held: None,
@@ -534,6 +537,11 @@ impl Fleet {
         }
         self.out.push(Action { id, cause, verb });
         id
+    }
+
+    /// A guard-rail said no.
+    pub(crate) fn refused(&mut self, refusal: Refusal) {
+        *self.refusals.entry(refusal).or_default() += 1;
     }
 
     pub(crate) fn publish(&mut self, reason: Reason, executor: Option<ExecutorId>, message: String) {

@@ -50,6 +50,43 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Every one of them.
+    pub const ALL: [Refusal; 33] = [
+        Refusal::NotLeading,
+        Refusal::ViewStale,
+        Refusal::Paused,
+        Refusal::DryRun,
+        Refusal::DriverGone,
+        Refusal::FleetFailed,
+        Refusal::ObserveMode,
+        Refusal::NoIds,
+        Refusal::MaxSurge,
+        Refusal::MaxTerminating,
+        Refusal::MaxPending,
+        Refusal::RateLimit,
+        Refusal::SlowStart,
+        Refusal::BreakerOpen,
+        Refusal::OutsideWindow,
+        Refusal::MassLoss,
+        Refusal::CoolDown,
+        Refusal::MaxRolls,
+        Refusal::RollUnderWay,
+        Refusal::MinAvailable,
+        Refusal::AwaitingReplacement,
+        Refusal::DoNotRoll,
+        Refusal::TooYoung,
+        Refusal::TooFewTasks,
+        Refusal::NotAvailable,
+        Refusal::AlreadyLeaving,
+        Refusal::Busy,
+        Refusal::UnknownExecutor,
+        Refusal::AboveMaximum,
+        Refusal::NoCandidate,
+        Refusal::NotPicked,
+        Refusal::PolicyDeclined,
+        Refusal::PolicyFailed,
+    ];
+
     /// The code, for machines.
     pub fn code(self) -> &'static str {
         self.words().0

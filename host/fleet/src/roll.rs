@@ -15,7 +15,7 @@
 //! and asks for no leave. Rejected: rolling several at once by default. One at a time is slower and
 //! never the reason why a streaming job lags.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::action::{Cause, Question, Reason, Verb};
 use crate::ask::{About, Open};
@@ -152,6 +152,7 @@ impl Fleet {
         match asked {
             Ok(()) => self.rolls.forced = false,
             Err(refusal) => {
+                self.refused(refusal);
                 self.rolls.refused = Some(refusal);
                 // What only time can change is looked at again soon; an operator's wish ends here.
                 let wait_ms = if refusal == Refusal::NoCandidate {
@@ -254,6 +255,7 @@ impl Fleet {
     fn roll_question(&mut self, spec: &RollSpec) -> (RollQuestion, Vec<ExecutorId>) {
         let mut candidates = Candidates::default();
         let mut offered = Vec::new();
+        let mut refusals: BTreeMap<Refusal, u64> = BTreeMap::new();
         let mut node_names: Vec<&str> = Vec::new();
         let names: BTreeSet<&str> = self.roster.iter().filter_map(|(_, executor)| executor.node()).collect();
         node_names.extend(names);
@@ -263,7 +265,8 @@ impl Fleet {
             .map(|name| Metric { name: name.as_ref().to_owned(), values: Vec::new() })
             .collect();
         for (id, executor) in self.roster.iter() {
-            if self.may_roll(executor, spec, false).is_err() {
+            if let Err(refusal) = self.may_roll(executor, spec, false) {
+                *refusals.entry(refusal).or_default() += 1;
                 continue;
             }
             offered.push(id);
@@ -299,6 +302,9 @@ impl Fleet {
             metrics,
         };
         let question = RollQuestion { seed: self.seed.draw(), ..question };
+        for (refusal, count) in refusals {
+            *self.refusals.entry(refusal).or_default() += count;
+        }
         (question, offered)
     }
 
@@ -341,6 +347,7 @@ impl Fleet {
             Selection::Nothing(reason) => {
                 self.log.add(self.now, None, format!("{} rolls nobody: {reason}", open.policy));
                 self.rolls.declined = Some(reason);
+                self.refused(Refusal::PolicyDeclined);
                 self.rest(Some(Refusal::PolicyDeclined));
             }
             Selection::Roll(picks) => {
@@ -353,6 +360,7 @@ impl Fleet {
                         continue;
                     };
                     if let Err(refusal) = self.begin_roll(id, &spec, false) {
+                        self.refused(refusal);
                         self.log.add(
                             self.now,
                             Some(id),
@@ -386,6 +394,7 @@ impl Fleet {
         }
         let Some(spec) = self.spec.roll.clone() else { return self.rest(None) };
         if let Err(refusal) = self.ask_whom(&spec, place) {
+            self.refused(refusal);
             self.rest(Some(refusal));
         }
     }
@@ -462,8 +471,9 @@ impl Fleet {
                 self.publish(Reason::RollAbandoned, Some(id), why);
                 return false;
             }
-            if self.may_let_go().is_ok() {
-                self.announce(id, DeletionCause::Roll);
+            match self.may_let_go() {
+                Ok(()) => self.announce(id, DeletionCause::Roll),
+                Err(refusal) => self.refused(refusal),
             }
             return true;
         }

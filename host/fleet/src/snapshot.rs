@@ -18,6 +18,8 @@ pub struct Snapshot {
     /// How many executors there should be now: the spec's or an operator's number.
     pub target: u32,
     pub counts: Counts,
+    /// How often each guard-rail said no, since this host leads.
+    pub refusals: BTreeMap<Refusal, u64>,
     /// What people should know, in order of their names.
     pub conditions: Vec<Condition>,
     pub executors: Vec<ExecutorRow>,
@@ -91,6 +93,7 @@ impl Fleet {
             phase: self.phase_name(),
             target: self.target(),
             counts: self.counts(),
+            refusals: self.refusals.clone(),
             conditions: self.conditions(),
             executors: rows.collect(),
         }

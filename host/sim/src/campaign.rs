@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use fleet::Fleet;
+use fleet::guardrail::Refusal;
 use fleet::plant::Plant;
 use fleet::spec::{Draft, SpecError};
 
@@ -37,6 +38,8 @@ pub struct Campaign {
     pub runs: u64,
     pub fleet_hours: f64,
     pub fired: BTreeMap<Fault, u64>,
+    /// How often each guard-rail said no.
+    pub refusals: BTreeMap<Refusal, u64>,
     /// By seed.
     pub violations: BTreeMap<u64, Violation>,
     hashes: u64,
@@ -50,6 +53,9 @@ impl Campaign {
         for (fault, count) in &report.fired {
             *self.fired.entry(*fault).or_default() += count;
         }
+        for (refusal, count) in &report.refusals {
+            *self.refusals.entry(*refusal).or_default() += count;
+        }
         if let Some(violation) = &report.violation {
             self.violations.insert(report.seed, violation.clone());
         }
@@ -62,12 +68,20 @@ impl Campaign {
         for (fault, count) in other.fired {
             *self.fired.entry(fault).or_default() += count;
         }
+        for (refusal, count) in other.refusals {
+            *self.refusals.entry(refusal).or_default() += count;
+        }
         self.violations.extend(other.violations);
     }
 
     /// One number for all runs: the same seeds and the same core give the same.
     pub fn hash(&self) -> u64 {
         self.hashes
+    }
+
+    /// Guard-rails that never said no.
+    pub fn unrefused(&self) -> Vec<Refusal> {
+        Refusal::ALL.into_iter().filter(|refusal| !self.refusals.contains_key(refusal)).collect()
     }
 
     /// Faults that never struck.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use fleet::election::{Election, ElectionEvent};
 use fleet::event::{Event, Outcome};
+use fleet::guardrail::Refusal;
 use fleet::id::ActionId;
 use fleet::time::{Instant, Now};
 
@@ -151,13 +152,31 @@ impl World<'_> {
         self.elect(at, ElectionEvent::Deadline);
     }
 
+    /// How often each guard-rail said no, in all lives of all hosts.
+    pub fn refusals(&self) -> BTreeMap<Refusal, u64> {
+        let mut sum = self.refused.clone();
+        for host in &self.hosts {
+            let Some(core) = &host.core else { continue };
+            for (refusal, count) in core.snapshot(host.now(self.sim.now_ms)).refusals {
+                *sum.entry(refusal).or_default() += count;
+            }
+        }
+        sum
+    }
+
     /// The process is gone, and everything it knew.
     pub(crate) fn crash(&mut self, at: usize, why: &'static str) {
         let host = &mut self.hosts[at];
         if !host.is_up() {
             return;
         }
-        host.core = None;
+        if let Some(core) = host.core.take() {
+            let now = host.now(self.sim.now_ms);
+            for (refusal, count) in core.snapshot(now).refusals {
+                *self.refused.entry(refusal).or_default() += count;
+            }
+        }
+        let host = &mut self.hosts[at];
         host.leading = false;
         host.frozen = false;
         host.inbox.clear();

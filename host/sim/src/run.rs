@@ -5,6 +5,9 @@
 //! the end: faults that never stop would excuse everything, and faults that always heal by themselves
 //! find no livelock.
 
+use std::collections::BTreeMap;
+
+use fleet::guardrail::Refusal;
 use fleet::spec::Draft;
 
 use crate::check::Violation;
@@ -39,6 +42,8 @@ pub struct Report {
     pub violation: Option<Violation>,
     /// How often each fault has struck.
     pub fired: Vec<(Fault, u64)>,
+    /// How often each guard-rail said no.
+    pub refusals: BTreeMap<Refusal, u64>,
     /// Which faults were on, in times of a thousand.
     pub swarm: Vec<(Fault, u32)>,
     pub draft: Draft,
@@ -83,6 +88,7 @@ pub fn run(seed: u64, options: &Options, make: &Make<'_>) -> Report {
         hash: world.sim.trace.hash(),
         violation: world.checks.violation().cloned(),
         fired: world.sim.swarm.fired().collect(),
+        refusals: world.refusals(),
         swarm: swarm.on().collect(),
         draft,
         last_target: target,

@@ -11,9 +11,12 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
+use std::collections::BTreeMap;
+
 use fleet::Fleet;
 use fleet::action::Action;
 use fleet::event::Event;
+use fleet::guardrail::Refusal;
 use fleet::id::Uid;
 use fleet::snapshot::Snapshot;
 use fleet::spec::{Draft, SpecError};
@@ -112,6 +115,8 @@ pub struct World<'a> {
     pub human: Human,
     pub checks: Checks,
     pub(crate) make: &'a Make<'a>,
+    /// How often each guard-rail said no, in lives that are over.
+    pub(crate) refused: BTreeMap<Refusal, u64>,
     pub(crate) calls: u64,
     /// The `n`th request of any host to the API server, counted from 1, and what happens at it.
     pub(crate) crash_at: Option<(u64, CrashPoint)>,
@@ -157,6 +162,7 @@ impl<'a> World<'a> {
             checks: Checks::new(&draft),
             human: Human::new(draft),
             make,
+            refused: BTreeMap::new(),
             calls: 0,
             crash_at: None,
         };
