@@ -280,6 +280,13 @@ impl Fleet {
         }
     }
 
+    /// A driver that is gone stays gone: what says otherwise is from before, or of another.
+    pub(crate) fn driver_is(&mut self, driver: DriverView) {
+        if !self.driver_gone() {
+            self.driver = Some(driver);
+        }
+    }
+
     pub(crate) fn driver_gone(&self) -> bool {
         match &self.driver {
             Some(DriverView::Running(uid)) => *uid != self.spec.driver,
@@ -303,6 +310,7 @@ impl Fleet {
             Event::SpecChanged { draft, policies } => self.respec(*draft, &policies),
             Event::Commanded { command, verb } => self.command(command, verb),
             Event::Answered { action, answer } => self.answered(action, answer),
+            Event::DriverChanged(driver) => self.driver_is(driver),
             Event::Relisted(list) => {
                 if matches!(self.phase, Phase::AwaitingRelist | Phase::Active) {
                     self.relisted(list);
@@ -322,7 +330,6 @@ impl Fleet {
             Event::NodeChanged(node) => {
                 self.nodes.insert(node.state.name.as_str().into(), *node);
             }
-            Event::DriverChanged(driver) => self.driver = Some(driver),
             Event::ViewStale => self.view_fresh = false,
             Event::ViewFresh => self.view_fresh = true,
             Event::Heartbeat(beat) => self.heard(*beat),

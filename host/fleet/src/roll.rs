@@ -68,6 +68,8 @@ enum State {
 struct Roll {
     executor: ExecutorId,
     since: Instant,
+    /// Why it does not go on.
+    held: Option<Refusal>,
 }
 
 impl Rolls {
@@ -418,7 +420,7 @@ impl Fleet {
             return Err(Refusal::RollUnderWay);
         }
         self.rolls.begun.push_back(now);
-        self.rolls.under_way.push(Roll { executor: id, since: now });
+        self.rolls.under_way.push(Roll { executor: id, since: now, held: None });
         self.roster.change(id, |executor| executor.rolling = true);
         Ok(())
     }
@@ -450,8 +452,8 @@ impl Fleet {
         }
         let spec = self.roll_spec().clone();
         let rolls = std::mem::take(&mut self.rolls.under_way);
-        for roll in rolls {
-            if self.go_on_with(roll, &spec) {
+        for mut roll in rolls {
+            if self.go_on_with(&mut roll, &spec) {
                 self.rolls.under_way.push(roll);
             } else {
                 self.rolls.ended = Some(self.now.instant);
@@ -460,7 +462,7 @@ impl Fleet {
     }
 
     /// Whether the roll is still under way after this.
-    fn go_on_with(&mut self, roll: Roll, spec: &RollSpec) -> bool {
+    fn go_on_with(&mut self, roll: &mut Roll, spec: &RollSpec) -> bool {
         let id = roll.executor;
         let expired = self.now.instant >= roll.since + spec.timeout_ms;
         let Some(executor) = self.roster.get(id) else { return false };
@@ -473,7 +475,11 @@ impl Fleet {
             }
             match self.may_let_go() {
                 Ok(()) => self.announce(id, DeletionCause::Roll),
-                Err(refusal) => self.refused(refusal),
+                Err(refusal) if roll.held != Some(refusal) => {
+                    roll.held = Some(refusal);
+                    self.refused(refusal);
+                }
+                Err(_) => {}
             }
             return true;
         }

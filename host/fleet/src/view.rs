@@ -39,7 +39,7 @@ impl Fleet {
         }
         self.revision = list.revision;
         self.relist_done();
-        self.driver = Some(list.driver);
+        self.driver_is(list.driver);
         if first {
             self.phase = Phase::Active;
             let from = if self.planted(Plant::NoGrace) { Instant::START } else { self.now.instant };

@@ -81,7 +81,9 @@ impl Campaign {
 
     /// Guard-rails that never said no.
     pub fn unrefused(&self) -> Vec<Refusal> {
-        Refusal::ALL.into_iter().filter(|refusal| !self.refusals.contains_key(refusal)).collect()
+        // Not to be picked is the policy's doing.
+        let rails = Refusal::ALL.into_iter().filter(|refusal| *refusal != Refusal::NotPicked);
+        rails.filter(|refusal| !self.refusals.contains_key(refusal)).collect()
     }
 
     /// Faults that never struck.

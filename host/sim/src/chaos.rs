@@ -194,7 +194,7 @@ impl World<'_> {
         }
     }
 
-    fn random_ours(&mut self) -> Option<Serial> {
+    pub(crate) fn random_ours(&mut self) -> Option<Serial> {
         let ours: Vec<Serial> = self.api.ours().map(|(serial, _)| serial).collect();
         self.sim.tape.pick(&ours).copied()
     }

@@ -136,6 +136,12 @@ impl World<'_> {
             let whom = self.random_ids(1).first().copied();
             let whom = if self.sim.tape.chance(500) { whom } else { None };
             self.order(Command::Roll(whom));
+            if self.sim.tape.chance(200) {
+                self.order(Command::RequestTotalExecutors(1_000_000));
+            }
+            if let Some(spared) = self.random_ours().filter(|_| self.sim.tape.chance(200)) {
+                self.api.change(spared, |pod| pod.do_not_roll = true);
+            }
         }
     }
 
@@ -198,6 +204,12 @@ impl World<'_> {
             return;
         }
         self.human.asked_ms = self.sim.now_ms;
+        let failed = self.api.ledger().is_some_and(|stored| stored.ledger.failed);
+        let asked = self.human.orders.iter().any(|(order, _)| *order == Command::ResetBreaker);
+        if failed && !asked {
+            // What had failed before the faults were over may fail it once more.
+            self.human.orders.push((Command::ResetBreaker, None));
+        }
         for at in 0..self.human.orders.len() {
             let verb = self.human.orders[at].0.clone();
             self.human.orders[at].1 = self.order(verb);

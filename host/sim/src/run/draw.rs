@@ -4,6 +4,7 @@
 
 use fleet::id::Uid;
 use fleet::spec::{Amount, Draft, Mode, RollSpec, Spec};
+use fleet::window::{Window, Zone};
 
 use crate::policies;
 use crate::tape::Tape;
@@ -75,6 +76,11 @@ fn roll(tape: &mut Tape) -> RollSpec {
     roll.picks_max = one_of(tape, &[1, 2, 5]);
     roll.per_hour_max = one_of(tape, &[60, 10, 3]);
     roll.age_min_ms = one_of(tape, &[0, 30_000]);
+    roll.tasks_min = one_of(tape, &[0, 0, 0, 20]);
+    if tape.chance(100) {
+        let start_minute = one_of(tape, &[1, 3, 5]);
+        roll.windows = vec![Window { days: [true; 7], start_minute, length_minutes: 4, zone: Zone::utc() }];
+    }
     roll.cool_down_ms = one_of(tape, &[0, 5_000]);
     roll.grace_ms = one_of(tape, &[None, Some(5_000), Some(20_000)]);
     roll.timeout_ms = one_of(tape, &[90_000, 45_000]);
