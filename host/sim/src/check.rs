@@ -62,9 +62,11 @@ pub struct Checks {
     /// A record was claimed that may be older than the world, and the claimant has seen no list yet.
     unsure: bool,
     /// Ids that a host asked a pod for, and which life it was.
-    asked: BTreeMap<u64, (usize, u32)>,
+    asked: BTreeMap<u64, ((usize, u32), u64)>,
     /// The ledger was lost without a trace: until then ids may be used twice.
     amnesty_until_ms: u64,
+    /// Executors that were leaving in any version of the ledger.
+    ever_leaving: BTreeSet<u64>,
     /// Executors whose end was in any version of the ledger.
     ever_settled: BTreeSet<u64>,
     /// Executors that an operator wanted killed.
@@ -108,6 +110,10 @@ pub(crate) struct Life {
     ordered_rolls: u32,
     rolled: BTreeSet<u64>,
     creates: VecDeque<u64>,
+    /// The target that it wrote down as an operator's.
+    requested: Option<u32>,
+    /// Whose pods it was shown.
+    shown: BTreeSet<u64>,
     /// Whom it has heard, and since when.
     heard: BTreeMap<u64, u64>,
     read: bool,
@@ -130,6 +136,7 @@ impl Checks {
             unsure: false,
             asked: BTreeMap::new(),
             amnesty_until_ms: 0,
+            ever_leaving: BTreeSet::new(),
             ever_settled: BTreeSet::new(),
             killed: BTreeSet::new(),
             disturbed_ms: 0,
@@ -220,6 +227,7 @@ impl Checks {
         let driver = self.draft.driver.clone();
         let Some(life) = self.life(at) else { return };
         let mut shown = |pod: &PodView| {
+            life.shown.insert(pod.executor.0);
             if pod.disrupted() && pod.owner.as_ref() == Some(&driver) {
                 life.disrupted.insert(pod.executor.0);
             }
@@ -260,7 +268,10 @@ impl Checks {
                 }
             }
             Event::Heartbeat(beat) => {
-                life.heard.entry(beat.executor.0).or_insert(now_ms);
+                // Of a pod that the watch has not shown yet it says nothing.
+                if life.shown.contains(&beat.executor.0) {
+                    life.heard.entry(beat.executor.0).or_insert(now_ms);
+                }
             }
             Event::DriverChanged(DriverView::Gone) => life.driver_gone = true,
             Event::Finished { .. }

@@ -46,6 +46,7 @@ impl World<'_> {
             // than its own: nobody could tell a restored backup from that.
             tampered |= !claims && writer != Some((at, life_number)) && life.tampers < tampers;
             life.reserved = life.reserved.max(new.reserved.0);
+            life.requested = new.requested.map(|requested| requested.total);
         }
         if let Some(requested) = &new.requested {
             self.checks.requested_in_force(now_ms, requested.total);
@@ -68,6 +69,7 @@ impl World<'_> {
         if let Some(before) = before.filter(|_| !tampered) {
             self.follows(&before.ledger, &new, (at, life_number));
         }
+        self.checks.ever_leaving.extend(new.leaving.keys().map(|executor| executor.0));
         self.checks.ever_settled.extend(new.settled.iter().map(|executor| executor.0));
     }
 

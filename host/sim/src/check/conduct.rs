@@ -5,6 +5,7 @@ use fleet::action::{Action, Cause, Reason, Reply, Verb};
 use fleet::id::{ExecutorId, Uid};
 use fleet::spec::Mode;
 
+use super::REACH_MS;
 use crate::api::Serial;
 use crate::cluster::Maker;
 use crate::world::World;
@@ -95,9 +96,15 @@ impl World<'_> {
         if *pod != *expected {
             self.checks.object("S2", now_ms, || format!("{pod} is not the name of executor {executor}"));
         }
-        let asked = *self.checks.asked.entry(executor.0).or_insert((at, life_number));
+        // What became of it is seen when a pod comes to be; before that only what is still on its way counts.
+        let (asked, asked_ms) = self
+            .checks
+            .asked
+            .insert(executor.0, ((at, life_number), now_ms))
+            .unwrap_or(((at, life_number), now_ms));
         // A leader of before the ledger was lost may not know yet that nobody knows of its ids.
-        if asked != (at, life_number) && now_ms > self.checks.amnesty_until_ms {
+        let on_its_way = now_ms < asked_ms + REACH_MS;
+        if asked != (at, life_number) && on_its_way && now_ms > self.checks.amnesty_until_ms {
             self.checks.object("S2", now_ms, || {
                 format!("host {at} uses id {executor}, which host {} had used", asked.0)
             });
@@ -199,7 +206,8 @@ impl World<'_> {
         let Some(stored) = self.api.ledger().filter(|stored| ours && !stored.tampered) else { return };
         let ledger = &stored.ledger;
         // A late write of long ago may have come over the one that said so.
-        let said = self.checks.ever_settled.contains(&executor.0);
+        let said =
+            self.checks.ever_settled.contains(&executor.0) || self.checks.ever_leaving.contains(&executor.0);
         if !said && !ledger.settled.contains(executor) && !ledger.leaving.contains_key(&executor) {
             self.checks.object("S8", now_ms, || {
                 format!("{executor} is deleted because of {cause:?}, and no ledger says that it will be")

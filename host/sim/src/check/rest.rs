@@ -28,13 +28,15 @@ impl World<'_> {
             }
         }
         // What is recorded as requested stays possible for as long as it is recorded.
-        let requested = self.api.ledger().and_then(|stored| stored.ledger.requested);
-        if let Some(requested) = requested
-            && self.sim.now_ms % 60_000 < 1_000
-        {
+        // What a leader wrote it holds in memory, too, whatever becomes of the record.
+        let recorded = self.api.ledger().and_then(|stored| stored.ledger.requested).map(|r| r.total);
+        let held =
+            self.checks.current.iter().filter_map(|key| self.checks.lives.get(&(*key.0, *key.1))?.requested);
+        let requested: Vec<u32> = held.chain(recorded).collect();
+        if self.sim.now_ms % 60_000 < 1_000 {
             let now_ms = self.sim.now_ms;
             self.checks.targets.retain(|(until_ms, _)| *until_ms >= now_ms);
-            self.checks.requested_in_force(now_ms, requested.total);
+            requested.into_iter().for_each(|total| self.checks.requested_in_force(now_ms, total));
         }
     }
 

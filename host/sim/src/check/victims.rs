@@ -93,7 +93,10 @@ impl World<'_> {
         let of_use = self.cluster.executors.values().filter(|other| {
             other.serial != victim
                 && other.maker != Maker::Human
-                && (other.removed_ms.is_none() || other.late)
+                && (other.removed_ms.is_none_or(|removed_ms| {
+                    // An operator's kill asks nobody.
+                    self.checks.killed.contains(&other.executor.0) && removed_ms + reach_ms > now_ms
+                }) || other.late)
                 && (other.registered_ms.is_some()
                     && other.down_ms.is_none_or(|down_ms| down_ms + reach_ms > now_ms)
                     || seems_up(other.serial))
@@ -117,6 +120,14 @@ impl World<'_> {
         let now_ms = self.sim.now_ms;
         self.sim.trace.number(now_ms << 4 | u64::from(matches!(outcome, Outcome::Ok(_))));
         let victim = self.checks.victim.take();
+        if let (
+            Verb::CreatePod { executor, .. },
+            Outcome::Forbidden(_) | Outcome::Invalid(_) | Outcome::Throttled { .. },
+        ) = (&call.action.verb, outcome)
+        {
+            // Refused for certain: nobody has used it.
+            self.checks.asked.remove(&executor.0);
+        }
         if !matches!(outcome, Outcome::Ok(Done::Deleted)) {
             return;
         }
