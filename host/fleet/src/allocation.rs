@@ -51,6 +51,11 @@ impl Pace {
         self.limit = Some(1);
     }
 
+    /// Something has changed that may have been in the way: one more try need not wait.
+    pub(crate) fn hurry(&mut self, now: Instant) {
+        self.not_before = self.not_before.min(now);
+    }
+
     fn permits(&self, under_way: u32, now: Instant) -> u32 {
         if now < self.not_before {
             return 0;
@@ -58,7 +63,7 @@ impl Pace {
         self.limit.map_or(u32::MAX, |limit| limit.saturating_sub(under_way))
     }
 
-    fn succeeded(&mut self, batch: u32) {
+    pub(crate) fn succeeded(&mut self, batch: u32) {
         self.backoff.reset();
         self.limit = self.limit.map(|limit| limit + 1).filter(|limit| *limit < batch);
     }
@@ -179,7 +184,7 @@ impl Fleet {
     }
 
     fn create(&mut self, id: ExecutorId) {
-        let nodes = self.nodes.len();
+        let nodes = self.nodes.values().filter(|node| !node.state.gone).count();
         let avoid_nodes = self.node_losses.avoided(self.now.instant, &self.spec.allocation, nodes);
         let replaces = self.owed.pop_front();
         let verb = Verb::CreatePod { executor: id, pod: self.spec.pod_name(id), avoid_nodes };
@@ -390,6 +395,8 @@ impl Fleet {
 
     /// An executor became available for the first time.
     pub(crate) fn started(&mut self, id: ExecutorId) {
+        self.pending.reset();
+        self.pending_from = Instant::START;
         self.log.add(self.now, Some(id), "available");
         if self.breaker.started() == Turn::Closed {
             self.publish(Reason::BreakerClosed, Some(id), "an executor became available".to_owned());

@@ -1,6 +1,7 @@
 //! What operators may ask for: Spark's `ExecutorAllocationClient`, and our own verbs.
 
 use crate::action::{Cause, Reply, Verb};
+use crate::allocation::Pace;
 use crate::event::Command;
 use crate::executor::Stage;
 use crate::fleet::Fleet;
@@ -49,6 +50,7 @@ impl Fleet {
                 ledger.failed = false;
                 ledger.failures.clear();
                 self.breaker.reset();
+                self.pace = Pace::new(&self.spec.allocation);
                 Reply::Done
             }
         }

@@ -30,7 +30,7 @@ pub enum Event {
     /// What is known of a node that holds executors.
     NodeChanged(Box<NodeView>),
     /// The driver's pod: every executor is owned by it and ends with it.
-    DriverChanged(DriverView),
+    DriverChanged { driver: DriverView, revision: u64 },
     /// The watch is broken, or silent for longer than its server would be: what is known grows old.
     ViewStale,
     /// The watch delivers again.

@@ -52,11 +52,16 @@ pub struct Fleet {
     pub(crate) creates: Bucket,
     pub(crate) deletes: Bucket,
     pub(crate) pace: Pace,
+    /// Between executors that are given up as pending for too long.
+    pub(crate) pending: Backoff,
+    pub(crate) pending_from: Instant,
     pub(crate) mass_loss: MassLoss,
     pub(crate) node_losses: NodeLosses,
     pub(crate) nodes: BTreeMap<Box<str>, NodeView>,
     pub(crate) metric_names: Vec<Box<str>>,
     pub(crate) driver: Option<DriverView>,
+    /// Of which revision that is.
+    driver_revision: u64,
     pub(crate) view_fresh: bool,
     /// The newest revision seen: lists that are older are of no use.
     pub(crate) revision: u64,
@@ -156,6 +161,8 @@ impl Fleet {
         Ok(Fleet {
             breaker: Breaker::new(&spec.allocation),
             pace: Pace::new(&spec.allocation),
+            pending: Backoff::new(spec.allocation.backoff_first_ms, spec.allocation.backoff_last_ms),
+            pending_from: Instant::START,
             witness: ExecutorId(0),
             rolls: Rolls::new(),
             spec,
@@ -177,6 +184,7 @@ impl Fleet {
             nodes: BTreeMap::new(),
             metric_names: Vec::new(),
             driver: None,
+            driver_revision: 0,
             view_fresh: false,
             revision: 0,
             relist: Relisting {
@@ -280,10 +288,10 @@ impl Fleet {
         }
     }
 
-    /// A driver that is gone stays gone: what says otherwise is from before, or of another.
-    pub(crate) fn driver_is(&mut self, driver: DriverView) {
-        if !self.driver_gone() {
-            self.driver = Some(driver);
+    /// What is older than what is known is of no interest.
+    pub(crate) fn driver_is(&mut self, driver: DriverView, revision: u64) {
+        if revision >= self.driver_revision {
+            (self.driver, self.driver_revision) = (Some(driver), revision);
         }
     }
 
@@ -310,7 +318,7 @@ impl Fleet {
             Event::SpecChanged { draft, policies } => self.respec(*draft, &policies),
             Event::Commanded { command, verb } => self.command(command, verb),
             Event::Answered { action, answer } => self.answered(action, answer),
-            Event::DriverChanged(driver) => self.driver_is(driver),
+            Event::DriverChanged { driver, revision } => self.driver_is(driver, revision),
             Event::Relisted(list) => {
                 if matches!(self.phase, Phase::AwaitingRelist | Phase::Active) {
                     self.relisted(list);
@@ -367,10 +375,16 @@ impl Fleet {
         match Spec::check(draft, policies) {
             Err(found) => errors.extend(found),
             Ok(spec) if errors.is_empty() => {
-                let heals = spec.allocation != self.spec.allocation || spec.target != self.spec.target;
+                let rates = spec.allocation != self.spec.allocation;
+                let heals = rates || spec.target != self.spec.target;
                 self.spec = spec;
                 if heals {
                     self.pace = Pace::new(&self.spec.allocation);
+                }
+                if rates {
+                    // What was measured by other numbers says nothing by these.
+                    self.breaker = Breaker::new(&self.spec.allocation);
+                    (self.creates, self.deletes) = (Bucket::new(), Bucket::new());
                 }
                 let names = self.spec.recovery.policies.iter();
                 let names = names.chain(self.spec.roll.iter().flat_map(|roll| &roll.policies));

@@ -191,7 +191,7 @@ impl MassLoss {
         let mass = self.recent.len() > max
             && self.recent.front().is_some_and(|first| now.since_ms(*first) <= window_ms);
         let was_on = self.is_on(now);
-        if mass || was_on {
+        if mass {
             self.until = Some(now + window_ms.max(CALM_MS));
         }
         mass && !was_on
@@ -246,8 +246,8 @@ impl NodeLosses {
             .filter(|(weight, _)| *weight >= limit)
             .collect();
         heavy.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
-        let nodes = u32::try_from(nodes.max(self.0.len())).unwrap_or(u32::MAX);
-        heavy.truncate(spec.avoided_nodes_max.rounded_down(nodes).max(1) as usize);
+        let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
+        heavy.truncate(spec.avoided_nodes_max.rounded_down(nodes) as usize);
         heavy.into_iter().map(|(_, node)| node.clone()).collect()
     }
 }

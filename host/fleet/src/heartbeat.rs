@@ -54,10 +54,10 @@ impl Detector {
     }
 }
 
-/// Listens for a fleet: may silence be believed?
 /// Sixteen timeouts between two tries, at most.
 const PROBE_DOUBLINGS: u32 = 4;
 
+/// Listens for a fleet: may silence be believed?
 #[derive(Clone, Copy, Debug)]
 pub struct Hearing {
     started: Instant,
@@ -87,7 +87,9 @@ impl Hearing {
 
     /// May a silent executor be given up? `Err`: not before then. While nobody is heard, `Ok` is said
     /// ever more rarely.
-    pub fn may_give_up(&mut self, now: Instant, spec: &HeartbeatSpec) -> Result<(), Instant> {
+    ///
+    /// `probe`: may one be given up to find out, where nobody is heard?
+    pub fn may_give_up(&mut self, now: Instant, spec: &HeartbeatSpec, probe: bool) -> Result<(), Instant> {
         let grace_ends = self.started + 2 * spec.interval_ms;
         if now < grace_ends {
             return Err(grace_ends);
@@ -101,6 +103,9 @@ impl Hearing {
         let next = from + (spec.timeout_ms << (self.probes + 1).min(PROBE_DOUBLINGS)) + 1;
         if now < next {
             return Err(next);
+        }
+        if !probe {
+            return Err(now + spec.timeout_ms);
         }
         self.probes += 1;
         self.probed = now;
@@ -141,8 +146,8 @@ mod tests {
     fn everybody_has_the_grace_after_a_start() {
         let mut hearing = Hearing::new(at(500));
         hearing.heard(at(505));
-        assert_eq!(hearing.may_give_up(at(519), &SPEC), Err(at(520)));
-        assert_eq!(hearing.may_give_up(at(520), &SPEC), Ok(()));
+        assert_eq!(hearing.may_give_up(at(519), &SPEC, true), Err(at(520)));
+        assert_eq!(hearing.may_give_up(at(520), &SPEC, true), Ok(()));
     }
 
     #[test]
@@ -150,7 +155,7 @@ mod tests {
         let mut hearing = Hearing::new(at(0));
         hearing.heard(at(1_000));
         for _ in 0..3 {
-            assert_eq!(hearing.may_give_up(at(1_100), &SPEC), Ok(()));
+            assert_eq!(hearing.may_give_up(at(1_100), &SPEC, true), Ok(()));
         }
         assert!(!hearing.is_broken());
     }
@@ -159,22 +164,22 @@ mod tests {
     fn when_nobody_is_heard_one_is_given_up_to_find_out() {
         let mut hearing = Hearing::new(at(0));
         hearing.heard(at(1_000));
-        assert_eq!(hearing.may_give_up(at(1_101), &SPEC), Err(at(1_201)), "the others may still speak");
-        assert_eq!(hearing.may_give_up(at(1_201), &SPEC), Ok(()));
-        assert_eq!(hearing.may_give_up(at(1_201), &SPEC), Err(at(1_602)), "only one for a while");
-        assert_eq!(hearing.may_give_up(at(1_602), &SPEC), Ok(()));
-        let tries = (1_603..20_000).filter(|now| hearing.may_give_up(at(*now), &SPEC).is_ok()).count();
+        assert_eq!(hearing.may_give_up(at(1_101), &SPEC, true), Err(at(1_201)), "the others may still speak");
+        assert_eq!(hearing.may_give_up(at(1_201), &SPEC, true), Ok(()));
+        assert_eq!(hearing.may_give_up(at(1_201), &SPEC, true), Err(at(1_602)), "only one for a while");
+        assert_eq!(hearing.may_give_up(at(1_602), &SPEC, true), Ok(()));
+        let tries = (1_603..20_000).filter(|now| hearing.may_give_up(at(*now), &SPEC, true).is_ok()).count();
         assert_eq!(tries, 11, "after 800 and then every 1,600");
         assert!(hearing.is_broken());
         hearing.heard(at(100_000));
-        assert_eq!(hearing.may_give_up(at(100_000), &SPEC), Ok(()), "its replacement is heard");
+        assert_eq!(hearing.may_give_up(at(100_000), &SPEC, true), Ok(()), "its replacement is heard");
     }
 
     #[test]
     fn a_path_that_never_worked_is_broken_too() {
         let mut hearing = Hearing::new(at(0));
-        assert_eq!(hearing.may_give_up(at(150), &SPEC), Err(at(201)));
-        assert_eq!(hearing.may_give_up(at(201), &SPEC), Ok(()));
-        assert_eq!(hearing.may_give_up(at(202), &SPEC), Err(at(602)));
+        assert_eq!(hearing.may_give_up(at(150), &SPEC, true), Err(at(201)));
+        assert_eq!(hearing.may_give_up(at(201), &SPEC, true), Ok(()));
+        assert_eq!(hearing.may_give_up(at(202), &SPEC, true), Err(at(602)));
     }
 }

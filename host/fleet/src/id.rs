@@ -55,7 +55,7 @@ impl fmt::Display for ActionId {
 pub struct CommandId(pub u64);
 
 /// A set of executor ids, kept as runs of consecutive ones. Ids are handed out in order and most are
-/// long gone, so a fleet of 10,000 with a long past is some hundred runs, small enough for a record.
+/// long gone, so a fleet of 10,000 with a long past is some hundred runs, small enough for a record. (10,000 live ones in no order at all are some 5,000 runs.)
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IdSet {
     /// First id of a run -> its last.
@@ -114,17 +114,6 @@ impl IdSet {
     /// The runs, each with its first and last id.
     pub fn runs(&self) -> impl Iterator<Item = (ExecutorId, ExecutorId)> {
         self.runs.iter().map(|(first, last)| (ExecutorId(*first), ExecutorId(*last)))
-    }
-
-    pub fn last(&self) -> Option<ExecutorId> {
-        self.runs.last_key_value().map(|(_, last)| ExecutorId(*last))
-    }
-
-    /// Adds every id of the other.
-    pub fn merge(&mut self, other: &IdSet) {
-        for id in other.iter() {
-            self.insert(id);
-        }
     }
 }
 

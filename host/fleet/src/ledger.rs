@@ -106,6 +106,9 @@ pub(crate) enum End {
     Removed(DeletionCause),
 }
 
+/// Ids that a revision stands for, and up to which revision.
+const STEEP: u64 = 20;
+const STEEP_UNTIL: u64 = 1_000_000;
 /// Beyond this, ids are not derived from revisions: there would be too few left.
 const JUMP_MAX: u64 = ExecutorId::MAX.0 / 2;
 /// How far ids jump then: more than a leader could have handed out unseen.
@@ -335,7 +338,7 @@ impl Book {
             // Nothing of ours was ever written: what is there now is what we go on from.
             self.base = (theirs.epoch, theirs.writes);
             self.claimed = true;
-            let (epoch, writes) = (ours.epoch.max(theirs.epoch + 1), ours.writes);
+            let (epoch, writes) = (ours.epoch.max(theirs.epoch.saturating_add(1)), ours.writes);
             let (reserved, suspect) = (ours.reserved.max(theirs.reserved), theirs.suspect || suspect);
             self.ledger = Ledger { epoch, writes, reserved, suspect, ..theirs };
             self.dirty = true;
@@ -407,13 +410,16 @@ impl Book {
     }
 
     /// The record may be older than the world: ids jump beyond whatever the lost one may have handed out.
-    /// Every reservation is a write of its own, and every write has a later revision; so no id was ever
-    /// reserved above `batch` times the revision, and where that is too much, hardly any above the
-    /// revision.
-    pub(crate) fn jump(&mut self, seen: ExecutorId, revision: u64, batch: u64) {
+    ///
+    /// Every write has a later revision, and every reservation is a write, as is every creation. So ids do
+    /// not outrun a line that rises with the revision: by a usual batch for each at first, by one for each
+    /// once there are many. A later jump lands higher than an earlier one and all that followed it. Where
+    /// the line ends, in a store with a billion writes, ids leave behind what was seen, and more than a
+    /// leader hands out unseen.
+    pub(crate) fn jump(&mut self, seen: ExecutorId, revision: u64) {
         let highest = self.ledger.reserved.max(seen).0;
-        let floor = [revision.saturating_mul(batch), revision].into_iter().find(|floor| *floor <= JUMP_MAX);
-        let reserved = floor.unwrap_or(0).max(highest + if floor.is_some() { 0 } else { JUMP });
+        let line = STEEP * revision.min(STEEP_UNTIL) + revision.saturating_sub(STEEP_UNTIL);
+        let reserved = if line <= JUMP_MAX { line.max(highest) } else { highest.saturating_add(JUMP) };
         self.edit().reserved = ExecutorId(reserved.min(ExecutorId::MAX.0));
         self.edit().suspect = false;
         self.spare.clear();

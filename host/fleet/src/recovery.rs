@@ -49,6 +49,8 @@ impl Fleet {
     /// Its pod is gone from the API server.
     pub(crate) fn vanished(&mut self, id: ExecutorId, trigger: Trigger) {
         self.roster.change(id, |executor| executor.gone = true);
+        // Its share of a quota is free again.
+        self.pace.hurry(self.now.instant);
         let Some(executor) = self.roster.get(id) else { return };
         match &executor.stage {
             Stage::AwaitingExit { cause: Some(cause), removal } => {
@@ -92,8 +94,9 @@ impl Fleet {
             return;
         };
         let served = executor.stage.serves();
-        let ours = trigger == Trigger::OperatorKill;
-        if !ours && self.book.get().leaving.contains_key(&id) {
+        let ours = matches!(trigger, Trigger::OperatorKill | Trigger::PendingTimeout);
+        let kill = trigger == Trigger::OperatorKill;
+        if !kill && self.book.get().leaving.contains_key(&id) {
             // It died of something else before we got to it.
             self.book.edit().leaving.remove(&id);
         }
@@ -122,16 +125,17 @@ impl Fleet {
     }
 
     pub(crate) fn check_heartbeat(&mut self, id: ExecutorId) {
-        if self.spec.heartbeat.disabled {
-            return;
-        }
-        let Some(executor) = self.roster.get(id) else { return };
+        let Some(executor) = self.roster.get(id).filter(|_| !self.spec.heartbeat.disabled) else { return };
         let silent_at = executor.detector.silent_at(&self.spec.heartbeat);
         if self.now.instant < silent_at {
             self.roster.wake_at(id, silent_at);
             return;
         }
-        match self.hearing.may_give_up(self.now.instant, &self.spec.heartbeat) {
+        // So much at once is not the executors' silence.
+        if let Some(calm) = self.mass_loss.ends().filter(|calm| *calm > self.now.instant) {
+            return self.roster.wake_at(id, calm);
+        }
+        match self.hearing.may_give_up(self.now.instant, &self.spec.heartbeat, self.owns()) {
             Ok(()) => self.lose(id, Trigger::HeartbeatTimeout),
             Err(later) => self.roster.wake_at(id, later),
         }
@@ -141,6 +145,9 @@ impl Fleet {
     pub(crate) fn check_pending(&mut self, id: ExecutorId) {
         let Some(executor) = self.roster.get(id).filter(|_| self.owns()) else { return };
         let runs = matches!(executor.stage, Stage::AwaitingRegistration);
+        if runs && self.spec.heartbeat.disabled {
+            return self.available(id);
+        }
         if runs && executor.registered {
             // It was heard by an earlier host: its silence counts.
             return self.check_heartbeat(id);
@@ -150,10 +157,16 @@ impl Fleet {
             self.roster.wake_at(id, due);
             return;
         }
-        let may =
-            if runs { self.hearing.may_give_up(self.now.instant, &self.spec.heartbeat) } else { Ok(()) };
+        let may = if runs {
+            self.hearing.may_give_up(self.now.instant, &self.spec.heartbeat, true)
+        } else {
+            Ok(())
+        };
         match may {
             // It is late; or our watch is. Look before it is judged.
+            // One after the other, ever more slowly: what keeps many from starting is not mended by starting
+            // them anew.
+            Ok(()) if self.now.instant < self.pending_from => self.roster.wake_at(id, self.pending_from),
             Ok(()) => self.look(id),
             Err(later) => self.roster.wake_at(id, later),
         }
@@ -181,6 +194,7 @@ impl Fleet {
                 let pends = self.roster.get(id).is_some_and(|e| matches!(e.stage, Stage::AwaitingStart));
                 // One that turns out to run gets its time to register.
                 if pends || ran && self.runs_unheard(id) {
+                    self.pending_from = self.now.instant + self.pending.failed_ms(&mut self.seed);
                     self.lose(id, Trigger::PendingTimeout);
                 } else if self.roster.get(id).is_some_and(|executor| executor.stage.awaits_end()) {
                     self.wait_for_end(id);

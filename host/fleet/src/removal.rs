@@ -7,7 +7,7 @@
 
 use crate::action::{Cause, Reason, Verb};
 use crate::allocation::LATE_REQUEST_MS;
-use crate::event::{Done, Outcome};
+use crate::event::{Done, Outcome, Phase as PodPhase};
 use crate::executor::{Removal, Stage, Then};
 use crate::fleet::Fleet;
 use crate::id::{ActionId, ExecutorId};
@@ -129,6 +129,15 @@ impl Fleet {
     pub(crate) fn pod_call_finished(&mut self, action: ActionId, outcome: Outcome) {
         let Some(id) = self.calls.remove(&action) else { return };
         let Some(executor) = self.roster.get(id) else { return };
+        let awaited = matches!(executor.stage, Stage::AwaitingCreate(call) if call == action);
+        let asked = executor.look == Some(action) || matches!(executor.stage, Stage::AwaitingConfirmation(_));
+        if !awaited
+            && !asked
+            && matches!(&outcome, Outcome::Ok(Done::Pod(pod)) if pod.phase == PodPhase::Pending)
+        {
+            // The watch was faster than the answer to the create.
+            self.pace.succeeded(self.spec.allocation.batch_size);
+        }
         if executor.look == Some(action) {
             self.looked(id, outcome);
         } else if let Stage::AwaitingCreate(call) = executor.stage {

@@ -155,7 +155,7 @@ impl Fleet {
             Ok(()) => self.rolls.forced = false,
             Err(refusal) => {
                 self.refused(refusal);
-                self.rolls.refused = Some(refusal);
+                let was = self.rolls.refused.replace(refusal);
                 // What only time can change is looked at again soon; an operator's wish ends here.
                 let wait_ms = if refusal == Refusal::NoCandidate {
                     spec.interval_ms
@@ -164,7 +164,9 @@ impl Fleet {
                 };
                 self.rolls.forced = false;
                 self.rolls.state = State::Resting(now + wait_ms);
-                self.log.add(self.now, None, format!("no roll: {}", refusal.meaning()));
+                if was != Some(refusal) {
+                    self.log.add(self.now, None, format!("no roll: {}", refusal.meaning()));
+                }
             }
         }
     }

@@ -219,9 +219,8 @@ impl Fleet {
             add(true, "SpecRefused", error.to_string());
         }
         let stuck = self.roster.iter().filter(|(_, one)| {
-            one.stage.removal().is_some_and(|removal| {
-                removal.backoff.tries() > 2 || self.now.instant.since_ms(one.since) > STUCK_MS
-            })
+            let refused = one.stage.removal().is_some_and(|removal| removal.backoff.tries() > 2);
+            refused || one.stage.awaits_end() && self.now.instant.since_ms(one.since) > STUCK_MS
         });
         let stuck = stuck.count();
         add(stuck > 0, "StuckTerminating", format!("{stuck} pods do not go away"));

@@ -21,6 +21,8 @@ use crate::time::Instant;
 
 /// Columns beyond this many are dropped: 100 is what an executor reports with all sources on, twice.
 const METRICS_MAX: usize = 200;
+/// So far beyond the reserved ids a pod that is not ours is taken for one that was.
+const STRANGER_AHEAD_MAX: u64 = 100_000;
 
 impl Fleet {
     pub(crate) fn relisted(&mut self, list: Relist) {
@@ -39,7 +41,7 @@ impl Fleet {
         }
         self.revision = list.revision;
         self.relist_done();
-        self.driver_is(list.driver);
+        self.driver_is(list.driver, list.revision);
         if first {
             self.phase = Phase::Active;
             let from = if self.planted(Plant::NoGrace) { Instant::START } else { self.now.instant };
@@ -89,13 +91,17 @@ impl Fleet {
 
     /// The highest id in use. Whoever owns it now: a pod with the name of an executor's was one.
     pub(crate) fn highest_named(&self, pods: &[PodView]) -> ExecutorId {
-        let named = pods.iter().filter(|pod| self.owns() && *pod.name == *self.spec.pod_name(pod.executor));
+        // What a stranger calls its pod must not use up the ids.
+        let near = self.book.get().reserved.0.saturating_add(STRANGER_AHEAD_MAX);
+        let named = pods.iter().filter(|pod| {
+            let known = pod.executor.0 <= near || self.is_ours(pod);
+            self.owns() && known && *pod.name == *self.spec.pod_name(pod.executor)
+        });
         named.map(|pod| pod.executor).max().unwrap_or_default()
     }
 
     fn restored(&mut self, highest: ExecutorId) {
-        let batch = u64::from(self.spec.allocation.batch_size);
-        self.book.jump(highest, self.revision, batch);
+        self.book.jump(highest, self.revision);
         let message = "the ledger may be older than the world: ids jump ahead".to_owned();
         self.publish(Reason::LedgerRestored, None, message);
     }
@@ -119,7 +125,7 @@ impl Fleet {
 
     /// Is it one of ours, and does it call itself what we would have called it?
     pub(crate) fn is_ours(&self, pod: &PodView) -> bool {
-        let owned = pod.owner.as_ref() == Some(&self.spec.driver);
+        let owned = pod.owner.as_ref() == Some(&self.spec.driver) && pod.executor <= ExecutorId::MAX;
         owned && (!self.owns() || *pod.name == *self.spec.pod_name(pod.executor))
     }
 
@@ -293,7 +299,7 @@ impl Fleet {
         }
     }
 
-    fn available(&mut self, id: ExecutorId) {
+    pub(crate) fn available(&mut self, id: ExecutorId) {
         self.enter(id, Stage::Available, self.now.instant);
         let proven = self.roster.change(id, |executor| std::mem::replace(&mut executor.proven, true));
         if proven == Some(false) {
@@ -350,17 +356,21 @@ impl Fleet {
 
     pub(crate) fn driver_reported(&mut self, rows: Vec<DriverRow>) {
         // The driver remembers executors that the ledger may have forgotten.
-        let highest = rows.iter().map(|row| row.executor).max().unwrap_or_default();
+        let ids = rows.iter().map(|row| row.executor).filter(|id| *id <= ExecutorId::MAX);
+        let highest = ids.max().unwrap_or_default();
         if self.owns() && highest > self.book.get().reserved {
             self.restored(highest);
         }
+        let now = self.now.instant;
         for row in rows {
             let id = row.executor;
             let change = self.roster.change(id, |executor| {
                 let facts = executor.facts.get_or_insert_with(|| Box::new(Facts::default()));
                 facts.counters = Some(row.counters);
                 if row.active {
+                    // The driver expires its executors' heartbeats itself.
                     executor.registered = true;
+                    executor.detector.heard(now);
                 } else {
                     executor.driver_said = row.remove_reason.or(executor.driver_said.take());
                 }

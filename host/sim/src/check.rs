@@ -273,9 +273,9 @@ impl Checks {
                     life.heard.entry(beat.executor.0).or_insert(now_ms);
                 }
             }
-            Event::DriverChanged(DriverView::Gone) => life.driver_gone = true,
+            Event::DriverChanged { driver: DriverView::Gone, .. } => life.driver_gone = true,
             Event::Finished { .. }
-            | Event::DriverChanged(_)
+            | Event::DriverChanged { .. }
             | Event::NodeChanged(_)
             | Event::ViewStale
             | Event::ViewFresh

@@ -322,7 +322,7 @@ fn event_number(event: &Event) -> u64 {
         Event::PodChanged(pod) => (4, pod.revision),
         Event::PodGone(pod) => (5, pod.revision),
         Event::NodeChanged(node) => (6, u64::from(node.state.gone)),
-        Event::DriverChanged(_) => (7, 0),
+        Event::DriverChanged { revision, .. } => (7, *revision),
         Event::ViewStale => (8, 0),
         Event::ViewFresh => (9, 0),
         Event::Heartbeat(beat) => (10, beat.executor.0),

@@ -100,7 +100,14 @@ impl World<'_> {
             if executor.maker == Maker::Human || !recent(executor.down_ms) {
                 continue;
             }
-            let active = matches!(executor.process, Process::Running | Process::Silent);
+            // The driver's own HeartbeatReceiver.
+            let timeout_ms = self.human.draft.heartbeat.timeout_ms;
+            let expired = executor.down_ms.is_some_and(|down_ms| now_ms - down_ms > timeout_ms);
+            let active = match executor.process {
+                Process::Running => true,
+                Process::Silent => !expired,
+                Process::None | Process::Ended => false,
+            };
             let age_ms = now_ms - registered_ms;
             let count = |per_ms: u64| i32::try_from(age_ms / per_ms).unwrap_or(i32::MAX);
             let total_duration_ms = i64::try_from(age_ms).unwrap_or(i64::MAX);

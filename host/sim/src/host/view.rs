@@ -153,7 +153,9 @@ impl World<'_> {
                     Event::PodChanged(Box::new(fleet::event::PodView::clone(pod)))
                 }
                 Change::Gone(pod) => Event::PodGone(Box::new(fleet::event::PodView::clone(pod))),
-                Change::Driver(driver) => Event::DriverChanged(driver.clone()),
+                Change::Driver(driver) => {
+                    Event::DriverChanged { driver: driver.clone(), revision: entry.revision }
+                }
             };
             told.push((entry.revision, event));
         }
@@ -275,7 +277,7 @@ pub(super) fn words(event: &Event) -> String {
         Event::LeadershipGained { .. }
         | Event::LeadershipLost
         | Event::NodeChanged(_)
-        | Event::DriverChanged(_)
+        | Event::DriverChanged { .. }
         | Event::ViewStale
         | Event::ViewFresh
         | Event::Heartbeat(_)

@@ -122,6 +122,8 @@ pub fn bound_ms(draft: &Draft) -> u64 {
     let start_ms = 2 * allocation.pending_timeout_ms + 3 * allocation.backoff_last_ms;
     // At most 30 executors, created one per delay at worst, each deletion one after the other.
     let batches_ms = 60 * allocation.batch_delay_ms;
+    // What is pending for too long goes one after the other.
+    let batches_ms = batches_ms + 30 * allocation.backoff_last_ms;
     let roll_ms = draft.roll.as_ref().map_or(0, |roll| roll.timeout_ms + roll.cool_down_ms);
     host_ms + view_ms + node_ms + found_ms + start_ms + batches_ms + roll_ms + recovery.kept_pods_ms
 }

@@ -570,7 +570,8 @@ impl World {
         match words[0] {
             "gone" => {
                 self.driver = DriverView::Gone;
-                self.step(Event::DriverChanged(DriverView::Gone));
+                self.revision += 1;
+                self.step(Event::DriverChanged { driver: DriverView::Gone, revision: self.revision });
             }
             // driver 1 removed | driver 1 tasks=3
             id => {
