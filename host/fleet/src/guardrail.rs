@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::spec::{AllocationSpec, Draft, Limits, Mode};
+use crate::spec::{AllocationSpec, Draft, Limits};
 use crate::time::Instant;
 
 /// Why something is not done, or not yet.
@@ -153,13 +153,13 @@ impl Bounds {
         let limits = &spec.limits;
         let surge = limits.surge.rounded_up(target);
         let unavailable = limits.unavailable.rounded_down(target);
-        // With a surge to lean on, a replacement comes first and nobody has to be short.
-        let unavailable = if surge > 0 && spec.mode == Mode::Own { 0 } else { unavailable };
         Bounds {
             target,
             surge,
             terminating: limits.terminating.rounded_up(target),
-            floor: (target - unavailable.min(target)).max(limits.available_min.rounded_up(target)),
+            floor: (target - unavailable.min(target))
+                .max(limits.available_min.rounded_up(target))
+                .min(target),
         }
     }
 
@@ -211,14 +211,14 @@ impl MassLoss {
 pub(crate) struct NodeLosses(BTreeMap<Box<str>, VecDeque<Instant>>);
 
 /// More losses of one node than this say nothing more.
-const LOSSES_KEPT: usize = 16;
+pub(crate) const LOSSES_KEPT: u32 = 16;
 
 impl NodeLosses {
     pub(crate) fn lost(&mut self, node: &str, now: Instant, spec: &AllocationSpec) {
         self.prune(now, spec);
         let losses = self.0.entry(node.into()).or_default();
         losses.push_back(now);
-        if losses.len() > LOSSES_KEPT {
+        if losses.len() > LOSSES_KEPT as usize {
             losses.pop_front();
         }
     }
@@ -255,7 +255,7 @@ impl NodeLosses {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::Amount;
+    use crate::spec::{Amount, Mode};
 
     fn draft() -> Draft {
         Draft::new("f", "app", Mode::Own, "driver".into(), 10)
@@ -269,11 +269,12 @@ mod tests {
     fn bounds_round_as_deployments_do() {
         let mut draft = draft();
         let bounds = Bounds::new(&draft, 10);
-        assert_eq!((bounds.ceiling(), bounds.terminating, bounds.floor), (13, 10, 10));
-        draft.limits.surge = Amount::Count(0);
-        assert_eq!(Bounds::new(&draft, 10).floor, 8, "25% of 10, rounded down, may be short");
+        assert_eq!((bounds.ceiling(), bounds.terminating), (13, 10));
+        assert_eq!(bounds.floor, 8, "25% of 10, rounded down, may be short");
         draft.limits.available_min = Amount::Percent(85);
         assert_eq!(Bounds::new(&draft, 10).floor, 9);
+        draft.limits.available_min = Amount::Count(50);
+        assert_eq!(Bounds::new(&draft, 10).floor, 10, "an operator's target may be below it");
         assert_eq!(Bounds::new(&draft, 0).ceiling(), 0);
     }
 

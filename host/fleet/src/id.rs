@@ -82,8 +82,13 @@ impl IdSet {
         if self.contains(ExecutorId(id)) {
             return false;
         }
-        let before = self.runs.range(..id).next_back().filter(|(_, last)| **last + 1 == id).map(|run| *run.0);
-        let after = self.runs.remove(&(id + 1));
+        let before = self
+            .runs
+            .range(..id)
+            .next_back()
+            .filter(|(_, last)| last.checked_add(1) == Some(id))
+            .map(|run| *run.0);
+        let after = id.checked_add(1).and_then(|next| self.runs.remove(&next));
         self.runs.insert(before.unwrap_or(id), after.unwrap_or(id));
         self.len += 1;
         true

@@ -122,10 +122,11 @@ impl Fleet {
             State::Resting(due) => Some(due),
             State::Off | State::AwaitingPicks { .. } => None,
         };
-        let timeout_ms = self.roll_spec().timeout_ms;
+        let waits_ms = [self.roll_spec().timeout_ms, self.spec.allocation.pending_timeout_ms];
         let now = self.now.instant;
         let expiry =
-            self.rolls.under_way.iter().map(|roll| roll.since + timeout_ms).filter(|at| *at > now).min();
+            self.rolls.under_way.iter().flat_map(|roll| waits_ms.map(|wait_ms| roll.since + wait_ms));
+        let expiry = expiry.filter(|at| *at > now).min();
         let calm = self.mass_loss.ends().filter(|at| *at > now && !self.rolls.under_way.is_empty());
         due.into_iter().chain(expiry).chain(calm).min()
     }
@@ -475,7 +476,7 @@ impl Fleet {
                 self.publish(Reason::RollAbandoned, Some(id), why);
                 return false;
             }
-            match self.may_let_go() {
+            match self.may_let_go(roll.since) {
                 Ok(()) => self.announce(id, DeletionCause::Roll),
                 Err(refusal) if roll.held != Some(refusal) => {
                     roll.held = Some(refusal);
@@ -498,17 +499,25 @@ impl Fleet {
         tally.available.max(leaving)
     }
 
-    /// May one available executor be let go of now?
-    pub(crate) fn may_let_go(&self) -> Result<(), Refusal> {
+    /// May one available executor be let go of now, that was picked then? Where there is surge its replacement
+    /// is waited for, for as long as a pod may be pending.
+    fn may_let_go(&self, since: Instant) -> Result<(), Refusal> {
         self.may_disrupt()?;
         let bounds = self.bounds();
-        if self.available_count() > bounds.floor {
-            return Ok(());
-        }
-        Err(if bounds.surge > 0 && self.owns() {
-            Refusal::AwaitingReplacement
+        let overdue = self.now.instant >= since + self.spec.allocation.pending_timeout_ms;
+        let replaced = bounds.surge > 0 && self.owns() && !overdue;
+        if replaced && self.available_count() <= bounds.target {
+            Err(Refusal::AwaitingReplacement)
+        } else if self.available_count() <= bounds.floor {
+            Err(Refusal::MinAvailable)
         } else {
-            Refusal::MinAvailable
-        })
+            Ok(())
+        }
+    }
+
+    /// Why the roll of this one does not go on.
+    pub(crate) fn held_roll(&self, id: ExecutorId) -> Option<Refusal> {
+        let roll = self.rolls.under_way.iter().find(|roll| roll.executor == id)?;
+        self.may_let_go(roll.since).err()
     }
 }

@@ -125,7 +125,7 @@ impl Fleet {
         let one = self.roster.get(executor);
         let not_rolled = match one {
             None => Some(Refusal::UnknownExecutor),
-            Some(one) if one.rolling => self.may_let_go().err(),
+            Some(one) if one.rolling => self.held_roll(executor),
             Some(one) => self
                 .may_disrupt()
                 .and_then(|()| self.may_roll(one, spec, false))

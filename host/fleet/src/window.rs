@@ -43,11 +43,15 @@ const DAY_MS: i64 = 24 * 60 * MINUTE_MS;
 impl Window {
     pub fn is_sane(&self) -> bool {
         let length = 1..=24 * 60;
-        self.days.contains(&true) && self.start_minute < 24 * 60 && length.contains(&self.length_minutes)
+        let zoned = !self.zone.offsets.is_empty();
+        zoned
+            && self.days.contains(&true)
+            && self.start_minute < 24 * 60
+            && length.contains(&self.length_minutes)
     }
 
     pub fn is_open(&self, wall_ms: i64) -> bool {
-        let local_ms = wall_ms + self.zone.offset_ms(wall_ms);
+        let local_ms = wall_ms.saturating_add(self.zone.offset_ms(wall_ms));
         let today = local_ms.div_euclid(DAY_MS);
         let length_ms = i64::from(self.length_minutes) * MINUTE_MS;
         // It may have started yesterday.

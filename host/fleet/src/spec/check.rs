@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{Amount, Draft, Mode};
+use crate::guardrail::LOSSES_KEPT;
 
 /// One thing wrong with a spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,9 +23,9 @@ impl fmt::Display for SpecError {
 /// A year: longer waits are a slip of a unit.
 const LONG_MS: u64 = 366 * 24 * 3_600_000;
 
-/// Ids are Spark's 32-bit integers, and a fleet uses some with each replacement: a target beyond this
-/// leaves too few of them, and no cluster has room for it.
-const TARGET_MAX: u32 = 1_000_000;
+/// The ledger has to fit into a ConfigMap of 1 MiB: in the worst order that is some 20 bytes for each
+/// executor.
+const TARGET_MAX: u32 = 50_000;
 
 pub(super) fn errors(draft: &Draft, policies: &[String]) -> Vec<SpecError> {
     let mut check = Check(Vec::new());
@@ -47,6 +48,13 @@ impl Check {
     fn time(&mut self, path: &'static str, ms: u64) {
         self.refuse_if(ms == 0, path, || "must be longer than 0".to_owned());
         self.refuse_if(ms > LONG_MS, path, || format!("{ms} ms is more than a year: is the unit right?"));
+    }
+
+    /// A time in seconds, or close to one.
+    fn at_least_ms(&mut self, path: &'static str, ms: u64, least_ms: u64) {
+        self.refuse_if((1..least_ms).contains(&ms), path, || {
+            format!("{ms} ms is less than {least_ms} ms: is the unit right?")
+        });
     }
 
     fn at_least_one(&mut self, path: &'static str, count: u32) {
@@ -82,10 +90,12 @@ fn times(draft: &Draft, check: &mut Check) {
     let heartbeat = &draft.heartbeat;
     check.time("spec.heartbeat.timeoutMs", heartbeat.timeout_ms);
     check.time("spec.heartbeat.intervalMs", heartbeat.interval_ms);
-    let shorter = heartbeat.timeout_ms > 0 && heartbeat.timeout_ms < heartbeat.interval_ms;
+    check.at_least_ms("spec.heartbeat.intervalMs", heartbeat.interval_ms, 500);
+    // One heartbeat may be late.
+    let shorter = heartbeat.timeout_ms > 0 && heartbeat.timeout_ms < heartbeat.interval_ms.saturating_mul(2);
     check.refuse_if(shorter, "spec.heartbeat.timeoutMs", || {
         format!(
-            "{} ms is shorter than the interval of {} ms: every executor would be lost between two heartbeats",
+            "{} ms is shorter than two intervals of {} ms: an executor would be lost with one late heartbeat",
             heartbeat.timeout_ms, heartbeat.interval_ms
         )
     });
@@ -97,6 +107,7 @@ fn times(draft: &Draft, check: &mut Check) {
     });
     let allocation = &draft.allocation;
     check.time("spec.allocation.batchDelayMs", allocation.batch_delay_ms);
+    check.at_least_ms("spec.allocation.batchDelayMs", allocation.batch_delay_ms, 100);
     check.time("spec.allocation.pendingTimeoutMs", allocation.pending_timeout_ms);
     check.time("spec.allocation.backoffFirstMs", allocation.backoff_first_ms);
     check.time("spec.allocation.nodeWindowMs", allocation.node_window_ms);
@@ -108,6 +119,7 @@ fn times(draft: &Draft, check: &mut Check) {
     check.time("spec.limits.massLossWindowMs", draft.limits.mass_loss_window_ms);
     if let Some(roll) = &draft.roll {
         check.time("spec.roll.intervalMs", roll.interval_ms);
+        check.at_least_ms("spec.roll.intervalMs", roll.interval_ms, 1_000);
         check.time("spec.roll.timeoutMs", roll.timeout_ms);
         check.refuse_if(
             roll.grace_ms.is_some_and(|grace| grace >= roll.timeout_ms),
@@ -138,6 +150,18 @@ fn limits(draft: &Draft, check: &mut Check) {
     check.at_least_one("spec.allocation.pendingMax", draft.allocation.pending_max);
     check.at_least_one("spec.allocation.startFailuresMax", draft.allocation.start_failures_max);
     check.at_least_one("spec.allocation.nodeLossesMax", draft.allocation.node_losses_max);
+    let losses = draft.allocation.node_losses_max;
+    check.refuse_if(losses > LOSSES_KEPT, "spec.allocation.nodeLossesMax", || {
+        format!("{losses} is more than {LOSSES_KEPT}")
+    });
+    let kept = draft.recovery.kept_pods_max;
+    check.refuse_if(kept > 1_000, "spec.recovery.keptPodsMax", || format!("{kept} is more than 1000"));
+    if let Amount::Count(surge) = limits.surge {
+        let most = limits.executors_max;
+        check.refuse_if(surge > most, "spec.limits.surge", || {
+            format!("{surge} is more than limits.executorsMax, {most}")
+        });
+    }
     check.percent("spec.allocation.avoidedNodesMax", draft.allocation.avoided_nodes_max, 50);
     check.percent("spec.limits.surge", limits.surge, 100);
     check.percent("spec.limits.unavailable", limits.unavailable, 100);

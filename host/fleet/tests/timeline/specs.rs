@@ -22,18 +22,24 @@ fn defaults_are_fine() {
 #[test]
 fn each_wrong_field_is_named_with_its_reason() {
     type Case = (&'static str, &'static str, fn(&mut Draft));
-    let cases: [Case; 24] = [
+    let cases: [Case; 30] = [
         ("metadata.name", "1 to 46", |d| d.name = "Bad_Name".to_owned()),
         ("metadata.name", "1 to 46", |d| d.name = "x".repeat(47)),
         ("spec.applicationId", "label value", |d| d.application_id = "a b".to_owned()),
         ("spec.driver", "no UID", |d| d.driver = "".into()),
         ("spec.target", "more than limits.executorsMax, 10000", |d| d.target = 10_001),
-        ("spec.limits.executorsMax", "more than 1000000", |d| d.limits.executors_max = u32::MAX),
+        ("spec.limits.executorsMax", "more than 50000", |d| d.limits.executors_max = u32::MAX),
         ("spec.heartbeat.timeoutMs", "longer than 0", |d| {
             d.heartbeat.timeout_ms = 0;
-            d.heartbeat.interval_ms = 1;
+            d.heartbeat.interval_ms = 500;
         }),
-        ("spec.heartbeat.timeoutMs", "shorter than the interval", |d| d.heartbeat.timeout_ms = 9_999),
+        ("spec.heartbeat.timeoutMs", "shorter than two intervals", |d| d.heartbeat.timeout_ms = 19_999),
+        ("spec.heartbeat.intervalMs", "is the unit right", |d| d.heartbeat.interval_ms = 10),
+        ("spec.allocation.batchDelayMs", "is the unit right", |d| d.allocation.batch_delay_ms = 1),
+        ("spec.allocation.nodeLossesMax", "more than 16", |d| d.allocation.node_losses_max = 17),
+        ("spec.recovery.keptPodsMax", "more than 1000", |d| d.recovery.kept_pods_max = u32::MAX),
+        ("spec.limits.surge", "more than limits.executorsMax", |d| d.limits.surge = Amount::Count(u32::MAX)),
+        ("spec.roll.intervalMs", "is the unit right", |d| d.roll.as_mut().unwrap().interval_ms = 1),
         ("spec.heartbeat.intervalMs", "longer than 0", |d| d.heartbeat.interval_ms = 0),
         ("spec.recovery.checkIntervalMs", "longer than 0", |d| d.recovery.check_interval_ms = 0),
         ("spec.recovery.checksMax", "at most 1000", |d| d.recovery.checks_max = 1_001),

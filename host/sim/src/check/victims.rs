@@ -95,10 +95,10 @@ impl World<'_> {
                 && other.maker != Maker::Human
                 && (other.removed_ms.is_none_or(|removed_ms| {
                     // An operator's kill asks nobody.
-                    self.checks.killed.contains(&other.executor.0) && removed_ms + reach_ms > now_ms
+                    self.checks.killed.contains(&other.executor.0) && removed_ms + reach_ms > call.sent_ms
                 }) || other.late)
                 && (other.registered_ms.is_some()
-                    && other.down_ms.is_none_or(|down_ms| down_ms + reach_ms > now_ms)
+                    && other.down_ms.is_none_or(|down_ms| down_ms + reach_ms > call.sent_ms)
                     || seems_up(other.serial))
         });
         let left = u32::try_from(of_use.count()).unwrap_or(u32::MAX);
