@@ -199,17 +199,12 @@ impl Fleet {
             return;
         }
         let running = pod.phase == PodPhase::Running;
-        let no_grace = self.planted(Plant::NoGrace);
         let leaving = ledger.leaving.get(&id).copied();
         self.insert(id, Stage::AwaitingStart, Instant::NEVER);
         self.roster.change(id, |executor| {
             // It ran before this host did: it had its time to register.
             executor.registered = running;
             executor.proven = running && leaving.is_some();
-            if no_grace {
-                executor.detector = Detector::new(Instant::START);
-                executor.detector.heard(Instant::START);
-            }
             executor.pod = Some(kept(pod));
         });
         self.book.edit().bear(id);
@@ -287,12 +282,13 @@ impl Fleet {
         let now = self.now.instant;
         self.enter(id, Stage::AwaitingRegistration, now);
         let disabled = self.spec.heartbeat.disabled;
+        let from = if self.planted(Plant::NoGrace) { Instant::START } else { now };
         let registered = self.roster.change(id, |executor| {
-            if executor.detector.last_heard().is_none() {
-                executor.detector = Detector::new(now);
-            }
+            // Its heartbeats are nothing before its pod is seen. Its driver may have known it for longer.
+            let known = executor.detector.last_heard().is_some();
+            executor.detector = Detector::new(from);
             // One that ran before this host did is available once it is heard.
-            executor.detector.last_heard().is_some() || disabled
+            known || disabled
         });
         if registered == Some(true) {
             self.available(id);

@@ -61,6 +61,10 @@ pub struct Checks {
     issued: BTreeSet<u64>,
     /// A record was claimed that may be older than the world, and the claimant has seen no list yet.
     unsure: bool,
+    /// Who saw that it was older, and has not written it down yet.
+    aware: Option<(usize, u32)>,
+    /// Leaders of before the ledger was lost without a trace: nobody knows what they used.
+    forgotten: BTreeSet<(usize, u32)>,
     /// Ids that a host asked a pod for, and which life it was.
     asked: BTreeMap<u64, ((usize, u32), u64)>,
     /// The ledger was lost without a trace: until then ids may be used twice.
@@ -71,6 +75,8 @@ pub struct Checks {
     ever_settled: BTreeSet<u64>,
     /// Executors that an operator wanted killed.
     killed: BTreeSet<u64>,
+    /// Pods that were deleted because their executors were taken for lost.
+    cleared: BTreeSet<Serial>,
     /// Until then heartbeats reach the core late, through no fault of the executors'.
     disturbed_ms: u64,
     /// Until then a view may be so much older than usual.
@@ -134,11 +140,14 @@ impl Checks {
             targets: vec![(u64::MAX, draft.target)],
             issued: BTreeSet::new(),
             unsure: false,
+            aware: None,
+            forgotten: BTreeSet::new(),
             asked: BTreeMap::new(),
             amnesty_until_ms: 0,
             ever_leaving: BTreeSet::new(),
             ever_settled: BTreeSet::new(),
             killed: BTreeSet::new(),
+            cleared: BTreeSet::new(),
             disturbed_ms: 0,
             lags: (0, 0),
             victim: None,

@@ -114,6 +114,25 @@ fn silent_is_strictly_longer_than_the_timeout_and_others_are_heard() {
 }
 
 /// All fell silent: the listener is as likely as they are. One is given up to find out.
+/// The driver may know an executor long before a watch that lags shows its pod.
+#[test]
+fn silence_counts_from_when_the_pod_is_seen() {
+    check(
+        draft(2),
+        "
+        0s lead
+            > 0s create 1
+            > 0s create 2
+        1s start 2
+        1s beating 2
+        2s driver 1 active=0
+        120s pod 1 running
+        130s counts
+            > 130s created 2 = live 2 + terminating 0 + reason pending 0 + lost [] + removed []
+        ",
+    );
+}
+
 #[test]
 fn when_nobody_is_heard_one_is_given_up_until_its_replacement_is_heard() {
     check(

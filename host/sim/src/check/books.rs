@@ -33,7 +33,8 @@ impl World<'_> {
             life.may_roll.extend(rolls_under_way(&old.leaving));
             life.carried = rolls_under_way(&old.leaving).count();
             self.checks.newest = Some((at, life_number));
-            self.checks.unsure |= tampered;
+            // What only a leader knew that did not come to write it down is lost with it.
+            self.checks.unsure |= tampered || self.checks.aware.take().is_some();
             if new.epoch <= old.epoch && !tampered {
                 self.checks.object("S13", now_ms, || format!("epoch {} after {}", new.epoch, old.epoch));
             }
@@ -46,6 +47,9 @@ impl World<'_> {
             // than its own: nobody could tell a restored backup from that.
             tampered |= !claims && writer != Some((at, life_number)) && life.tampers < tampers;
             life.reserved = life.reserved.max(new.reserved.0);
+            if new.reserved.0 > life.base {
+                self.checks.aware.take_if(|aware| *aware == (at, life_number));
+            }
             life.requested = new.requested.map(|requested| requested.total);
         }
         if let Some(requested) = &new.requested {

@@ -23,7 +23,8 @@ impl World<'_> {
         if twins.count() > 0 {
             self.checks.object("S1", now_ms, || format!("two live pods have id {executor}"));
         }
-        if !self.checks.issued.insert(executor.0) {
+        let forgotten = self.checks.forgotten.contains(&(host, life));
+        if !forgotten && !self.checks.issued.insert(executor.0) {
             self.checks.object("S2", now_ms, || format!("a pod came to be under id {executor} once before"));
         }
         if !self.checks.is_newest(host, life) {
@@ -74,8 +75,8 @@ impl World<'_> {
         for (_, pod) in self.api.ours().filter(|(_, pod)| pod.view.revision <= revision) {
             highest = highest.max(pod.view.executor.0);
         }
-        let Some(life) = self.checks.life(at) else { return };
-        let evident = highest > life.base || life.claimed_born;
+        let Some(knows) = self.checks.life(at) else { return };
+        let evident = highest > knows.base || knows.claimed_born;
         if !std::mem::take(&mut self.checks.unsure) {
             return;
         }
@@ -84,7 +85,10 @@ impl World<'_> {
         self.checks.asked.retain(|id, _| issued.contains(id));
         if evident {
             self.checks.issued = issued;
+            self.checks.aware = Some((at, life));
         } else {
+            let others = self.checks.lives.keys().filter(|other| **other != (at, life));
+            self.checks.forgotten.extend(others.copied());
             // A ledger older than the world, and nothing in the world that says so: nobody could tell.
             self.checks.asked.clear();
             self.checks.amnesty_until_ms = now_ms + REACH_MS;

@@ -96,6 +96,8 @@ impl World<'_> {
                 && (other.removed_ms.is_none_or(|removed_ms| {
                     // An operator's kill asks nobody.
                     self.checks.killed.contains(&other.executor.0) && removed_ms + reach_ms > call.sent_ms
+                        // It was lost while this call was on its way.
+                        || self.checks.cleared.contains(&other.serial) && removed_ms > call.sent_ms
                 }) || other.late)
                 && (other.registered_ms.is_some()
                     && other.down_ms.is_none_or(|down_ms| down_ms + reach_ms > call.sent_ms)
@@ -134,6 +136,9 @@ impl World<'_> {
         let Some((serial, objection)) = victim else { return };
         self.checks.last_mutation_ms = now_ms;
         let newest = self.checks.is_newest(call.host, call.life);
+        if matches!(call.action.cause, Cause::Settled(_) | Cause::Loss(_)) {
+            self.checks.cleared.insert(serial);
+        }
         if let Some(truth) = self.cluster.executors.get_mut(&serial) {
             truth.late |= !newest;
             truth.removed_ms.get_or_insert(now_ms);
