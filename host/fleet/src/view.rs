@@ -225,7 +225,10 @@ impl Fleet {
             )
         });
         if unseen {
-            self.enter(id, Stage::AwaitingStart, self.now.instant);
+            let now = self.now.instant;
+            self.enter(id, Stage::AwaitingStart, now);
+            // Its driver may have known it for longer, but its heartbeats were nothing until now.
+            self.roster.change(id, |executor| executor.detector = Detector::new(now));
         }
     }
 
@@ -284,11 +287,11 @@ impl Fleet {
         let disabled = self.spec.heartbeat.disabled;
         let from = if self.planted(Plant::NoGrace) { Instant::START } else { now };
         let registered = self.roster.change(id, |executor| {
-            // Its heartbeats are nothing before its pod is seen. Its driver may have known it for longer.
-            let known = executor.detector.last_heard().is_some();
-            executor.detector = Detector::new(from);
+            if executor.detector.last_heard().is_none() {
+                executor.detector = Detector::new(from);
+            }
             // One that ran before this host did is available once it is heard.
-            known || disabled
+            executor.detector.last_heard().is_some() || disabled
         });
         if registered == Some(true) {
             self.available(id);

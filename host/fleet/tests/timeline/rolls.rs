@@ -163,6 +163,42 @@ fn a_budget_that_never_allows_it_ends_the_roll() {
     );
 }
 
+/// Whoever is on its way out is not listened to. If it need not go after all, its silence counts.
+#[test]
+fn one_that_fell_silent_while_its_roll_was_refused_does_not_stay() {
+    let mut draft = rolling(2);
+    draft.heartbeat.timeout_ms = 20_000;
+    draft.roll.as_mut().unwrap().timeout_ms = 25_000;
+    draft.roll.as_mut().unwrap().interval_ms = 600_000;
+    check(
+        draft,
+        "
+        0s show RollAbandoned
+        0s lead
+            > 0s create 1
+            > 0s create 2
+        1s start 1 2
+        2s roll 1
+            > 2s reply done
+            > 2s create 3
+        3s start 3
+            > 3s evict 1 uid u1
+        4s beating 2 3
+        4s evict 1 budget
+            > 14s evict 1 uid u1
+        14s evict 1 budget
+            > 24s evict 1 uid u1
+        24s evict 1 budget
+        30s roll 2
+            > 30s reply done
+            > 34s RollAbandoned 1: stays: refused for too long
+            > 34s ask SPARK why 1 was lost: HeartbeatTimeout, check 0
+        35s counts
+            > 35s created 3 = live 2 + terminating 0 + reason pending 1 + lost [] + removed []
+        ",
+    );
+}
+
 #[test]
 fn a_replacement_that_does_not_come_ends_the_roll() {
     let mut draft = rolling(2);
