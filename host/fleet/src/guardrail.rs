@@ -2,7 +2,7 @@
 //!
 //! Every decision that changes the cluster passes a gate here or in the machine that makes it, and a
 //! gate answers with a [`Refusal`]: a code that people see in `explain`, in conditions and in replies.
-//! Limits are numbers of executors, derived from the spec and the target of this moment ([`Bounds`]).
+//! Limits are numbers of executors, derived from the spec and the target of this moment (`Bounds`).
 //! Two things are remembered: losses, to tell a *mass loss* from bad luck, and where they happened, to
 //! tell a bad *node* from a bad image.
 
