@@ -95,8 +95,6 @@ pub enum Cause {
     Shortfall { replaces: Option<ExecutorId> },
     /// There are too many.
     Excess,
-    /// The ids in reserve run low.
-    Reservation,
     /// What became of the executor is to be recorded.
     Record,
     /// It has to be found out why the executor was lost.

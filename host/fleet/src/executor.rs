@@ -382,18 +382,19 @@ macro_rules! each_field {
 /// All executors that matter still, their sums, and who needs attention when.
 #[derive(Debug, Default)]
 pub(crate) struct Roster {
-    executors: BTreeMap<ExecutorId, Executor>,
+    /// Boxed: ids only rise, which leaves the nodes of the tree half empty.
+    executors: BTreeMap<ExecutorId, Box<Executor>>,
     tally: Tally,
     wakes: BTreeSet<(Instant, ExecutorId)>,
 }
 
 impl Roster {
     pub(crate) fn get(&self, id: ExecutorId) -> Option<&Executor> {
-        self.executors.get(&id)
+        self.executors.get(&id).map(|executor| &**executor)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ExecutorId, &Executor)> {
-        self.executors.iter().map(|(id, executor)| (*id, executor))
+        self.executors.iter().map(|(id, executor)| (*id, &**executor))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -418,7 +419,7 @@ impl Roster {
         if executor.wake < Instant::NEVER {
             self.wakes.insert((executor.wake, id));
         }
-        self.executors.insert(id, executor);
+        self.executors.insert(id, Box::new(executor));
     }
 
     pub(crate) fn remove(&mut self, id: ExecutorId) -> Option<Executor> {
@@ -426,7 +427,7 @@ impl Roster {
         let gone = executor.tally();
         each_field!(self.tally, gone, -=);
         self.wakes.remove(&(executor.wake, id));
-        Some(executor)
+        Some(*executor)
     }
 
     /// Change one. The only way to.

@@ -46,8 +46,6 @@ pub(crate) struct Rolls {
     forced: bool,
     /// Why the last decision rolled nobody.
     pub(crate) refused: Option<Refusal>,
-    /// What the policy said when it rolled nobody.
-    pub(crate) declined: Option<String>,
     /// Used by operators' rolls of fleets that have no roll policy.
     by_hand: RollSpec,
 }
@@ -81,7 +79,6 @@ impl Rolls {
             ended: None,
             forced: false,
             refused: None,
-            declined: None,
             by_hand: RollSpec::new(""),
         }
     }
@@ -351,7 +348,6 @@ impl Fleet {
             Selection::Abstain => self.roll_unanswered(action, open.place + 1),
             Selection::Nothing(reason) => {
                 self.log.add(self.now, None, format!("{} rolls nobody: {reason}", open.policy));
-                self.rolls.declined = Some(reason);
                 self.refused(Refusal::PolicyDeclined);
                 self.rest(Some(Refusal::PolicyDeclined));
             }

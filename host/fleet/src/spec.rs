@@ -260,7 +260,32 @@ impl Spec {
         format!("{}-exec-{executor}", self.name).into()
     }
 
+    /// Is that the name? Asked of every pod of every list: it allocates nothing.
+    pub(crate) fn is_pod_name(&self, name: &str, executor: crate::id::ExecutorId) -> bool {
+        let number = name.strip_prefix(self.name.as_str()).and_then(|rest| rest.strip_prefix("-exec-"));
+        number.is_some_and(|number| {
+            let canonical = number == "0" || !number.starts_with(['0', '+']);
+            canonical && number.parse() == Ok(executor.0)
+        })
+    }
+
     pub fn failures_max(&self, target: u32) -> u32 {
         self.recovery.failures_max.unwrap_or_else(|| target.saturating_mul(2).max(3))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ExecutorId;
+
+    #[test]
+    fn only_the_name_we_would_give_is_ours() {
+        let spec = Spec(Draft::new("f", "spark-1", Mode::Own, "u".into(), 1));
+        assert!(spec.is_pod_name(&spec.pod_name(ExecutorId(7)), ExecutorId(7)));
+        assert!(spec.is_pod_name("f-exec-0", ExecutorId(0)));
+        for other in ["f-exec-07", "f-exec-+7", "f-exec-8", "f-exec-", "g-exec-7", "f-exec-7x", "ff-exec-7"] {
+            assert!(!spec.is_pod_name(other, ExecutorId(7)), "{other}");
+        }
     }
 }

@@ -69,8 +69,11 @@ impl Fleet {
         if first {
             self.find_the_unborn(&listed);
         }
-        let used: BTreeSet<&str> = self.roster.iter().filter_map(|(_, executor)| executor.node()).collect();
-        self.nodes.retain(|name, node| !node.state.gone || used.contains(&**name));
+        if self.nodes.values().any(|node| node.state.gone) {
+            let used: BTreeSet<&str> =
+                self.roster.iter().filter_map(|(_, executor)| executor.node()).collect();
+            self.nodes.retain(|name, node| !node.state.gone || used.contains(&**name));
+        }
     }
 
     /// Is the ledger older than the world? Then ids beyond it may have been used.
@@ -95,7 +98,7 @@ impl Fleet {
         let near = self.book.get().reserved.0.saturating_add(STRANGER_AHEAD_MAX);
         let named = pods.iter().filter(|pod| {
             let known = pod.executor.0 <= near || self.is_ours(pod);
-            self.owns() && known && *pod.name == *self.spec.pod_name(pod.executor)
+            self.owns() && known && self.spec.is_pod_name(&pod.name, pod.executor)
         });
         named.map(|pod| pod.executor).max().unwrap_or_default()
     }
@@ -126,7 +129,7 @@ impl Fleet {
     /// Is it one of ours, and does it call itself what we would have called it?
     pub(crate) fn is_ours(&self, pod: &PodView) -> bool {
         let owned = pod.owner.as_ref() == Some(&self.spec.driver) && pod.executor <= ExecutorId::MAX;
-        owned && (!self.owns() || *pod.name == *self.spec.pod_name(pod.executor))
+        owned && (!self.owns() || self.spec.is_pod_name(&pod.name, pod.executor))
     }
 
     pub(crate) fn pod_changed(&mut self, pod: PodView) {
@@ -142,8 +145,9 @@ impl Fleet {
         match &executor.pod {
             Some(known) if known.uid != pod.uid => {
                 // Another incarnation under the same id, which none of ours ever is. The one that we knew
-                // is gone if this is the later; what becomes of this one is seen when ours is forgotten.
-                if known.revision < pod.revision && ours {
+                // is gone if this is the later and has its name, whosever it is; what becomes of this one
+                // is seen when ours is forgotten.
+                if known.revision < pod.revision && (ours || known.name == pod.name) {
                     self.vanished(id, Trigger::PodMissing);
                 }
             }

@@ -247,6 +247,23 @@ fn an_executor_whose_owner_was_edited_away_is_ours_no_more() {
 }
 
 #[test]
+fn one_whose_name_a_stranger_has_is_gone() {
+    check(
+        draft(1),
+        "
+        0s lead
+            > 0s create 1
+        1s start 1
+        9s pod 1 orphaned uid=other
+            > 9s ask SPARK why 1 was lost: PodMissing, check 0
+            > 9s create 2 for 1
+        9s lost 1 deleted
+        10s create 2 ok
+        ",
+    );
+}
+
+#[test]
 fn many_losses_at_once_are_replaced_at_a_slow_start() {
     check(
         draft(6),

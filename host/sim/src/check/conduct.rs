@@ -133,7 +133,6 @@ impl World<'_> {
             Cause::Shortfall { .. } | Cause::Rolled(_) | Cause::Command(_) | Cause::Doubt(_) => true,
             Cause::Start
             | Cause::Excess
-            | Cause::Reservation
             | Cause::Record
             | Cause::Loss(_)
             | Cause::Settled(_)
@@ -190,7 +189,7 @@ impl World<'_> {
             | Cause::Command(_)
             | Cause::Doubt(_)
             | Cause::Failed => {}
-            Cause::Start | Cause::Reservation | Cause::Record | Cause::Roll => {
+            Cause::Start | Cause::Record | Cause::Roll => {
                 self.checks.object("S17", now_ms, || format!("a deletion of {pod} because of {cause:?}"));
             }
         }

@@ -64,12 +64,7 @@ impl World<'_> {
                     ("S17", format!("executor {} was well and is cleared away: {truth:?}", truth.executor))
                 })
             }
-            Cause::Command(_)
-            | Cause::Failed
-            | Cause::Start
-            | Cause::Reservation
-            | Cause::Record
-            | Cause::Roll => None,
+            Cause::Command(_) | Cause::Failed | Cause::Start | Cause::Record | Cause::Roll => None,
         }
     }
 
