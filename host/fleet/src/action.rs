@@ -9,7 +9,7 @@
 use crate::guardrail::Refusal;
 use crate::id::{ActionId, CommandId, ExecutorId, Uid, Version};
 use crate::ledger::Ledger;
-use crate::question::{DeletionCause, Evidence, RollQuestion};
+use crate::question::{Evidence, RollQuestion};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Action {
@@ -154,16 +154,4 @@ pub enum Reason {
     SpecRefused,
     LedgerUnavailable,
     LedgerRestored,
-}
-
-/// The word for each cause under which removals are counted.
-pub fn removal_name(cause: DeletionCause) -> &'static str {
-    match cause {
-        DeletionCause::Roll => "roll",
-        DeletionCause::ScaleDown => "scale-down",
-        DeletionCause::Kill => "kill",
-        DeletionCause::PendingTimeout => "pending-timeout",
-        DeletionCause::Lost => "lost",
-        DeletionCause::FleetRemoved => "fleet-removed",
-    }
 }

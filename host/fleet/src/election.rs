@@ -193,6 +193,11 @@ impl Election {
         }
     }
 
+    /// Until when we lead, if nothing happens.
+    pub fn leads_until(&self) -> Option<Instant> {
+        self.held_until
+    }
+
     /// May we act at this moment? To be asked before every action.
     pub fn is_leader(&self, now: Instant) -> bool {
         self.held_until.is_some_and(|until| now < until)

@@ -64,6 +64,21 @@ pub struct IdSet {
 }
 
 impl IdSet {
+    /// From runs in order that do not touch, as [`IdSet::runs`] gives them; `None` if they are not so.
+    pub fn from_runs(runs: impl IntoIterator<Item = (ExecutorId, ExecutorId)>) -> Option<IdSet> {
+        let mut set = IdSet::default();
+        let mut free = 0;
+        for (ExecutorId(first), ExecutorId(last)) in runs {
+            if first < free || last < first || last == u64::MAX {
+                return None;
+            }
+            free = last + 2;
+            set.len += last - first + 1;
+            set.runs.insert(first, last);
+        }
+        Some(set)
+    }
+
     /// How many ids there are.
     pub fn len(&self) -> u64 {
         self.len
@@ -156,6 +171,7 @@ mod tests {
             assert!(set.iter().eq(model.iter().copied()));
             assert_eq!(set.contains(ExecutorId(13)), model.contains(&ExecutorId(13)));
             let ends: Vec<_> = set.runs().collect();
+            assert_eq!(IdSet::from_runs(ends.iter().copied()), Some(set.clone()));
             assert!(ends.windows(2).all(|pair| pair[0].1.0 + 1 < pair[1].0.0), "runs touch: {ends:?}");
         }
     }

@@ -266,6 +266,29 @@ pub enum DeletionCause {
     FleetRemoved,
 }
 
+impl DeletionCause {
+    pub const ALL: [DeletionCause; 6] = [
+        DeletionCause::Roll,
+        DeletionCause::ScaleDown,
+        DeletionCause::Kill,
+        DeletionCause::PendingTimeout,
+        DeletionCause::Lost,
+        DeletionCause::FleetRemoved,
+    ];
+
+    /// The cause's name in JSON, records and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            DeletionCause::Roll => "roll",
+            DeletionCause::ScaleDown => "scale-down",
+            DeletionCause::Kill => "kill",
+            DeletionCause::PendingTimeout => "pending-timeout",
+            DeletionCause::Lost => "lost",
+            DeletionCause::FleetRemoved => "fleet-removed",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Driver {
     #[default]
@@ -389,6 +412,36 @@ pub enum LossKind {
 }
 
 impl LossKind {
+    const KNOWN: [LossKind; 21] = [
+        LossKind::Released,
+        LossKind::Deleted,
+        LossKind::DriverGone,
+        LossKind::Completed,
+        LossKind::MemoryLimit,
+        LossKind::OutOfMemory,
+        LossKind::AppFailure,
+        LossKind::NativeCrash,
+        LossKind::ExitStatus,
+        LossKind::Killed,
+        LossKind::Disk,
+        LossKind::DriverConnection,
+        LossKind::Evicted,
+        LossKind::Preempted,
+        LossKind::NodeLost,
+        LossKind::NotAdmitted,
+        LossKind::Image,
+        LossKind::Config,
+        LossKind::StartFailed,
+        LossKind::HeartbeatLost,
+        LossKind::Unknown,
+    ];
+
+    /// The kind of this name; a name that is not ours is a user's.
+    pub fn named(name: &str) -> LossKind {
+        let known = Self::KNOWN.iter().find(|kind| kind.name() == name);
+        known.cloned().unwrap_or_else(|| LossKind::Other(name.to_owned()))
+    }
+
     /// The kind's name in JSON, records and messages.
     pub fn name(&self) -> &str {
         match self {

@@ -9,7 +9,7 @@
 //! report for a second loss, ignored pods that became `Failed`, and let a pod whose deletion was refused
 //! hold up its replacement.
 
-use crate::action::{Cause, Question, Reason, Verb, removal_name};
+use crate::action::{Cause, Question, Reason, Verb};
 use crate::ask::{About, Open};
 use crate::backoff::Backoff;
 use crate::event::{Answer, Done, Fault, Outcome};
@@ -405,7 +405,7 @@ impl Fleet {
     /// Count its end, and go on when that is recorded.
     pub(crate) fn settle(&mut self, id: ExecutorId, end: End, then: Then) {
         if let End::Removed(cause) = &end {
-            let message = format!("removed: {}", removal_name(*cause));
+            let message = format!("removed: {}", cause.name());
             self.publish(Reason::ExecutorRemoved, Some(id), message);
             self.start_forgotten(id);
         }

@@ -99,6 +99,11 @@ impl Fleet {
         }
     }
 
+    /// How often each guard-rail said no, since this host leads.
+    pub fn refusals(&self) -> &BTreeMap<Refusal, u64> {
+        &self.refusals
+    }
+
     /// The numbers alone.
     pub fn counts(&self) -> Counts {
         let ledger = self.book.get();
@@ -172,7 +177,8 @@ impl Fleet {
         Ok(())
     }
 
-    fn phase_name(&self) -> &'static str {
+    /// What the fleet waits for as a whole.
+    pub fn phase_name(&self) -> &'static str {
         match self.phase {
             Phase::AwaitingLeadership => "awaiting-leadership",
             Phase::AwaitingLedger => "awaiting-ledger",
@@ -183,7 +189,7 @@ impl Fleet {
         }
     }
 
-    fn conditions(&self) -> Vec<Condition> {
+    pub fn conditions(&self) -> Vec<Condition> {
         let ledger = self.book.get();
         let mut conditions = Vec::new();
         let mut add = |holds: bool, name, message: String| {

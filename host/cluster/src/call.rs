@@ -1,0 +1,244 @@
+//! Actions as API calls.
+//!
+//! One call for one action, and one event back. Creates are POSTs of a pod whose name follows from fleet
+//! and id; deletions and evictions name the UID that they mean; the ledger is written over the version that
+//! was read. So whatever is sent twice, late or by a leader of yesterday hits what it meant, or nothing.
+
+use std::sync::Arc;
+
+use fleet::action::{Action, Verb};
+use fleet::event::{Done, DriverView, Event, Outcome, PodView, Relist, finished};
+use fleet::id::{ExecutorId, Uid, Version};
+use fleet::ledger::Ledger;
+use k8s_openapi::api::core::v1 as k8s;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::api::{DeleteParams, EvictParams, ListParams, PostParams, Preconditions};
+use kube::{Api, Client};
+
+use crate::client::{CALL_TIMEOUT, LIST_TIMEOUT};
+use crate::outcome::{self, within};
+use crate::pod::{self, Seen};
+use crate::template::Template;
+use crate::{FIELD_MANAGER, ledger};
+
+/// Pods in one answer to a list; the rest follows in pages.
+const PAGE: u32 = 500;
+
+/// One fleet's objects in the API server.
+pub struct Place {
+    pub fleet: String,
+    pub namespace: String,
+    pub application_id: String,
+    pub driver: String,
+    pub driver_uid: Uid,
+    /// From what executors' pods are made; without one none can be created.
+    pub template: Option<Template>,
+}
+
+impl Place {
+    /// The ledger's ConfigMap: one for each application, because ids are unique within one.
+    pub fn ledger_name(&self) -> String {
+        let uid: String = self.driver_uid.0.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
+        format!("rollcall-{}-{}", self.fleet, uid.to_lowercase())
+    }
+
+    fn selector(&self) -> String {
+        format!("{}={},{}=executor", pod::APP, self.application_id, pod::ROLE)
+    }
+
+    fn owner(&self) -> OwnerReference {
+        OwnerReference {
+            api_version: "v1".to_owned(),
+            kind: "Pod".to_owned(),
+            name: self.driver.clone(),
+            uid: self.driver_uid.to_string(),
+            controller: Some(true),
+            // `true` would need a permission on the driver's finalizers.
+            block_owner_deletion: Some(false),
+        }
+    }
+}
+
+/// Carries out the actions of one fleet. Cheap to clone.
+#[derive(Clone)]
+pub struct Calls {
+    place: Arc<Place>,
+    pods: Api<k8s::Pod>,
+    maps: Api<k8s::ConfigMap>,
+}
+
+/// What came of a call: what the core is told, and the pods that were seen on the way.
+pub struct Answer {
+    pub event: Event,
+    pub seen: Vec<Seen>,
+}
+
+impl Calls {
+    pub fn new(client: Client, place: Arc<Place>) -> Calls {
+        let pods = Api::namespaced(client.clone(), &place.namespace);
+        let maps = Api::namespaced(client, &place.namespace);
+        Calls { place, pods, maps }
+    }
+
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Carries an action out. `None`: it is not one for the API server.
+    pub async fn carry_out(&self, action: &Action) -> Option<Answer> {
+        let outcome = match &action.verb {
+            Verb::Relist => {
+                return Some(match self.list().await {
+                    Ok((list, seen)) => Answer { event: Event::Relisted(list), seen },
+                    Err(outcome) => Answer { event: finished(action, outcome), seen: Vec::new() },
+                });
+            }
+            Verb::ReadLedger => self.read_ledger().await,
+            Verb::WriteLedger { ledger, over } => self.write_ledger(ledger, over.as_ref()).await,
+            Verb::CreatePod { executor, pod, avoid_nodes } => self.create(*executor, pod, avoid_nodes).await,
+            Verb::GetPod { executor, pod } => match within(CALL_TIMEOUT, self.pods.get(pod)).await {
+                Ok(pod) => self.seen(&pod, *executor),
+                Err(outcome) => outcome,
+            },
+            Verb::DeletePod { pod, uid, grace_ms, .. } => self.delete(pod, uid, *grace_ms).await,
+            Verb::EvictPod { pod, uid, grace_ms, .. } => self.evict(pod, uid, *grace_ms).await,
+            Verb::DeleteDriver { uid } => self.delete(&self.place.driver, uid, None).await,
+            Verb::Ask { .. } | Verb::Stop | Verb::Reply { .. } | Verb::Publish(_) => return None,
+        };
+        Some(Answer { event: finished(action, outcome), seen: Vec::new() })
+    }
+
+    async fn create(&self, executor: ExecutorId, name: &str, avoid_nodes: &[Box<str>]) -> Outcome {
+        let place = &self.place;
+        let Some(template) = &place.template else {
+            return Outcome::Invalid("the fleet has no pod template".to_owned());
+        };
+        let pod = template.pod(&place.application_id, executor, name, place.owner(), avoid_nodes);
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        match within(CALL_TIMEOUT, self.pods.create(&params, &pod)).await {
+            Ok(pod) => self.seen(&pod, executor),
+            Err(outcome) => outcome,
+        }
+    }
+
+    fn seen(&self, pod: &k8s::Pod, executor: ExecutorId) -> Outcome {
+        let view = pod::view(pod, executor);
+        let unnamed = || Outcome::Unknown("the answer's pod has no name or UID".to_owned());
+        view.map_or_else(unnamed, |view| Outcome::Ok(Done::Pod(Box::new(self.ours(view, pod)))))
+    }
+
+    /// Selected are those of *this* application.
+    fn ours(&self, view: PodView, pod: &k8s::Pod) -> PodView {
+        let app = pod.metadata.labels.as_ref().and_then(|labels| labels.get(pod::APP));
+        let selected = view.selected && app.is_some_and(|app| *app == self.place.application_id);
+        PodView { selected, ..view }
+    }
+
+    async fn delete(&self, name: &str, uid: &Uid, grace_ms: Option<u64>) -> Outcome {
+        match within(CALL_TIMEOUT, self.pods.delete(name, &delete_params(uid, grace_ms))).await {
+            Ok(_) => Outcome::Ok(Done::Deleted),
+            Err(outcome) => outcome,
+        }
+    }
+
+    async fn evict(&self, name: &str, uid: &Uid, grace_ms: Option<u64>) -> Outcome {
+        let params =
+            EvictParams { delete_options: Some(delete_params(uid, grace_ms)), ..EvictParams::default() };
+        match within(CALL_TIMEOUT, self.pods.evict(name, &params)).await {
+            Ok(_) => Outcome::Ok(Done::Deleted),
+            Err(outcome) => outcome,
+        }
+    }
+
+    /// From the store, not from a cache: no `resourceVersion` is given. All pages are of one revision; if
+    /// the API server has forgotten it meanwhile, the list has failed.
+    async fn list(&self) -> Result<(Relist, Vec<Seen>), Outcome> {
+        let started = tokio::time::Instant::now();
+        let driver = self.driver().await?;
+        let mut params = ListParams::default().labels(&self.place.selector()).limit(PAGE);
+        let (mut seen, mut revision) = (Vec::new(), 0);
+        loop {
+            let left = LIST_TIMEOUT.saturating_sub(started.elapsed());
+            let page = within(left, self.pods.list(&params)).await?;
+            revision = revision.max(pod::revision(page.metadata.resource_version.as_deref()));
+            seen.extend(page.items.iter().filter_map(|pod| pod::executor(pod)));
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params.continue_token = Some(token),
+                None => break,
+            }
+        }
+        let pods = seen.iter().map(|seen| seen.view.clone()).collect();
+        Ok((Relist { revision, pods, driver }, seen))
+    }
+
+    async fn driver(&self) -> Result<DriverView, Outcome> {
+        match within(CALL_TIMEOUT, self.pods.get(&self.place.driver)).await {
+            Ok(pod) => Ok(match pod::driver(&pod) {
+                Some(driver) if driver.live => DriverView::Running(driver.uid),
+                Some(_) | None => DriverView::Gone,
+            }),
+            Err(Outcome::NotFound) => Ok(DriverView::Gone),
+            Err(outcome) => Err(outcome),
+        }
+    }
+
+    async fn read_ledger(&self) -> Outcome {
+        match within(CALL_TIMEOUT, self.maps.get(&self.place.ledger_name())).await {
+            Ok(map) => ledger::read(&map),
+            Err(outcome) => outcome,
+        }
+    }
+
+    async fn write_ledger(&self, ledger: &Ledger, over: Option<&Version>) -> Outcome {
+        let name = self.place.ledger_name();
+        let map = k8s::ConfigMap {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                labels: Some([("app.kubernetes.io/managed-by".to_owned(), FIELD_MANAGER.to_owned())].into()),
+                owner_references: Some(vec![OwnerReference { controller: None, ..self.place.owner() }]),
+                resource_version: over.map(|Version(version)| version.to_string()),
+                ..ObjectMeta::default()
+            },
+            data: Some(ledger::data(ledger)),
+            ..k8s::ConfigMap::default()
+        };
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let written = if over.is_some() {
+            within(CALL_TIMEOUT, self.maps.replace(&name, &params, &map)).await
+        } else {
+            within(CALL_TIMEOUT, self.maps.create(&params, &map)).await
+        };
+        match written.map(|map| map.metadata.resource_version) {
+            Ok(Some(version)) => Outcome::Ok(Done::Written(Version(version.into()))),
+            Ok(None) => Outcome::Unknown("the answer has no resourceVersion".to_owned()),
+            Err(outcome) => outcome,
+        }
+    }
+}
+
+/// Whole seconds are what Kubernetes counts in; less than one would be none at all.
+fn delete_params(uid: &Uid, grace_ms: Option<u64>) -> DeleteParams {
+    DeleteParams {
+        grace_period_seconds: grace_ms.map(|ms| u32::try_from(ms.div_ceil(1_000)).unwrap_or(u32::MAX)),
+        preconditions: Some(Preconditions { uid: Some(uid.to_string()), resource_version: None }),
+        ..DeleteParams::default()
+    }
+}
+
+/// The driver's pod of this name, if there is one.
+pub async fn find_driver(
+    client: Client,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<pod::DriverSeen>, Outcome> {
+    match within(CALL_TIMEOUT, Api::<k8s::Pod>::namespaced(client, namespace).get(name)).await {
+        Ok(pod) => Ok(pod::driver(&pod)),
+        Err(Outcome::NotFound) => Ok(None),
+        Err(outcome) => Err(outcome),
+    }
+}
+
+/// What a watch's error means, for people.
+pub(crate) fn describe(error: &kube::Error) -> String {
+    outcome::of(error).to_string()
+}

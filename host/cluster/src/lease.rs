@@ -1,0 +1,135 @@
+//! The Lease that hosts compete for: the election's requests as calls.
+//!
+//! Every write is a PUT with the `resourceVersion` that was read, or a POST: two hosts cannot both think
+//! that theirs was the one.
+
+use fleet::election::{ElectionOutcome, Lease};
+use fleet::event::Outcome;
+use fleet::id::Version;
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1 as k8s;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::PostParams;
+use kube::{Api, Client};
+
+use crate::FIELD_MANAGER;
+use crate::client::CALL_TIMEOUT;
+use crate::outcome::within;
+use crate::pod::revision;
+
+/// Where the Lease is.
+#[derive(Clone)]
+pub struct LeaseApi {
+    api: Api<k8s::Lease>,
+    name: String,
+}
+
+impl LeaseApi {
+    pub fn new(client: Client, namespace: &str, name: &str) -> LeaseApi {
+        LeaseApi { api: Api::namespaced(client, namespace), name: name.to_owned() }
+    }
+
+    pub async fn read(&self) -> ElectionOutcome {
+        match within(CALL_TIMEOUT, self.api.get(&self.name)).await {
+            Ok(lease) => {
+                let version = version(&lease.metadata);
+                ElectionOutcome::Read(view(lease), version)
+            }
+            Err(outcome) => failed(outcome),
+        }
+    }
+
+    pub async fn write(&self, lease: &Lease, over: Option<&Version>) -> ElectionOutcome {
+        let object = object(&self.name, lease, over);
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let written = if over.is_some() {
+            within(CALL_TIMEOUT, self.api.replace(&self.name, &params, &object)).await
+        } else {
+            within(CALL_TIMEOUT, self.api.create(&params, &object)).await
+        };
+        match written {
+            Ok(lease) => ElectionOutcome::Written(version(&lease.metadata)),
+            Err(outcome) => failed(outcome),
+        }
+    }
+}
+
+fn version(meta: &ObjectMeta) -> Version {
+    // A server that gives no version cannot be compared and swapped with: 0 never matches.
+    debug_assert!(revision(meta.resource_version.as_deref()) > 0, "an object that is stored has a version");
+    Version(meta.resource_version.as_deref().unwrap_or("0").into())
+}
+
+fn view(lease: k8s::Lease) -> Lease {
+    let spec = lease.spec.unwrap_or_default();
+    let ms = |time: Option<MicroTime>| time.map_or(0, |MicroTime(time)| time.as_millisecond());
+    let number =
+        |number: Option<i32>| number.and_then(|number| u32::try_from(number).ok()).unwrap_or_default();
+    Lease {
+        holder: spec.holder_identity.unwrap_or_default().into(),
+        duration_s: number(spec.lease_duration_seconds),
+        acquired_ms: ms(spec.acquire_time),
+        renewed_ms: ms(spec.renew_time),
+        transitions: number(spec.lease_transitions),
+    }
+}
+
+fn object(name: &str, lease: &Lease, over: Option<&Version>) -> k8s::Lease {
+    let time = |ms: i64| Timestamp::from_millisecond(ms).ok().map(MicroTime);
+    let number = |number: u32| Some(i32::try_from(number).unwrap_or(i32::MAX));
+    k8s::Lease {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            resource_version: over.map(|Version(version)| version.to_string()),
+            ..ObjectMeta::default()
+        },
+        spec: Some(k8s::LeaseSpec {
+            holder_identity: Some(lease.holder.to_string()).filter(|holder| !holder.is_empty()),
+            // 0 is not valid: whoever released it says 1, as client-go does.
+            lease_duration_seconds: number(lease.duration_s.max(1)),
+            acquire_time: time(lease.acquired_ms),
+            renew_time: time(lease.renewed_ms),
+            lease_transitions: number(lease.transitions),
+            ..k8s::LeaseSpec::default()
+        }),
+    }
+}
+
+fn failed(outcome: Outcome) -> ElectionOutcome {
+    match outcome {
+        Outcome::AlreadyExists => ElectionOutcome::AlreadyExists,
+        Outcome::Conflict => ElectionOutcome::Conflict,
+        Outcome::NotFound => ElectionOutcome::NotFound,
+        Outcome::Throttled { after_ms } => ElectionOutcome::Throttled { after_ms },
+        Outcome::Forbidden(why) => {
+            tracing::warn!(%why, "the Lease cannot be used");
+            ElectionOutcome::Forbidden
+        }
+        Outcome::Invalid(why) | Outcome::Unknown(why) => {
+            tracing::debug!(%why, "a request about the Lease failed");
+            ElectionOutcome::Unknown
+        }
+        Outcome::Ok(_) | Outcome::Budget => ElectionOutcome::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_survives_the_wire_field_for_field() {
+        let lease = Lease {
+            holder: "host-1_0007".into(),
+            duration_s: 15,
+            acquired_ms: 1_767_323_045_123,
+            renewed_ms: 1_767_323_046_456,
+            transitions: 4,
+        };
+        let version = Version("12".into());
+        let object = object("rollcall", &lease, Some(&version));
+        let text = serde_json::to_string(&object).unwrap();
+        assert!(text.contains("\"resourceVersion\":\"12\""), "{text}");
+        assert_eq!(view(serde_json::from_str(&text).unwrap()), lease);
+    }
+}

@@ -1,0 +1,112 @@
+//! What people should know, as Kubernetes Events on the driver's pod.
+//!
+//! They may be lost, and must cost nothing: they wait in a short line of their own, are dropped when it is
+//! full, and go out slowly. kube's recorder makes a series of what repeats itself.
+
+use std::time::Duration;
+
+use fleet::action::{Notice, Reason};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+use crate::call::Place;
+
+/// Notices that wait; further ones are dropped.
+const LINE_MAX: usize = 256;
+/// Kubernetes takes no longer note.
+const NOTE_MAX: usize = 1_024;
+const BETWEEN: Duration = Duration::from_millis(200);
+
+/// Takes notices and never waits.
+#[derive(Clone)]
+pub struct Notices(mpsc::Sender<(ObjectReference, Event)>);
+
+impl Notices {
+    /// Starts the line; it ends when the last handle is dropped.
+    pub fn start(client: Client, instance: &str) -> Notices {
+        let (sender, mut line) = mpsc::channel::<(ObjectReference, Event)>(LINE_MAX);
+        let reporter = Reporter { controller: "rollcall".to_owned(), instance: Some(instance.to_owned()) };
+        let recorder = Recorder::new(client, reporter);
+        tokio::spawn(async move {
+            while let Some((about, event)) = line.recv().await {
+                match timeout(Duration::from_secs(10), recorder.publish(&event, &about)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::debug!(%error, "a Kubernetes Event was not taken"),
+                    Err(_) => tracing::debug!("a Kubernetes Event was not answered"),
+                }
+                sleep(BETWEEN).await;
+            }
+        });
+        Notices(sender)
+    }
+
+    /// Whether there was room for it.
+    pub fn publish(&self, place: &Place, notice: &Notice) -> bool {
+        let about = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            name: Some(place.driver.clone()),
+            namespace: Some(place.namespace.clone()),
+            uid: Some(place.driver_uid.to_string()),
+            ..ObjectReference::default()
+        };
+        let message = notice.executor.map_or_else(
+            || format!("fleet {}: {}", place.fleet, notice.message),
+            |executor| format!("fleet {}, executor {executor}: {}", place.fleet, notice.message),
+        );
+        let event = Event {
+            type_: kind(notice.reason),
+            reason: name(notice.reason).to_owned(),
+            note: Some(message.chars().take(NOTE_MAX).collect()),
+            action: "Rollcall".to_owned(),
+            secondary: None,
+        };
+        self.0.try_send((about, event)).is_ok()
+    }
+}
+
+fn kind(reason: Reason) -> EventType {
+    match reason {
+        Reason::ExecutorReplaced
+        | Reason::ExecutorRemoved
+        | Reason::RollStarted
+        | Reason::BreakerClosed
+        | Reason::LedgerRestored => EventType::Normal,
+        Reason::ExecutorLost
+        | Reason::CreateFailed
+        | Reason::DeleteFailed
+        | Reason::RollAbandoned
+        | Reason::BreakerOpened
+        | Reason::FleetFailed
+        | Reason::MassLoss
+        | Reason::PolicyFault
+        | Reason::PolicyQuarantined
+        | Reason::SpecRefused
+        | Reason::LedgerUnavailable => EventType::Warning,
+    }
+}
+
+/// The Event's `reason`.
+pub fn name(reason: Reason) -> &'static str {
+    match reason {
+        Reason::ExecutorReplaced => "ExecutorReplaced",
+        Reason::ExecutorLost => "ExecutorLost",
+        Reason::ExecutorRemoved => "ExecutorRemoved",
+        Reason::CreateFailed => "CreateFailed",
+        Reason::DeleteFailed => "DeleteFailed",
+        Reason::RollStarted => "RollStarted",
+        Reason::RollAbandoned => "RollAbandoned",
+        Reason::BreakerOpened => "BreakerOpened",
+        Reason::BreakerClosed => "BreakerClosed",
+        Reason::FleetFailed => "FleetFailed",
+        Reason::MassLoss => "MassLoss",
+        Reason::PolicyFault => "PolicyFault",
+        Reason::PolicyQuarantined => "PolicyQuarantined",
+        Reason::SpecRefused => "SpecRefused",
+        Reason::LedgerUnavailable => "LedgerUnavailable",
+        Reason::LedgerRestored => "LedgerRestored",
+    }
+}

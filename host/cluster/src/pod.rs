@@ -1,0 +1,286 @@
+//! `v1.Pod`, as far as the core cares.
+//!
+//! A pod is mapped at once and dropped: 10,000 of them raw are hundreds of megabytes. Labels and messages
+//! are written by anybody who may write pods, so ids are parsed strictly and texts are capped.
+
+use std::net::IpAddr;
+
+use fleet::event::{Phase, PodView};
+use fleet::id::{ExecutorId, Uid};
+use fleet::question::{Condition, Container, ContainerRole, ContainerState, Pod as Status, Terminated};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1 as k8s;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+
+pub const APP: &str = "spark-app-selector";
+pub const ROLE: &str = "spark-role";
+pub const EXECUTOR_ID: &str = "spark-exec-id";
+pub const DO_NOT_ROLL: &str = "rollcall.dev/do-not-roll";
+/// Spark's name for the container that is the executor.
+pub const EXECUTOR_CONTAINER: &str = "spark-kubernetes-executor";
+/// What a watch of a fleet's pods selects.
+pub const SELECTOR: &str = "spark-role in (driver,executor)";
+
+/// A text in a status may be so long; a policy needs no more.
+const TEXT_MAX: usize = 1_024;
+/// Containers and conditions of one pod beyond this many are dropped.
+const PARTS_MAX: usize = 32;
+
+/// A pod of some application.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    /// Label `spark-app-selector`.
+    pub application_id: Box<str>,
+    pub view: PodView,
+    /// `status.podIP`: where its heartbeats come from.
+    pub address: Option<IpAddr>,
+}
+
+/// The driver's pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DriverSeen {
+    pub name: Box<str>,
+    pub uid: Uid,
+    pub application_id: Option<Box<str>>,
+    pub revision: u64,
+    /// It has neither ended nor is it being deleted.
+    pub live: bool,
+    pub address: Option<IpAddr>,
+}
+
+/// What a pod is to us.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Role {
+    Executor(Box<Seen>),
+    Driver(DriverSeen),
+    /// No executor: a label is missing or no executor id.
+    Other,
+}
+
+pub fn role(pod: &k8s::Pod) -> Role {
+    match pod.labels().get(ROLE).map(String::as_str) {
+        Some("driver") => driver(pod).map_or(Role::Other, Role::Driver),
+        Some(_) | None => executor(pod).map_or(Role::Other, |seen| Role::Executor(Box::new(seen))),
+    }
+}
+
+pub fn driver(pod: &k8s::Pod) -> Option<DriverSeen> {
+    let ended = matches!(phase(pod), Phase::Succeeded | Phase::Failed);
+    Some(DriverSeen {
+        name: pod.metadata.name.as_deref()?.into(),
+        uid: Uid::from(pod.metadata.uid.as_deref()?),
+        application_id: pod.labels().get(APP).map(|app| app.as_str().into()),
+        revision: revision(pod.metadata.resource_version.as_deref()),
+        live: !ended && pod.metadata.deletion_timestamp.is_none(),
+        address: address(pod),
+    })
+}
+
+/// An executor's pod, even if it has lost a label; `None` if no executor id can be told.
+pub fn executor(pod: &k8s::Pod) -> Option<Seen> {
+    let labels = pod.labels();
+    let executor = executor_id(labels.get(EXECUTOR_ID)?)?;
+    let app = labels.get(APP);
+    let selected = app.is_some() && labels.get(ROLE).is_some_and(|role| role == "executor");
+    Some(Seen {
+        application_id: app.map(String::as_str).unwrap_or_default().into(),
+        view: PodView { selected, ..view(pod, executor)? },
+        address: address(pod),
+    })
+}
+
+/// The pod of an executor whose id is known from elsewhere: an answer to a create or a GET by name.
+pub fn view(pod: &k8s::Pod, executor: ExecutorId) -> Option<PodView> {
+    let meta = &pod.metadata;
+    let labels = pod.labels();
+    let labelled = labels.get(EXECUTOR_ID).and_then(|id| executor_id(id)) == Some(executor);
+    let owner = meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+    let status = pod.status.as_ref();
+    Some(PodView {
+        executor,
+        name: meta.name.as_deref()?.into(),
+        uid: Uid::from(meta.uid.as_deref()?),
+        revision: revision(meta.resource_version.as_deref()),
+        owner: owner.map(|owner| Uid::from(owner.uid.as_str())),
+        selected: labelled
+            && labels.contains_key(APP)
+            && labels.get(ROLE).is_some_and(|role| role == "executor"),
+        phase: phase(pod),
+        node: pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).map(Box::from),
+        do_not_roll: pod.annotations().get(DO_NOT_ROLL).is_some_and(|value| value == "true"),
+        status: Box::new(Status {
+            phase: status.and_then(|status| status.phase.clone()).unwrap_or_default(),
+            reason: text(status.and_then(|status| status.reason.as_ref())),
+            message: text(status.and_then(|status| status.message.as_ref())),
+            gone: false,
+            created_at_ms: ms(meta.creation_timestamp.as_ref()),
+            deletion_at_ms: ms(meta.deletion_timestamp.as_ref()),
+            deletion_grace_ms: meta
+                .deletion_grace_period_seconds
+                .and_then(|seconds| u64::try_from(seconds).ok())
+                .map(|seconds| seconds.saturating_mul(1_000)),
+            conditions: conditions(status),
+            containers: containers(pod),
+        }),
+    })
+}
+
+/// Conditions that say something about an end. `Ready` and its like change often and say nothing.
+fn conditions(status: Option<&k8s::PodStatus>) -> Vec<Condition> {
+    let all = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+    let telling = all.filter(|condition| {
+        condition.type_ == "DisruptionTarget"
+            || condition.type_ == "PodScheduled" && condition.status != "True"
+    });
+    let mapped = telling.take(PARTS_MAX).map(|condition| Condition {
+        name: condition.type_.clone(),
+        status: condition.status.clone(),
+        reason: text(condition.reason.as_ref()),
+        message: text(condition.message.as_ref()),
+    });
+    mapped.collect()
+}
+
+/// The executor's container has Spark's name for it, or is the first.
+fn containers(pod: &k8s::Pod) -> Vec<Container> {
+    let Some(status) = &pod.status else { return Vec::new() };
+    let mut names = pod.spec.iter().flat_map(|spec| &spec.containers).map(|container| &*container.name);
+    let first = names.clone().next().unwrap_or(EXECUTOR_CONTAINER);
+    let executor = names.find(|name| *name == EXECUTOR_CONTAINER).unwrap_or(first);
+    let role = |name: &str| if name == executor { ContainerRole::Executor } else { ContainerRole::Sidecar };
+    let main = status.container_statuses.iter().flatten().map(|one| (role(&one.name), one));
+    let init = status.init_container_statuses.iter().flatten().map(|one| (ContainerRole::Init, one));
+    let mapped = main.chain(init).take(PARTS_MAX).map(|(role, one)| Container {
+        name: one.name.clone(),
+        role,
+        state: state(one.state.as_ref()),
+        last_terminated: one
+            .last_state
+            .as_ref()
+            .and_then(|last| last.terminated.as_ref())
+            .map(|ended| Box::new(terminated(ended))),
+        restart_count: u32::try_from(one.restart_count).unwrap_or_default(),
+    });
+    mapped.collect()
+}
+
+fn state(state: Option<&k8s::ContainerState>) -> ContainerState {
+    let Some(state) = state else { return ContainerState::Waiting { reason: None, message: None } };
+    if let Some(ended) = &state.terminated {
+        ContainerState::Terminated(terminated(ended))
+    } else if let Some(running) = &state.running {
+        ContainerState::Running { started_at_ms: ms(running.started_at.as_ref()) }
+    } else {
+        let waiting = state.waiting.as_ref();
+        ContainerState::Waiting {
+            reason: text(waiting.and_then(|waiting| waiting.reason.as_ref())),
+            message: text(waiting.and_then(|waiting| waiting.message.as_ref())),
+        }
+    }
+}
+
+fn terminated(ended: &k8s::ContainerStateTerminated) -> Terminated {
+    Terminated {
+        exit_code: ended.exit_code,
+        signal: ended.signal,
+        reason: text(ended.reason.as_ref()),
+        message: text(ended.message.as_ref()),
+        started_at_ms: ms(ended.started_at.as_ref()),
+        finished_at_ms: ms(ended.finished_at.as_ref()),
+    }
+}
+
+/// Spark's ids are canonical decimal numbers of 31 bits.
+pub fn executor_id(text: &str) -> Option<ExecutorId> {
+    let canonical = !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
+    let id = ExecutorId(text.parse().ok().filter(|_| canonical)?);
+    (id <= ExecutorId::MAX).then_some(id)
+}
+
+/// Kubernetes lets versions of one resource be compared as integers (KEP-5504). One that is none sorts
+/// first, so that it is never newer than what is known.
+pub fn revision(version: Option<&str>) -> u64 {
+    version.and_then(|version| version.parse().ok()).unwrap_or_default()
+}
+
+fn phase(pod: &k8s::Pod) -> Phase {
+    match pod.status.as_ref().and_then(|status| status.phase.as_deref()) {
+        Some("Running") => Phase::Running,
+        Some("Succeeded") => Phase::Succeeded,
+        Some("Failed") => Phase::Failed,
+        Some("Unknown") => Phase::Unknown,
+        Some(_) | None => Phase::Pending,
+    }
+}
+
+fn address(pod: &k8s::Pod) -> Option<IpAddr> {
+    pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
+}
+
+fn text(text: Option<&String>) -> Option<String> {
+    text.map(|text| text.chars().take(TEXT_MAX).collect())
+}
+
+pub(crate) fn ms(time: Option<&Time>) -> Option<i64> {
+    time.map(|Time(time)| Timestamp::as_millisecond(*time))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_numbers_in_one_spelling() {
+        assert_eq!(executor_id("7"), Some(ExecutorId(7)));
+        assert_eq!(executor_id("2147483647"), Some(ExecutorId::MAX));
+        for wrong in
+            ["", "0", "07", "+7", "-7", " 7", "7 ", "2147483648", "99999999999999999999", "EXECID", "٧"]
+        {
+            assert_eq!(executor_id(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_pod_becomes_a_view() {
+        let pod: k8s::Pod = serde_json::from_value(serde_json::json!({
+            "metadata": {
+                "name": "f-exec-3", "uid": "u3", "resourceVersion": "41",
+                "labels": {"spark-app-selector": "spark-1", "spark-role": "executor", "spark-exec-id": "3"},
+                "annotations": {"rollcall.dev/do-not-roll": "true"},
+                "creationTimestamp": "2026-01-02T03:04:05Z",
+                "ownerReferences": [
+                    {"apiVersion": "v1", "kind": "Pod", "name": "x", "uid": "no", "controller": false},
+                    {"apiVersion": "v1", "kind": "Pod", "name": "d", "uid": "driver", "controller": true}
+                ]
+            },
+            "spec": {"nodeName": "n1", "containers": [{"name": "proxy"}, {"name": "spark-kubernetes-executor"}]},
+            "status": {
+                "phase": "Failed", "podIP": "10.0.0.7", "reason": "Evicted",
+                "conditions": [
+                    {"type": "Ready", "status": "False"},
+                    {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}
+                ],
+                "containerStatuses": [
+                    {"name": "proxy", "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": {"running": {}}},
+                    {"name": "spark-kubernetes-executor", "image": "", "imageID": "", "ready": false, "restartCount": 2,
+                     "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}
+                ]
+            }
+        })).unwrap();
+        let Role::Executor(seen) = role(&pod) else { panic!("an executor") };
+        assert_eq!(&*seen.application_id, "spark-1");
+        assert_eq!(seen.address, Some([10, 0, 0, 7].into()));
+        let view = seen.view;
+        assert_eq!((view.executor, view.revision, view.phase), (ExecutorId(3), 41, Phase::Failed));
+        assert_eq!(view.owner, Some("driver".into()));
+        assert!(view.selected && view.do_not_roll && view.disrupted());
+        assert_eq!(view.status.conditions.len(), 1, "Ready says nothing");
+        let [proxy, executor] = &view.status.containers[..] else { panic!("two") };
+        assert_eq!(proxy.role, ContainerRole::Sidecar);
+        assert_eq!((executor.role, executor.restart_count), (ContainerRole::Executor, 2));
+        let ContainerState::Terminated(ended) = &executor.state else { panic!("ended") };
+        assert_eq!((ended.exit_code, ended.reason.as_deref()), (137, Some("OOMKilled")));
+        assert_eq!(view.status.created_at_ms, Some(1_767_323_045_000));
+    }
+}

@@ -1,0 +1,335 @@
+//! Many fleets' actions, few calls at a time.
+//!
+//! Every fleet has a line of its own, and the lines take turns: a fleet that has lost a thousand executors
+//! does not keep another one waiting for its first. Calls that change pods take a token from a bucket that
+//! all share; a 429 closes that bucket for as long as the API server asks. What only reads or writes down
+//! (lists, the ledger) goes ahead, because everything else waits for it.
+//!
+//! The lines need no bound of their own: a fleet has at most one call under way for each executor, and one
+//! each for its ledger and its list.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use fleet::action::{Action, Verb};
+use fleet::event::{Event, Outcome};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use crate::call::{Answer, Calls};
+
+/// How much may be asked of the API server, by all fleets together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// Creates, deletions and evictions. The default is the churn that Kubernetes' own service level
+    /// objectives assume.
+    pub changes_per_s: f64,
+    pub burst: u32,
+    /// Calls at the same time.
+    pub calls_max: usize,
+}
+
+impl Default for Rates {
+    fn default() -> Rates {
+        Rates { changes_per_s: 20.0, burst: 30, calls_max: 32 }
+    }
+}
+
+/// Until when this host may act; asked right before every call.
+#[derive(Clone, Debug, Default)]
+pub struct Gate(Arc<AtomicU64>);
+
+impl Gate {
+    /// Open until this many milliseconds after `start`; 0 closes it.
+    pub fn open_until_ms(&self, ms: u64) {
+        self.0.store(ms, Ordering::Release);
+    }
+
+    fn is_open(&self, start: Instant) -> bool {
+        u128::from(self.0.load(Ordering::Acquire)) > start.elapsed().as_millis()
+    }
+}
+
+/// An action on its way, and who carries it out.
+pub struct Job {
+    pub fleet: u64,
+    pub action: Action,
+    pub calls: Calls,
+    /// When what led to it became known.
+    pub since: Instant,
+}
+
+/// An action's answer.
+pub struct Done {
+    pub fleet: u64,
+    pub verb: &'static str,
+    pub outcome: &'static str,
+    pub seconds: f64,
+    /// From what led to it until it was sent.
+    pub waited: Duration,
+    pub answer: Answer,
+}
+
+/// Carries out what comes in, until nothing can come any more; then what is under way is waited for.
+pub async fn run(
+    mut jobs: mpsc::UnboundedReceiver<Job>,
+    done: mpsc::UnboundedSender<Done>,
+    rates: Rates,
+    gate: Gate,
+    start: Instant,
+) {
+    let permits = Arc::new(Semaphore::new(rates.calls_max));
+    let mut lines = Lines::default();
+    let mut bucket = Bucket::new(rates);
+    let mut calls = JoinSet::new();
+    let mut open = true;
+    loop {
+        while let Some(Ok(throttled)) = calls.try_join_next() {
+            bucket.hold(throttled);
+        }
+        // Ahead of everything that changes pods: what the core waits for.
+        while let Some(permit) =
+            (!lines.is_empty()).then(|| permits.clone().try_acquire_owned().ok()).flatten()
+        {
+            let Some(job) = lines.next(bucket.ready_at() <= Instant::now()) else { break };
+            if job.action.verb.mutates() {
+                bucket.take();
+            }
+            if !gate.is_open(start) {
+                // We lead no more: whatever is left is the next leader's.
+                continue;
+            }
+            let done = done.clone();
+            calls.spawn(async move {
+                let throttled = call(job, &done).await;
+                drop(permit);
+                throttled
+            });
+        }
+        let wait = lines.has_changes().then(|| bucket.ready_at());
+        tokio::select! {
+            job = jobs.recv(), if open => match job {
+                Some(job) => lines.push(job),
+                None => open = false,
+            },
+            Some(result) = calls.join_next(), if !calls.is_empty() => {
+                bucket.hold(result.unwrap_or_default());
+            }
+            () = sleep_until(wait.unwrap_or_else(Instant::now)), if wait.is_some_and(|at| at > Instant::now()) => {}
+            else => return,
+        }
+        while let Ok(job) = jobs.try_recv() {
+            lines.push(job);
+        }
+    }
+}
+
+/// How long the API server wants to be left alone.
+async fn call(job: Job, done: &mpsc::UnboundedSender<Done>) -> Duration {
+    let begun = Instant::now();
+    let waited = begun.saturating_duration_since(job.since);
+    let Some(answer) = job.calls.carry_out(&job.action).await else { return Duration::ZERO };
+    let (outcome, throttled) = if let Event::Finished { outcome, .. } = &answer.event {
+        (word(outcome), throttled(outcome))
+    } else {
+        ("ok", Duration::ZERO)
+    };
+    let verb = verb(&job.action.verb);
+    let seconds = begun.elapsed().as_secs_f64();
+    let _ = done.send(Done { fleet: job.fleet, verb, outcome, seconds, waited, answer });
+    throttled
+}
+
+fn throttled(outcome: &Outcome) -> Duration {
+    match outcome {
+        Outcome::Throttled { after_ms } => Duration::from_millis(after_ms.unwrap_or(1_000).min(60_000)),
+        Outcome::Ok(_)
+        | Outcome::AlreadyExists
+        | Outcome::Conflict
+        | Outcome::NotFound
+        | Outcome::Budget
+        | Outcome::Forbidden(_)
+        | Outcome::Invalid(_)
+        | Outcome::Unknown(_) => Duration::ZERO,
+    }
+}
+
+/// The verb, as a label.
+pub fn verb(verb: &Verb) -> &'static str {
+    match verb {
+        Verb::Relist => "list",
+        Verb::ReadLedger => "read-ledger",
+        Verb::WriteLedger { .. } => "write-ledger",
+        Verb::CreatePod { .. } => "create",
+        Verb::GetPod { .. } => "get",
+        Verb::DeletePod { .. } => "delete",
+        Verb::EvictPod { .. } => "evict",
+        Verb::DeleteDriver { .. } => "delete-driver",
+        Verb::Ask { .. } => "ask",
+        Verb::Stop => "stop",
+        Verb::Reply { .. } => "reply",
+        Verb::Publish(_) => "publish",
+    }
+}
+
+/// The outcome, as a label.
+pub fn word(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Ok(_) => "ok",
+        Outcome::AlreadyExists => "already-exists",
+        Outcome::Conflict => "conflict",
+        Outcome::NotFound => "not-found",
+        Outcome::Throttled { .. } => "throttled",
+        Outcome::Budget => "budget",
+        Outcome::Forbidden(_) => "forbidden",
+        Outcome::Invalid(_) => "invalid",
+        Outcome::Unknown(_) => "unknown",
+    }
+}
+
+#[derive(Default)]
+struct Lines {
+    first: VecDeque<Job>,
+    /// By fleet; no line is empty.
+    changes: BTreeMap<u64, VecDeque<Job>>,
+    /// The fleet that had its turn.
+    last: u64,
+}
+
+impl Lines {
+    fn push(&mut self, job: Job) {
+        if job.action.verb.mutates() {
+            self.changes.entry(job.fleet).or_default().push_back(job);
+        } else {
+            self.first.push_back(job);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first.is_empty() && self.changes.is_empty()
+    }
+
+    fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    fn next(&mut self, changes: bool) -> Option<Job> {
+        if let Some(job) = self.first.pop_front() {
+            return Some(job);
+        }
+        if !changes {
+            return None;
+        }
+        let after = self.changes.range(self.last + 1..).next().map(|(fleet, _)| *fleet);
+        self.last = after.or_else(|| self.changes.keys().next().copied())?;
+        let line = self.changes.get_mut(&self.last)?;
+        let job = line.pop_front();
+        if line.is_empty() {
+            self.changes.remove(&self.last);
+        }
+        job
+    }
+}
+
+/// Tokens, as the time at which the next one is there.
+struct Bucket {
+    every: Duration,
+    burst: Duration,
+    /// When it will be full.
+    full_at: Instant,
+    held_until: Instant,
+}
+
+impl Bucket {
+    fn new(rates: Rates) -> Bucket {
+        let every = Duration::from_secs_f64(1.0 / rates.changes_per_s.max(0.001));
+        let now = Instant::now();
+        Bucket { every, burst: every * rates.burst.max(1), full_at: now, held_until: now }
+    }
+
+    fn ready_at(&self) -> Instant {
+        let token = (self.full_at + self.every).checked_sub(self.burst).unwrap_or(self.full_at);
+        token.max(self.held_until)
+    }
+
+    fn take(&mut self) {
+        self.full_at = self.full_at.max(Instant::now()) + self.every;
+    }
+
+    fn hold(&mut self, how_long: Duration) {
+        self.held_until = self.held_until.max(Instant::now() + how_long);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use fleet::action::Cause;
+    use fleet::id::{ActionId, ExecutorId};
+
+    use super::*;
+    use crate::call::Place;
+
+    fn job(fleet: u64, id: u64) -> Job {
+        let place = Place {
+            fleet: "f".to_owned(),
+            namespace: "n".to_owned(),
+            application_id: "a".to_owned(),
+            driver: "d".to_owned(),
+            driver_uid: "u".into(),
+            template: None,
+        };
+        let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+            Ok::<_, std::io::Error>(http::Response::new(kube::client::Body::empty()))
+        });
+        let calls = Calls::new(kube::Client::new(service, "n"), Arc::new(place));
+        let verb = Verb::CreatePod { executor: ExecutorId(id), pod: "p".into(), avoid_nodes: vec![] };
+        Job {
+            fleet,
+            action: Action { id: ActionId(id), cause: Cause::Start, verb },
+            calls,
+            since: Instant::now(),
+        }
+    }
+
+    #[tokio::test]
+    async fn fleets_take_turns_and_the_ledger_goes_first() {
+        let mut lines = Lines::default();
+        for id in 1..=3 {
+            lines.push(job(0, id));
+        }
+        lines.push(job(7, 10));
+        let mut ledger = job(3, 99);
+        ledger.action.verb = Verb::ReadLedger;
+        lines.push(ledger);
+        let order: Vec<u64> = std::iter::from_fn(|| lines.next(true)).map(|job| job.action.id.0).collect();
+        assert_eq!(order, [99, 10, 1, 2, 3]);
+        assert!(lines.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_keep_to_the_rate_and_stop_for_a_deposed_leader() {
+        let rates = Rates { changes_per_s: 10.0, burst: 5, calls_max: 4 };
+        let (jobs, inbox) = mpsc::unbounded_channel();
+        let (done, mut answers) = mpsc::unbounded_channel();
+        let (gate, start) = (Gate::default(), Instant::now());
+        gate.open_until_ms(60_000);
+        tokio::spawn(run(inbox, done, rates, gate.clone(), start));
+        for id in 0..25 {
+            jobs.send(job(0, id)).unwrap_or_else(|_| panic!("it runs"));
+        }
+        for _ in 0..25 {
+            answers.recv().await.expect("an answer");
+        }
+        let took = start.elapsed();
+        assert!((Duration::from_millis(1_900)..Duration::from_millis(2_200)).contains(&took), "{took:?}");
+        gate.open_until_ms(0);
+        jobs.send(job(0, 99)).unwrap_or_else(|_| panic!("it runs"));
+        drop(jobs);
+        assert!(answers.recv().await.is_none(), "it was dropped, and the queue has ended");
+    }
+}

@@ -1,0 +1,144 @@
+//! A namespace's watch: one for all fleets in it.
+//!
+//! kube's watcher keeps the stream going and starts it anew when it must. What it listed then is *not*
+//! taken for a complete list: it does not say of which revision it is, and only a complete list at a known
+//! revision may conclude that missing means gone. So a stream that started anew is told as such, and whoever
+//! owns the fleets lists for himself.
+//!
+//! A stream can be silent for being broken. The API server ends each watch after [`WATCH_S`], and kube gives
+//! up a connection that says nothing for longer than that. Above it stands a watchdog that trusts nobody:
+//! after [`AUDIT`] without news the stream is dropped and made anew, and with that everything is listed.
+
+use std::time::Duration;
+
+use fleet::event::NodeView;
+use futures_util::StreamExt;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::call::describe;
+use crate::node::{Zones, view};
+use crate::pod::{self, DriverSeen, Role, Seen};
+
+/// How long the API server keeps one watch open.
+const WATCH_S: u32 = 90;
+/// A quiet fleet is silent too: so often it is looked at as a whole.
+const AUDIT: Duration = Duration::from_secs(600);
+/// Between attempts after an error.
+const BACKOFF_FIRST: Duration = Duration::from_millis(800);
+const BACKOFF_LAST: Duration = Duration::from_secs(30);
+/// An error-free stream for so long forgets the errors before.
+const BACKOFF_RESET: Duration = Duration::from_secs(120);
+
+/// What a watch says.
+#[derive(Debug)]
+pub enum Told {
+    /// The stream is up, with everything from now on; what was before has to be listed.
+    Started,
+    Changed(Box<Seen>),
+    /// With its last state and the revision of its deletion.
+    Gone(Box<Seen>),
+    Driver(DriverSeen),
+    DriverGone(DriverSeen),
+    Node(Box<NodeView>),
+    /// It has failed and is tried again.
+    Broken(String),
+}
+
+/// Watches the executors' and drivers' pods of a namespace, until nobody listens.
+pub async fn pods<T: Send>(
+    client: Client,
+    namespace: &str,
+    told: mpsc::Sender<T>,
+    wrap: impl Fn(Told) -> T + Send + Sync,
+) {
+    let api: Api<Pod> = Api::namespaced(client, namespace);
+    let config = watcher::Config::default().labels(pod::SELECTOR).timeout(WATCH_S);
+    let mut map = |event| match event {
+        Event::Apply(pod) => match pod::role(&pod) {
+            Role::Executor(seen) => Some(Told::Changed(seen)),
+            Role::Driver(driver) => Some(Told::Driver(driver)),
+            Role::Other => None,
+        },
+        Event::Delete(pod) => match pod::role(&pod) {
+            Role::Executor(seen) => Some(Told::Gone(seen)),
+            Role::Driver(driver) => Some(Told::DriverGone(driver)),
+            Role::Other => None,
+        },
+        Event::Init | Event::InitApply(_) => None,
+        Event::InitDone => Some(Told::Started),
+    };
+    watch(api, config, &mut |event| map(event).map(&wrap), &wrap, &told).await;
+}
+
+/// Watches the nodes, until nobody listens. Needs a ClusterRole; without it there are no facts of nodes.
+pub async fn nodes<T: Send>(client: Client, told: mpsc::Sender<T>, wrap: impl Fn(Told) -> T + Send + Sync) {
+    let api: Api<Node> = Api::all(client);
+    let mut zones = Zones::default();
+    let mut map = |event| match event {
+        Event::Apply(node) | Event::InitApply(node) => {
+            Some(Told::Node(Box::new(view(&node, &mut zones, false))))
+        }
+        Event::Delete(node) => Some(Told::Node(Box::new(view(&node, &mut zones, true)))),
+        Event::Init | Event::InitDone => None,
+    };
+    let config = watcher::Config::default().timeout(WATCH_S);
+    watch(api, config, &mut |event| map(event).map(&wrap), &wrap, &told).await;
+}
+
+async fn watch<K, T: Send>(
+    api: Api<K>,
+    config: watcher::Config,
+    map: &mut (impl FnMut(Event<K>) -> Option<T> + Send),
+    wrap: &(impl Fn(Told) -> T + Send + Sync),
+    told: &mpsc::Sender<T>,
+) where
+    K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
+{
+    let mut backoff = BACKOFF_FIRST;
+    loop {
+        let mut stream = Box::pin(watcher(api.clone(), config.clone()));
+        let mut good_since = Instant::now();
+        loop {
+            let event = tokio::select! {
+                event = timeout(AUDIT, stream.next()) => event,
+                () = told.closed() => return,
+            };
+            let error = match event {
+                Ok(Some(Ok(event))) => {
+                    if good_since.elapsed() > BACKOFF_RESET {
+                        backoff = BACKOFF_FIRST;
+                    }
+                    let Some(news) = map(event) else { continue };
+                    if told.send(news).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                Ok(Some(Err(error))) => words(&error),
+                Ok(None) => "the stream has ended".to_owned(),
+                Err(_) => break,
+            };
+            good_since = Instant::now();
+            if told.send(wrap(Told::Broken(error))).await.is_err() {
+                return;
+            }
+            // The stream goes on by itself when it is asked again; a backoff keeps that from being hot.
+            sleep(backoff).await;
+            backoff = (backoff * 2).min(BACKOFF_LAST);
+        }
+    }
+}
+
+fn words(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(error) => format!("the list failed: {}", describe(error)),
+        watcher::Error::WatchStartFailed(error) => format!("the watch did not start: {}", describe(error)),
+        watcher::Error::WatchError(status) => format!("the watch ended: {} {}", status.code, status.message),
+        watcher::Error::WatchFailed(error) => format!("the watch broke: {}", describe(error)),
+        watcher::Error::NoResourceVersion => error.to_string(),
+    }
+}
