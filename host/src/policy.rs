@@ -7,7 +7,7 @@ mod build;
 mod evidence;
 mod input;
 mod list;
-mod modules;
+pub mod modules;
 mod native;
 mod new;
 mod run;

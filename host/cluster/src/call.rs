@@ -11,8 +11,10 @@ use fleet::event::{Done, DriverView, Event, Outcome, PodView, Relist, finished};
 use fleet::id::{ExecutorId, Uid, Version};
 use fleet::ledger::Ledger;
 use k8s_openapi::api::core::v1 as k8s;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::api::{DeleteParams, EvictParams, ListParams, PostParams, Preconditions};
+use k8s_openapi::api::policy::v1::Eviction;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, OwnerReference};
+use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
+use kube::core::Status;
 use kube::{Api, Client};
 
 use crate::client::{CALL_TIMEOUT, LIST_TIMEOUT};
@@ -141,10 +143,23 @@ impl Calls {
         }
     }
 
+    /// kube's own `evict` spells the field `delete_options`, which the API server ignores, and the UID and
+    /// the grace period with it.
     async fn evict(&self, name: &str, uid: &Uid, grace_ms: Option<u64>) -> Outcome {
-        let params =
-            EvictParams { delete_options: Some(delete_params(uid, grace_ms)), ..EvictParams::default() };
-        match within(CALL_TIMEOUT, self.pods.evict(name, &params)).await {
+        let eviction = Eviction {
+            metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
+            delete_options: Some(DeleteOptions {
+                grace_period_seconds: grace_ms.map(seconds).map(i64::from),
+                preconditions: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Preconditions {
+                    uid: Some(uid.to_string()),
+                    resource_version: None,
+                }),
+                ..DeleteOptions::default()
+            }),
+        };
+        let params = PostParams::default();
+        let call = self.pods.create_subresource::<_, Status>("eviction", name, &params, &eviction);
+        match within(CALL_TIMEOUT, call).await {
             Ok(_) => Outcome::Ok(Done::Deleted),
             Err(outcome) => outcome,
         }
@@ -161,7 +176,7 @@ impl Calls {
             let left = LIST_TIMEOUT.saturating_sub(started.elapsed());
             let page = within(left, self.pods.list(&params)).await?;
             revision = revision.max(pod::revision(page.metadata.resource_version.as_deref()));
-            seen.extend(page.items.iter().filter_map(|pod| pod::executor(pod)));
+            seen.extend(page.items.iter().filter_map(pod::executor));
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params.continue_token = Some(token),
                 None => break,
@@ -217,9 +232,13 @@ impl Calls {
 }
 
 /// Whole seconds are what Kubernetes counts in; less than one would be none at all.
+fn seconds(ms: u64) -> u32 {
+    u32::try_from(ms.div_ceil(1_000)).unwrap_or(u32::MAX)
+}
+
 fn delete_params(uid: &Uid, grace_ms: Option<u64>) -> DeleteParams {
     DeleteParams {
-        grace_period_seconds: grace_ms.map(|ms| u32::try_from(ms.div_ceil(1_000)).unwrap_or(u32::MAX)),
+        grace_period_seconds: grace_ms.map(seconds),
         preconditions: Some(Preconditions { uid: Some(uid.to_string()), resource_version: None }),
         ..DeleteParams::default()
     }

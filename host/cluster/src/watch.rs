@@ -57,7 +57,7 @@ pub async fn pods<T: Send>(
 ) {
     let api: Api<Pod> = Api::namespaced(client, namespace);
     let config = watcher::Config::default().labels(pod::SELECTOR).timeout(WATCH_S);
-    let mut map = |event| match event {
+    let map = |event| match event {
         Event::Apply(pod) => match pod::role(&pod) {
             Role::Executor(seen) => Some(Told::Changed(seen)),
             Role::Driver(driver) => Some(Told::Driver(driver)),

@@ -80,6 +80,11 @@ impl Hearing {
         std::mem::take(&mut self.probes) > 0
     }
 
+    /// Was anybody heard within the timeout?
+    pub fn hears(&self, now: Instant, spec: &HeartbeatSpec) -> bool {
+        self.last.is_some_and(|last| now.since_ms(last) <= spec.timeout_ms)
+    }
+
     /// Nobody is heard, and giving up more executors would not help.
     pub fn is_broken(&self) -> bool {
         self.probes > 0
@@ -94,10 +99,10 @@ impl Hearing {
         if now < grace_ends {
             return Err(grace_ends);
         }
-        let last = self.last.unwrap_or(self.started);
-        if now.since_ms(last) <= spec.timeout_ms && self.last.is_some() {
+        if self.hears(now, spec) {
             return Ok(());
         }
+        let last = self.last.unwrap_or(self.started);
         // Twice the timeout since anybody was heard, then twice as long since the last try.
         let from = if self.probes == 0 { last } else { self.probed };
         let next = from + (spec.timeout_ms << (self.probes + 1).min(PROBE_DOUBLINGS)) + 1;

@@ -106,7 +106,7 @@ impl Fleet {
         let target = self.target();
         if !ours && self.mass_loss.lost(self.now.instant, &self.spec.limits, target) {
             self.pace.restart();
-            let message = format!("more than {:?} of {target} executors at once", self.spec.limits.mass_loss);
+            let message = format!("more than {} of {target} executors at once", self.spec.limits.mass_loss);
             self.publish(Reason::MassLoss, None, message);
         }
         self.log.add(self.now, Some(id), format!("lost: {trigger:?}"));

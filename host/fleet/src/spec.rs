@@ -146,6 +146,15 @@ pub enum Amount {
     Percent(u32),
 }
 
+impl std::fmt::Display for Amount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Amount::Count(count) => count.fmt(f),
+            Amount::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
 impl Amount {
     pub fn rounded_up(self, target: u32) -> u32 {
         match self {

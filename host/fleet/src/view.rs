@@ -365,15 +365,19 @@ impl Fleet {
             self.restored(highest);
         }
         let now = self.now.instant;
+        // It expires its executors' heartbeats itself, but takes its time: its word counts while nobody
+        // speaks for himself. Otherwise only what has changed since its last report is a sign of life.
+        let believed = !self.hearing.hears(now, &self.spec.heartbeat);
         for row in rows {
             let id = row.executor;
             let change = self.roster.change(id, |executor| {
                 let facts = executor.facts.get_or_insert_with(|| Box::new(Facts::default()));
-                facts.counters = Some(row.counters);
+                let moved = facts.counters.replace(row.counters) != facts.counters;
                 if row.active {
-                    // The driver expires its executors' heartbeats itself.
                     executor.registered = true;
-                    executor.detector.heard(now);
+                    if believed || moved {
+                        executor.detector.heard(now);
+                    }
                 } else {
                     executor.driver_said = row.remove_reason.or(executor.driver_said.take());
                 }

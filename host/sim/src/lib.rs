@@ -24,6 +24,11 @@ pub mod tape;
 pub mod trace;
 pub mod world;
 
+#[cfg(feature = "server")]
+pub mod embedded;
+#[cfg(feature = "server")]
+pub mod server;
+
 mod chaos;
 mod human;
 mod network;

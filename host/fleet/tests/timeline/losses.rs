@@ -113,7 +113,33 @@ fn silent_is_strictly_longer_than_the_timeout_and_others_are_heard() {
     );
 }
 
-/// All fell silent: the listener is as likely as they are. One is given up to find out.
+/// A driver's patience is longer than ours: what it merely goes on saying does not keep 1 alive. 3 does not
+/// report itself, and works: that can be seen.
+#[test]
+fn a_driver_that_repeats_itself_is_no_sign_of_life() {
+    check(
+        draft(3),
+        "
+        0s lead
+            > 0s create 1
+            > 0s create 2
+            > 0s create 3
+        1s start 1 2 3
+        1s beating 2
+        2s driver 1 active=0
+        2s driver 3 tasks=1
+        60s driver 1 active=0
+        60s driver 3 tasks=2
+        121s driver 1 active=0
+        121s driver 3 tasks=3
+            > 122.001s ask SPARK why 1 was lost: HeartbeatTimeout, check 0
+            > 122.001s create 4 for 1
+        123s lost 1 heartbeat-lost
+            > 123s delete 1 uid u1
+        ",
+    );
+}
+
 /// The driver may know an executor long before a watch that lags shows its pod.
 #[test]
 fn silence_counts_from_when_the_pod_is_seen() {
@@ -133,6 +159,7 @@ fn silence_counts_from_when_the_pod_is_seen() {
     );
 }
 
+/// All fell silent: the listener is as likely as they are. One is given up to find out.
 #[test]
 fn when_nobody_is_heard_one_is_given_up_until_its_replacement_is_heard() {
     check(
@@ -287,7 +314,7 @@ fn many_losses_at_once_are_replaced_at_a_slow_start() {
             > 9s ask SPARK why 3 was lost: PodDeleted, check 0
             > 9s create 9 for 3
         9s gone 4
-            > 9s MassLoss: more than Percent(30) of 6 executors at once
+            > 9s MassLoss: more than 30% of 6 executors at once
             > 9s ask SPARK why 4 was lost: PodDeleted, check 0
         9.5s create 7 ok
         9.6s create 8 ok

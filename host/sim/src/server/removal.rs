@@ -1,0 +1,308 @@
+//! How objects go: deletion, the garbage collector, namespaces that end.
+//!
+//! A pod dies twice. A deletion sets `deletionTimestamp`; the kubelet ends the containers and then the
+//! object goes. Where no node has it, or its containers have ended, or nobody wants to wait (grace 0),
+//! it goes at once. A finalizer holds whatever it is on until somebody takes it off.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::Deletion;
+use super::admission::has_ended;
+use super::ask::Ask;
+use super::clock;
+use super::kinds::{KINDS, Kind, NAMESPACES, PODS};
+use super::status::Status;
+use super::store::{DELETIONS_MAX, Key, Store};
+use super::view::object_at;
+
+/// `DeleteOptions`, as far as they matter here.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Options {
+    pub grace_s: Option<u64>,
+    pub uid: Option<String>,
+    pub version: Option<String>,
+    /// Dependents lose their owner and stay. Foreground is taken as Background.
+    orphan: bool,
+    pub dry_run: bool,
+}
+
+impl Options {
+    /// From the body, or from the query where the body is silent.
+    pub fn parse(ask: &Ask, body: &Value) -> Result<Options, Status> {
+        if !body.is_object() && !body.is_null() {
+            return Err(Status::bad_request("DeleteOptions have to be an object"));
+        }
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let grace = match (body.get("gracePeriodSeconds"), ask.parameter("gracePeriodSeconds")) {
+            (None | Some(Value::Null), "") => None,
+            (None | Some(Value::Null), text) => Some(text.parse::<i64>().map_err(|_| bad_grace(text))?),
+            (Some(value), _) => Some(value.as_i64().ok_or_else(|| bad_grace(&value.to_string()))?),
+        };
+        let policy = text(&body["propagationPolicy"]);
+        let policy = policy.unwrap_or_else(|| ask.parameter("propagationPolicy").to_owned());
+        let dry = body["dryRun"].as_array().is_some_and(|all| all.iter().any(|word| word == "All"));
+        Ok(Options {
+            // A negative one is taken as one second.
+            grace_s: grace.map(|seconds| u64::try_from(seconds).unwrap_or(1)),
+            uid: text(&body["preconditions"]["uid"]),
+            version: text(&body["preconditions"]["resourceVersion"]),
+            orphan: policy == "Orphan",
+            dry_run: dry || ask.dry_run(),
+        })
+    }
+
+    pub fn grace(grace_s: Option<u64>) -> Options {
+        Options { grace_s, ..Options::default() }
+    }
+}
+
+fn bad_grace(text: &str) -> Status {
+    Status::bad_request(format!("gracePeriodSeconds: {text}: a whole number is needed"))
+}
+
+pub(super) fn uid_differs(uid: &str, object: &Value) -> String {
+    let other = object["metadata"]["uid"].as_str().unwrap_or_default();
+    format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {other}")
+}
+
+/// Deletes, or begins to. The object as it is then, and whether it is gone.
+pub(super) fn delete(
+    store: &mut Store,
+    kind: &Kind,
+    key: &Key,
+    options: &Options,
+) -> Result<(Arc<Value>, bool), Status> {
+    let old = Arc::clone(store.get(key).ok_or_else(|| Status::not_found(kind, &key.name))?);
+    let meta = &old["metadata"];
+    if let Some(uid) = options.uid.as_deref().filter(|uid| meta["uid"] != *uid) {
+        return Err(Status::conflict(kind, &key.name, &uid_differs(uid, &old)));
+    }
+    if let Some(version) = options.version.as_deref().filter(|version| meta["resourceVersion"] != *version) {
+        let other = meta["resourceVersion"].as_str().unwrap_or_default();
+        let why = format!(
+            "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {other}"
+        );
+        return Err(Status::conflict(kind, &key.name, &why));
+    }
+    if options.dry_run {
+        return Ok((old, false));
+    }
+    if options.orphan {
+        orphan(store, meta["uid"].as_str().unwrap_or_default());
+    }
+    if *kind == NAMESPACES {
+        return Ok((end_namespace(store, key, &old), false));
+    }
+    let grace_s = if *kind == PODS { pod_grace_s(&old, options.grace_s) } else { 0 };
+    let held = meta.get("finalizers").is_some();
+    if grace_s == 0 && !held {
+        let gone = store.remove(key).unwrap_or(old);
+        return Ok((gone, true));
+    }
+    if let Some(before_s) = meta["deletionGracePeriodSeconds"].as_u64()
+        && before_s <= grace_s
+    {
+        // It ends as soon as that or sooner already.
+        return Ok((old, false));
+    }
+    let since_ms = match meta["deletionTimestamp"].as_str().and_then(clock::parse) {
+        // A shorter grace counts from the first deletion.
+        Some(end_ms) => end_ms - seconds_ms(meta["deletionGracePeriodSeconds"].as_u64().unwrap_or(0)),
+        None => store.wall_ms(),
+    };
+    let mut new = Value::clone(&old);
+    let at = clock::rfc3339(since_ms.saturating_add(seconds_ms(grace_s)));
+    let meta = object_at(&mut new, &["metadata"]);
+    meta.insert("deletionTimestamp".to_owned(), at.into());
+    meta.insert("deletionGracePeriodSeconds".to_owned(), grace_s.into());
+    Ok((store.put(key.clone(), new), false))
+}
+
+fn seconds_ms(seconds: u64) -> i64 {
+    i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX)
+}
+
+fn pod_grace_s(pod: &Value, asked_s: Option<u64>) -> u64 {
+    let unscheduled = pod["spec"]["nodeName"].as_str().unwrap_or_default().is_empty();
+    if unscheduled || has_ended(pod) {
+        return 0;
+    }
+    // A year: what is longer overflows calendars, and nobody waits for it.
+    asked_s.or_else(|| pod["spec"]["terminationGracePeriodSeconds"].as_u64()).unwrap_or(30).min(31_536_000)
+}
+
+/// Takes away what is being deleted, over, and held by no finalizer any more.
+pub(super) fn finish(store: &mut Store, key: &Key) {
+    let over = store.get(key).is_some_and(|object| {
+        let meta = &object["metadata"];
+        meta["deletionGracePeriodSeconds"] == 0 && meta.get("finalizers").is_none()
+    });
+    if over {
+        store.remove(key);
+    }
+}
+
+fn orphan(store: &mut Store, uid: &str) {
+    let dependents: Vec<Key> = store
+        .objects()
+        .filter(|(_, object)| owners(object).any(|owner| owner == uid))
+        .map(|(key, _)| key.clone())
+        .collect();
+    for key in dependents {
+        disown(store, &key, |owner| owner == uid);
+    }
+}
+
+fn owners(object: &Value) -> impl Iterator<Item = &str> {
+    let references = object["metadata"]["ownerReferences"].as_array().into_iter().flatten();
+    references.filter_map(|reference| reference["uid"].as_str())
+}
+
+fn disown(store: &mut Store, key: &Key, lost: impl Fn(&str) -> bool) {
+    let Some(object) = store.get(key) else { return };
+    let mut object = Value::clone(object);
+    let meta = object_at(&mut object, &["metadata"]);
+    if let Some(references) = meta.get_mut("ownerReferences").and_then(Value::as_array_mut) {
+        references.retain(|reference| !reference["uid"].as_str().is_some_and(&lost));
+        if references.is_empty() {
+            meta.remove("ownerReferences");
+        }
+    }
+    store.put(key.clone(), object);
+}
+
+fn end_namespace(store: &mut Store, key: &Key, old: &Arc<Value>) -> Arc<Value> {
+    if old["metadata"].get("deletionTimestamp").is_some() {
+        return Arc::clone(old);
+    }
+    let mut new = Value::clone(old);
+    new["metadata"]["deletionTimestamp"] = store.timestamp().into();
+    object_at(&mut new, &["status"]).insert("phase".to_owned(), "Terminating".into());
+    store.garbage = true;
+    store.put(key.clone(), new)
+}
+
+/// The garbage collector and the namespace controller: what lost all its owners is deleted, and so is
+/// what is in a namespace that ends.
+pub(super) fn collect(store: &mut Store) {
+    // A chain of owners is followed this far at once; the rest waits for the next time.
+    for _ in 0..10 {
+        if !std::mem::take(&mut store.garbage) {
+            return;
+        }
+        collect_dependents(store);
+        collect_namespaces(store);
+    }
+}
+
+fn collect_dependents(store: &mut Store) {
+    let uids: BTreeSet<&str> =
+        store.objects().filter_map(|(_, object)| object["metadata"]["uid"].as_str()).collect();
+    let mut doomed = Vec::new();
+    let mut disowned = Vec::new();
+    for (key, object) in store.objects() {
+        let (live, lost): (Vec<&str>, Vec<&str>) = owners(object).partition(|uid| uids.contains(uid));
+        if lost.is_empty() {
+            continue;
+        }
+        if live.is_empty() {
+            doomed.push(key.clone());
+        } else {
+            disowned.push((key.clone(), lost.into_iter().map(str::to_owned).collect::<BTreeSet<_>>()));
+        }
+    }
+    for key in doomed {
+        background(store, &key);
+    }
+    for (key, lost) in disowned {
+        disown(store, &key, |owner| lost.contains(owner));
+    }
+}
+
+fn collect_namespaces(store: &mut Store) {
+    let ending: Vec<String> = store
+        .range(NAMESPACES.plural, None)
+        .filter(|(_, namespace)| namespace["metadata"].get("deletionTimestamp").is_some())
+        .map(|(key, _)| key.name.clone())
+        .collect();
+    for namespace in ending {
+        let inside = |key: &&Key| key.namespace == namespace;
+        let keys: Vec<Key> = store.objects().map(|(key, _)| key).filter(inside).cloned().collect();
+        for key in &keys {
+            background(store, key);
+        }
+        if !store.objects().any(|(key, _)| inside(&key)) {
+            store.remove(&Key::new(NAMESPACES.plural, "", &namespace));
+        }
+    }
+}
+
+/// A deletion that nobody waits for and that nothing can be said against.
+fn background(store: &mut Store, key: &Key) {
+    let Some(kind) = KINDS.into_iter().find(|kind| kind.plural == key.resource) else { return };
+    let terminating =
+        store.get(key).is_some_and(|object| object["metadata"].get("deletionTimestamp").is_some());
+    if !terminating {
+        // The only refusal there can be: it is gone already.
+        let _ = delete(store, kind, key, &Options::default());
+    }
+}
+
+/// A DELETE. The answer is the object, or a `Status` where there is no point in showing it.
+pub(super) fn asked(store: &mut Store, ask: &Ask, body: &Value) -> Result<Value, Status> {
+    let options = Options::parse(ask, body)?;
+    let key = ask.key();
+    let note = note(store, ask, &options, false);
+    let (object, gone) = delete(store, ask.kind, &key, &options)?;
+    keep(store, note);
+    if gone && *ask.kind != PODS {
+        let uid = &object["metadata"]["uid"];
+        let mut details = json!({ "name": key.name, "kind": ask.kind.plural, "uid": uid });
+        if !ask.kind.group.is_empty() {
+            details["group"] = ask.kind.group.into();
+        }
+        return Ok(super::status::success(details));
+    }
+    Ok(ask.view.object(&object, store.wall_ms()))
+}
+
+/// A DELETE of a collection: what is in it and goes, goes.
+pub(super) fn asked_all(store: &mut Store, ask: &Ask, body: &Value) -> Result<Value, Status> {
+    let options = Options::parse(ask, body)?;
+    let (items, meta) = super::verbs::list(store, ask)?;
+    for item in &items {
+        let text = |field: &str| item["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let one = Ask { namespace: text("namespace"), name: text("name"), ..ask.clone() };
+        let note = note(store, &one, &options, false);
+        // One that went meanwhile is no error, and one that is not the one that was meant stays.
+        if delete(store, ask.kind, &one.key(), &options).is_ok() {
+            keep(store, note);
+        }
+    }
+    Ok(ask.view.list(meta, items.iter().map(|item| &**item), store.wall_ms()))
+}
+
+/// The request as whoever judges it will want to see it. Only those for pods are of interest.
+pub(super) fn note(store: &Store, ask: &Ask, options: &Options, evicted: bool) -> Option<Deletion> {
+    let pod = store.get(&ask.key()).filter(|_| *ask.kind == PODS && !options.dry_run)?;
+    Some(Deletion {
+        revision: store.revision(),
+        at_ms: store.now_ms,
+        agent: ask.manager.clone(),
+        uid_precondition: options.uid.clone(),
+        evicted,
+        pod: Arc::clone(pod),
+    })
+}
+
+pub(super) fn keep(store: &mut Store, note: Option<Deletion>) {
+    let Some(note) = note else { return };
+    store.deletions.push_back(note);
+    store.deletions_seen += 1;
+    if store.deletions.len() > DELETIONS_MAX {
+        store.deletions.pop_front();
+    }
+}

@@ -1,0 +1,341 @@
+//! Reading and writing: get, list, create, update, patch.
+//!
+//! An update is what is new under what the system owns: UID, times, the other half of the status. The
+//! subresource `status` changes the status and nothing else, and an update of the object never does.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::admission;
+use super::ask::Ask;
+use super::kinds::{self, Kind};
+use super::managed::{self, Manager};
+use super::patch;
+use super::removal;
+use super::selector::Selector;
+use super::status::{self, Status};
+use super::store::{Key, Store};
+use super::view::{Form, View, object_at, stored_event};
+
+impl Ask {
+    pub(super) fn key(&self) -> Key {
+        Key::new(self.kind.plural, &self.namespace, &self.name)
+    }
+
+    /// The namespace to look in; `None`: all.
+    pub(super) fn scope(&self) -> Option<&str> {
+        (!self.namespace.is_empty()).then_some(&*self.namespace)
+    }
+
+    pub(super) fn selector(&self) -> Result<Selector, Status> {
+        Selector::parse(self.kind, self.parameter("labelSelector"), self.parameter("fieldSelector"))
+    }
+}
+
+pub(super) fn get(store: &Store, ask: &Ask) -> Result<Arc<Value>, Status> {
+    if let Some(revision) = ask.number("resourceVersion")? {
+        not_ahead(store, revision)?;
+    }
+    let object = store.get(&ask.key()).ok_or_else(|| Status::not_found(ask.kind, &ask.name))?;
+    Ok(Arc::clone(object))
+}
+
+/// The items, and the list's own metadata. Pages are of one revision, and expire when it is compacted.
+pub(super) fn list(store: &Store, ask: &Ask) -> Result<(Vec<Arc<Value>>, Value), Status> {
+    let selector = ask.selector()?;
+    let limit = usize::try_from(ask.number("limit")?.unwrap_or(0)).unwrap_or(usize::MAX);
+    let limit = if limit == 0 { usize::MAX } else { limit };
+    let version = ask.number("resourceVersion")?;
+    let (revision, after) = match ask.parameter("continue") {
+        "" if ask.parameter("resourceVersionMatch") == "Exact" => {
+            let refusal =
+                || Status::bad_request("resourceVersionMatch=Exact needs a resourceVersion above 0");
+            (version.filter(|version| *version > 0).ok_or_else(refusal)?, None)
+        }
+        "" => (store.revision(), None),
+        _ if version.is_some_and(|version| version > 0) => {
+            return Err(Status::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
+        token => {
+            let (revision, after) = parse_continue(ask.kind, token)?;
+            (revision, Some(after))
+        }
+    };
+    not_ahead(store, revision.max(version.unwrap_or(0)))?;
+    let then;
+    let objects: Box<dyn Iterator<Item = (&Key, &Arc<Value>)>> = if revision == store.revision() {
+        Box::new(store.range(ask.kind.plural, ask.scope()))
+    } else {
+        then = store.at(ask.kind.plural, revision).ok_or_else(|| match after {
+            Some(_) => Status::continue_expired(),
+            None => Status::expired(revision, store.compacted()),
+        })?;
+        Box::new(then.iter().filter(|(key, _)| ask.scope().is_none_or(|scope| key.namespace == scope)))
+    };
+    let mut rest = objects
+        .skip_while(|(key, _)| after.as_ref().is_some_and(|after| *key <= after))
+        .filter(|(_, object)| selector.matches(object));
+    let mut items = Vec::new();
+    let mut last = None;
+    for (key, object) in rest.by_ref().take(limit) {
+        items.push(Arc::clone(object));
+        last = Some(key);
+    }
+    let mut meta = json!({ "resourceVersion": revision.to_string() });
+    let more = rest.count();
+    if let (Some(last), true) = (last, more > 0) {
+        meta["continue"] = format!("{revision}:{}/{}", last.namespace, last.name).into();
+        // The real server counts only where nothing is filtered.
+        if selector.is_everything() {
+            meta["remainingItemCount"] = more.into();
+        }
+    }
+    Ok((items, meta))
+}
+
+fn parse_continue(kind: &Kind, token: &str) -> Result<(u64, Key), Status> {
+    let parsed = token.split_once(':').and_then(|(revision, place)| {
+        let (namespace, name) = place.split_once('/')?;
+        Some((revision.parse().ok()?, Key::new(kind.plural, namespace, name)))
+    });
+    parsed.ok_or_else(|| Status::bad_request("continue key is not valid: use the token of the page before"))
+}
+
+fn not_ahead(store: &Store, revision: u64) -> Result<(), Status> {
+    if revision <= store.revision() {
+        return Ok(());
+    }
+    let message = format!("Too large resource version: {revision}, current: {}", store.revision());
+    let cause = "Too large resource version";
+    Err(Status::new(504, "Timeout", message).caused_by("ResourceVersionTooLarge", cause, None).retry_after(1))
+}
+
+pub(super) fn create(store: &mut Store, ask: &Ask, mut object: Value) -> Result<Arc<Value>, Status> {
+    admission::check_shape(ask, &mut object)?;
+    if ask.kind.is_review() {
+        return Ok(Arc::new(review(store, object)));
+    }
+    if ask.kind.is_renamed_event() {
+        stored_event(&mut object);
+    }
+    let meta = object_at(&mut object, &["metadata"]);
+    let version = meta.get("resourceVersion").and_then(Value::as_str).unwrap_or_default();
+    if !["", "0"].contains(&version) {
+        return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+    }
+    let given = meta.get("name").and_then(Value::as_str).unwrap_or_default();
+    let prefix = meta.get("generateName").and_then(Value::as_str).unwrap_or_default();
+    let name = match (given, prefix) {
+        ("", "") => {
+            let why = "Required value: name or generateName is required";
+            return Err(Status::invalid(ask.kind, "", "metadata.name", why));
+        }
+        ("", prefix) => format!("{prefix}{}", store.new_suffix()),
+        (given, _) => given.to_owned(),
+    };
+    for owned in ["deletionTimestamp", "deletionGracePeriodSeconds", "managedFields", "selfLink"] {
+        meta.remove(owned);
+    }
+    meta.insert("name".to_owned(), name.clone().into());
+    if ask.kind.namespaced {
+        meta.insert("namespace".to_owned(), ask.namespace.clone().into());
+    }
+    meta.insert("uid".to_owned(), store.new_uid().into());
+    meta.insert("creationTimestamp".to_owned(), store.timestamp().into());
+    if object.get("spec").is_some() {
+        object["metadata"]["generation"] = 1.into();
+    }
+    let key = Key::new(ask.kind.plural, &ask.namespace, &name);
+    admission::admit(store, ask, &name, &mut object)?;
+    if store.get(&key).is_some() {
+        return Err(Status::already_exists(ask.kind, &name));
+    }
+    let applied = ask.content_type == APPLY;
+    let operation = if applied { "Apply" } else { "Update" };
+    let manager = Manager { name: &ask.manager, operation, subresource: "" };
+    let time = store.timestamp();
+    managed::record(&Value::Null, &mut object, manager, &time);
+    if ask.dry_run() {
+        return Ok(Arc::new(object));
+    }
+    Ok(store.put(key, object))
+}
+
+/// A token review is answered from the table of tokens.
+fn review(store: &Store, mut object: Value) -> Value {
+    let token = object["spec"]["token"].as_str().unwrap_or_default();
+    let asked: Vec<&str> =
+        object["spec"]["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let status = match store.tokens.get(token) {
+        None => json!({ "user": {}, "error": "invalid bearer token" }),
+        Some(info) => {
+            let good = info.audiences.iter().filter(|it| asked.is_empty() || asked.contains(&it.as_str()));
+            let good: Vec<&String> = good.collect();
+            if good.is_empty() {
+                json!({ "user": {}, "error": format!("token audiences {:?} is invalid for the target audiences {asked:?}", info.audiences) })
+            } else {
+                let extra: BTreeMap<_, _> = info.extra.iter().collect();
+                json!({ "authenticated": true, "audiences": good, "user": {
+                    "username": info.username, "uid": info.uid, "groups": info.groups, "extra": extra,
+                } })
+            }
+        }
+    };
+    object["status"] = status;
+    object
+}
+
+pub(super) fn update(store: &mut Store, ask: &Ask, mut new: Value) -> Result<Arc<Value>, Status> {
+    admission::check_shape(ask, &mut new)?;
+    let name = new["metadata"]["name"].as_str().unwrap_or_default();
+    if name != ask.name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            ask.name
+        )));
+    }
+    if ask.kind.is_renamed_event() {
+        stored_event(&mut new);
+    }
+    if [&kinds::LEASES, &kinds::BUDGETS].contains(&ask.kind)
+        && new["metadata"]["resourceVersion"].as_str().unwrap_or_default().is_empty()
+    {
+        let why = "Invalid value: 0: must be specified for an update";
+        return Err(Status::invalid(ask.kind, &ask.name, "metadata.resourceVersion", why));
+    }
+    replace(store, ask, new, "Update")
+}
+
+const APPLY: &str = "application/apply-patch+yaml";
+
+pub(super) fn patch(store: &mut Store, ask: &Ask, body: Value) -> Result<(Arc<Value>, bool), Status> {
+    let key = ask.key();
+    let Some(old) = store.get(&key) else {
+        if ask.content_type == APPLY && ask.subresource.is_empty() {
+            let mut body = body;
+            object_at(&mut body, &["metadata"]).insert("name".to_owned(), ask.name.clone().into());
+            return Ok((create(store, ask, body)?, true));
+        }
+        return Err(Status::not_found(ask.kind, &ask.name));
+    };
+    let whole = View { kind: ask.kind, form: Form::Whole };
+    let mut new = whole.object(old, store.wall_ms());
+    let operation = match ask.content_type.as_str() {
+        "application/json-patch+json" => {
+            patch::operations(&mut new, &body)
+                .map_err(|why| Status::invalid(ask.kind, &ask.name, "patch", &why))?;
+            "Update"
+        }
+        "application/merge-patch+json" | "application/strategic-merge-patch+json" => {
+            patch::merge(&mut new, &body);
+            "Update"
+        }
+        APPLY => {
+            patch::merge(&mut new, &body);
+            "Apply"
+        }
+        other => {
+            let message = format!(
+                "the body of the request was in an unknown format {other:?}: accepted media types include: \
+                 application/json-patch+json, application/merge-patch+json, \
+                 application/strategic-merge-patch+json, application/apply-patch+yaml"
+            );
+            return Err(Status::new(415, "UnsupportedMediaType", message));
+        }
+    };
+    admission::check_shape(ask, &mut new)?;
+    if ask.kind.is_renamed_event() {
+        stored_event(&mut new);
+    }
+    Ok((replace(store, ask, new, operation)?, false))
+}
+
+/// The new state, where its preconditions hold, under what the system owns.
+fn replace(store: &mut Store, ask: &Ask, mut new: Value, operation: &str) -> Result<Arc<Value>, Status> {
+    let key = ask.key();
+    let old = store.get(&key).ok_or_else(|| Status::not_found(ask.kind, &ask.name))?;
+    let old = Arc::clone(old);
+    let meta = object_at(&mut new, &["metadata"]);
+    let text = |name: &str| meta.get(name).and_then(Value::as_str).unwrap_or_default();
+    let (uid, version) = (text("uid"), text("resourceVersion"));
+    if !uid.is_empty() && old["metadata"]["uid"] != uid {
+        let why = removal::uid_differs(uid, &old);
+        return Err(Status::conflict(ask.kind, &ask.name, &why));
+    }
+    if !["", "0"].contains(&version) && old["metadata"]["resourceVersion"] != version {
+        let why =
+            "the object has been modified; please apply your changes to the latest version and try again";
+        return Err(Status::conflict(ask.kind, &ask.name, why));
+    }
+    let mut result = if ask.subresource == "status" {
+        let mut result = Value::clone(&old);
+        result["status"] = new.get("status").cloned().unwrap_or_else(|| json!({}));
+        result
+    } else {
+        const SYSTEM: [&str; 8] = [
+            "name",
+            "namespace",
+            "uid",
+            "resourceVersion",
+            "generation",
+            "creationTimestamp",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+        ];
+        for name in SYSTEM {
+            match old["metadata"].get(name) {
+                Some(value) => meta.insert(name.to_owned(), value.clone()),
+                None => meta.remove(name),
+            };
+        }
+        if ask.kind.status {
+            match old.get("status") {
+                Some(status) => new["status"] = status.clone(),
+                None => drop(new.as_object_mut().and_then(|new| new.remove("status"))),
+            }
+        }
+        new
+    };
+    if let Some(managed) = old["metadata"].get("managedFields") {
+        result["metadata"]["managedFields"] = managed.clone();
+    }
+    admission::check_change(ask, &old, &result)?;
+    if result == *old {
+        // Nothing changed: no revision, no event.
+        return Ok(old);
+    }
+    if result.get("spec") != old.get("spec") {
+        let generation = old["metadata"]["generation"].as_u64().unwrap_or(0);
+        result["metadata"]["generation"] = (generation + 1).into();
+    }
+    let manager = Manager { name: &ask.manager, operation, subresource: &ask.subresource };
+    let time = store.timestamp();
+    managed::record(&old, &mut result, manager, &time);
+    if ask.dry_run() {
+        return Ok(Arc::new(result));
+    }
+    let result = store.put(key.clone(), result);
+    removal::finish(store, &key);
+    Ok(result)
+}
+
+/// The scheduler's word: which node a pod runs on.
+pub(super) fn bind(store: &mut Store, ask: &Ask, body: &Value) -> Result<Value, Status> {
+    let key = ask.key();
+    let pod = store.get(&key).ok_or_else(|| Status::not_found(ask.kind, &ask.name))?;
+    let Some(node) = body["target"]["name"].as_str().filter(|node| !node.is_empty()) else {
+        return Err(Status::invalid(ask.kind, &ask.name, "target.name", "Required value"));
+    };
+    if let Some(other) = pod["spec"]["nodeName"].as_str().filter(|other| !other.is_empty()) {
+        let why = format!("pod {} is already assigned to node {other:?}", ask.name);
+        return Err(Status::conflict(ask.kind, &ask.name, &why));
+    }
+    let mut pod = Value::clone(pod);
+    pod["spec"]["nodeName"] = node.into();
+    store.put(key, pod);
+    Ok(status::success(Value::Null))
+}

@@ -1,0 +1,154 @@
+//! `rollcall check`: is this configuration right, and what does it come to?
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::config::document::Mode;
+use crate::config::{self, FleetConfig, Problem};
+use crate::daemon::Policies;
+use crate::output::{self, Output};
+
+/// Check ExecutorFleet documents. The exit code is 0 when all are right, 1 when one is not.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Files, or directories with *.yaml, *.yml and *.json.
+    #[arg(short, long = "file", value_name = "FILE|DIR", num_args = 1.., required_unless_present = "schema")]
+    files: Vec<PathBuf>,
+    /// Print the JSON Schema of the document, with descriptions and defaults.
+    #[arg(long, conflicts_with_all = ["files", "effective"])]
+    schema: bool,
+    /// Print the documents with all defaults filled in.
+    #[arg(long)]
+    effective: bool,
+    /// Policies of your own: a directory of .wasm files.
+    #[arg(long, value_name = "DIR")]
+    policies: Option<PathBuf>,
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+pub fn run(args: Args) -> Result<ExitCode> {
+    if args.schema {
+        output::line(format_args!("{:#}", config::schema()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (fleets, problems) = match config::load(&args.files) {
+        Ok(fleets) => {
+            let policies = Policies::load(args.policies)?;
+            let problems = policies.problems(&fleets);
+            (fleets, problems)
+        }
+        Err(problems) => (Vec::new(), problems),
+    };
+    let plain_json = args.output == Output::Json && !args.effective;
+    if plain_json {
+        output::json(&Report::new(&fleets, &problems))?;
+    } else {
+        for problem in &problems {
+            output::tell(problem);
+        }
+    }
+    if !problems.is_empty() {
+        return Ok(ExitCode::FAILURE);
+    }
+    for config in &fleets {
+        match (args.effective, args.output) {
+            (false, Output::Json) => {}
+            (false, Output::Table) => output::line(format_args!("ok {}", Row::new(config).text()))?,
+            (true, Output::Json) => output::json(&config.fleet)?,
+            (true, Output::Table) => {
+                output::line(format_args!("---\n{}", config::yaml(&config.fleet)?.trim_end()))?
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    ok: bool,
+    /// Those that are right.
+    fleets: Vec<Row<'a>>,
+    problems: &'a [Problem],
+}
+
+impl<'a> Report<'a> {
+    fn new(fleets: &'a [FleetConfig], problems: &'a [Problem]) -> Report<'a> {
+        let wrong: BTreeSet<_> = problems.iter().map(|problem| (&problem.file, problem.document)).collect();
+        let right = fleets.iter().filter(|config| !wrong.contains(&(&config.file, Some(config.document))));
+        Report { ok: problems.is_empty(), fleets: right.map(Row::new).collect(), problems }
+    }
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    namespace: &'a str,
+    name: &'a str,
+    mode: Mode,
+    executors: u32,
+    file: String,
+    document: u32,
+}
+
+impl<'a> Row<'a> {
+    fn new(config: &'a FleetConfig) -> Row<'a> {
+        let (metadata, spec) = (&config.fleet.metadata, &config.fleet.spec);
+        Row {
+            namespace: &metadata.namespace,
+            name: &metadata.name,
+            mode: spec.mode,
+            executors: spec.executors,
+            file: config.file.to_string_lossy().into_owned(),
+            document: config.document,
+        }
+    }
+
+    fn text(&self) -> String {
+        let mode = match self.mode {
+            Mode::Own => "Own",
+            Mode::Observe => "Observe",
+        };
+        let Row { namespace, name, executors, file, document, .. } = self;
+        format!("{namespace}/{name}: {mode}, {executors} executors ({file}, document {document})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args as _, Command, FromArgMatches, error::ErrorKind};
+
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Args, ErrorKind> {
+        let matches = Args::augment_args(Command::new("check")).try_get_matches_from(args);
+        matches.and_then(|matches| Args::from_arg_matches(&matches)).map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn it_needs_files_or_prints_the_schema() {
+        let args = parse(&["check", "-f", "a.yaml", "b", "-f", "c", "--effective"]).unwrap();
+        assert_eq!(args.files, ["a.yaml", "b", "c"].map(PathBuf::from));
+        assert!(args.effective && !args.schema);
+        assert!(parse(&["check", "--schema"]).is_ok());
+        assert_eq!(parse(&["check"]).err(), Some(ErrorKind::MissingRequiredArgument));
+        assert_eq!(parse(&["check", "--schema", "-f", "a"]).err(), Some(ErrorKind::ArgumentConflict));
+    }
+
+    #[test]
+    fn what_is_wrong_fails_and_the_rest_is_listed() {
+        let example = |name: &str| concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/").to_owned() + name;
+        let fleets = config::load(&[example("own.yaml").into(), example("observe.yaml").into()]).unwrap();
+        // Only the first one names it.
+        let policies = ["OUTLIER".to_owned()];
+        let problems: Vec<Problem> = fleets.iter().flat_map(|config| config.check(&policies)).collect();
+        let report = Report::new(&fleets, &problems);
+        assert!(!report.ok && report.problems.len() == 1);
+        let right: Vec<String> = report.fleets.iter().map(Row::text).collect();
+        let line = format!("spark/etl: Observe, 20 executors ({}, document 1)", example("observe.yaml"));
+        assert_eq!(right, [line]);
+    }
+}

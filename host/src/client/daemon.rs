@@ -1,0 +1,160 @@
+//! One request to the daemon, and what comes of it.
+//!
+//! The daemon's own refusals are answers. Everything else that is not a 200 is an error, and says what
+//! to do about it.
+
+use std::env;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::time::timeout;
+
+use super::Connection;
+use crate::http::wire::Failure;
+
+/// An answer of 10,000 executors is 2 MB.
+const ANSWER_MAX: usize = 16 << 20;
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// Longer than the daemon itself lets a request take.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(15);
+/// Every token of people and of tools is much shorter.
+const TOKEN_MAX: u64 = 4 << 10;
+
+/// What the daemon says.
+#[derive(Debug)]
+pub enum Reply {
+    Ok(Value),
+    /// A [`Failure`]: what was asked about is not there (404), or a guard-rail said no (409).
+    Refused(Value),
+}
+
+/// Not `Debug`: it holds a secret.
+pub struct Daemon {
+    client: Client,
+    server: Url,
+    token: Option<String>,
+}
+
+impl Daemon {
+    pub fn new(to: &Connection) -> Result<Daemon> {
+        // Proxies are for the world outside; a redirect would carry the token elsewhere.
+        let client = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+        let client = client.connect_timeout(CONNECT_MAX).build().context("cannot make an HTTP client")?;
+        let token = match &to.token_file {
+            Some(path) => Some(token_in(path)?),
+            None => env::var("ROLLCALL_TOKEN")
+                .ok()
+                .map(|token| token.trim().to_owned())
+                .filter(|token| !token.is_empty()),
+        };
+        Ok(Daemon { client, server: to.server.clone(), token })
+    }
+
+    pub async fn get(&self, path: &[&str]) -> Result<Reply> {
+        let request = self.request(Method::GET, path)?.timeout(ANSWER_TIME_MAX);
+        self.reply(self.send(request).await?).await
+    }
+
+    pub async fn post(&self, path: &[&str], body: &impl Serialize) -> Result<Reply> {
+        let request = self.request(Method::POST, path)?.timeout(ANSWER_TIME_MAX).json(body);
+        let request = self.token.iter().fold(request, RequestBuilder::bearer_auth);
+        self.reply(self.send(request).await?).await
+    }
+
+    /// An answer that does not end.
+    pub async fn stream(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Response> {
+        let mut url = self.url(path)?;
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let answer = timeout(ANSWER_TIME_MAX, self.send(self.client.get(url))).await;
+        let response = answer.with_context(|| format!("the daemon at {} does not answer", self.server))??;
+        if response.status() == StatusCode::OK {
+            return Ok(response);
+        }
+        match self.reply(response).await? {
+            Reply::Ok(json) | Reply::Refused(json) => bail!("the daemon at {} answered {json}", self.server),
+        }
+    }
+
+    fn request(&self, method: Method, path: &[&str]) -> Result<RequestBuilder> {
+        Ok(self.client.request(method, self.url(path)?))
+    }
+
+    fn url(&self, path: &[&str]) -> Result<Url> {
+        let mut url = self.server.clone();
+        let mut segments = url.path_segments_mut().map_err(|()| anyhow!("{} has no path", self.server))?;
+        segments.pop_if_empty().extend(path);
+        drop(segments);
+        Ok(url)
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response> {
+        let server = &self.server;
+        request.send().await.map_err(|error| {
+            let remedy = if error.is_builder() {
+                "cannot make the request; has the token a character that a header cannot carry?".to_owned()
+            } else if error.is_timeout() {
+                format!("the daemon at {server} does not answer; is it overloaded, or is --server wrong?")
+            } else {
+                format!("cannot reach the daemon at {server}; is it running? Say where with --server")
+            };
+            anyhow!(error.without_url()).context(remedy)
+        })
+    }
+
+    async fn reply(&self, response: Response) -> Result<Reply> {
+        let status = response.status();
+        let body =
+            read(response).await.with_context(|| format!("the answer of {} broke off", self.server))?;
+        let json: Value = serde_json::from_slice(&body).unwrap_or_default();
+        if status == StatusCode::OK && json.is_object() {
+            return Ok(Reply::Ok(json));
+        }
+        let Ok(Failure { error, .. }) = Failure::deserialize(&json) else {
+            bail!(
+                "{} is no Rollcall daemon: it answered {status}; say where one is with --server",
+                self.server
+            );
+        };
+        match status {
+            StatusCode::NOT_FOUND | StatusCode::CONFLICT => Ok(Reply::Refused(json)),
+            StatusCode::UNAUTHORIZED if self.token.is_none() => {
+                bail!("commands need the daemon's token: give it with --token-file or ROLLCALL_TOKEN")
+            }
+            StatusCode::UNAUTHORIZED => {
+                bail!("the daemon has another token than the one given with --token-file or ROLLCALL_TOKEN")
+            }
+            _ => bail!(
+                "the daemon answered {status}: {} ({})",
+                super::answer::plain(&error.message),
+                error.code
+            ),
+        }
+    }
+}
+
+async fn read(mut response: Response) -> Result<Vec<u8>> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        ensure!(body.len() + chunk.len() <= ANSWER_MAX, "it is longer than {ANSWER_MAX} bytes");
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+fn token_in(path: &Path) -> Result<String> {
+    let place = || format!("cannot read the token from {}", path.display());
+    let mut text = String::new();
+    let file = File::open(path).with_context(place)?;
+    file.take(TOKEN_MAX).read_to_string(&mut text).with_context(place)?;
+    let token = text.trim();
+    ensure!(!token.is_empty(), "{}: the file is empty", place());
+    Ok(token.to_owned())
+}

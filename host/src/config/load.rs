@@ -1,0 +1,231 @@
+//! From paths to fleets: directories to files, files to documents, documents to types, and at last the
+//! rules that types cannot hold.
+//!
+//! Everything is read before anything is said: one bad document does not hide another. Each step is
+//! bounded: [`FILES_MAX`] files of [`FILE_BYTES_MAX`], [`DOCUMENTS_MAX`] documents in all, and for each
+//! document the reader's budget ([`parse`]).
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::de::IgnoredAny;
+
+use super::{ExecutorFleet, FleetConfig, Problem, rules};
+
+pub const FILES_MAX: usize = 1_000;
+pub const FILE_BYTES_MAX: u64 = 1 << 20;
+pub const DOCUMENTS_MAX: usize = 1_000;
+
+/// Of one document, what its aliases repeat included: 4 MiB of text, in some 50,000 values.
+pub(super) const TEXT_BYTES_MAX: usize = 4 << 20;
+pub(super) const NODES_MAX: usize = 50_000;
+const ALIASES_MAX: usize = 1_000;
+pub(super) const DEPTH_MAX: usize = 48;
+
+/// The fleets in these files, and in the `*.yaml`, `*.yml` and `*.json` of these directories, in order; or
+/// everything that is wrong. Never both: a fleet that is missing because its document is bad must not
+/// look like one that is not wanted any more.
+pub fn load(paths: &[PathBuf]) -> Result<Vec<FleetConfig>, Vec<Problem>> {
+    let (files, mut problems) = files(paths);
+    let mut fleets = Vec::new();
+    for file in files {
+        if let Err(problem) = load_file(&file, &mut fleets, &mut problems) {
+            problems.push(problem);
+        }
+    }
+    for config in &mut fleets {
+        problems.extend(rules::apply(config));
+    }
+    problems.extend(duplicates(&fleets));
+    if problems.is_empty() { Ok(fleets) } else { Err(problems) }
+}
+
+/// Adds what the documents of a file are; the error is about the file itself.
+fn load_file(file: &Path, fleets: &mut Vec<FleetConfig>, problems: &mut Vec<Problem>) -> Result<(), Problem> {
+    let bytes = read(file).map_err(|why| Problem::new(file.to_owned(), why))?;
+    let text = str::from_utf8(&bytes).map_err(|_| Problem::new(file.to_owned(), "is not UTF-8 text"))?;
+    let pieces = split(file, text)?;
+    // Each of the documents before is one or the other.
+    if fleets.len() + problems.len() + pieces.len() > DOCUMENTS_MAX {
+        return Err(Problem::new(file.to_owned(), format!("more than {DOCUMENTS_MAX} documents in all")));
+    }
+    for (document, piece) in (1..).zip(&pieces) {
+        match parse(file, piece) {
+            Ok(fleet) => fleets.push(FleetConfig { file: file.to_owned(), document, fleet }),
+            Err(problem) => problems.push(problem.of_document(document)),
+        }
+    }
+    Ok(())
+}
+
+/// The files of these paths. Those of a directory in the order of their names; what starts with `..` is
+/// how Kubernetes swaps a mounted ConfigMap, and not looked at.
+pub(super) fn files(paths: &[PathBuf]) -> (Vec<PathBuf>, Vec<Problem>) {
+    let (mut files, mut problems) = (Vec::new(), Vec::new());
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        match directory(path) {
+            Ok(found) if found.is_empty() => {
+                let problem = Problem::new(path.clone(), "this directory has no configuration");
+                problems.push(problem.help("it is read from files called *.yaml, *.yml or *.json"));
+            }
+            Ok(found) => files.extend(found),
+            Err(error) => problems.push(Problem::new(path.clone(), format!("cannot be listed: {error}"))),
+        }
+    }
+    if files.len() > FILES_MAX {
+        let message = format!("{} files; at most {FILES_MAX}", files.len());
+        problems.push(Problem::new(files.swap_remove(FILES_MAX), message));
+        files.truncate(FILES_MAX);
+    }
+    (files, problems)
+}
+
+fn directory(path: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    // One more than allowed is enough to know.
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name();
+        let extension = Path::new(&name).extension().and_then(|extension| extension.to_str());
+        let ours = matches!(extension, Some("yaml" | "yml" | "json"));
+        if ours && !name.as_encoded_bytes().starts_with(b"..") {
+            files.push(path.join(name));
+        }
+        if files.len() > FILES_MAX {
+            break;
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// A file's bytes. Only regular files: a pipe could keep us waiting for ever.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let metadata = fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?;
+    if !metadata.is_file() {
+        return Err("is neither a file nor a directory".to_owned());
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
+    file.take(FILE_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| format!("cannot be read: {error}"))?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(format!("has more than {FILE_BYTES_MAX} bytes"));
+    }
+    Ok(bytes)
+}
+
+/// One document of a file.
+struct Piece<'a> {
+    text: &'a str,
+    /// How many lines of the file stand before it.
+    line_offset: u32,
+}
+
+/// The documents of a file that have content.
+fn split<'a>(file: &Path, text: &'a str) -> Result<Vec<Piece<'a>>, Problem> {
+    let json = file.extension().is_some_and(|extension| extension == "json");
+    let pieces = if json { split_json(file, text)? } else { split_yaml(text) };
+    if pieces.is_empty() {
+        let problem = Problem::new(file.to_owned(), "has no document");
+        return Err(problem.help("a fleet begins with `apiVersion: rollcall.dev/v1alpha1`"));
+    }
+    Ok(pieces)
+}
+
+/// At each line `---`, as Kubernetes' own tools do. YAML does not allow that line within a document.
+fn split_yaml(text: &str) -> Vec<Piece<'_>> {
+    let mut pieces = Vec::new();
+    let mut piece = Piece { text: "", line_offset: 0 };
+    let (mut start, mut at) = (0, 0);
+    for (number, line) in (0..).zip(text.split_inclusive('\n')) {
+        let marks = line
+            .strip_prefix("---")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
+        if marks {
+            pieces.push(Piece { text: &text[start..at], ..piece });
+            (start, piece.line_offset) = (at, number);
+        }
+        at += line.len();
+    }
+    pieces.push(Piece { text: &text[start..], ..piece });
+    let blank = |line: &str| {
+        let line = line.strip_prefix("---").unwrap_or(line).trim_start();
+        line.is_empty() || line.starts_with('#')
+    };
+    pieces.retain(|piece| !piece.text.trim_start_matches('\u{feff}').lines().all(blank));
+    pieces
+}
+
+/// Values one after another, as in JSON Lines. The pieces are parsed as YAML, of which JSON is a part.
+fn split_json<'a>(file: &Path, text: &'a str) -> Result<Vec<Piece<'a>>, Problem> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
+    let mut pieces = Vec::new();
+    let mut start = 0;
+    while let Some(value) = values.next() {
+        if let Err(error) = value {
+            let message = error.to_string();
+            let message = message.split(" at line ").next().unwrap_or(&message);
+            let mut problem = Problem::new(file.to_owned(), format!("is not JSON: {message}"));
+            problem.line = u32::try_from(error.line()).ok();
+            problem.column = u32::try_from(error.column()).ok();
+            return Err(problem);
+        }
+        let end = values.byte_offset();
+        start += text[start..end].len() - text[start..end].trim_start().len();
+        let line_offset = (0..).zip(text[..start].split('\n')).last().map_or(0, |(lines, _)| lines);
+        pieces.push(Piece { text: &text[start..end], line_offset });
+        start = end;
+    }
+    Ok(pieces)
+}
+
+fn parse(file: &Path, piece: &Piece<'_>) -> Result<ExecutorFleet, Problem> {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_aliases: ALIASES_MAX,
+            max_depth: DEPTH_MAX,
+            flow_nesting_limit: DEPTH_MAX,
+            max_nodes: NODES_MAX,
+            max_total_scalar_bytes: TEXT_BYTES_MAX,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: NODES_MAX,
+        },
+        // YAML 1.2: `yes` and `on` are text.
+        strict_booleans: true,
+        with_snippet: false,
+    };
+    let mut path = String::new();
+    serde_saphyr::with_deserializer_from_str_with_options(piece.text, options, |deserializer| {
+        serde_path_to_error::deserialize(deserializer).map_err(|error| {
+            path = error.path().to_string();
+            error.into_inner()
+        })
+    })
+    .map_err(|error| Problem::of_yaml(file.to_owned(), &error, &path, piece.line_offset))
+}
+
+/// Fleets are called by their names alone, in the API, in metrics and in logs.
+fn duplicates(fleets: &[FleetConfig]) -> Vec<Problem> {
+    let mut first: BTreeMap<&str, &FleetConfig> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for config in fleets {
+        let name = config.fleet.metadata.name.as_str();
+        if let Some(before) = first.get(name) {
+            let file = before.file.display();
+            let message = format!("the fleet {name} is there already: {file}, document {}", before.document);
+            let help = "give it another name; names are unique, whatever the namespace";
+            problems.push(config.problem("metadata.name", message).help(help));
+        } else {
+            first.insert(name, config);
+        }
+    }
+    problems
+}

@@ -1,0 +1,192 @@
+//! What a document's types cannot say: which fields need each other, and which values exist in
+//! Kubernetes and in a JVM. What fleets may want is judged by the core, not here.
+
+use serde_json::Value;
+
+use super::document::{Mode, Spark, Spec};
+use super::{FleetConfig, Problem};
+
+/// More metrics than policies can use; each costs 8 bytes for each executor.
+const COLUMNS_MAX: usize = 64;
+const COLUMN_BYTES_MAX: usize = 200;
+const WINDOWS_MAX: usize = 32;
+const JAVA_OPTIONS_MAX: usize = 256;
+
+/// Completes the document, and says what is wrong with it.
+pub(super) fn apply(config: &mut FleetConfig) -> Vec<Problem> {
+    let spec = &mut config.fleet.spec;
+    if spec.mode == Mode::Own {
+        spec.spark.get_or_insert_with(Spark::default);
+    }
+    let mut rules = Rules { config, problems: Vec::new() };
+    rules.names();
+    rules.heartbeat();
+    rules.roll();
+    match rules.spec().mode {
+        Mode::Own => rules.own(),
+        Mode::Observe => rules.observe(),
+    }
+    rules.problems
+}
+
+struct Rules<'a> {
+    config: &'a FleetConfig,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Rules<'a> {
+    fn spec(&self) -> &'a Spec {
+        &self.config.fleet.spec
+    }
+
+    fn refuse_if(&mut self, wrong: bool, path: &str, message: &str, help: &str) {
+        if wrong {
+            self.problems.push(self.config.problem(path, message).help(help));
+        }
+    }
+
+    fn names(&mut self) {
+        let namespace = &self.config.fleet.metadata.namespace;
+        self.refuse_if(
+            !is_label(namespace),
+            "metadata.namespace",
+            &format!("{namespace:?} is not a namespace"),
+            "1 to 63 of a-z, 0-9 and -, with a letter or digit at both ends",
+        );
+        let driver = &self.spec().driver;
+        self.refuse_if(
+            driver.pod_name.len() > 253 || !driver.pod_name.split('.').all(is_label),
+            "spec.driver.podName",
+            &format!("{:?} is not a pod's name", driver.pod_name),
+            "write what `kubectl get pods` calls the driver",
+        );
+        self.refuse_if(
+            driver.rest_interval.0 < 1_000,
+            "spec.driver.restInterval",
+            &format!("{} is less than 1s", driver.rest_interval),
+            "the driver has other things to do",
+        );
+    }
+
+    fn heartbeat(&mut self) {
+        let columns = &self.spec().heartbeat.columns;
+        self.refuse_if(
+            columns.len() > COLUMNS_MAX,
+            "spec.heartbeat.columns",
+            &format!("{} columns", columns.len()),
+            &format!("at most {COLUMNS_MAX}"),
+        );
+        for (at, name) in columns.iter().enumerate().take(COLUMNS_MAX) {
+            let path = format!("spec.heartbeat.columns[{at}]");
+            let wrong =
+                name.is_empty() || name.len() > COLUMN_BYTES_MAX || name.contains(char::is_whitespace);
+            self.refuse_if(
+                wrong,
+                &path,
+                &format!("{name:?} is not the name of a metric"),
+                &format!("1 to {COLUMN_BYTES_MAX} bytes without spaces"),
+            );
+            self.refuse_if(
+                columns[..at].contains(name),
+                &path,
+                &format!("{name:?} is there twice"),
+                "leave out one",
+            );
+        }
+    }
+
+    fn roll(&mut self) {
+        let Some(roll) = &self.spec().roll else { return };
+        self.refuse_if(
+            roll.windows.len() > WINDOWS_MAX,
+            "spec.roll.windows",
+            &format!("{} windows", roll.windows.len()),
+            &format!("at most {WINDOWS_MAX}"),
+        );
+        for (at, window) in roll.windows.iter().enumerate().take(WINDOWS_MAX) {
+            self.refuse_if(
+                !window.duration.0.is_multiple_of(60_000),
+                &format!("spec.roll.windows[{at}].duration"),
+                &format!("{} is not a number of whole minutes", window.duration),
+                "write for instance 90m",
+            );
+        }
+    }
+
+    fn own(&mut self) {
+        let help = "with mode Own Rollcall creates the pods, and needs a PodTemplateSpec to make them from";
+        match &self.spec().template {
+            None => self.refuse_if(true, "spec.template", "is required", help),
+            Some(template) => self.template(template),
+        }
+        let Some(spark) = &self.spec().spark else { return };
+        self.refuse_if(
+            i32::try_from(spark.resource_profile_id).is_err(),
+            "spec.spark.resourceProfileId",
+            &format!("{} is more than {}", spark.resource_profile_id, i32::MAX),
+            "0 is Spark's default profile",
+        );
+        self.refuse_if(
+            i32::try_from(spark.executor_cores.get()).is_err(),
+            "spec.spark.executorCores",
+            &format!("{} is more than {}", spark.executor_cores, i32::MAX),
+            "it is the number of tasks at a time",
+        );
+        let url = spark.driver_url.as_deref();
+        self.refuse_if(
+            url.is_some_and(|url| !url.starts_with("spark://CoarseGrainedScheduler@")),
+            "spec.spark.driverUrl",
+            &format!("{:?} is not where a driver listens", url.unwrap_or("")),
+            "write spark://CoarseGrainedScheduler@HOST:PORT, or leave it out",
+        );
+        self.refuse_if(
+            !spark.conf_dir.starts_with('/'),
+            "spec.spark.confDir",
+            &format!("{:?} is not an absolute path", spark.conf_dir),
+            "Spark's images have it at /opt/spark/conf",
+        );
+        self.refuse_if(
+            spark.java_options.len() > JAVA_OPTIONS_MAX,
+            "spec.spark.javaOptions",
+            &format!("{} options", spark.java_options.len()),
+            &format!("at most {JAVA_OPTIONS_MAX}"),
+        );
+        for (at, option) in spark.java_options.iter().enumerate().take(JAVA_OPTIONS_MAX) {
+            self.refuse_if(
+                option.starts_with("-Xmx") || option.starts_with("-Xms"),
+                &format!("spec.spark.javaOptions[{at}]"),
+                &format!("{option:?} sets the heap"),
+                "that is spec.spark.executorMemory",
+            );
+        }
+    }
+
+    fn template(&mut self, template: &Value) {
+        let containers = template.pointer("/spec/containers").and_then(Value::as_array);
+        self.refuse_if(
+            containers.is_none_or(|containers| !containers.iter().any(Value::is_object)),
+            "spec.template.spec.containers",
+            "there is no container",
+            "write a PodTemplateSpec with the container that runs the executor",
+        );
+        let restart = template.pointer("/spec/restartPolicy");
+        self.refuse_if(
+            restart.is_some_and(|policy| policy != "Never"),
+            "spec.template.spec.restartPolicy",
+            "must be Never, or left out",
+            "an executor that ended is replaced by one with another id",
+        );
+    }
+
+    fn observe(&mut self) {
+        let help = "with mode Observe the driver creates the pods: leave it out, or use mode Own";
+        self.refuse_if(self.spec().template.is_some(), "spec.template", "has no use", help);
+        self.refuse_if(self.spec().spark.is_some(), "spec.spark", "has no use", help);
+    }
+}
+
+/// RFC 1123, as Kubernetes has it.
+fn is_label(name: &str) -> bool {
+    let letters = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    letters && (1..=63).contains(&name.len()) && !name.starts_with('-') && !name.ends_with('-')
+}

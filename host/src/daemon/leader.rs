@@ -1,0 +1,94 @@
+//! Does this host lead? The core's election, over the cluster's Lease, or alone without one.
+
+use cluster::lease::LeaseApi;
+use cluster::queue::Gate;
+use fleet::backoff::Seed;
+use fleet::election::{Election, ElectionAction, ElectionEvent, ElectionSettings, Identity, StopCause};
+use fleet::time::{Instant, Now};
+use tokio::sync::mpsc;
+
+/// Where and how hosts compete.
+#[derive(Clone, Debug)]
+pub struct LeaseConfig {
+    pub namespace: String,
+    pub name: String,
+    pub settings: ElectionSettings,
+}
+
+/// What follows from a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    Lead { term: u64 },
+    Stop(StopCause),
+}
+
+pub struct Leader {
+    election: Option<(Election, LeaseApi)>,
+    answers: mpsc::UnboundedSender<ElectionEvent>,
+    /// What carries calls out asks it right before each.
+    gate: Gate,
+    alone: bool,
+}
+
+impl Leader {
+    /// Answers come back through `answers`, and must be given to [`Leader::step`].
+    pub fn new(
+        lease: Option<(LeaseConfig, cluster::Client)>,
+        instance: &str,
+        gate: Gate,
+        answers: mpsc::UnboundedSender<ElectionEvent>,
+        random: u128,
+    ) -> Leader {
+        let alone = lease.is_none();
+        let election = lease.map(|(config, client)| {
+            let identity = Identity::new(instance, random);
+            #[allow(clippy::cast_possible_truncation, reason = "any bits will do")]
+            let seed = Seed::new(random as u64);
+            let api = LeaseApi::new(client, &config.namespace, &config.name);
+            (Election::new(config.settings, identity, seed), api)
+        });
+        Leader { election, answers, gate, alone }
+    }
+
+    pub fn is_leader(&self, now: Instant) -> bool {
+        self.election.as_ref().map_or(!self.alone, |(election, _)| election.is_leader(now))
+    }
+
+    pub fn deadline(&self) -> Option<Instant> {
+        let waiting = self.alone.then_some(Instant::START);
+        self.election.as_ref().map_or(waiting, |(election, _)| election.deadline())
+    }
+
+    pub fn step(&mut self, event: ElectionEvent, now: Now) -> Option<Turn> {
+        let Some((election, api)) = &mut self.election else {
+            let releases = event == ElectionEvent::Release;
+            if std::mem::take(&mut self.alone) {
+                self.gate.open_until_ms(u64::MAX);
+                return Some(Turn::Lead { term: 1 });
+            }
+            return releases.then_some(Turn::Stop(StopCause::Released));
+        };
+        let mut turn = None;
+        for action in election.step(event, now) {
+            let (api, answers) = (api.clone(), self.answers.clone());
+            match action {
+                ElectionAction::ReadLease { request } => {
+                    tokio::spawn(async move {
+                        let outcome = api.read().await;
+                        let _ = answers.send(ElectionEvent::Finished { request, outcome });
+                    });
+                }
+                ElectionAction::WriteLease { request, lease, over } => {
+                    tokio::spawn(async move {
+                        let outcome = api.write(&lease, over.as_ref()).await;
+                        let _ = answers.send(ElectionEvent::Finished { request, outcome });
+                    });
+                }
+                ElectionAction::Lead { term } => turn = Some(Turn::Lead { term }),
+                ElectionAction::Stop(cause) => turn = Some(Turn::Stop(cause)),
+            }
+        }
+        self.gate.open_until_ms(election.leads_until().map_or(0, Instant::as_ms));
+        turn
+    }
+}

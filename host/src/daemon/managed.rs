@@ -1,0 +1,199 @@
+//! One fleet in the loop: its document, and, once its driver's pod is known, its core.
+//!
+//! A fleet comes to life with its driver: the driver's UID owns every pod, its application id labels them,
+//! its address is where executors register. Another driver pod is another application, and so another life:
+//! a fresh core, with a ledger of its own.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use cluster::call::{Calls, Place};
+use cluster::pod::DriverSeen;
+use cluster::template::{Spark, Template};
+use fleet::Fleet;
+use fleet::snapshot::{Condition, Counts, Snapshot};
+use serde_json::Value;
+
+use crate::config::FleetConfig;
+use crate::config::document::Mode;
+use crate::handle::Overview;
+use crate::heartbeat::directory::{DriverEntry, FleetEntry, Secret};
+
+/// Spark's `spark.driver.port` in cluster mode.
+const DRIVER_PORT: u16 = 7_078;
+
+pub struct Managed {
+    pub config: FleetConfig,
+    pub life: Option<Life>,
+    /// Why there is no core yet.
+    pub waits: String,
+}
+
+/// From one driver's pod to the next.
+pub struct Life {
+    /// Never the same twice in a process: answers to an earlier life find nobody.
+    pub number: u64,
+    pub fleet: Fleet,
+    pub calls: Calls,
+    pub driver: DriverSeen,
+    pub application_id: String,
+    /// Settings of policies, by name.
+    pub settings: Arc<BTreeMap<String, Value>>,
+    /// A list that the loop itself asked for is under way.
+    pub listing: bool,
+    /// Its watch was up when the last list began.
+    pub fresh: bool,
+}
+
+impl Managed {
+    pub fn new(config: FleetConfig) -> Managed {
+        Managed { config, life: None, waits: "its driver's pod was not looked for yet".to_owned() }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.config.fleet.metadata.name
+    }
+
+    pub fn namespace(&self) -> &str {
+        &self.config.fleet.metadata.namespace
+    }
+
+    pub fn driver_name(&self) -> &str {
+        &self.config.fleet.spec.driver.pod_name
+    }
+
+    pub fn mode(&self) -> &'static str {
+        match self.config.fleet.spec.mode {
+            Mode::Own => "own",
+            Mode::Observe => "observe",
+        }
+    }
+
+    /// The application's id: the document's word, else the label of its driver's pod.
+    pub fn application_id(&self, driver: &DriverSeen) -> Result<String, String> {
+        let label = driver.application_id.as_deref();
+        let id = self.config.fleet.spec.application_id.as_deref().or(label).map(str::to_owned);
+        id.ok_or_else(|| {
+            format!(
+                "driver pod {} has no label {}; set spec.applicationId, or label the pod",
+                driver.name,
+                cluster::pod::APP
+            )
+        })
+    }
+
+    /// What calls need to know, or what is still missing.
+    pub fn place(&self, driver: &DriverSeen, application_id: &str) -> Result<Place, String> {
+        let spec = &self.config.fleet.spec;
+        let template = match (&spec.template, spec.mode) {
+            (Some(template), Mode::Own) => Some(Template::new(template, &self.spark(driver)?)?),
+            (_, Mode::Own | Mode::Observe) => None,
+        };
+        Ok(Place {
+            fleet: self.name().to_owned(),
+            namespace: self.namespace().to_owned(),
+            application_id: application_id.to_owned(),
+            driver: driver.name.to_string(),
+            driver_uid: driver.uid.clone(),
+            template,
+        })
+    }
+
+    fn spark(&self, driver: &DriverSeen) -> Result<Spark, String> {
+        let spark = self.config.fleet.spec.spark.clone().unwrap_or_default();
+        let driver_url = match (spark.driver_url, driver.address) {
+            (Some(url), _) => url,
+            (None, Some(address)) => {
+                let host = match address {
+                    IpAddr::V4(address) => address.to_string(),
+                    IpAddr::V6(address) => format!("[{address}]"),
+                };
+                format!("spark://CoarseGrainedScheduler@{host}:{DRIVER_PORT}")
+            }
+            (None, None) => return Err(format!("driver pod {} has no address yet", driver.name)),
+        };
+        Ok(Spark {
+            driver_url,
+            cores: spark.executor_cores.get(),
+            memory: spark.executor_memory.as_str().to_owned(),
+            user: spark.user,
+            conf_dir: spark.conf_dir,
+            java_options: spark.java_options,
+            resource_profile_id: spark.resource_profile_id,
+            decommission: spark.decommission,
+        })
+    }
+
+    /// What heartbeats are checked against.
+    pub fn entry(&self, driver: &DriverSeen, application_id: &str) -> FleetEntry {
+        let spec = &self.config.fleet.spec;
+        let heartbeat = &spec.heartbeat;
+        let token = heartbeat.token_file.as_ref().and_then(|file| match std::fs::read_to_string(file) {
+            Ok(token) if !token.trim().is_empty() => Some(Secret::new(token.trim())),
+            Ok(_) => None,
+            Err(error) => {
+                tracing::warn!(fleet = self.name(), file = %file.display(), %error, "the heartbeat token cannot be read: no static token is taken");
+                None
+            }
+        });
+        FleetEntry {
+            application_id: application_id.to_owned(),
+            graphite_prefix: Some(heartbeat.graphite_prefix.clone()).filter(|prefix| !prefix.is_empty()),
+            extra_columns: heartbeat.columns.clone(),
+            token,
+            driver: driver.address.map(|ip| DriverEntry {
+                address: SocketAddr::new(ip, spec.driver.rest_port.get()),
+                interval_ms: spec.driver.rest_interval.0,
+                loopback: spec.driver.allow_loopback,
+            }),
+            check_peer: heartbeat.check_peer,
+        }
+    }
+
+    pub fn overview(&self) -> Overview {
+        let spec = &self.config.fleet.spec;
+        let (fleet, namespace) = (self.name().to_owned(), self.namespace().to_owned());
+        match &self.life {
+            Some(life) => Overview {
+                fleet,
+                namespace,
+                mode: self.mode(),
+                phase: life.fleet.phase_name(),
+                target: life.fleet.target(),
+                counts: life.fleet.counts(),
+                refusals: life.fleet.refusals().clone(),
+                conditions: life.fleet.conditions(),
+            },
+            None => Overview {
+                fleet,
+                namespace,
+                mode: self.mode(),
+                phase: "awaiting-driver",
+                target: spec.executors,
+                counts: Counts::default(),
+                refusals: BTreeMap::new(),
+                conditions: vec![self.waiting()],
+            },
+        }
+    }
+
+    fn waiting(&self) -> Condition {
+        Condition { name: "DriverMissing", message: self.waits.clone() }
+    }
+
+    pub fn snapshot(&self, now: fleet::time::Now) -> Snapshot {
+        match &self.life {
+            Some(life) => life.fleet.snapshot(now),
+            None => Snapshot {
+                fleet: self.name().to_owned(),
+                phase: "awaiting-driver",
+                target: self.config.fleet.spec.executors,
+                counts: Counts::default(),
+                refusals: BTreeMap::new(),
+                conditions: vec![self.waiting()],
+                executors: Vec::new(),
+            },
+        }
+    }
+}

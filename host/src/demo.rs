@@ -1,0 +1,334 @@
+//! `rollcall demo`: the whole daemon on a cluster in memory.
+//!
+//! Everything of ours is real: the daemon, its loop, its policies in their sandbox, Graphite over TCP, the
+//! driver's REST API over HTTP, kube's client and watcher. Only what is around it is made up: an API
+//! server that keeps its objects in memory and speaks Kubernetes' protocol, so that `kubectl` works too; and
+//! nodes, kubelets and executors with faults of many kinds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use cluster::Clients;
+use cluster::queue::Rates;
+use fleet::election::ElectionSettings;
+use serde::Serialize;
+use serde_json::json;
+use sim::embedded::Chaos;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::config::{ExecutorFleet, FleetConfig};
+use crate::daemon::{LeaseConfig, Policies};
+use crate::handle::{Overview, Told};
+use crate::output::{self, Output};
+use crate::service::{Service, Settings};
+
+mod world;
+
+use world::{Incident, World};
+
+const NAMESPACE: &str = "spark";
+const FLEET: &str = "demo";
+const APPLICATION: &str = "spark-demo";
+const DRIVER: &str = "demo-driver";
+/// Chaos ends so long before the end, or after two thirds: what is lost last can still be replaced.
+const CALM: Duration = Duration::from_secs(20);
+/// After the time is over the fleet is waited for.
+const PATIENCE: Duration = Duration::from_secs(45);
+
+/// See a fleet being kept at strength, on a cluster in memory. Needs nothing.
+#[derive(clap::Args)]
+pub struct Args {
+    /// End after so long, with a summary. Exit code 0: the fleet is at strength and nothing was done wrong.
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    duration: Option<Duration>,
+    /// The same number makes the same faults.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    executors: u32,
+    #[arg(long, value_enum, default_value_t = Weather::Some)]
+    chaos: Weather,
+    /// Where the API server in memory answers kubectl.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    api: SocketAddr,
+    /// Metrics and API of the daemon.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    http: SocketAddr,
+    /// `json`: only the summary, as one document.
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
+}
+
+/// How often something goes wrong.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Weather {
+    None,
+    /// Every 8 s or so.
+    Some,
+    /// Every 3 s or so.
+    Heavy,
+}
+
+impl Weather {
+    fn chaos(self) -> Chaos {
+        match self {
+            Weather::None => Chaos::None,
+            Weather::Some => Chaos::Some,
+            Weather::Heavy => Chaos::Heavy,
+        }
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let span: jiff::Span = text.parse().map_err(|error| format!("{error}; write for instance 60s"))?;
+    let duration = jiff::SignedDuration::try_from(span).map_err(|error| error.to_string())?;
+    Duration::try_from(duration).map_err(|_| "it must not be negative".to_owned())
+}
+
+/// What the demo came to.
+#[derive(Debug, Serialize)]
+struct Summary {
+    seconds: u64,
+    seed: u64,
+    /// Executors lost, by whatever cause but our own will.
+    lost: u64,
+    /// Of those, for how many another one was created.
+    replaced: u64,
+    /// Losses by the verdict on them.
+    verdicts: BTreeMap<String, u64>,
+    /// What chaos did.
+    faults: BTreeMap<&'static str, u64>,
+    rolled: u64,
+    available: u64,
+    target: u32,
+    violations: Vec<String>,
+}
+
+pub fn run(args: Args) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .thread_stack_size(4 << 20)
+        .build()
+        .context("cannot start the runtime")?;
+    let policies = Policies::load(None)?;
+    let code = runtime.block_on(play(args, policies));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    code
+}
+
+async fn play(args: Args, policies: Policies) -> Result<ExitCode> {
+    let begun = Instant::now();
+    let quiet = args.output == Output::Json;
+    let (incidents, mut news) = mpsc::channel(1_024);
+    let mut world = World::start(&args.seed, args.chaos.chaos(), args.executors, args.api).await?;
+    let client = world.client();
+    let (stop, stopped) = watch::channel(false);
+    let mut service = Service::start(Settings {
+        clients: Clients::over(client),
+        fleets: vec![document(args.executors, world.rest.port())?],
+        paths: Vec::new(),
+        policies,
+        lease: Some(LeaseConfig {
+            namespace: NAMESPACE.to_owned(),
+            name: "rollcall".to_owned(),
+            settings: ElectionSettings::default(),
+        }),
+        rates: Rates::default(),
+        instance: "demo".to_owned(),
+        http: args.http,
+        graphite: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        token: None,
+        review_tokens: false,
+        watch_nodes: true,
+        stop: stopped,
+    })
+    .await?;
+    let mut told = service.handle.subscribe();
+    let (calm, weather) = watch::channel(false);
+    let api = world.api;
+    let graphite = service.graphite;
+    let world = tokio::spawn(async move { world.run(graphite, incidents, weather).await });
+    if !quiet {
+        output::line(format_args!(
+            "A fleet of {} executors on a cluster in memory. Look around while it runs:\n  \
+             kubectl --server http://{api} -n {NAMESPACE} get pods -w\n  \
+             rollcall --server http://{http} status {FLEET}\n  curl http://{http}/metrics\n",
+            args.executors,
+            http = service.http,
+        ))?;
+    }
+    let end = args.duration.map(|duration| begun + duration);
+    let calm_at = args.duration.map(|duration| begun + duration.saturating_sub(CALM).max(duration * 2 / 3));
+    let mut story = Story::new(begun, quiet);
+    let mut over = None;
+    let mut calmed = false;
+    loop {
+        let last = over.is_some();
+        tokio::select! {
+            notice = told.recv() => match notice {
+                Ok(notice) => story.told(&notice)?,
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => bail!("the daemon has ended"),
+            },
+            Some(incident) = news.recv() => story.incident(&incident)?,
+            () = until(calm_at), if !calmed => {
+                calmed = true;
+                calm.send_replace(true);
+                story.line("chaos ends; what is lost now is still replaced")?;
+            }
+            () = until(end), if !last => over = Some(Instant::now()),
+            () = sleep(Duration::from_millis(250)), if last => {
+                let overview = service.handle.overview().await?;
+                let patient = over.is_some_and(|over| over.elapsed() < PATIENCE);
+                if patient && !overview.first().is_some_and(at_strength) {
+                    continue;
+                }
+                break;
+            }
+            ended = &mut service.ended => bail!("the daemon has ended: {:?}", ended?),
+            _ = tokio::signal::ctrl_c() => break,
+        }
+    }
+    let overview = service.handle.overview().await?.into_iter().next().context("the fleet is gone")?;
+    stop.send_replace(true);
+    let _ = tokio::time::timeout(Duration::from_secs(15), service.ended).await;
+    drop(calm);
+    let (faults, violations) = world.await?;
+    story.violations.extend(violations);
+    let summary = story.summary(&args, &overview, faults);
+    if quiet {
+        output::json(&summary)?;
+    } else {
+        summary.print()?;
+    }
+    let strong = at_strength(&overview) && summary.violations.is_empty();
+    Ok(if strong { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn at_strength(overview: &Overview) -> bool {
+    let counts = &overview.counts;
+    counts.available == u64::from(overview.target)
+        && counts.live == counts.available
+        && counts.terminating == 0
+        && counts.reason_pending == 0
+}
+
+/// The fleet's document: everything at a pace that one can watch.
+fn document(executors: u32, rest_port: u16) -> Result<FleetConfig> {
+    let fleet: ExecutorFleet = serde_json::from_value(json!({
+        "apiVersion": "rollcall.dev/v1alpha1",
+        "kind": "ExecutorFleet",
+        "metadata": { "name": FLEET, "namespace": NAMESPACE },
+        "spec": {
+            "mode": "Own",
+            "executors": executors,
+            "driver": { "podName": DRIVER, "restPort": rest_port, "restInterval": "1s", "allowLoopback": true },
+            "heartbeat": { "timeout": "5s", "interval": "1s" },
+            "recovery": { "failuresMax": 1_000_000, "keptPodsMax": 2, "keptPodsFor": "10s" },
+            "allocation": { "pendingTimeout": "8s", "backoffFirst": "1s", "backoffLast": "4s", "startFailuresMax": 20 },
+            "roll": { "policies": ["OUTLIER"], "interval": "12s", "tasksMin": 1, "ageMin": "5s", "timeout": "30s" },
+            "spark": {},
+            "template": { "spec": { "containers": [{ "name": "spark-kubernetes-executor", "image": "apache/spark:4.3.0" }] } },
+        },
+    }))?;
+    Ok(FleetConfig { file: "demo".into(), document: 1, fleet })
+}
+
+/// What happened, told line by line and added up.
+struct Story {
+    begun: Instant,
+    quiet: bool,
+    lost: BTreeSet<u64>,
+    replaced: BTreeSet<u64>,
+    violations: Vec<String>,
+}
+
+impl Story {
+    fn new(begun: Instant, quiet: bool) -> Story {
+        Story { begun, quiet, lost: BTreeSet::new(), replaced: BTreeSet::new(), violations: Vec::new() }
+    }
+
+    fn line(&self, text: &str) -> Result<()> {
+        if self.quiet {
+            return Ok(());
+        }
+        output::line(format_args!("{:>7.1}s  {text}", self.begun.elapsed().as_secs_f64()))
+    }
+
+    fn told(&mut self, told: &Told) -> Result<()> {
+        let executor = told.executor.map(|id| id.0);
+        match (told.kind, executor) {
+            ("ExecutorLost", Some(id)) => {
+                self.lost.insert(id);
+                self.line(&format!("executor {id} is lost: {}", told.message))
+            }
+            ("ExecutorReplaced", Some(id)) => {
+                let replaced = told.message.rsplit(' ').next().and_then(|id| id.parse::<u64>().ok());
+                self.replaced.extend(replaced);
+                self.line(&format!("executor {id} is created {}", told.message))
+            }
+            ("RollStarted", Some(id)) => self.line(&format!("executor {id} is rolled: {}", told.message)),
+            (_, Some(id)) => self.line(&format!("executor {id}: {}", told.message)),
+            (_, None) => self.line(&format!("{}: {}", told.kind, told.message)),
+        }
+    }
+
+    fn incident(&mut self, incident: &Incident) -> Result<()> {
+        match incident {
+            Incident::Fault { pod, what } => self.line(&format!("            (chaos: {pod} {what})")),
+            Incident::Violation(text) => {
+                self.violations.push(text.clone());
+                self.line(&format!("VIOLATION: {text}"))
+            }
+        }
+    }
+
+    fn summary(&self, args: &Args, overview: &Overview, faults: BTreeMap<&'static str, u64>) -> Summary {
+        let counts = &overview.counts;
+        let verdicts = counts.lost.iter().map(|(kind, count)| (kind.name().to_owned(), *count));
+        Summary {
+            seconds: self.begun.elapsed().as_secs(),
+            seed: args.seed,
+            lost: counts.lost.values().sum(),
+            replaced: self.lost.intersection(&self.replaced).count() as u64,
+            verdicts: verdicts.collect(),
+            faults,
+            rolled: counts.removed.get(&fleet::question::DeletionCause::Roll).copied().unwrap_or_default(),
+            available: counts.available,
+            target: overview.target,
+            violations: self.violations.clone(),
+        }
+    }
+}
+
+impl Summary {
+    fn print(&self) -> Result<()> {
+        output::line(format_args!(
+            "\n{} s, seed {}: {} lost, {} replaced, {} rolled; {} of {} executors available",
+            self.seconds, self.seed, self.lost, self.replaced, self.rolled, self.available, self.target
+        ))?;
+        let rows: Vec<Vec<String>> =
+            self.verdicts.iter().map(|(kind, count)| vec![kind.clone(), count.to_string()]).collect();
+        output::table(&["VERDICT", "LOST"], &rows)?;
+        for violation in &self.violations {
+            output::line(format_args!("VIOLATION: {violation}"))?;
+        }
+        output::line(
+            "\nWhat next: rollcall check --schema, examples/own.yaml, rollcall simulate --seeds 0..1000",
+        )
+    }
+}

@@ -1,0 +1,158 @@
+//! What is around the daemon in the demo: the API server in memory with its port for kubectl, nodes and
+//! executors in real time, and the driver's REST API.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::Value;
+use sim::embedded::{Chaos, Cluster, Judge, Options, Signal};
+use sim::server::Server;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::{APPLICATION, DRIVER, NAMESPACE};
+
+const TICK: Duration = Duration::from_millis(50);
+/// The default of Spark is 10 s; a demo has less time.
+const HEARTBEAT_MS: u64 = 1_000;
+
+/// Something to be told beside what the daemon says.
+#[derive(Debug)]
+pub enum Incident {
+    Fault { pod: String, what: &'static str },
+    Violation(String),
+}
+
+pub struct World {
+    server: Server,
+    cluster: Cluster,
+    judge: Judge,
+    executors: watch::Sender<Value>,
+    start: Instant,
+    /// Where kubectl is answered.
+    pub api: SocketAddr,
+    /// Where the driver's REST API is.
+    pub rest: SocketAddr,
+}
+
+impl World {
+    pub async fn start(seed: &u64, chaos: Chaos, executors: u32, api: SocketAddr) -> Result<World> {
+        let server = Server::new(*seed);
+        server.set_wall_clock(jiff::Timestamp::now().as_millisecond());
+        let start = Instant::now();
+        let nodes = u64::from(executors).div_ceil(4).clamp(6, 200);
+        let options = Options { seed: *seed, nodes, chaos, heartbeat_ms: HEARTBEAT_MS };
+        let mut cluster = Cluster::new(server.clone(), options);
+        cluster
+            .start_driver(NAMESPACE, DRIVER, APPLICATION)
+            .map_err(|status| anyhow::anyhow!("the driver's pod: {status:?}"))?;
+        // The daemon's own limits: a quarter more at a time, as many again going; a quarter fewer by choice.
+        let target = executors as usize;
+        let ceiling = target + target.div_ceil(4);
+        let judge = Judge::new(server.clone(), APPLICATION, ceiling * 2, target - target / 4);
+        let listener =
+            TcpListener::bind(api).await.with_context(|| format!("cannot listen on {api} (--api)"))?;
+        let api = listener.local_addr()?;
+        let app = Router::new().fallback(serve).with_state(server.clone());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        let (executors, shown) = watch::channel(Value::Array(Vec::new()));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let rest = listener.local_addr()?;
+        let app = Router::new()
+            .route("/api/v1/applications/{application}/allexecutors", get(allexecutors))
+            .with_state(shown);
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Ok(World { server, cluster, judge, executors, start, api, rest })
+    }
+
+    /// kube's own client, with the server in place of a connection.
+    pub fn client(&self) -> cluster::Client {
+        cluster::Client::new(self.server.clone(), NAMESPACE)
+    }
+
+    /// Runs until `weather` is dropped; `true` in it ends the chaos. What struck, and what was done wrong at
+    /// the very end.
+    pub async fn run(
+        &mut self,
+        graphite: SocketAddr,
+        incidents: mpsc::Sender<Incident>,
+        mut weather: watch::Receiver<bool>,
+    ) -> (BTreeMap<&'static str, u64>, Vec<String>) {
+        let mut lines: HashMap<String, TcpStream> = HashMap::new();
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut reported = Instant::now();
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                changed = weather.changed() => match changed {
+                    Ok(()) => self.cluster.heal(),
+                    Err(_) => return (self.cluster.truth().faults, self.judge.look(&self.cluster)),
+                },
+            }
+            let now_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+            for signal in self.cluster.advance(now_ms) {
+                match signal {
+                    Signal::Graphite { pod, lines: text } => report(&mut lines, graphite, pod, &text).await,
+                    Signal::Fault { pod, what } => {
+                        let _ = incidents.try_send(Incident::Fault { pod, what });
+                    }
+                }
+            }
+            for violation in self.judge.look(&self.cluster) {
+                let _ = incidents.try_send(Incident::Violation(violation));
+            }
+            if reported.elapsed() > Duration::from_millis(500) {
+                reported = Instant::now();
+                self.executors.send_replace(self.cluster.allexecutors(APPLICATION));
+            }
+        }
+    }
+}
+
+/// kubectl's requests; their bodies are small.
+async fn serve(State(server): State<Server>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    match axum::body::to_bytes(body, 1 << 20).await {
+        Ok(body) => server.call(axum::http::Request::from_parts(parts, body)).map(Body::new),
+        Err(_) => StatusCode::PAYLOAD_TOO_LARGE.into_response(),
+    }
+}
+
+/// As GraphiteSink does it: a connection that stays, made anew when it breaks.
+async fn report(lines: &mut HashMap<String, TcpStream>, graphite: SocketAddr, pod: String, text: &str) {
+    if !lines.contains_key(&pod) {
+        // Executors come and go; what is left of those that went is a few idle connections.
+        if lines.len() > 256 {
+            lines.clear();
+        }
+        let Ok(stream) = TcpStream::connect(graphite).await else { return };
+        lines.insert(pod.clone(), stream);
+    }
+    if let Some(stream) = lines.get_mut(&pod)
+        && stream.write_all(text.as_bytes()).await.is_err()
+    {
+        lines.remove(&pod);
+    }
+}
+
+async fn allexecutors(
+    State(shown): State<watch::Receiver<Value>>,
+    Path(application): Path<String>,
+) -> Result<axum::Json<Value>, StatusCode> {
+    if application == APPLICATION {
+        Ok(axum::Json(shown.borrow().clone()))
+    } else {
+        Err(StatusCode::NOT_FOUND)
+    }
+}

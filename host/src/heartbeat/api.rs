@@ -1,0 +1,282 @@
+//! Anything else posts its heartbeats: `POST /v1/heartbeats`.
+//!
+//! ```text
+//! Authorization: Bearer <token>
+//! {"beats": [{"fleet": "etl", "executor": 7, "uid": "0b6c…", "metrics": {"JVMHeapMemory": 81722880}}]}
+//! 200 {"accepted": 1, "rejected": []}
+//! ```
+//!
+//! A beat names its fleet, or with `applicationId` its application. A token is either the fleet's own,
+//! good for all its executors, or one that Kubernetes gave to a pod, good for the executor that is this
+//! pod ([`review`]). Whoever has neither learns nothing, not even whether a fleet exists.
+//!
+//! | status | |
+//! |---|---|
+//! | 200 | at least one beat was accepted; `rejected` says which were not, and why |
+//! | 401 | no token, or one that is good for none of these executors; a pod's own until the pod is known |
+//! | 403 | the token is good, but for others |
+//! | 408, 413 | the body took more than 10 s, is longer than 64 KiB |
+//! | 422 | the body is not understood, has more than 100 beats, or names nobody known |
+//! | 429, 503 | come back in a second: too many requests, or tokens cannot be reviewed |
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
+use axum::http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use fleet::event::Beat;
+use fleet::id::{ExecutorId, Uid};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use self::review::{Denied, Reviews, TokenReviewer};
+use super::directory::{ExecutorEntry, Fleet, Secret};
+use super::{Fate, Intake, Source};
+
+pub mod review;
+
+/// Bytes of a body.
+pub const BODY_MAX: usize = 64 * 1024;
+/// Beats of a request.
+pub const BEATS_MAX: usize = 100;
+/// Requests under way: with body and what it becomes, at most 0.5 MiB each.
+const REQUESTS_MAX: usize = 64;
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of a token. A pod's is about 1,100.
+const TOKEN_MAX: usize = 8 * 1024;
+
+/// The routes, to be merged into a server that limits its connections. Without a reviewer only the
+/// fleets' own tokens are good.
+pub fn router(intake: Intake, reviewer: Option<Arc<dyn TokenReviewer>>) -> Router {
+    let reviews = reviewer.map(Reviews::new);
+    let api = Api { intake, reviews, requests: Semaphore::new(REQUESTS_MAX) };
+    Router::new()
+        .route("/v1/heartbeats", post(answer))
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(Arc::new(api))
+}
+
+struct Api {
+    intake: Intake,
+    reviews: Option<Reviews>,
+    requests: Semaphore,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    beats: Vec<Said>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Said {
+    fleet: Option<String>,
+    application_id: Option<String>,
+    executor: u64,
+    uid: Option<String>,
+    #[serde(default)]
+    metrics: BTreeMap<String, f64>,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    accepted: usize,
+    rejected: Vec<Rejected>,
+}
+
+#[derive(Serialize)]
+struct Rejected {
+    /// In `beats`.
+    index: usize,
+    reason: &'static str,
+}
+
+/// Nothing of the request was used.
+struct Refusal {
+    status: StatusCode,
+    fate: Fate,
+    error: String,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, fate: Fate, error: impl Into<String>) -> Refusal {
+        Refusal { status, fate, error: error.into() }
+    }
+}
+
+async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let (status, body) = match api.answer(request).await {
+        Ok((status, answer)) => (status, Json(answer).into_response()),
+        Err(Refusal { status, fate, error }) => {
+            api.intake.counters.add(Source::Api, fate);
+            (status, Json(serde_json::json!({ "error": error })).into_response())
+        }
+    };
+    let mut response = (status, body).into_response();
+    match status {
+        StatusCode::UNAUTHORIZED => {
+            response.headers_mut().insert(WWW_AUTHENTICATE, "Bearer".parse().expect("it is ASCII"));
+        }
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            response.headers_mut().insert(RETRY_AFTER, 1.into());
+        }
+        _ => {}
+    }
+    response
+}
+
+impl Api {
+    async fn answer(&self, request: Request) -> Result<(StatusCode, Answer), Refusal> {
+        let _permit = self.requests.try_acquire().map_err(|_| {
+            Refusal::new(StatusCode::TOO_MANY_REQUESTS, Fate::RateLimited, "too many requests at once")
+        })?;
+        let token = bearer(request.headers()).ok_or_else(unauthorized)?;
+        let Document { beats } = document(request).await?;
+        let secret = Secret::new(&token);
+        let found: Vec<_> = beats.iter().map(|said| self.find(said)).collect();
+        let mut fleets = found.iter().flatten();
+        let pod = if fleets.any(|(fleet, _)| fleet.trusts(&secret)) {
+            None
+        } else if found.iter().flatten().any(|(_, executor)| executor.is_some()) {
+            Some(self.owner(&token, &secret).await?)
+        } else {
+            // The API server is not asked about a token that could do nothing.
+            return Err(unauthorized());
+        };
+        let mut answer = Answer { accepted: 0, rejected: Vec::new() };
+        let mut fates = Vec::new();
+        for (index, (said, found)) in beats.into_iter().zip(&found).enumerate() {
+            let heard = match found {
+                Ok((fleet, executor)) => self.hear(said, fleet, executor.as_ref(), &secret, pod.as_ref()),
+                Err(fate) => Err(*fate),
+            };
+            match heard {
+                Ok(()) => answer.accepted += 1,
+                Err(fate) => {
+                    // A full queue has been counted.
+                    if fate != Fate::Dropped {
+                        self.intake.counters.add(Source::Api, fate);
+                    }
+                    answer.rejected.push(Rejected { index, reason: fate.name() });
+                    fates.push(fate);
+                }
+            }
+        }
+        let status = if answer.accepted > 0 {
+            StatusCode::OK
+        } else if fates.contains(&Fate::Dropped) {
+            StatusCode::TOO_MANY_REQUESTS
+        } else if fates.contains(&Fate::WrongPeer) || fates.contains(&Fate::Unauthorized) {
+            StatusCode::FORBIDDEN
+        } else {
+            StatusCode::UNPROCESSABLE_ENTITY
+        };
+        Ok((status, answer))
+    }
+
+    fn find(&self, said: &Said) -> Result<(Arc<Fleet>, Option<ExecutorEntry>), Fate> {
+        let directory = &self.intake.directory;
+        let fleet = match (&said.fleet, &said.application_id) {
+            (Some(name), None) => directory.fleet(name),
+            (None, Some(id)) => directory.application(id),
+            (Some(_), Some(_)) | (None, None) => return Err(Fate::Malformed),
+        };
+        let fleet = fleet.ok_or(Fate::UnknownApplication)?;
+        let executor = fleet.executor(ExecutorId(said.executor));
+        Ok((fleet, executor))
+    }
+
+    /// The pod that the token was given to.
+    async fn owner(&self, token: &str, secret: &Secret) -> Result<Uid, Refusal> {
+        let reviews = self.reviews.as_ref().filter(|_| is_jwt(token)).ok_or_else(unauthorized)?;
+        reviews.pod(token, secret).await.map_err(|denied| match denied {
+            Denied::Nobody => unauthorized(),
+            Denied::Busy => {
+                Refusal::new(StatusCode::TOO_MANY_REQUESTS, Fate::RateLimited, "too many tokens to review")
+            }
+            Denied::Unavailable => {
+                Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Fate::Failed, "tokens cannot be reviewed now")
+            }
+        })
+    }
+
+    fn hear(
+        &self,
+        said: Said,
+        fleet: &Arc<Fleet>,
+        executor: Option<&ExecutorEntry>,
+        secret: &Secret,
+        pod: Option<&Uid>,
+    ) -> Result<(), Fate> {
+        if pod.is_none() && !fleet.trusts(secret) {
+            return Err(Fate::Unauthorized);
+        }
+        let executor = executor.ok_or(Fate::UnknownExecutor)?;
+        // Of another executor's pod, or of an earlier one of this executor.
+        let another = |uid: &str| *uid != *executor.uid.0;
+        if pod.is_some_and(|pod| another(&pod.0)) || said.uid.as_deref().is_some_and(another) {
+            return Err(Fate::WrongPeer);
+        }
+        let uid = (pod.is_some() || said.uid.is_some()).then(|| executor.uid.clone());
+        let kept = said.metrics.into_iter().filter(|(name, _)| fleet.columns.contains(name));
+        let metrics = kept.map(|(name, value)| (name.into(), value)).collect();
+        let beat = Beat { executor: ExecutorId(said.executor), uid, metrics };
+        self.intake.beat(Source::Api, &fleet.name, beat).map_err(|_| Fate::Dropped)
+    }
+}
+
+async fn document(request: Request) -> Result<Document, Refusal> {
+    let body = timeout(BODY_TIMEOUT, Bytes::from_request(request, &())).await;
+    let body = body.map_err(|_| {
+        Refusal::new(
+            StatusCode::REQUEST_TIMEOUT,
+            Fate::IdleClosed,
+            format!("no body within {BODY_TIMEOUT:?}"),
+        )
+    })?;
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let error = format!("the body is longer than {BODY_MAX} bytes; send fewer beats at once");
+            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, Fate::Oversized, error)
+        }
+        status => Refusal::new(status, Fate::Malformed, rejection.body_text()),
+    })?;
+    let unprocessable = |error| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, Fate::Malformed, error);
+    let document: Document =
+        serde_json::from_slice(&body).map_err(|error| unprocessable(format!("the body: {error}")))?;
+    match document.beats.len() {
+        1..=BEATS_MAX => Ok(document),
+        count => Err(unprocessable(format!("beats: there are {count}; send 1 to {BEATS_MAX}"))),
+    }
+}
+
+fn unauthorized() -> Refusal {
+    let error = "send `Authorization: Bearer` with the fleet's token, or with the token of the executor's \
+                 pod for the audience rollcall-heartbeat";
+    Refusal::new(StatusCode::UNAUTHORIZED, Fate::Unauthorized, error)
+}
+
+fn bearer(headers: &HeaderMap) -> Option<String> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let token = token.trim();
+    let usable = scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.len() <= TOKEN_MAX;
+    usable.then(|| token.to_owned())
+}
+
+/// Three parts of base64url: worth a review.
+fn is_jwt(token: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    let mut parts = token.split('.');
+    parts.clone().count() == 3 && parts.all(|part| !part.is_empty() && part.bytes().all(plain))
+}
+
+#[cfg(test)]
+mod tests;

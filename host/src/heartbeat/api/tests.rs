@@ -1,0 +1,237 @@
+//! Over HTTP on loopback.
+
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+use super::review::{AUDIENCE, BoxFuture, ReviewError, Reviewed};
+use super::*;
+use crate::heartbeat::Sign;
+use crate::heartbeat::directory::FleetEntry;
+use crate::heartbeat::tests::intake;
+
+/// Knows the token `pod.<UID>.sig`.
+#[derive(Default)]
+struct Kubernetes {
+    asked: AtomicUsize,
+}
+
+impl TokenReviewer for Kubernetes {
+    fn review<'a>(
+        &'a self,
+        token: &'a str,
+        audience: &'a str,
+    ) -> BoxFuture<'a, Result<Reviewed, ReviewError>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move {
+            assert_eq!(audience, AUDIENCE);
+            let uid = token.strip_prefix("pod.").and_then(|token| token.strip_suffix(".sig"));
+            let uid = uid.ok_or_else(|| ReviewError::Rejected("unknown".to_owned()))?;
+            if uid == "down" {
+                return Err(ReviewError::Unavailable("503".to_owned()));
+            }
+            let audiences = vec![audience.to_owned()];
+            Ok(Reviewed { audiences, pod_uid: Some(uid.to_owned()), pod_name: None })
+        })
+    }
+}
+
+struct Server {
+    intake: Intake,
+    signs: mpsc::Receiver<Sign>,
+    kubernetes: Arc<Kubernetes>,
+    at: String,
+}
+
+/// Fleet `etl` (application `spark-1`, token `t1`) with executors 1 and 2, and fleet `ml` (token `t2`).
+async fn serve(queue: usize) -> Server {
+    let (intake, signs) = intake(queue);
+    for (fleet, application, token) in [("etl", "spark-1", "t1"), ("ml", "spark-2", "t2")] {
+        let token = Some(Secret::new(token));
+        let entry = FleetEntry { application_id: application.to_owned(), token, ..FleetEntry::default() };
+        intake.directory.set_fleet(fleet, entry).unwrap();
+        for id in 1..=2 {
+            let uid = Uid::from(&*format!("{fleet}-{id}"));
+            intake.directory.set_executor(fleet, ExecutorId(id), ExecutorEntry { uid, pod_ip: None });
+        }
+    }
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let at = listener.local_addr().unwrap().to_string();
+    let kubernetes = Arc::new(Kubernetes::default());
+    let routes = router(intake.clone(), Some(Arc::clone(&kubernetes) as Arc<dyn TokenReviewer>));
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    Server { intake, signs, kubernetes, at }
+}
+
+impl Server {
+    async fn raw(&self, token: &str, body: impl Into<Vec<u8>>) -> (u16, Value) {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let request = client.post(format!("http://{}/v1/heartbeats", self.at)).body(body.into());
+        let request = if token.is_empty() { request } else { request.header("authorization", token) };
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        assert_eq!(response.headers().contains_key(WWW_AUTHENTICATE), status == 401);
+        assert_eq!(response.headers().contains_key(RETRY_AFTER), status == 429 || status == 503);
+        (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap())
+    }
+
+    async fn post(&self, token: &str, beats: Value) -> (u16, Value) {
+        self.raw(&format!("Bearer {token}"), json!({ "beats": beats }).to_string()).await
+    }
+
+    fn count(&self, fate: Fate) -> u64 {
+        self.intake.counters.get(Source::Api, fate)
+    }
+}
+
+#[tokio::test]
+async fn the_fleets_token_speaks_for_all_its_executors() {
+    let mut server = serve(10).await;
+    let beats = json!([
+        {"fleet": "etl", "executor": 1, "metrics": {"runTime": 1.5, "JVMHeapMemory": 7, "secret": 1}},
+        {"applicationId": "spark-1", "executor": 2, "uid": "etl-2"},
+        {"fleet": "etl", "executor": 2, "uid": "etl-2-before"},
+        {"fleet": "ml", "executor": 1},
+        {"fleet": "etl", "executor": 3},
+        {"fleet": "nobody", "executor": 1},
+        {"executor": 1},
+        {"fleet": "etl", "applicationId": "spark-1", "executor": 1},
+    ]);
+    let (status, answer) = server.post("t1", beats).await;
+    let rejected = json!([
+        {"index": 2, "reason": "wrong-peer"},
+        {"index": 3, "reason": "unauthorized"},
+        {"index": 4, "reason": "unknown-executor"},
+        {"index": 5, "reason": "unknown-application"},
+        {"index": 6, "reason": "malformed"},
+        {"index": 7, "reason": "malformed"},
+    ]);
+    assert_eq!((status, answer), (200, json!({"accepted": 2, "rejected": rejected})));
+    let metrics = vec![("JVMHeapMemory".into(), 7.0), ("runTime".into(), 1.5)];
+    let first = Beat { executor: ExecutorId(1), uid: None, metrics };
+    assert_eq!(server.signs.try_recv(), Ok(Sign::Beat { fleet: "etl".into(), beat: first }));
+    let second = Beat { executor: ExecutorId(2), uid: Some(Uid::from("etl-2")), metrics: Vec::new() };
+    assert_eq!(server.signs.try_recv(), Ok(Sign::Beat { fleet: "etl".into(), beat: second }));
+    assert!(server.signs.try_recv().is_err());
+    assert_eq!((server.count(Fate::Accepted), server.count(Fate::Malformed)), (2, 2));
+    assert_eq!(server.kubernetes.asked.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_pods_token_speaks_for_its_own_executor_only() {
+    let mut server = serve(10).await;
+    let own = json!([{"fleet": "etl", "executor": 1}]);
+    assert_eq!(
+        server.post("pod.etl-1.sig", own.clone()).await,
+        (200, json!({"accepted": 1, "rejected": []}))
+    );
+    let Ok(Sign::Beat { beat, .. }) = server.signs.try_recv() else { panic!("no beat") };
+    assert_eq!(beat.uid, Some(Uid::from("etl-1")));
+    let absent = json!([{"fleet": "etl", "executor": 9}]);
+    assert_eq!(server.post("pod.etl-1.sig", absent).await.0, 401, "it is not worth a review");
+    for foreign in [json!({"fleet": "etl", "executor": 2}), json!({"fleet": "ml", "executor": 1})] {
+        let (status, answer) = server.post("pod.etl-1.sig", json!([foreign])).await;
+        assert_eq!((status, &answer["rejected"][0]["reason"]), (403, &json!("wrong-peer")));
+    }
+    let claims = json!([{"fleet": "etl", "executor": 1, "uid": "etl-2"}]);
+    assert_eq!(server.post("pod.etl-1.sig", claims).await.0, 403);
+    assert_eq!(server.kubernetes.asked.load(Ordering::Relaxed), 1, "it is remembered");
+    // The executor is another pod now: what its predecessor still says is replayed, or late.
+    let uid = Uid::from("etl-1b");
+    server.intake.directory.set_executor("etl", ExecutorId(1), ExecutorEntry { uid, pod_ip: None });
+    assert_eq!(server.post("pod.etl-1.sig", own).await.0, 403);
+    assert!(server.signs.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn without_a_good_token_nothing_is_learnt() {
+    let mut server = serve(10).await;
+    let known = json!({"beats": [{"fleet": "etl", "executor": 1}]}).to_string();
+    let unknown = json!({"beats": [{"fleet": "nobody", "executor": 1}]}).to_string();
+    let mut answers = Vec::new();
+    let long = format!("Bearer {}", "x".repeat(TOKEN_MAX + 1));
+    for token in ["", "Bearer", "Bearer ", "Basic t1", "t1", "Bearer t", "Bearer t10", "Bearer a.b.c", &*long]
+    {
+        for body in [&known, &unknown] {
+            let (status, answer) = server.raw(token, body.as_bytes()).await;
+            assert_eq!(status, 401, "{token}");
+            answers.push(answer);
+        }
+    }
+    answers.dedup();
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    assert_eq!(server.kubernetes.asked.load(Ordering::Relaxed), 1, "only what looks like a token");
+    assert!(server.signs.try_recv().is_err());
+    assert_eq!(server.post("pod.down.sig", json!([{"fleet": "etl", "executor": 1}])).await.0, 503);
+}
+
+#[tokio::test]
+async fn what_is_not_understood_is_named() {
+    let server = serve(10).await;
+    let many = json!({"beats": vec![json!({"fleet": "etl", "executor": 1}); BEATS_MAX + 1]}).to_string();
+    for (body, says) in [
+        ("", "EOF while parsing a value at line 1"),
+        ("[]", "invalid length 0"),
+        (r#"{"beats": []}"#, "beats: there are 0"),
+        (&*many, "beats: there are 101; send 1 to 100"),
+        (r#"{"beats": [{"fleet": "etl", "executor": 1, "exec": 2}]}"#, "unknown field `exec`"),
+        (r#"{"beats": [], "token": "t1"}"#, "unknown field `token`"),
+        (r#"{"beats": [{"fleet": "etl", "executor": -1}]}"#, "invalid value: integer `-1`"),
+        (r#"{"beats": [{"fleet": "etl", "executor": "1"}]}"#, "invalid type: string"),
+        (r#"{"beats": [{"fleet": "etl", "executor": 1, "metrics": {"a": null}}]}"#, "invalid type: null"),
+        (r#"{"beats": [{"fleet": "etl", "executor": 1, "metrics": {"a": 1e999}}]}"#, "number out of range"),
+        (&*"[".repeat(10_000), "at line 1 column"),
+    ] {
+        let (status, answer) = server.raw("Bearer t1", body).await;
+        let error = answer["error"].as_str().unwrap();
+        assert!(status == 422 && error.contains(says), "{status} {error}");
+    }
+    let (status, answer) = server.raw("Bearer t1", vec![b' '; BODY_MAX + 1]).await;
+    assert_eq!(status, 413, "{answer}");
+    let (status, _) = server.post("t1", json!([{"fleet": "etl", "executor": 4_294_967_297_u64}])).await;
+    assert_eq!(status, 422, "no executor has this id");
+    assert_eq!((server.count(Fate::Oversized), server.count(Fate::Accepted)), (1, 0));
+}
+
+#[tokio::test]
+async fn a_full_queue_is_said() {
+    let server = serve(1).await;
+    let beats = json!([{"fleet": "etl", "executor": 1}, {"fleet": "etl", "executor": 2}]);
+    let (status, answer) = server.post("t1", beats.clone()).await;
+    assert_eq!((status, &answer["rejected"]), (200, &json!([{"index": 1, "reason": "dropped"}])));
+    assert_eq!(server.post("t1", beats).await.0, 429);
+    assert_eq!(server.count(Fate::Dropped), 3);
+}
+
+#[tokio::test]
+async fn no_more_requests_than_fit_are_under_way() {
+    let server = serve(10).await;
+    let mut stuck = Vec::new();
+    for _ in 0..REQUESTS_MAX {
+        let mut connection = TcpStream::connect(&server.at).await.unwrap();
+        let head = "POST /v1/heartbeats HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t1\r\n\
+                    Content-Length: 9\r\n\r\n";
+        connection.write_all(head.as_bytes()).await.unwrap();
+        stuck.push(connection);
+    }
+    let beats = json!([{"fleet": "etl", "executor": 1}]);
+    let mut status = 0;
+    for _ in 0..100 {
+        status = server.post("t1", beats.clone()).await.0;
+        if status == 429 {
+            break;
+        }
+    }
+    assert_eq!(status, 429);
+    for mut connection in stuck {
+        connection.write_all(b"{\"beats\":").await.unwrap();
+        let mut answer = [0; 12];
+        connection.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 422");
+    }
+    assert_eq!(server.post("t1", beats).await.0, 200);
+}

@@ -1,0 +1,227 @@
+//! Drivers that answer what they like, on loopback.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use super::*;
+use crate::heartbeat::directory::{DriverEntry, FleetEntry};
+use crate::heartbeat::tests::{fixture, intake};
+
+/// A driver: what it does with a connection that has asked. Also counts them.
+async fn driver<F, R>(mut answer: F) -> (SocketAddr, Arc<AtomicUsize>)
+where
+    F: FnMut(TcpStream, String) -> R + Send + 'static,
+    R: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            counter.fetch_add(1, Ordering::Relaxed);
+            let mut head = vec![0; 4_096];
+            let length = stream.read(&mut head).await.unwrap_or(0);
+            head.truncate(length);
+            tokio::spawn(answer(stream, String::from_utf8(head).unwrap()));
+        }
+    });
+    (at, asked)
+}
+
+/// One that answers this and closes.
+async fn says(answer: impl Into<Vec<u8>>) -> (SocketAddr, Arc<AtomicUsize>) {
+    let answer: Arc<[u8]> = answer.into().into();
+    driver(move |mut stream, _| {
+        let answer = Arc::clone(&answer);
+        async move {
+            // The client may have heard enough.
+            let _ = stream.write_all(&answer).await;
+        }
+    })
+    .await
+}
+
+fn ok(body: &[u8]) -> Vec<u8> {
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+struct Running {
+    intake: Intake,
+    signs: mpsc::Receiver<Sign>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Settings {
+    interval_ms: u64,
+    timeout_ms: u64,
+    loopback: bool,
+}
+
+fn run(drivers: &[SocketAddr], settings: Settings) -> Running {
+    let (intake, signs) = intake(100);
+    for (index, driver) in drivers.iter().enumerate() {
+        let entry = FleetEntry {
+            application_id: format!("app-{index}"),
+            driver: Some(DriverEntry {
+                address: *driver,
+                interval_ms: settings.interval_ms,
+                loopback: settings.loopback,
+            }),
+            ..FleetEntry::default()
+        };
+        intake.directory.set_fleet(&format!("fleet-{index}"), entry).unwrap();
+    }
+    let poller = Poller::new(intake.clone(), Duration::from_millis(settings.timeout_ms)).unwrap();
+    Running { intake, signs, task: tokio::spawn(poller.run()) }
+}
+
+const QUICK: Settings = Settings { interval_ms: 50, timeout_ms: 300, loopback: true };
+
+impl Running {
+    async fn report(&mut self) -> (Arc<str>, usize) {
+        match timeout(Duration::from_secs(2), self.signs.recv()).await.expect("in time") {
+            Some(Sign::Driver { fleet, rows }) => (fleet, rows.len()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn counted(&self, fate: Fate) {
+        for _ in 0..190 {
+            if self.intake.counters.get(Source::Driver, fate) > 0 {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        panic!("not within 1.9 s: {fate}; {:?}", self.intake.counters.snapshot());
+    }
+}
+
+#[tokio::test]
+async fn a_driver_is_asked_again_and_again() {
+    let body = ok(&fixture("allexecutors/060s.json"));
+    let (at, _) = driver(move |mut stream, head| {
+        let body = body.clone();
+        async move {
+            assert!(head.starts_with("GET /api/v1/applications/app-0/allexecutors HTTP/1.1\r\n"), "{head}");
+            stream.write_all(&body).await.unwrap();
+        }
+    })
+    .await;
+    let mut running = run(&[at], QUICK);
+    for _ in 0..3 {
+        assert_eq!(running.report().await, ("fleet-0".into(), 4));
+    }
+    running.intake.directory.remove_fleet("fleet-0");
+    sleep(Duration::from_millis(150)).await;
+    while running.signs.try_recv().is_ok() {}
+    sleep(Duration::from_millis(150)).await;
+    assert!(running.signs.try_recv().is_err(), "its fleet is gone");
+}
+
+#[tokio::test]
+async fn what_is_not_an_answer_is_counted_and_hurts_nobody_else() {
+    let (good, _) = says(ok(b"[{\"id\": \"1\"}, {\"id\": \"x\"}]")).await;
+    let (elsewhere, asked) = says(ok(b"[]")).await;
+    let redirect =
+        format!("HTTP/1.1 302 Found\r\nLocation: http://{elsewhere}/\r\nContent-Length: 0\r\n\r\n");
+    for (answer, fate) in [
+        (redirect.into_bytes(), Fate::Failed),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec(), Fate::NotFound),
+        (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n".to_vec(), Fate::Failed),
+        (b"\x00\xff\x16\x03 garbage\r\n\r\n".to_vec(), Fate::Failed),
+        (ok(b"<html>Spark is still starting</html>"), Fate::Malformed),
+        (ok(b"[{\"id\": 1}]"), Fate::Malformed),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n[".to_vec(), Fate::Failed),
+        (Vec::new(), Fate::Failed),
+    ] {
+        let shown = String::from_utf8_lossy(&answer).into_owned();
+        let (bad, _) = says(answer).await;
+        let running = run(&[bad], QUICK);
+        running.counted(fate).await;
+        assert_eq!(running.intake.counters.get(Source::Driver, Fate::Accepted), 0, "{shown}");
+        let (silent, _) = driver(|stream, _| async move {
+            sleep(Duration::from_secs(5)).await;
+            drop(stream);
+        })
+        .await;
+        let mut running = run(&[silent, bad, good], QUICK);
+        assert_eq!(running.report().await, ("fleet-2".into(), 1));
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 0, "the redirect was followed");
+}
+
+#[tokio::test]
+async fn one_that_says_nothing_is_given_up_and_asked_more_rarely() {
+    let (silent, asked) = driver(|stream, _| async move {
+        sleep(Duration::from_secs(5)).await;
+        drop(stream);
+    })
+    .await;
+    let running = run(&[silent], Settings { timeout_ms: 20, ..QUICK });
+    running.counted(Fate::Failed).await;
+    sleep(Duration::from_millis(1_000)).await;
+    // After 50, 100, 200, 400 and 400 ms; without back-off it were 20 times.
+    let asked = asked.load(Ordering::Relaxed);
+    assert!((3..=7).contains(&asked), "{asked}");
+}
+
+#[tokio::test]
+async fn an_endless_answer_is_read_up_to_its_limit() {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&sent);
+    let (at, _) = driver(move |mut stream, _| {
+        let counter = Arc::clone(&counter);
+        async move {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n[").await.unwrap();
+            let piece = vec![b' '; 1024 * 1024];
+            for _ in 0..100 {
+                if stream.write_all(&piece).await.is_err() {
+                    return;
+                }
+                counter.fetch_add(piece.len(), Ordering::Relaxed);
+            }
+        }
+    })
+    .await;
+    let running = run(&[at], Settings { interval_ms: 60_000, timeout_ms: 10_000, loopback: true });
+    running.counted(Fate::Oversized).await;
+    let sent = sent.load(Ordering::Relaxed);
+    // Beyond the limit only what fits into the sockets' buffers.
+    assert!((BODY_MAX..BODY_MAX + 16 * 1024 * 1024).contains(&sent), "{sent}");
+}
+
+#[tokio::test]
+async fn forbidden_addresses_are_not_asked() {
+    let (loopback, asked) = says(ok(b"[]")).await;
+    let metadata = "169.254.169.254:80".parse().unwrap();
+    let mapped = "[::ffff:169.254.169.254]:80".parse().unwrap();
+    let running = run(&[loopback, metadata, mapped], Settings { loopback: false, ..QUICK });
+    sleep(Duration::from_millis(100)).await;
+    let count = running.intake.counters.get(Source::Driver, Fate::ForbiddenAddress);
+    assert!(count >= 3, "{count}");
+    assert_eq!(running.intake.counters.get(Source::Driver, Fate::Failed), 0);
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_url_is_an_address_and_an_id() {
+    let application_id = "spark-1_a.b..c";
+    let url = |driver: &str| url(driver.parse().unwrap(), application_id).to_string();
+    let path = "/api/v1/applications/spark-1_a.b..c/allexecutors";
+    assert_eq!(url("10.0.0.7:4040"), format!("http://10.0.0.7:4040{path}"));
+    assert_eq!(url("[fd00::7]:4040"), format!("http://[fd00::7]:4040{path}"));
+}

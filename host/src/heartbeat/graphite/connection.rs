@@ -1,0 +1,204 @@
+//! One TCP connection: bytes become lines, in one buffer of fixed size.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::Limits;
+use super::batch::{Gatherer, Heard};
+use super::line::LINE_MAX;
+use crate::heartbeat::{Fate, Intake, Source};
+
+/// What is left of a line that is not finished fits, and room for as much as three more.
+const BUFFER_BYTES: usize = 4 * LINE_MAX;
+/// So much of a line that is too long is read over, in hope of its end.
+const SKIPPED_MAX: usize = 64 * 1024;
+/// To begin a batch costs as much as so many lines: it takes locks, allocates, and ends as a sign. So one
+/// connection makes at most 100 heartbeats a second in the long run.
+const BATCH_LINES: u32 = 20;
+
+/// Until the peer ends it, or a limit.
+pub async fn serve(
+    mut stream: impl AsyncRead + Unpin,
+    mut gatherer: Gatherer,
+    intake: &Intake,
+    limits: &Limits,
+) {
+    let started = Instant::now();
+    let mut lines = Lines::default();
+    let mut bucket = Bucket::new(limits, started);
+    let mut useful_at = started;
+    let mut unfinished_since = Some(started);
+    loop {
+        let idle_at = useful_at + Duration::from_millis(limits.idle_ms);
+        let slow_at = unfinished_since.map(|since| since + Duration::from_millis(limits.unfinished_ms));
+        let close_at = slow_at.map_or(idle_at, |slow_at| slow_at.min(idle_at));
+        let wake_at = gatherer.due().map_or(close_at, |due| due.min(close_at));
+        // A peer that always has something to say must not outrun the clock: timers come second in
+        // `timeout_at`.
+        if Instant::now() >= close_at {
+            intake.counters.add(Source::Graphite, Fate::IdleClosed);
+            break;
+        }
+        let read = timeout_at(wake_at, stream.read(lines.room())).await;
+        let now = Instant::now();
+        let length = match read {
+            Ok(Ok(0) | Err(_)) => break,
+            Ok(Ok(length)) => length,
+            Err(_) => {
+                gatherer.flush_due(intake, now);
+                continue;
+            }
+        };
+        let mut cost_lines = 0;
+        let ended = lines.take(length, |line| {
+            let Some(line) = line else {
+                intake.counters.add(Source::Graphite, Fate::Oversized);
+                cost_lines += 1;
+                return;
+            };
+            let heard = gatherer.feed(intake, line, now);
+            cost_lines += match heard {
+                Heard::First | Heard::Refused => BATCH_LINES,
+                Heard::More | Heard::Nothing => 1,
+            };
+            if matches!(heard, Heard::First | Heard::More) {
+                useful_at = now;
+            }
+        });
+        if lines.skipped > SKIPPED_MAX {
+            break;
+        }
+        unfinished_since = match unfinished_since {
+            _ if lines.is_empty() => None,
+            Some(since) if ended == 0 => Some(since),
+            Some(_) | None => Some(now),
+        };
+        let wait = bucket.charge(cost_lines, now);
+        if !wait.is_zero() {
+            intake.counters.add(Source::Graphite, Fate::RateLimited);
+            gatherer.flush(intake);
+            sleep(wait).await;
+        }
+    }
+    // A last line without its end may be a part of one, and its number a part of a number.
+    gatherer.flush(intake);
+}
+
+/// Bytes on their way to be lines.
+struct Lines {
+    buffer: Box<[u8; BUFFER_BYTES]>,
+    /// The beginning of a line; at most [`LINE_MAX`].
+    filled: usize,
+    /// So much of a line that is too long was thrown away.
+    skipped: usize,
+}
+
+impl Default for Lines {
+    fn default() -> Lines {
+        Lines { buffer: Box::new([0; BUFFER_BYTES]), filled: 0, skipped: 0 }
+    }
+}
+
+impl Lines {
+    /// Where to read into; never empty.
+    fn room(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.filled..]
+    }
+
+    /// Nothing of a line is there that is not finished.
+    fn is_empty(&self) -> bool {
+        self.filled == 0 && self.skipped == 0
+    }
+
+    /// Hands on every line that the last `length` bytes finished (`None`: one that is too long) and says
+    /// how many.
+    fn take(&mut self, length: usize, mut each: impl FnMut(Option<&[u8]>)) -> usize {
+        let end = self.filled + length;
+        let (mut start, mut from, mut ended) = (0, self.filled, 0);
+        while let Some(at) = self.buffer[from..end].iter().position(|byte| *byte == b'\n') {
+            let line = &self.buffer[start..from + at];
+            // One that was skipped has been counted.
+            if self.skipped == 0 {
+                each((line.len() <= LINE_MAX).then_some(line));
+            }
+            self.skipped = 0;
+            ended += 1;
+            start = from + at + 1;
+            from = start;
+        }
+        let rest = end - start;
+        if self.skipped > 0 {
+            self.skipped += rest;
+            self.filled = 0;
+        } else if rest > LINE_MAX {
+            each(None);
+            self.skipped = rest;
+            self.filled = 0;
+        } else {
+            self.buffer.copy_within(start..end, 0);
+            self.filled = rest;
+        }
+        ended
+    }
+}
+
+/// Lines per second, with a burst: a token bucket, told by when it would be full again.
+struct Bucket {
+    per_line: Duration,
+    burst: Duration,
+    full_at: Instant,
+}
+
+impl Bucket {
+    fn new(limits: &Limits, now: Instant) -> Bucket {
+        let per_line = Duration::from_secs(1) / limits.lines_per_s.max(1);
+        Bucket { per_line, burst: per_line * limits.burst_lines, full_at: now }
+    }
+
+    /// How long to wait before anything more is taken. One buffer costs at most 9,000 lines, so with the
+    /// default rate at most 5 s.
+    fn charge(&mut self, lines: u32, now: Instant) -> Duration {
+        self.full_at = self.full_at.max(now) + self.per_line * lines;
+        (self.full_at - now).saturating_sub(self.burst)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever the pieces, the lines are the same.
+    #[test]
+    fn lines_do_not_depend_on_where_the_stream_is_cut() {
+        let long = "x".repeat(LINE_MAX);
+        let longer = "y".repeat(5 * LINE_MAX);
+        let text = format!("a\n\n{long}\n{long}z\nb\n{longer}\nc\nunfinished");
+        let expected = [Some("a"), Some(""), Some(&*long), None, Some("b"), None, Some("c")];
+        for piece in [1, 2, 3, 7, 1_000, 1_025, 3_072] {
+            let mut lines = Lines::default();
+            let mut seen = Vec::new();
+            let mut ended = 0;
+            for bytes in text.as_bytes().chunks(piece) {
+                lines.room()[..bytes.len()].copy_from_slice(bytes);
+                ended += lines.take(bytes.len(), |line| seen.push(line.map(<[u8]>::to_vec)));
+            }
+            let seen: Vec<_> =
+                seen.iter().map(|line| line.as_deref().map(|line| str::from_utf8(line).unwrap())).collect();
+            assert_eq!(seen, expected, "in pieces of {piece}");
+            assert_eq!((ended, lines.filled, lines.skipped), (7, "unfinished".len(), 0));
+        }
+    }
+
+    #[test]
+    fn a_bucket_lets_a_burst_through_and_then_the_rate() {
+        let now = Instant::now();
+        let limits = Limits { lines_per_s: 100, burst_lines: 10, ..Limits::default() };
+        let mut bucket = Bucket::new(&limits, now);
+        assert_eq!(bucket.charge(10, now), Duration::ZERO);
+        assert_eq!(bucket.charge(5, now), Duration::from_millis(50));
+        assert_eq!(bucket.charge(0, now + Duration::from_millis(50)), Duration::ZERO);
+        assert_eq!(bucket.charge(10, now + Duration::from_secs(9)), Duration::ZERO);
+    }
+}

@@ -1,0 +1,237 @@
+//! Signs of life, from three witnesses: executors push metrics ([`graphite`]) or post heartbeats
+//! ([`api`]), and drivers are asked about their executors ([`driver`]).
+//!
+//! Everything heard is hearsay from the network. A witness checks it against the [`Directory`], where the
+//! daemon says who may be heard, and what passes goes as a [`Sign`] into one bounded queue. Nothing waits
+//! for that queue: a sign that finds it full is dropped and counted, and the next heartbeat makes up for it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fleet::event::{Beat, DriverRow};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+pub mod api;
+pub mod directory;
+pub mod driver;
+pub mod graphite;
+
+pub use directory::Directory;
+
+/// What the daemon's loop is told, to be handed to the fleet of this name as an event.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sign {
+    /// [`Event::Heartbeat`](fleet::event::Event::Heartbeat).
+    Beat { fleet: Arc<str>, beat: Beat },
+    /// [`Event::DriverReported`](fleet::event::Event::DriverReported).
+    Driver { fleet: Arc<str>, rows: Vec<DriverRow> },
+}
+
+/// What every witness has: who may be heard, where signs go, and the counts.
+#[derive(Clone, Debug)]
+pub struct Intake {
+    pub directory: Arc<Directory>,
+    pub counters: Arc<Counters>,
+    /// Its capacity bounds what waits for the daemon.
+    signs: mpsc::Sender<Sign>,
+}
+
+impl Intake {
+    pub fn new(directory: Arc<Directory>, counters: Arc<Counters>, signs: mpsc::Sender<Sign>) -> Intake {
+        Intake { directory, counters, signs }
+    }
+
+    fn beat(&self, source: Source, fleet: &Arc<str>, beat: Beat) -> Result<(), Full> {
+        self.send(source, Sign::Beat { fleet: Arc::clone(fleet), beat })
+    }
+
+    fn send(&self, source: Source, sign: Sign) -> Result<(), Full> {
+        match self.signs.try_send(sign) {
+            Ok(()) => {
+                self.counters.add(source, Fate::Accepted);
+                Ok(())
+            }
+            // Closed: the daemon is on its way out.
+            Err(TrySendError::Full(_) | TrySendError::Closed(_)) => {
+                self.counters.add(source, Fate::Dropped);
+                Err(Full)
+            }
+        }
+    }
+}
+
+/// The daemon does not keep up; the sign was dropped.
+#[derive(Debug)]
+struct Full;
+
+/// Who heard it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    Graphite,
+    Api,
+    Driver,
+}
+
+impl Source {
+    const ALL: [Source; 3] = [Source::Graphite, Source::Api, Source::Driver];
+
+    fn name(self) -> &'static str {
+        match self {
+            Source::Graphite => "graphite",
+            Source::Api => "api",
+            Source::Driver => "driver",
+        }
+    }
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// A sign was handed on: a beat, or a driver's report.
+    Accepted,
+    /// The queue was full.
+    Dropped,
+    /// Not understood: a Graphite line, a request, a driver's answer or a row of it.
+    Malformed,
+    /// A line, a request or an answer that is longer than may be.
+    Oversized,
+    /// No fleet has this application: a Graphite line or a beat.
+    UnknownApplication,
+    /// The fleet has no pod for this executor: a batch or a beat.
+    UnknownExecutor,
+    /// A batch from another address than the pod's, or a beat with another pod's token or UID.
+    WrongPeer,
+    /// A request without a token that is good for anything.
+    Unauthorized,
+    /// More than one sender may send: a connection had to wait, or a request was turned away.
+    RateLimited,
+    /// A connection was turned away.
+    TooManyConnections,
+    /// A connection was closed that said nothing of use for too long.
+    IdleClosed,
+    /// Not about an executor: a batch of a driver's metrics.
+    Ignored,
+    /// The driver does not know the application (404).
+    NotFound,
+    /// A driver, or the reviewer of tokens, did not answer as it should.
+    Failed,
+    /// A driver's address that must not be asked.
+    ForbiddenAddress,
+}
+
+impl Fate {
+    const ALL: [Fate; 15] = [
+        Fate::Accepted,
+        Fate::Dropped,
+        Fate::Malformed,
+        Fate::Oversized,
+        Fate::UnknownApplication,
+        Fate::UnknownExecutor,
+        Fate::WrongPeer,
+        Fate::Unauthorized,
+        Fate::RateLimited,
+        Fate::TooManyConnections,
+        Fate::IdleClosed,
+        Fate::Ignored,
+        Fate::NotFound,
+        Fate::Failed,
+        Fate::ForbiddenAddress,
+    ];
+
+    /// As it is called in metrics and in answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Fate::Accepted => "accepted",
+            Fate::Dropped => "dropped",
+            Fate::Malformed => "malformed",
+            Fate::Oversized => "oversized",
+            Fate::UnknownApplication => "unknown-application",
+            Fate::UnknownExecutor => "unknown-executor",
+            Fate::WrongPeer => "wrong-peer",
+            Fate::Unauthorized => "unauthorized",
+            Fate::RateLimited => "rate-limited",
+            Fate::TooManyConnections => "too-many-connections",
+            Fate::IdleClosed => "idle-closed",
+            Fate::Ignored => "ignored",
+            Fate::NotFound => "not-found",
+            Fate::Failed => "failed",
+            Fate::ForbiddenAddress => "forbidden-address",
+        }
+    }
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How often what happened, for `/metrics`.
+#[derive(Debug, Default)]
+pub struct Counters([[AtomicU64; Fate::ALL.len()]; Source::ALL.len()]);
+
+impl Counters {
+    pub fn add(&self, source: Source, fate: Fate) {
+        self.add_many(source, fate, 1);
+    }
+
+    pub fn add_many(&self, source: Source, fate: Fate, count: u64) {
+        self.0[source as usize][fate as usize].fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub fn get(&self, source: Source, fate: Fate) -> u64 {
+        self.0[source as usize][fate as usize].load(Ordering::Relaxed)
+    }
+
+    /// Source, result, how often: every pair, zeroes too, so that a series is there before it is needed.
+    pub fn snapshot(&self) -> Vec<(&'static str, &'static str, u64)> {
+        let row = |source: Source| {
+            Fate::ALL.into_iter().map(move |fate| (source.name(), fate.name(), self.get(source, fate)))
+        };
+        Source::ALL.into_iter().flat_map(row).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleet::id::ExecutorId;
+
+    use super::*;
+
+    /// A file that was captured from a real application.
+    pub fn fixture(name: &str) -> Vec<u8> {
+        let path = format!("{}/../tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    /// An intake with a queue of its own.
+    pub fn intake(capacity: usize) -> (Intake, mpsc::Receiver<Sign>) {
+        let (signs, queue) = mpsc::channel(capacity);
+        (Intake::new(Arc::default(), Arc::default(), signs), queue)
+    }
+
+    #[test]
+    fn a_full_queue_drops_and_counts() {
+        let (intake, mut queue) = intake(1);
+        let beat = Beat { executor: ExecutorId(1), uid: None, metrics: Vec::new() };
+        assert!(intake.beat(Source::Api, &"f".into(), beat.clone()).is_ok());
+        assert!(intake.beat(Source::Api, &"f".into(), beat.clone()).is_err());
+        assert_eq!(queue.try_recv(), Ok(Sign::Beat { fleet: "f".into(), beat }));
+        let counts: Vec<_> =
+            intake.counters.snapshot().into_iter().filter(|(.., count)| *count > 0).collect();
+        assert_eq!(counts, [("api", "accepted", 1), ("api", "dropped", 1)]);
+    }
+
+    #[test]
+    fn every_fate_is_counted_under_its_own_name() {
+        for (place, fate) in Fate::ALL.into_iter().enumerate() {
+            assert_eq!(fate as usize, place);
+        }
+        let mut names: Vec<_> = Fate::ALL.into_iter().map(Fate::name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Fate::ALL.len());
+    }
+}

@@ -1,0 +1,86 @@
+//! What may be asked for: Spark's `ExecutorAllocationClient`, and our own verbs.
+//!
+//! | verb | body | Spark |
+//! |---|---|---|
+//! | roll | `{"executor": 7}`, or `{}`: whom the policy picks | `decommissionExecutor` |
+//! | kill | `{"executors": [7], "replace": true, "force": false}` | `killExecutors` |
+//! | scale | `{"executors": 20}` | `requestTotalExecutors` |
+//! | pause, resume, reset-breaker | `{}` | |
+//!
+//! 200 means that it was taken on and will outlive this host, not that it is through. 409 is a guard-rail
+//! that said no, with its code and its words.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use fleet::action::Reply;
+use fleet::event::Command;
+use fleet::id::ExecutorId;
+
+use super::App;
+use super::error::{Body, Error, Path};
+use super::wire::{Accepted, ExecutorResult, Kill, Nothing, Roll, Scale};
+
+type Answer = Result<Json<Accepted>, Error>;
+
+pub async fn roll(State(app): State<App>, Path(fleet): Path<String>, Body(roll): Body<Roll>) -> Answer {
+    command(&app, &fleet, Command::Roll(roll.executor.map(ExecutorId))).await
+}
+
+pub async fn kill(State(app): State<App>, Path(fleet): Path<String>, Body(kill): Body<Kill>) -> Answer {
+    let Kill { executors, replace, force } = kill;
+    if executors.is_empty() {
+        let message = "executors: name at least one";
+        return Err(Error::new(StatusCode::UNPROCESSABLE_ENTITY, "wrong-fields", message));
+    }
+    let executors = executors.into_iter().map(ExecutorId).collect();
+    command(&app, &fleet, Command::Kill { executors, replace, force }).await
+}
+
+pub async fn scale(State(app): State<App>, Path(fleet): Path<String>, Body(scale): Body<Scale>) -> Answer {
+    command(&app, &fleet, Command::RequestTotalExecutors(scale.executors)).await
+}
+
+pub async fn pause(
+    State(app): State<App>,
+    Path(fleet): Path<String>,
+    Body(Nothing {}): Body<Nothing>,
+) -> Answer {
+    command(&app, &fleet, Command::Pause).await
+}
+
+pub async fn resume(
+    State(app): State<App>,
+    Path(fleet): Path<String>,
+    Body(Nothing {}): Body<Nothing>,
+) -> Answer {
+    command(&app, &fleet, Command::Resume).await
+}
+
+pub async fn reset_breaker(
+    State(app): State<App>,
+    Path(fleet): Path<String>,
+    Body(Nothing {}): Body<Nothing>,
+) -> Answer {
+    command(&app, &fleet, Command::ResetBreaker).await
+}
+
+async fn command(app: &App, fleet: &str, verb: Command) -> Answer {
+    let asked = format!("{verb:?}");
+    let reply = app.handle.command(fleet, verb).await?.ok_or_else(|| Error::no_such_fleet(fleet))?;
+    tracing::info!(fleet, command = asked, reply = ?reply, "commanded over HTTP");
+    match reply {
+        Reply::Done => Ok(Json(Accepted::default())),
+        Reply::Refused(refusal) => Err(Error::refused(refusal, Vec::new())),
+        Reply::Executors(each) => {
+            // Refused is what was refused altogether; a part that was taken on is an answer.
+            let first = each.first().and_then(|(_, result)| result.err());
+            let none = each.iter().all(|(_, result)| result.is_err());
+            let executors = each.into_iter().map(ExecutorResult::from).collect();
+            match first {
+                Some(refusal) if none => Err(Error::refused(refusal, executors)),
+                _ => Ok(Json(Accepted { executors })),
+            }
+        }
+    }
+}

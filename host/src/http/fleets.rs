@@ -1,0 +1,40 @@
+//! What there is: fleets, their executors, and why an executor is where it is.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use fleet::id::ExecutorId;
+
+use super::App;
+use super::error::{Error, Path};
+use super::wire::{Executors, Explained, Fleet, Fleets};
+
+pub async fn list(State(app): State<App>) -> Result<Json<Fleets>, Error> {
+    let fleets = app.handle.overview().await?;
+    Ok(Json(Fleets { fleets: fleets.into_iter().map(Fleet::from).collect() }))
+}
+
+pub async fn one(State(app): State<App>, Path(name): Path<String>) -> Result<Json<Fleet>, Error> {
+    let mut fleets = app.handle.overview().await?.into_iter();
+    let fleet = fleets.find(|fleet| fleet.fleet == name).ok_or_else(|| Error::no_such_fleet(&name))?;
+    Ok(Json(fleet.into()))
+}
+
+pub async fn executors(State(app): State<App>, Path(fleet): Path<String>) -> Result<Json<Executors>, Error> {
+    let snapshot = app.handle.snapshot(&fleet).await?.ok_or_else(|| Error::no_such_fleet(&fleet))?;
+    Ok(Json(snapshot.into()))
+}
+
+/// An executor that is gone is still explained for as long as something is remembered of it.
+pub async fn explain(
+    State(app): State<App>,
+    Path((fleet, executor)): Path<(String, u64)>,
+) -> Result<Json<Explained>, Error> {
+    let explanation = app.handle.explain(&fleet, ExecutorId(executor)).await?;
+    let explanation = explanation.ok_or_else(|| Error::no_such_fleet(&fleet))?;
+    if explanation.stage.is_none() && explanation.history.is_empty() {
+        let message = format!("fleet {fleet:?} has no executor {executor}, and remembers none");
+        return Err(Error::new(StatusCode::NOT_FOUND, "unknown-executor", message));
+    }
+    Ok(Json(explanation.into()))
+}

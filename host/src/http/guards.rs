@@ -1,0 +1,70 @@
+//! What stands before the handlers: who may command, how many at once, for how long, and what a browser
+//! may do with the answer.
+
+use axum::extract::{Request, State};
+use axum::http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use subtle::ConstantTimeEq;
+
+use super::error::Error;
+use super::{AT_ONCE_MAX, App, REQUEST_MAX};
+
+/// Before anything else is looked at, the body above all.
+pub async fn authorize(State(app): State<App>, request: Request, next: Next) -> Result<Response, Error> {
+    let Some(token) = &app.token else {
+        let message = "this daemon takes no commands: start it with --token-file to enable them";
+        return Err(Error::new(StatusCode::FORBIDDEN, "commands-disabled", message));
+    };
+    let Some(given) = bearer(request.headers()) else {
+        let message = "commands need the daemon's token: Authorization: Bearer <token>";
+        return Err(Error::new(StatusCode::UNAUTHORIZED, "no-token", message));
+    };
+    // Tells the token's length by its time, and nothing else.
+    if !bool::from(given.ct_eq(token)) {
+        tracing::warn!(path = request.uri().path(), "a command with a wrong token was turned away");
+        let message = "this is not the daemon's token";
+        return Err(Error::new(StatusCode::UNAUTHORIZED, "wrong-token", message));
+    }
+    Ok(next.run(request).await)
+}
+
+pub async fn few_at_once(State(app): State<App>, request: Request, next: Next) -> Result<Response, Error> {
+    let Ok(_permit) = app.requests.try_acquire() else {
+        let message = format!("{AT_ONCE_MAX} requests are under way; try again");
+        return Err(Error::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message));
+    };
+    Ok(next.run(request).await)
+}
+
+/// The loop is waited for half as long, so what takes longer is a body that does not come.
+pub async fn in_time(request: Request, next: Next) -> Response {
+    let in_time = tokio::time::timeout(REQUEST_MAX, next.run(request)).await;
+    in_time.unwrap_or_else(|_| {
+        let message = format!("the request was not through after {} s", REQUEST_MAX.as_secs());
+        Error::new(StatusCode::REQUEST_TIMEOUT, "timeout", message).into_response()
+    })
+}
+
+/// Data for programs: nothing in it is to be run, framed, guessed at or kept. A page of its own says
+/// otherwise by its own headers.
+pub async fn harden(mut response: Response) -> Response {
+    for (name, value) in [
+        (CACHE_CONTROL, "no-store"),
+        (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+        (REFERRER_POLICY, "no-referrer"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ] {
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// The credentials of RFC 6750; the scheme's case does not matter.
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked("Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
+}

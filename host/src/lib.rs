@@ -1,0 +1,62 @@
+//! `rollcall`: the daemon and its tools. This file only says who answers which command.
+
+pub mod check;
+pub mod client;
+pub mod config;
+pub mod daemon;
+pub mod demo;
+pub mod handle;
+pub mod heartbeat;
+pub mod http;
+pub mod metrics;
+pub mod output;
+pub mod policy;
+pub mod run;
+pub mod service;
+pub mod simulate;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Keeps fleets of Apache Spark executors at strength.
+#[derive(Parser)]
+#[command(name = "rollcall", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Demo(demo::Args),
+    Run(run::Args),
+    Check(check::Args),
+    #[command(flatten)]
+    Client(client::Command),
+    /// Write, look into, test and run policies.
+    #[command(subcommand)]
+    Policy(policy::Command),
+    Simulate(simulate::Args),
+}
+
+/// The binary.
+pub fn main() -> ExitCode {
+    let Cli { command } = Cli::parse();
+    let result = match command {
+        Command::Demo(args) => demo::run(args),
+        Command::Run(args) => run::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Client(command) => client::run(command),
+        Command::Policy(command) => policy::run(command),
+        Command::Simulate(args) => simulate::run(args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::tell(format_args!("rollcall: {error:#}"));
+            ExitCode::from(2)
+        }
+    }
+}

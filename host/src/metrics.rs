@@ -1,0 +1,439 @@
+//! What Prometheus sees.
+//!
+//! There are two kinds. What *happens* is counted as it happens, by whoever makes it happen. How fleets
+//! *are* is not kept here a second time: it is asked for at each scrape, and so cannot drift from what
+//! the fleets say themselves. Every label has a bounded set of values: never a pod, a node or an executor
+//! id, and no text that a user's policy or pod made up. Beside our own names there are the few that
+//! dashboards for controllers look for, under the names and labels of controller-runtime and client-go.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fleet::question::LossKind;
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::handle::{Overview, Pulse};
+
+/// `Content-Type` of [`Metrics::text`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// So many policies have a series of their own; those of a host that names more share `other`.
+const POLICIES_MAX: usize = 64;
+
+/// Every condition that a fleet can have: each is reported always, as 0 or 1, so that alerts need not tell
+/// "does not hold" from "is not known". See [`fleet::snapshot::Condition`].
+const CONDITIONS: [&str; 13] = [
+    "BreakerOpen",
+    "DriverGone",
+    "DryRun",
+    "Failed",
+    "HeartbeatsMissing",
+    "LedgerUnavailable",
+    "MassLoss",
+    "NotProgressing",
+    "Paused",
+    "PolicyQuarantined",
+    "SpecRefused",
+    "StuckTerminating",
+    "ViewStale",
+];
+
+/// Cheap to clone: all clones count together.
+#[derive(Clone, Debug)]
+pub struct Metrics(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    registry: Registry,
+    lease: String,
+    api_server: String,
+    steps: Timed<1>,
+    reconciles: Family<Labels<2>, Counter>,
+    reconcile_seconds: Timed<1>,
+    actions: Family<Labels<2>, Counter>,
+    requests: Family<Labels<3>, Counter>,
+    request_seconds: Timed<2>,
+    policy_names: Mutex<BTreeSet<String>>,
+    policies: Family<Labels<2>, Counter>,
+    policy_seconds: Timed<1>,
+    heartbeats: Family<Labels<2>, Counter>,
+    watch_restarts: Family<Labels<1>, Counter>,
+    event_to_create: Histogram,
+}
+
+type Labels<const N: usize> = [(&'static str, Cow<'static, str>); N];
+type Timed<const N: usize> = Family<Labels<N>, Histogram, fn() -> Histogram>;
+
+impl Metrics {
+    /// `lease` is the name of the election's Lease, `api_server` the host and port of the API server:
+    /// the labels `name` and `host` that dashboards select by.
+    pub fn new(lease: &str, api_server: &str) -> Metrics {
+        let mut inner = Inner {
+            registry: Registry::default(),
+            lease: lease.to_owned(),
+            api_server: api_server.to_owned(),
+            steps: timed(),
+            reconciles: Family::default(),
+            reconcile_seconds: timed(),
+            actions: Family::default(),
+            requests: Family::default(),
+            request_seconds: timed(),
+            policy_names: Mutex::default(),
+            policies: Family::default(),
+            policy_seconds: timed(),
+            heartbeats: Family::default(),
+            watch_restarts: Family::default(),
+            event_to_create: histogram(),
+        };
+        inner.register();
+        Metrics(Arc::new(inner))
+    }
+
+    /// The core took an event in.
+    pub fn step(&self, event: &'static str, seconds: f64) {
+        let Inner { steps, reconciles, reconcile_seconds, .. } = &*self.0;
+        steps.get_or_create(&labels([("event", event)])).observe(seconds);
+        // To a dashboard a step is a reconciliation. It decides and calls nobody, so it cannot fail.
+        reconciles.get_or_create(&labels([("controller", CONTROLLER), ("result", "success")])).inc();
+        reconcile_seconds.get_or_create(&labels([("controller", CONTROLLER)])).observe(seconds);
+    }
+
+    /// An action was carried out, or was not: `outcome` is a word for each [`fleet::event::Outcome`].
+    pub fn action(&self, verb: &'static str, outcome: &'static str) {
+        self.0.actions.get_or_create(&labels([("verb", verb), ("outcome", outcome)])).inc();
+    }
+
+    /// A request to the API server: its HTTP method, and the status unless there was no answer.
+    pub fn request(&self, method: &'static str, status: Option<u16>, seconds: f64) {
+        // As client-go counts what got no answer.
+        let code = status.map_or(Cow::Borrowed("<error>"), |status| Cow::Owned(status.to_string()));
+        let host = || ("host", Cow::Owned(self.0.api_server.clone()));
+        let method = Cow::Borrowed(method);
+        self.0.requests.get_or_create(&[("code", code), ("method", method.clone()), host()]).inc();
+        self.0.request_seconds.get_or_create(&[("verb", method), host()]).observe(seconds);
+    }
+
+    /// A policy was asked.
+    pub fn policy(&self, policy: &str, result: &'static str, seconds: f64) {
+        let policy = ("policy", self.0.bounded_policy(policy));
+        self.0.policies.get_or_create(&[policy.clone(), ("result", Cow::Borrowed(result))]).inc();
+        self.0.policy_seconds.get_or_create(&[policy]).observe(seconds);
+    }
+
+    /// Heartbeats came in by this way, and this became of them.
+    pub fn heartbeats(&self, source: &'static str, result: &'static str, count: u64) {
+        self.0.heartbeats.get_or_create(&labels([("source", source), ("result", result)])).inc_by(count);
+    }
+
+    /// A watch broke off and was begun anew.
+    pub fn watch_restarted(&self, reason: &'static str) {
+        self.0.watch_restarts.get_or_create(&labels([("reason", reason)])).inc();
+    }
+
+    /// From the event that told of a loss until the request for its replacement was sent.
+    pub fn event_to_create_seconds(&self, seconds: f64) {
+        self.0.event_to_create.observe(seconds);
+    }
+
+    /// The exposition in the OpenMetrics text format.
+    pub fn text(&self, fleets: &[Overview], pulse: &Pulse) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        text::encode_registry(&mut text, &self.0.registry)?;
+        text::encode_registry(&mut text, &moment(fleets, pulse, &self.0.lease))?;
+        text::encode_eof(&mut text)?;
+        Ok(text)
+    }
+}
+
+/// The one controller there is.
+const CONTROLLER: &str = "fleet";
+
+impl Inner {
+    fn bounded_policy(&self, name: &str) -> Cow<'static, str> {
+        // A set that was being added to when a thread panicked is a set still.
+        let mut names = self.policy_names.lock().unwrap_or_else(PoisonError::into_inner);
+        if !names.contains(name) {
+            if names.len() == POLICIES_MAX {
+                return "other".into();
+            }
+            names.insert(name.to_owned());
+        }
+        name.to_owned().into()
+    }
+
+    fn register(&mut self) {
+        let Inner { registry, .. } = self;
+        let seconds = || Unit::Seconds;
+        registry.register_with_unit(
+            "rollcall_step",
+            "Time the core took for an event",
+            seconds(),
+            self.steps.clone(),
+        );
+        registry.register(
+            "controller_runtime_reconcile",
+            "Reconciliations by controller and result",
+            self.reconciles.clone(),
+        );
+        registry.register_with_unit(
+            "controller_runtime_reconcile_time",
+            "Time a reconciliation took",
+            seconds(),
+            self.reconcile_seconds.clone(),
+        );
+        registry.register(
+            "rollcall_actions",
+            "Actions that were carried out, and what became of them",
+            self.actions.clone(),
+        );
+        registry.register(
+            "rest_client_requests",
+            "HTTP requests to the API server by status code, method and host",
+            self.requests.clone(),
+        );
+        registry.register_with_unit(
+            "rest_client_request_duration",
+            "Time of a request to the API server",
+            seconds(),
+            self.request_seconds.clone(),
+        );
+        registry.register("rollcall_policy_calls", "Questions to policies", self.policies.clone());
+        registry.register_with_unit(
+            "rollcall_policy",
+            "Time a policy took for an answer",
+            seconds(),
+            self.policy_seconds.clone(),
+        );
+        registry.register(
+            "rollcall_heartbeats",
+            "Heartbeats by the way they came in, and what became of them",
+            self.heartbeats.clone(),
+        );
+        registry.register(
+            "rollcall_watch_restarts",
+            "Watches that broke off and were begun anew",
+            self.watch_restarts.clone(),
+        );
+        registry.register_with_unit(
+            "rollcall_event_to_create",
+            "From the event that told of a loss to the request for its replacement",
+            seconds(),
+            self.event_to_create.clone(),
+        );
+    }
+}
+
+/// How things are at this moment: made for one scrape, and thrown away.
+fn moment(fleets: &[Overview], pulse: &Pulse, lease: &str) -> Registry {
+    let mut registry = Registry::default();
+    let leader = Family::<Labels<1>, Gauge>::default();
+    leader.get_or_create(&[("name", lease.to_owned().into())]).set(pulse.is_leading().into());
+    registry.register("leader_election_master_status", "Whether this host leads", leader);
+    let depth = Family::<Labels<1>, Gauge>::default();
+    depth.get_or_create(&labels([("name", CONTROLLER)])).set(whole(pulse.waiting()));
+    registry.register("workqueue_depth", "Events and requests that wait for the loop", depth);
+
+    let mut gauge = |name: &str, help: &str, value: fn(&Overview) -> u64| {
+        let family = Family::<Labels<1>, Gauge>::default();
+        for fleet in fleets {
+            family.get_or_create(&[("fleet", fleet.fleet.clone().into())]).set(whole(value(fleet)));
+        }
+        registry.register(format!("rollcall_fleet_{name}"), help, family);
+    };
+    gauge("target", "How many executors there should be", |fleet| fleet.target.into());
+    gauge("available", "Running, registered, heard, and not leaving", |fleet| fleet.counts.available);
+    gauge("live", "Neither terminating nor lost nor removed", |fleet| fleet.counts.live);
+    gauge("terminating", "A deletion was asked for", |fleet| fleet.counts.terminating);
+    gauge("pending", "Asked for, and not available yet", |fleet| fleet.counts.pending);
+    gauge("reason_pending", "Lost, and the reason is not settled", |fleet| fleet.counts.reason_pending);
+    gauge("rolling", "Being rolled", |fleet| fleet.counts.rolling);
+
+    let created = Family::<Labels<1>, Counter>::default();
+    let lost = Family::<Labels<2>, Counter>::default();
+    let removed = Family::<Labels<2>, Counter>::default();
+    let refusals = Family::<Labels<2>, Counter>::default();
+    let conditions = Family::<Labels<2>, Gauge>::default();
+    for fleet in fleets {
+        let name = || ("fleet", Cow::Owned(fleet.fleet.clone()));
+        created.get_or_create(&[name()]).inc_by(fleet.counts.created);
+        for (kind, count) in &fleet.counts.lost {
+            lost.get_or_create(&[name(), ("kind", bounded(kind))]).inc_by(*count);
+        }
+        for (cause, count) in &fleet.counts.removed {
+            removed.get_or_create(&[name(), ("cause", cause.name().into())]).inc_by(*count);
+        }
+        for (refusal, count) in &fleet.refusals {
+            refusals.get_or_create(&[name(), ("reason", refusal.code().into())]).inc_by(*count);
+        }
+        for kind in CONDITIONS {
+            conditions.get_or_create(&[name(), ("type", kind.into())]).set(0);
+        }
+        for condition in &fleet.conditions {
+            conditions.get_or_create(&[name(), ("type", condition.name.into())]).set(1);
+        }
+    }
+    registry.register("rollcall_fleet_executors_created", "Pods that came to be", created);
+    registry.register("rollcall_fleet_executors_lost", "Executors lost, by kind of loss", lost);
+    registry.register("rollcall_fleet_executors_removed", "Executors removed, by cause", removed);
+    registry.register("rollcall_fleet_refusals", "How often each guard-rail said no", refusals);
+    registry.register("rollcall_fleet_condition", "Whether the condition holds", conditions);
+    registry
+}
+
+/// A user's classifier makes up kinds of its own: together they are one.
+fn bounded(kind: &LossKind) -> Cow<'static, str> {
+    if let LossKind::Other(_) = kind { "other".into() } else { kind.name().to_owned().into() }
+}
+
+fn labels<const N: usize>(pairs: [(&'static str, &'static str); N]) -> Labels<N> {
+    pairs.map(|(name, value)| (name, Cow::Borrowed(value)))
+}
+
+fn whole(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn timed<const N: usize>() -> Timed<N> {
+    Family::new_with_constructor(histogram)
+}
+
+/// From 10 µs, a step, to 10 s, the longest request: each bucket four times the last.
+fn histogram() -> Histogram {
+    Histogram::new(exponential_buckets(1e-5, 4.0, 11))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use fleet::guardrail::Refusal;
+    use fleet::question::DeletionCause;
+    use fleet::snapshot::{Condition, Counts};
+
+    use super::*;
+    use crate::handle::Handle;
+
+    /// Series -> value, of an exposition that is taken apart line by line.
+    fn series(text: &str) -> BTreeMap<&str, f64> {
+        assert!(text.ends_with("# EOF\n"), "{text}");
+        let lines = text.lines().filter(|line| !line.starts_with("# "));
+        let pairs: Vec<_> = lines.map(|line| line.rsplit_once(' ').unwrap()).collect();
+        let unique: BTreeSet<_> = pairs.iter().map(|(series, _)| series).collect();
+        assert_eq!(unique.len(), pairs.len(), "a series comes twice");
+        pairs.into_iter().map(|(series, value)| (series, value.parse().unwrap())).collect()
+    }
+
+    fn overview() -> Overview {
+        Overview {
+            fleet: "etl".to_owned(),
+            namespace: "jobs".to_owned(),
+            mode: "own",
+            phase: "active",
+            target: 5,
+            counts: Counts {
+                created: 12,
+                live: 5,
+                available: 4,
+                pending: 1,
+                lost: BTreeMap::from([
+                    (LossKind::MemoryLimit, 2),
+                    (LossKind::Other("made-up".to_owned()), 3),
+                    (LossKind::Other("made-up-too".to_owned()), 1),
+                ]),
+                removed: BTreeMap::from([(DeletionCause::ScaleDown, 1)]),
+                ..Counts::default()
+            },
+            refusals: BTreeMap::from([(Refusal::MaxSurge, 7)]),
+            conditions: vec![Condition { name: "Paused", message: "x".to_owned() }],
+        }
+    }
+
+    #[test]
+    fn what_happens_is_counted() {
+        let metrics = Metrics::new("rollcall", "10.0.0.1:443");
+        metrics.step("heartbeat", 0.000_02);
+        metrics.step("heartbeat", 3.0);
+        metrics.action("create-pod", "ok");
+        metrics.request("POST", Some(201), 0.01);
+        metrics.request("POST", None, 5.0);
+        metrics.policy("OUTLIER", "answered", 0.001);
+        metrics.heartbeats("graphite", "accepted", 40);
+        metrics.watch_restarted("expired");
+        metrics.event_to_create_seconds(0.05);
+        let (handle, _requests) = Handle::new(1, 1);
+        let text = metrics.text(&[], handle.pulse()).unwrap();
+        let series = series(&text);
+        for (name, value) in [
+            ("rollcall_step_seconds_count{event=\"heartbeat\"}", 2.0),
+            ("rollcall_step_seconds_sum{event=\"heartbeat\"}", 3.000_02),
+            ("rollcall_step_seconds_bucket{le=\"0.00004\",event=\"heartbeat\"}", 1.0),
+            ("controller_runtime_reconcile_total{controller=\"fleet\",result=\"success\"}", 2.0),
+            ("controller_runtime_reconcile_time_seconds_count{controller=\"fleet\"}", 2.0),
+            ("rollcall_actions_total{verb=\"create-pod\",outcome=\"ok\"}", 1.0),
+            ("rest_client_requests_total{code=\"201\",method=\"POST\",host=\"10.0.0.1:443\"}", 1.0),
+            ("rest_client_requests_total{code=\"<error>\",method=\"POST\",host=\"10.0.0.1:443\"}", 1.0),
+            ("rest_client_request_duration_seconds_count{verb=\"POST\",host=\"10.0.0.1:443\"}", 2.0),
+            ("rollcall_policy_calls_total{policy=\"OUTLIER\",result=\"answered\"}", 1.0),
+            ("rollcall_policy_seconds_count{policy=\"OUTLIER\"}", 1.0),
+            ("rollcall_heartbeats_total{source=\"graphite\",result=\"accepted\"}", 40.0),
+            ("rollcall_watch_restarts_total{reason=\"expired\"}", 1.0),
+            ("rollcall_event_to_create_seconds_count", 1.0),
+            ("leader_election_master_status{name=\"rollcall\"}", 0.0),
+            ("workqueue_depth{name=\"fleet\"}", 0.0),
+        ] {
+            assert_eq!(series.get(name), Some(&value), "{name} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn fleets_are_as_they_say() {
+        let metrics = Metrics::new("rollcall", "api");
+        let (handle, _requests) = Handle::new(1, 1);
+        handle.pulse().set_leading(true);
+        handle.pulse().set_waiting(9);
+        // Twice: a scrape leaves nothing behind.
+        metrics.text(&[overview()], handle.pulse()).unwrap();
+        let text = metrics.text(&[overview()], handle.pulse()).unwrap();
+        let series = series(&text);
+        for (name, value) in [
+            ("rollcall_fleet_target{fleet=\"etl\"}", 5.0),
+            ("rollcall_fleet_available{fleet=\"etl\"}", 4.0),
+            ("rollcall_fleet_pending{fleet=\"etl\"}", 1.0),
+            ("rollcall_fleet_executors_created_total{fleet=\"etl\"}", 12.0),
+            ("rollcall_fleet_executors_lost_total{fleet=\"etl\",kind=\"memory-limit\"}", 2.0),
+            ("rollcall_fleet_executors_lost_total{fleet=\"etl\",kind=\"other\"}", 4.0),
+            ("rollcall_fleet_executors_removed_total{fleet=\"etl\",cause=\"scale-down\"}", 1.0),
+            ("rollcall_fleet_refusals_total{fleet=\"etl\",reason=\"max-surge\"}", 7.0),
+            ("rollcall_fleet_condition{fleet=\"etl\",type=\"Paused\"}", 1.0),
+            ("rollcall_fleet_condition{fleet=\"etl\",type=\"MassLoss\"}", 0.0),
+            ("leader_election_master_status{name=\"rollcall\"}", 1.0),
+            ("workqueue_depth{name=\"fleet\"}", 9.0),
+        ] {
+            assert_eq!(series.get(name), Some(&value), "{name} in\n{text}");
+        }
+        assert!(!text.contains("made-up"), "a user's text became a label");
+        let gone = metrics.text(&[], handle.pulse()).unwrap();
+        assert!(!gone.contains("etl"), "a fleet that is gone leaves no series");
+    }
+
+    #[test]
+    fn policies_beyond_the_bound_share_a_series() {
+        let metrics = Metrics::new("rollcall", "api");
+        for number in 0..POLICIES_MAX + 10 {
+            metrics.policy(&format!("P{number}"), "answered", 0.001);
+        }
+        metrics.policy("P0", "answered", 0.001);
+        let (handle, _requests) = Handle::new(1, 1);
+        let text = metrics.text(&[], handle.pulse()).unwrap();
+        let series = series(&text);
+        assert_eq!(series["rollcall_policy_calls_total{policy=\"other\",result=\"answered\"}"], 10.0);
+        assert_eq!(series["rollcall_policy_calls_total{policy=\"P0\",result=\"answered\"}"], 2.0);
+    }
+}

@@ -1,0 +1,166 @@
+//! `rollcall run`: the daemon proper.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use cluster::Clients;
+use cluster::queue::Rates;
+use fleet::election::ElectionSettings;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::config;
+use crate::daemon::{Ended, LeaseConfig, Policies};
+use crate::service::{Service, Settings};
+
+/// Keep the fleets of these documents at strength.
+#[derive(clap::Args)]
+pub struct Args {
+    /// ExecutorFleet documents: files, or directories of them. They are read again when they change.
+    #[arg(short = 'f', long = "file", required = true, value_name = "FILE|DIR")]
+    files: Vec<PathBuf>,
+    /// Where the cluster is. Without it: $KUBECONFIG, ~/.kube/config, or the pod's own service account.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Which of the kubeconfig's contexts.
+    #[arg(long)]
+    context: Option<String>,
+    /// Policies of your own: a directory of .wasm files. It is read again when it changes.
+    #[arg(long, value_name = "DIR")]
+    policies: Option<PathBuf>,
+    /// Probes, metrics, API, heartbeats over HTTP.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    http: SocketAddr,
+    /// Where Spark's GraphiteSink sends to, TCP and UDP.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:2003")]
+    graphite: SocketAddr,
+    /// A file with the bearer token of operators' commands. Without it there are none over HTTP.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Lead without a Lease: for a single replica that is never run twice.
+    #[arg(long)]
+    no_leader_election: bool,
+    /// The Lease that replicas compete for.
+    #[arg(long, value_name = "NAME", default_value = "rollcall")]
+    lease: String,
+    /// The namespace of the Lease. Without it: our own.
+    #[arg(long, value_name = "NAME")]
+    lease_namespace: Option<String>,
+    /// Creates, deletions and evictions of all fleets together, each second.
+    #[arg(long, value_name = "N", default_value_t = 20.0)]
+    changes_per_second: f64,
+    /// How many of them may come at once.
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    changes_burst: u32,
+    /// Do not watch nodes: then no ClusterRole is needed, and nothing is known of them.
+    #[arg(long)]
+    no_nodes: bool,
+    /// Take heartbeats over HTTP from service account tokens, which the API server reviews.
+    #[arg(long)]
+    review_tokens: bool,
+    #[arg(long, value_enum, default_value_t)]
+    log: LogFormat,
+    /// What is logged: `info`, or for instance `rollcall=debug,warn`.
+    #[arg(long, value_name = "FILTER", env = "ROLLCALL_LOG", default_value = "info")]
+    log_level: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// A JSON object each.
+    Json,
+}
+
+pub fn run(args: Args) -> Result<ExitCode> {
+    log(args.log, &args.log_level)?;
+    if !(args.changes_per_second > 0.0 && args.changes_per_second.is_finite()) {
+        bail!("--changes-per-second must be a number above 0");
+    }
+    let policies = Policies::load(args.policies.clone())?;
+    let fleets = match config::load(&args.files) {
+        Ok(fleets) => fleets,
+        Err(problems) => bail!(listed(&problems)),
+    };
+    let problems = policies.problems(&fleets);
+    if !problems.is_empty() {
+        bail!(listed(&problems));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        // Policies run on them: their stack is ours and a megabyte.
+        .thread_stack_size(4 << 20)
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(serve(args, fleets, policies))
+}
+
+async fn serve(args: Args, fleets: Vec<config::FleetConfig>, policies: Policies) -> Result<ExitCode> {
+    let clients = Clients::connect(args.kubeconfig.as_deref(), args.context.as_deref()).await?;
+    let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| "rollcall".to_owned());
+    let namespace = args.lease_namespace.unwrap_or_else(|| clients.namespace.clone());
+    let lease = LeaseConfig { namespace, name: args.lease, settings: ElectionSettings::default() };
+    let token = match &args.token_file {
+        Some(file) => {
+            let token =
+                std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+            Some(token.trim().to_owned()).filter(|token| !token.is_empty())
+        }
+        None => None,
+    };
+    let (stop, stopped) = watch::channel(false);
+    let service = Service::start(Settings {
+        clients,
+        fleets,
+        paths: args.files,
+        policies,
+        lease: (!args.no_leader_election).then_some(lease),
+        rates: Rates {
+            changes_per_s: args.changes_per_second,
+            burst: args.changes_burst,
+            ..Rates::default()
+        },
+        instance,
+        http: args.http,
+        graphite: args.graphite,
+        token,
+        review_tokens: args.review_tokens,
+        watch_nodes: !args.no_nodes,
+        stop: stopped,
+    })
+    .await?;
+    tracing::info!(http = %service.http, graphite = %service.graphite, "listening");
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut ended = service.ended;
+    let ended = tokio::select! {
+        ended = &mut ended => ended?,
+        _ = terminate.recv() => { stop.send_replace(true); ended.await? }
+        _ = interrupt.recv() => { stop.send_replace(true); ended.await? }
+    };
+    Ok(match ended {
+        Ended::Stopped => ExitCode::SUCCESS,
+        Ended::Deposed => ExitCode::FAILURE,
+    })
+}
+
+fn listed(problems: &[config::Problem]) -> String {
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    format!("the configuration is not usable\n{}", lines.join("\n"))
+}
+
+fn log(format: LogFormat, filter: &str) -> Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter).with_context(|| {
+        format!("--log-level {filter:?} is no filter like `info` or `rollcall=debug,warn`")
+    })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+    Ok(())
+}

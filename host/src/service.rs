@@ -1,0 +1,204 @@
+//! The daemon with everything around it: listeners, probes, and the eyes on its files. `run` and `demo`
+//! differ in where the cluster is and where the documents come from; the rest is here.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use cluster::Clients;
+use cluster::queue::Rates;
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::config::{self, FleetConfig};
+use crate::daemon::{self, Change, Ended, LeaseConfig, Parts, Policies};
+use crate::handle::Handle;
+use crate::heartbeat::api::review::{BoxFuture, ReviewError, Reviewed, TokenReviewer};
+use crate::heartbeat::{Counters, Directory, Intake, api, driver, graphite};
+use crate::http;
+use crate::metrics::Metrics;
+
+/// Requests and events that wait in memory.
+const REQUESTS_MAX: usize = 256;
+const TOLD_MAX: usize = 4_096;
+/// Signs of life that wait for the loop: two seconds of them at 5,000 a second.
+const SIGNS_MAX: usize = 10_000;
+
+pub struct Settings {
+    pub clients: Clients,
+    pub fleets: Vec<FleetConfig>,
+    /// Where the documents came from, to see when they change.
+    pub paths: Vec<PathBuf>,
+    pub policies: Policies,
+    pub lease: Option<LeaseConfig>,
+    pub rates: Rates,
+    pub instance: String,
+    /// HTTP: probes, metrics, API and heartbeats.
+    pub http: SocketAddr,
+    /// Graphite, over TCP and UDP.
+    pub graphite: SocketAddr,
+    /// The bearer token of operators' commands.
+    pub token: Option<String>,
+    /// Take heartbeats over HTTP with tokens that the API server reviews.
+    pub review_tokens: bool,
+    pub watch_nodes: bool,
+    pub stop: watch::Receiver<bool>,
+}
+
+/// A daemon that runs.
+pub struct Service {
+    pub handle: Handle,
+    pub metrics: Metrics,
+    /// Where it listens: with the real ports, where 0 was asked for.
+    pub http: SocketAddr,
+    pub graphite: SocketAddr,
+    pub ended: JoinHandle<Ended>,
+}
+
+impl Service {
+    /// Binds everything, then starts. An address that is taken is an error here and not later.
+    pub async fn start(settings: Settings) -> Result<Service> {
+        let web = TcpListener::bind(settings.http)
+            .await
+            .with_context(|| format!("cannot listen on {} (--http)", settings.http))?;
+        let lines = TcpListener::bind(settings.graphite)
+            .await
+            .with_context(|| format!("cannot listen on {} (--graphite)", settings.graphite))?;
+        let graphite_address = lines.local_addr()?;
+        let datagrams = UdpSocket::bind(graphite_address)
+            .await
+            .with_context(|| format!("cannot listen on {graphite_address} with UDP (--graphite)"))?;
+        let http_address = web.local_addr()?;
+        let (handle, requests) = Handle::new(REQUESTS_MAX, TOLD_MAX);
+        let lease_name = settings.lease.as_ref().map_or("none", |lease| &lease.name);
+        let metrics = Metrics::new(lease_name, "kubernetes");
+        let (directory, counters) = (Arc::new(Directory::default()), Arc::new(Counters::default()));
+        let (sender, signs) = mpsc::channel(SIGNS_MAX);
+        let intake = Intake::new(Arc::clone(&directory), Arc::clone(&counters), sender);
+        let policies = Arc::new(settings.policies);
+        let (change, changes) = mpsc::channel(4);
+        let poller = driver::Poller::new(intake.clone(), driver::TIMEOUT)?;
+        let mut side = vec![
+            tokio::spawn(graphite::run(lines, intake.clone(), graphite::Limits::default())),
+            tokio::spawn(graphite::run_udp(datagrams, intake.clone())),
+            tokio::spawn(poller.run()),
+            tokio::spawn(look(settings.paths, Arc::clone(&policies), change)),
+        ];
+        let reviewer = settings.review_tokens.then(|| settings.clients.call.clone());
+        let reviewer = reviewer.map(|client| Arc::new(Reviewer(client)) as Arc<dyn TokenReviewer>);
+        let extra = api::router(intake.clone(), reviewer);
+        let router =
+            http::router(handle.clone(), metrics.clone(), http::Settings { token: settings.token, extra });
+        let mut stop = settings.stop.clone();
+        let serving = tokio::spawn(async move {
+            let stopped = async move {
+                let _ = stop.wait_for(|stop| *stop).await;
+            };
+            if let Err(error) = http::serve(web, router, stopped).await {
+                tracing::error!(%error, "HTTP has ended");
+            }
+        });
+        side.push(tokio::spawn(count(counters, metrics.clone())));
+        let daemon = daemon::run(Parts {
+            clients: settings.clients,
+            fleets: settings.fleets,
+            policies,
+            lease: settings.lease,
+            rates: settings.rates,
+            instance: settings.instance,
+            directory,
+            signs,
+            handle: handle.clone(),
+            requests,
+            metrics: metrics.clone(),
+            watch_nodes: settings.watch_nodes,
+            changes,
+            stop: settings.stop,
+            random: random()?,
+        });
+        let ended = tokio::spawn(async move {
+            let ended = daemon.await;
+            serving.abort();
+            side.iter().for_each(JoinHandle::abort);
+            ended
+        });
+        Ok(Service { handle, metrics, http: http_address, graphite: graphite_address, ended })
+    }
+}
+
+fn random() -> Result<u128> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
+    Ok(u128::from_le_bytes(bytes))
+}
+
+/// Looks at the files every now and then, and says what has changed. Documents that are wrong change
+/// nothing: the last good ones stay.
+async fn look(paths: Vec<PathBuf>, policies: Arc<Policies>, change: mpsc::Sender<Change>) {
+    let mut watcher = config::Watcher::new(paths.clone());
+    loop {
+        tokio::time::sleep(Duration::from_millis(config::POLL_MS)).await;
+        let (seen, these, at) = (Arc::clone(&policies), paths.clone(), watcher);
+        let looked = tokio::task::spawn_blocking(move || {
+            let mut at = at;
+            let fleets = at.changed().then(|| config::load(&these));
+            (seen.refresh(), fleets, at)
+        });
+        let Ok((refreshed, fleets, at)) = looked.await else { return };
+        watcher = at;
+        let told = match fleets {
+            Some(Ok(fleets)) => change.send(Change::Fleets(fleets)).await,
+            Some(Err(problems)) => {
+                for problem in problems {
+                    tracing::error!(%problem, "the new configuration is refused; the last good one stays");
+                }
+                Ok(())
+            }
+            None if refreshed => change.send(Change::Policies).await,
+            None => Ok(()),
+        };
+        if told.is_err() {
+            return;
+        }
+    }
+}
+
+/// What the listeners counted, into the metrics.
+async fn count(counters: Arc<Counters>, metrics: Metrics) {
+    let mut before = counters.snapshot();
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = counters.snapshot();
+        for ((source, result, count), (.., old)) in now.iter().zip(&before) {
+            if count > old {
+                metrics.heartbeats(source, result, count - old);
+            }
+        }
+        before = now;
+    }
+}
+
+/// Asks the API server whose a token is.
+struct Reviewer(cluster::Client);
+
+impl TokenReviewer for Reviewer {
+    fn review<'a>(
+        &'a self,
+        token: &'a str,
+        audience: &'a str,
+    ) -> BoxFuture<'a, Result<Reviewed, ReviewError>> {
+        Box::pin(async move {
+            match cluster::review::review(self.0.clone(), token, audience).await {
+                Ok(Some(it)) => {
+                    let (audiences, pod_uid, pod_name) = (it.audiences, it.pod_uid, it.pod_name);
+                    Ok(Reviewed { audiences, pod_uid, pod_name })
+                }
+                Ok(None) => Err(ReviewError::Rejected("it is not genuine".to_owned())),
+                Err(why) => Err(ReviewError::Unavailable(why)),
+            }
+        })
+    }
+}
