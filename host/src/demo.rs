@@ -5,7 +5,7 @@
 //! server that keeps its objects in memory and speaks Kubernetes' protocol, so that `kubectl` works too; and
 //! nodes, kubelets and executors with faults of many kinds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use cluster::queue::Rates;
 use fleet::election::ElectionSettings;
 use serde::Serialize;
 use serde_json::json;
-use sim::embedded::Chaos;
+use sim::embedded::{Chaos, Truth};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -93,12 +93,13 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// What the demo came to.
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Summary {
     seconds: u64,
     seed: u64,
     /// Executors lost, by whatever cause but our own will.
     lost: u64,
-    /// Of those, for how many another one was created.
+    /// Executors created in their place.
     replaced: u64,
     /// Losses by the verdict on them.
     verdicts: BTreeMap<String, u64>,
@@ -106,6 +107,8 @@ struct Summary {
     faults: BTreeMap<&'static str, u64>,
     rolled: u64,
     available: u64,
+    /// As the cluster knows it, and not the daemon.
+    really_available: usize,
     target: u32,
     violations: Vec<String>,
 }
@@ -127,7 +130,7 @@ async fn play(args: Args, policies: Policies) -> Result<ExitCode> {
     let begun = Instant::now();
     let quiet = args.output == Output::Json;
     let (incidents, mut news) = mpsc::channel(1_024);
-    let mut world = World::start(&args.seed, args.chaos.chaos(), args.executors, args.api).await?;
+    let world = World::start(&args.seed, args.chaos.chaos(), args.executors, args.api).await?;
     let client = world.client();
     let (stop, stopped) = watch::channel(false);
     let mut service = Service::start(Settings {
@@ -152,9 +155,9 @@ async fn play(args: Args, policies: Policies) -> Result<ExitCode> {
     .await?;
     let mut told = service.handle.subscribe();
     let (calm, weather) = watch::channel(false);
-    let api = world.api;
+    let (api, truth) = (world.api, world.truth());
     let graphite = service.graphite;
-    let world = tokio::spawn(async move { world.run(graphite, incidents, weather).await });
+    let world = tokio::spawn(world.run(graphite, incidents, weather));
     if !quiet {
         output::line(format_args!(
             "A fleet of {} executors on a cluster in memory. Look around while it runs:\n  \
@@ -187,7 +190,8 @@ async fn play(args: Args, policies: Policies) -> Result<ExitCode> {
             () = sleep(Duration::from_millis(250)), if last => {
                 let overview = service.handle.overview().await?;
                 let patient = over.is_some_and(|over| over.elapsed() < PATIENCE);
-                if patient && !overview.first().is_some_and(at_strength) {
+                let strong = overview.first().is_some_and(|it| at_strength(it, &truth.borrow()));
+                if patient && !strong {
                     continue;
                 }
                 break;
@@ -199,17 +203,17 @@ async fn play(args: Args, policies: Policies) -> Result<ExitCode> {
     let overview = service.handle.overview().await?.into_iter().next().context("the fleet is gone")?;
     stop.send_replace(true);
     let _ = tokio::time::timeout(Duration::from_secs(15), service.ended).await;
+    let truth = truth.borrow().clone();
     drop(calm);
-    let (faults, violations) = world.await?;
-    story.violations.extend(violations);
-    let summary = story.summary(&args, &overview, faults);
+    story.violations.extend(world.await?);
+    let strong = at_strength(&overview, &truth);
+    let summary = story.summary(&args, &overview, truth);
     if quiet {
         output::json(&summary)?;
     } else {
         summary.print()?;
     }
-    let strong = at_strength(&overview) && summary.violations.is_empty();
-    Ok(if strong { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if strong && summary.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn until(at: Option<Instant>) {
@@ -219,9 +223,12 @@ async fn until(at: Option<Instant>) {
     }
 }
 
-fn at_strength(overview: &Overview) -> bool {
+/// Does the daemon believe so, and is it so?
+fn at_strength(overview: &Overview, truth: &Truth) -> bool {
     let counts = &overview.counts;
-    counts.available == u64::from(overview.target)
+    truth.available == overview.target as usize
+        && truth.silent == 0
+        && counts.available == u64::from(overview.target)
         && counts.live == counts.available
         && counts.terminating == 0
         && counts.reason_pending == 0
@@ -252,14 +259,12 @@ fn document(executors: u32, rest_port: u16) -> Result<FleetConfig> {
 struct Story {
     begun: Instant,
     quiet: bool,
-    lost: BTreeSet<u64>,
-    replaced: BTreeSet<u64>,
     violations: Vec<String>,
 }
 
 impl Story {
     fn new(begun: Instant, quiet: bool) -> Story {
-        Story { begun, quiet, lost: BTreeSet::new(), replaced: BTreeSet::new(), violations: Vec::new() }
+        Story { begun, quiet, violations: Vec::new() }
     }
 
     fn line(&self, text: &str) -> Result<()> {
@@ -269,16 +274,11 @@ impl Story {
         output::line(format_args!("{:>7.1}s  {text}", self.begun.elapsed().as_secs_f64()))
     }
 
-    fn told(&mut self, told: &Told) -> Result<()> {
+    fn told(&self, told: &Told) -> Result<()> {
         let executor = told.executor.map(|id| id.0);
         match (told.kind, executor) {
-            ("ExecutorLost", Some(id)) => {
-                self.lost.insert(id);
-                self.line(&format!("executor {id} is lost: {}", told.message))
-            }
+            ("ExecutorLost", Some(id)) => self.line(&format!("executor {id} is lost: {}", told.message)),
             ("ExecutorReplaced", Some(id)) => {
-                let replaced = told.message.rsplit(' ').next().and_then(|id| id.parse::<u64>().ok());
-                self.replaced.extend(replaced);
                 self.line(&format!("executor {id} is created {}", told.message))
             }
             ("RollStarted", Some(id)) => self.line(&format!("executor {id} is rolled: {}", told.message)),
@@ -297,16 +297,19 @@ impl Story {
         }
     }
 
-    fn summary(&self, args: &Args, overview: &Overview, faults: BTreeMap<&'static str, u64>) -> Summary {
+    fn summary(&self, args: &Args, overview: &Overview, truth: Truth) -> Summary {
         let counts = &overview.counts;
+        let removed: u64 = counts.removed.values().sum();
         let verdicts = counts.lost.iter().map(|(kind, count)| (kind.name().to_owned(), *count));
         Summary {
             seconds: self.begun.elapsed().as_secs(),
             seed: args.seed,
             lost: counts.lost.values().sum(),
-            replaced: self.lost.intersection(&self.replaced).count() as u64,
+            // Whatever was created beyond the first ones and those in place of what we removed.
+            replaced: counts.created.saturating_sub(u64::from(overview.target) + removed),
             verdicts: verdicts.collect(),
-            faults,
+            faults: truth.faults,
+            really_available: truth.available,
             rolled: counts.removed.get(&fleet::question::DeletionCause::Roll).copied().unwrap_or_default(),
             available: counts.available,
             target: overview.target,

@@ -56,6 +56,8 @@ pub struct Fleet {
     pub(crate) pending: Backoff,
     pub(crate) pending_from: Instant,
     pub(crate) mass_loss: MassLoss,
+    /// Of those, the ones that are only known by silence.
+    pub(crate) mass_silence: MassLoss,
     pub(crate) node_losses: NodeLosses,
     pub(crate) nodes: BTreeMap<Box<str>, NodeView>,
     pub(crate) metric_names: Vec<Box<str>>,
@@ -180,6 +182,7 @@ impl Fleet {
             creates: Bucket::new(),
             deletes: Bucket::new(),
             mass_loss: MassLoss::default(),
+            mass_silence: MassLoss::default(),
             node_losses: NodeLosses::default(),
             nodes: BTreeMap::new(),
             metric_names: Vec::new(),

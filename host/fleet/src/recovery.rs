@@ -104,6 +104,9 @@ impl Fleet {
             self.owe(id);
         }
         let target = self.target();
+        if trigger == Trigger::HeartbeatTimeout {
+            self.mass_silence.lost(self.now.instant, &self.spec.limits, target);
+        }
         if !ours && self.mass_loss.lost(self.now.instant, &self.spec.limits, target) {
             self.pace.restart();
             let message = format!("more than {} of {target} executors at once", self.spec.limits.mass_loss);
@@ -131,8 +134,8 @@ impl Fleet {
             self.roster.wake_at(id, silent_at);
             return;
         }
-        // So much at once is not the executors' silence.
-        if let Some(calm) = self.mass_loss.ends().filter(|calm| *calm > self.now.instant) {
+        // So much silence at once is not the executors'.
+        if let Some(calm) = self.mass_silence.ends().filter(|calm| *calm > self.now.instant) {
             return self.roster.wake_at(id, calm);
         }
         match self.hearing.may_give_up(self.now.instant, &self.spec.heartbeat, self.owns()) {

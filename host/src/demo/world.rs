@@ -1,7 +1,7 @@
 //! What is around the daemon in the demo: the API server in memory with its port for kubectl, nodes and
 //! executors in real time, and the driver's REST API.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::Value;
-use sim::embedded::{Chaos, Cluster, Judge, Options, Signal};
+use sim::embedded::{Chaos, Cluster, Judge, Options, Signal, Truth};
 use sim::server::Server;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -38,6 +38,7 @@ pub struct World {
     cluster: Cluster,
     judge: Judge,
     executors: watch::Sender<Value>,
+    truth: watch::Sender<Truth>,
     start: Instant,
     /// Where kubectl is answered.
     pub api: SocketAddr,
@@ -72,7 +73,13 @@ impl World {
             .route("/api/v1/applications/{application}/allexecutors", get(allexecutors))
             .with_state(shown);
         tokio::spawn(async move { axum::serve(listener, app).await });
-        Ok(World { server, cluster, judge, executors, start, api, rest })
+        let (truth, _) = watch::channel(Truth::default());
+        Ok(World { server, cluster, judge, executors, truth, start, api, rest })
+    }
+
+    /// What is so, whatever the daemon believes.
+    pub fn truth(&self) -> watch::Receiver<Truth> {
+        self.truth.subscribe()
     }
 
     /// kube's own client, with the server in place of a connection.
@@ -80,14 +87,13 @@ impl World {
         cluster::Client::new(self.server.clone(), NAMESPACE)
     }
 
-    /// Runs until `weather` is dropped; `true` in it ends the chaos. What struck, and what was done wrong at
-    /// the very end.
+    /// Runs until `weather` is dropped; `true` in it ends the chaos. What was done wrong at the very end.
     pub async fn run(
-        &mut self,
+        mut self,
         graphite: SocketAddr,
         incidents: mpsc::Sender<Incident>,
         mut weather: watch::Receiver<bool>,
-    ) -> (BTreeMap<&'static str, u64>, Vec<String>) {
+    ) -> Vec<String> {
         let mut lines: HashMap<String, TcpStream> = HashMap::new();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -97,7 +103,7 @@ impl World {
                 _ = ticks.tick() => {}
                 changed = weather.changed() => match changed {
                     Ok(()) => self.cluster.heal(),
-                    Err(_) => return (self.cluster.truth().faults, self.judge.look(&self.cluster)),
+                    Err(_) => return self.judge.look(&self.cluster),
                 },
             }
             let now_ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -112,6 +118,7 @@ impl World {
             for violation in self.judge.look(&self.cluster) {
                 let _ = incidents.try_send(Incident::Violation(violation));
             }
+            self.truth.send_replace(self.cluster.truth());
             if reported.elapsed() > Duration::from_millis(500) {
                 reported = Instant::now();
                 self.executors.send_replace(self.cluster.allexecutors(APPLICATION));

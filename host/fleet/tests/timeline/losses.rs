@@ -325,6 +325,73 @@ fn many_losses_at_once_are_replaced_at_a_slow_start() {
     );
 }
 
+/// 1 to 4 are seen to be gone: that says nothing about who is silent.
+#[test]
+fn a_mass_loss_does_not_excuse_the_silent() {
+    check(
+        draft(6),
+        "
+        0s show MassLoss
+        0s lead
+            > 0s create 1
+            > 0s create 2
+            > 0s create 3
+            > 0s create 4
+            > 0s create 5
+            > 0s create 6
+        1s start 1 2 3 4 5 6
+        1s beating 6
+        115s gone 1
+            > 115s ask SPARK why 1 was lost: PodDeleted, check 0
+            > 115s create 7 for 1
+        115s gone 2
+            > 115s ask SPARK why 2 was lost: PodDeleted, check 0
+            > 115s create 8 for 2
+        115s gone 3
+            > 115s ask SPARK why 3 was lost: PodDeleted, check 0
+            > 115s create 9 for 3
+        115s gone 4
+            > 115s MassLoss: more than 30% of 6 executors at once
+            > 115s ask SPARK why 4 was lost: PodDeleted, check 0
+            > 121s ask SPARK why 1 was lost: PodDeleted, check 1
+            > 121s ask SPARK why 2 was lost: PodDeleted, check 1
+            > 121s ask SPARK why 3 was lost: PodDeleted, check 1
+            > 121s ask SPARK why 4 was lost: PodDeleted, check 1
+            > 121.001s ask SPARK why 5 was lost: HeartbeatTimeout, check 0
+        122s wait
+        ",
+    );
+}
+
+/// So many fell silent at once, while one is heard: some are given up, and 5 to 7 wait for a while.
+#[test]
+fn silence_of_many_is_believed_of_few() {
+    check(
+        draft(8),
+        "
+        0s show MassLoss
+        0s lead
+            > 0s create 1
+            > 0s create 2
+            > 0s create 3
+            > 0s create 4
+            > 0s create 5
+            > 0s create 6
+            > 0s create 7
+            > 0s create 8
+        1s start 1 2 3 4 5 6 7 8
+        1s beating 8
+            > 121.001s MassLoss: more than 30% of 8 executors at once
+            > 121.001s ask SPARK why 1 was lost: HeartbeatTimeout, check 0
+            > 121.001s ask SPARK why 2 was lost: HeartbeatTimeout, check 0
+            > 121.001s ask SPARK why 3 was lost: HeartbeatTimeout, check 0
+            > 121.001s ask SPARK why 4 was lost: HeartbeatTimeout, check 0
+            > 121.001s create 9 for 1
+        122s wait
+        ",
+    );
+}
+
 /// A classifier that traps or abstains costs its answer, not the loss: the built-in one is asked.
 #[test]
 fn what_one_classifier_cannot_answer_the_next_is_asked() {
