@@ -13,6 +13,7 @@ use cluster::pod::DriverSeen;
 use cluster::template::{Spark, Template};
 use fleet::Fleet;
 use fleet::snapshot::{Condition, Counts, Snapshot};
+use fleet::time::Instant;
 use serde_json::Value;
 
 use crate::config::FleetConfig;
@@ -28,6 +29,8 @@ pub struct Managed {
     pub life: Option<Life>,
     /// Why there is no core yet.
     pub waits: String,
+    /// Its driver's pod was looked for, and is not there.
+    pub looked: bool,
 }
 
 /// From one driver's pod to the next.
@@ -40,15 +43,20 @@ pub struct Life {
     pub application_id: String,
     /// Settings of policies, by name.
     pub settings: Arc<BTreeMap<String, Value>>,
+    /// The core's deadline, as it is noted in the loop.
+    pub armed: Instant,
     /// A list that the loop itself asked for is under way.
     pub listing: bool,
-    /// Its watch was up when the last list began.
+    /// The watch started anew meanwhile.
+    pub list_again: bool,
+    /// It was listed while its watch was up.
     pub fresh: bool,
 }
 
 impl Managed {
     pub fn new(config: FleetConfig) -> Managed {
-        Managed { config, life: None, waits: "its driver's pod was not looked for yet".to_owned() }
+        let waits = "its driver's pod was not looked for yet".to_owned();
+        Managed { config, life: None, waits, looked: false }
     }
 
     pub fn name(&self) -> &str {

@@ -1,0 +1,193 @@
+//! What is heard: watches, heartbeats, and what became of calls.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::pod::{DriverSeen, Seen};
+use cluster::queue::{self, Job};
+use cluster::watch::Told as Watched;
+use fleet::action::{Action, Cause, Verb};
+use fleet::event::{Event, PodView};
+use fleet::id::ActionId;
+use tokio::time::Instant as Clock;
+
+use super::managed::Managed;
+use super::{Daemon, News};
+use crate::heartbeat::{Sign, directory::ExecutorEntry};
+
+/// A list that failed is asked for again.
+const LIST_RETRY: Duration = Duration::from_secs(2);
+/// The action number of lists that the loop itself asks for. The core counts from 1.
+const OWN_LIST: ActionId = ActionId(0);
+
+impl Daemon {
+    pub(super) fn hear(&mut self, news: News) {
+        self.since = Clock::now();
+        match news {
+            News::Watched { namespace, told } => self.watched(&namespace, told),
+            News::Node(Watched::Node(node)) => {
+                self.nodes.insert(node.state.name.clone(), (*node).clone());
+                if node.state.gone {
+                    self.nodes.remove(&node.state.name);
+                }
+                for number in self.numbers() {
+                    self.step(number, Event::NodeChanged(node.clone()));
+                }
+            }
+            News::Node(Watched::Broken(why)) => {
+                self.metrics.watch_restarted("nodes");
+                tracing::debug!(why, "nodes cannot be watched: nothing is known of them");
+            }
+            News::Node(
+                Watched::Started
+                | Watched::Changed(_)
+                | Watched::Gone(_)
+                | Watched::Driver(_)
+                | Watched::DriverGone(_),
+            ) => {}
+            News::Driver { fleet, found } => self.found(&fleet, found),
+            News::Answered { number, action, answer } => {
+                self.step(number, Event::Answered { action, answer });
+            }
+            News::Seek(fleet) => self.seek(&fleet),
+            News::List(number) => self.list(number),
+        }
+    }
+
+    pub(super) fn numbers(&self) -> Vec<u64> {
+        self.names.keys().copied().collect()
+    }
+
+    fn numbers_in(&self, namespace: &Arc<str>) -> Vec<u64> {
+        let within = self.applications.iter().filter(|((of, _), _)| of == namespace);
+        within.map(|(_, number)| *number).collect()
+    }
+
+    fn watched(&mut self, namespace: &Arc<str>, told: Watched) {
+        match told {
+            Watched::Started => {
+                self.watched.insert(Arc::clone(namespace), true);
+                for number in self.numbers_in(namespace) {
+                    self.list(number);
+                }
+            }
+            Watched::Broken(why) => {
+                tracing::warn!(%namespace, why, "the watch is broken: nothing is done by choice until it is up");
+                self.metrics.watch_restarted("error");
+                self.watched.insert(Arc::clone(namespace), false);
+                for number in self.numbers_in(namespace) {
+                    if let Some(life) = self.life(number) {
+                        life.fresh = false;
+                    }
+                    self.step(number, Event::ViewStale);
+                }
+            }
+            Watched::Changed(seen) => self.seen(namespace, *seen, Event::PodChanged),
+            Watched::Gone(seen) => self.seen(namespace, *seen, Event::PodGone),
+            Watched::Driver(driver) => self.driver_seen(namespace, driver),
+            Watched::DriverGone(driver) => {
+                self.driver_seen(namespace, DriverSeen { live: false, ..driver });
+            }
+            Watched::Node(_) => {}
+        }
+    }
+
+    fn driver_seen(&mut self, namespace: &Arc<str>, driver: DriverSeen) {
+        let whose = |managed: &&Managed| {
+            managed.namespace() == &**namespace && managed.driver_name() == &*driver.name
+        };
+        let names: Vec<String> =
+            self.fleets.values().filter(whose).map(|managed| managed.name().to_owned()).collect();
+        for name in names {
+            self.driver_is(&name, driver.clone());
+        }
+    }
+
+    fn seen(&mut self, namespace: &Arc<str>, seen: Seen, event: fn(Box<PodView>) -> Event) {
+        let key = (Arc::clone(namespace), seen.application_id.clone());
+        let Some(number) = self.applications.get(&key).copied() else { return };
+        let event = event(Box::new(seen.view.clone()));
+        self.note(number, &seen, matches!(event, Event::PodGone(_)));
+        self.step(number, event);
+    }
+
+    /// Who may speak for the executor.
+    fn note(&self, number: u64, seen: &Seen, gone: bool) {
+        let Some(name) = self.names.get(&number) else { return };
+        let executor = seen.view.executor;
+        if gone || seen.view.ended() {
+            self.directory.remove_executor(name, executor, &seen.view.uid);
+        } else {
+            let entry = ExecutorEntry { uid: seen.view.uid.clone(), pod_ip: seen.address };
+            self.directory.set_executor(name, executor, entry);
+        }
+    }
+
+    pub(super) fn sign(&mut self, sign: Sign) {
+        self.since = Clock::now();
+        let (name, event) = match sign {
+            Sign::Beat { fleet, beat } => (fleet, Event::Heartbeat(Box::new(beat))),
+            Sign::Driver { fleet, rows } => (fleet, Event::DriverReported(rows)),
+        };
+        let number =
+            self.fleets.get(&*name).and_then(|managed| managed.life.as_ref()).map(|life| life.number);
+        if let Some(number) = number {
+            self.step(number, event);
+        }
+    }
+
+    pub(super) fn done(&mut self, done: queue::Done) {
+        // A call's outcome frees nothing that was waiting for it; what follows begins now.
+        self.since = Clock::now();
+        self.metrics.action(done.verb, done.outcome);
+        self.metrics.request(done.verb, None, done.seconds);
+        if done.verb == "create" {
+            self.metrics.event_to_create_seconds(done.waited.as_secs_f64());
+        }
+        for seen in &done.answer.seen {
+            self.note(done.fleet, seen, false);
+        }
+        let Some(life) = self.life(done.fleet) else { return };
+        if let Event::Finished { action: OWN_LIST, outcome } = &done.answer.event {
+            tracing::warn!(%outcome, "a list failed");
+            life.listing = false;
+            return self.later(LIST_RETRY, News::List(done.fleet));
+        }
+        // The core's own lists are answered too; one of ours is needed all the same.
+        let ours = matches!(done.answer.event, Event::Relisted(_)) && std::mem::take(&mut life.listing);
+        let again = ours && std::mem::take(&mut life.list_again);
+        life.fresh |= ours && !again;
+        self.step(done.fleet, done.answer.event);
+        if again {
+            self.list(done.fleet);
+        } else if ours {
+            self.step(done.fleet, Event::ViewFresh);
+            self.check_synced();
+        }
+    }
+
+    /// Every fleet has seen its cluster, or has no driver to see.
+    pub(super) fn check_synced(&self) {
+        let synced = |managed: &Managed| match &managed.life {
+            Some(life) => life.fresh,
+            None => managed.looked,
+        };
+        if self.fleets.values().all(synced) {
+            self.handle.pulse().set_synced();
+        }
+    }
+
+    /// Everything there is, once the watch is up that tells what comes after. A list that began before that
+    /// may lack what happened in between.
+    pub(super) fn list(&mut self, number: u64) {
+        let since = self.since;
+        let Some(life) = self.life(number) else { return };
+        if std::mem::replace(&mut life.listing, true) {
+            life.list_again = true;
+            return;
+        }
+        let action = Action { id: OWN_LIST, cause: Cause::Start, verb: Verb::Relist };
+        let job = Job { fleet: number, action, calls: life.calls.clone(), since };
+        let _ = self.jobs.send(job);
+    }
+}

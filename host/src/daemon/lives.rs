@@ -1,0 +1,252 @@
+//! Fleets come and go: with their documents, and with their drivers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::call::{Calls, find_driver};
+use cluster::pod::DriverSeen;
+use cluster::watch;
+use fleet::event::{DriverView, Event, Outcome};
+use fleet::time::Instant;
+
+use super::managed::{Life, Managed};
+use super::{Change, Daemon, News};
+use crate::config::FleetConfig;
+
+/// How often a driver's pod that is not there is looked for.
+const DRIVER_RETRY: Duration = Duration::from_secs(5);
+
+impl Daemon {
+    pub(super) fn change(&mut self, change: Change) {
+        match change {
+            Change::Fleets(fleets) => self.configure(fleets),
+            Change::Policies => {
+                let fleets = self.fleets.values().map(|managed| managed.config.clone()).collect();
+                self.configure(fleets);
+            }
+        }
+    }
+
+    /// These are the fleets from now on.
+    pub(super) fn configure(&mut self, fleets: Vec<FleetConfig>) {
+        let names: BTreeSet<&str> = fleets.iter().map(|config| &*config.fleet.metadata.name).collect();
+        let gone: Vec<String> =
+            self.fleets.keys().filter(|name| !names.contains(name.as_str())).cloned().collect();
+        for name in gone {
+            tracing::info!(fleet = name, "the fleet is no longer configured: its pods are left alone");
+            self.end(&name);
+            self.fleets.remove(&name);
+        }
+        for config in fleets {
+            let name = config.fleet.metadata.name.clone();
+            let Some(managed) = self.fleets.get_mut(&name) else {
+                self.fleets.insert(name.clone(), Managed::new(config));
+                self.seek(&name);
+                continue;
+            };
+            let before = std::mem::replace(&mut managed.config, config);
+            let (old, new) = (&before.fleet, &managed.config.fleet);
+            let moved = old.metadata.namespace != new.metadata.namespace
+                || old.spec.driver.pod_name != new.spec.driver.pod_name
+                || old.spec.application_id != new.spec.application_id
+                || old.spec.mode != new.spec.mode;
+            if moved {
+                self.end(&name);
+                self.seek(&name);
+            } else {
+                self.respec(&name);
+            }
+        }
+    }
+
+    /// The document or the policies have changed.
+    fn respec(&mut self, name: &str) {
+        let names = self.policies.names();
+        let Some(managed) = self.fleets.get(name) else { return };
+        let Some(life) = &managed.life else { return self.seek(name) };
+        let (number, driver, application_id) =
+            (life.number, life.driver.clone(), life.application_id.clone());
+        let draft = managed.config.draft(driver.uid.clone(), &application_id);
+        match managed.place(&driver, &application_id) {
+            Ok(place) => {
+                let calls = Calls::new(self.clients.call.clone(), Arc::new(place));
+                let settings = settings(&managed.config);
+                let entry = managed.entry(&driver, &application_id);
+                if let Err(error) = self.directory.set_fleet(name, entry) {
+                    tracing::error!(fleet = name, %error, "its heartbeats cannot be told apart");
+                }
+                if let Some(life) = self.fleets.get_mut(name).and_then(|managed| managed.life.as_mut()) {
+                    (life.calls, life.settings) = (calls, settings);
+                }
+            }
+            Err(error) => {
+                tracing::error!(fleet = name, %error, "the template was refused; the last good one stays")
+            }
+        }
+        self.step(number, Event::SpecChanged { draft: Box::new(draft), policies: names });
+    }
+
+    /// Looks for the driver's pod, and watches the namespace.
+    pub(super) fn seek(&mut self, name: &str) {
+        let Some(managed) = self.fleets.get(name) else { return };
+        if self.leading.is_none() || managed.life.is_some() {
+            return;
+        }
+        let namespace: Arc<str> = managed.namespace().into();
+        let (client, driver) = (self.clients.call.clone(), managed.driver_name().to_owned());
+        let (news, fleet) = (self.news.clone(), name.to_owned());
+        let within = Arc::clone(&namespace);
+        tokio::spawn(async move {
+            let found = find_driver(client, &within, &driver).await;
+            let _ = news.send(News::Driver { fleet, found }).await;
+        });
+        if !self.watched.contains_key(&namespace) {
+            self.watched.insert(Arc::clone(&namespace), false);
+            let (client, news) = (self.clients.watch.clone(), self.news.clone());
+            tokio::spawn(async move {
+                let within = Arc::clone(&namespace);
+                let wrap = move |told| News::Watched { namespace: Arc::clone(&namespace), told };
+                watch::pods(client, &within, news, wrap).await;
+            });
+        }
+    }
+
+    pub(super) fn found(&mut self, name: &str, found: Result<Option<DriverSeen>, Outcome>) {
+        let Some(managed) = self.fleets.get_mut(name) else { return };
+        if managed.life.is_some() {
+            return;
+        }
+        let namespace = managed.namespace();
+        match found {
+            Ok(Some(driver)) => self.driver_is(name, driver),
+            Ok(None) => {
+                managed.waits = format!("there is no pod {} in namespace {namespace}", managed.driver_name());
+                managed.looked = true;
+            }
+            Err(outcome) => {
+                managed.waits = format!("driver pod {}: {outcome}", managed.driver_name());
+                tracing::warn!(fleet = name, why = managed.waits, "the driver's pod cannot be read");
+            }
+        }
+        if self.fleets.get(name).is_some_and(|managed| managed.life.is_none()) {
+            self.later(DRIVER_RETRY, News::Seek(name.to_owned()));
+            self.check_synced();
+        }
+    }
+
+    pub(super) fn later(&self, after: Duration, news: News) {
+        let sender = self.news.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            let _ = sender.send(news).await;
+        });
+    }
+
+    /// The driver's pod as it is: a fleet without a life begins one, and one whose driver is another's ends.
+    pub(super) fn driver_is(&mut self, name: &str, driver: DriverSeen) {
+        let Some(managed) = self.fleets.get_mut(name) else { return };
+        if let Some(life) = &mut managed.life {
+            if life.driver.uid == driver.uid {
+                let view =
+                    if driver.live { DriverView::Running(driver.uid.clone()) } else { DriverView::Gone };
+                let (number, revision) = (life.number, driver.revision);
+                let moved = driver.address.is_some() && driver.address != life.driver.address;
+                let application_id = life.application_id.clone();
+                life.driver = driver.clone();
+                if moved
+                    && let Err(error) =
+                        self.directory.set_fleet(name, managed.entry(&driver, &application_id))
+                {
+                    tracing::error!(fleet = name, %error, "its driver cannot be asked");
+                }
+                return self.step(number, Event::DriverChanged { driver: view, revision });
+            }
+            if !driver.live || driver.revision < life.driver.revision {
+                return;
+            }
+            tracing::info!(fleet = name, "another driver pod: another application begins");
+            self.end(name);
+        }
+        if driver.live {
+            self.begin(name, driver);
+        } else if let Some(managed) = self.fleets.get_mut(name) {
+            managed.waits = format!("driver pod {} has ended or is being deleted", driver.name);
+        }
+    }
+
+    fn begin(&mut self, name: &str, driver: DriverSeen) {
+        let (Some(term), Some(managed)) = (self.leading, self.fleets.get(name)) else { return };
+        let begun = self.bring_to_life(managed, driver);
+        let Some(managed) = self.fleets.get_mut(name) else { return };
+        let life = match begun {
+            Ok(life) => life,
+            Err(why) => {
+                if managed.waits != why {
+                    tracing::warn!(fleet = name, why, "the fleet has to wait");
+                }
+                managed.waits = why;
+                return;
+            }
+        };
+        let number = life.number;
+        self.lives = number;
+        self.names.insert(number, name.to_owned());
+        tracing::info!(fleet = name, application = life.application_id, "the fleet begins");
+        let key = (managed.namespace().into(), life.application_id.as_str().into());
+        managed.life = Some(life);
+        self.applications.insert(key, number);
+        self.step(number, Event::LeadershipGained { term });
+        for node in self.nodes.values().cloned().collect::<Vec<_>>() {
+            self.step(number, Event::NodeChanged(Box::new(node)));
+        }
+        let namespace: Arc<str> = self.fleets[name].namespace().into();
+        if self.watched.get(&namespace) == Some(&true) {
+            self.list(number);
+        }
+    }
+
+    fn bring_to_life(&self, managed: &Managed, driver: DriverSeen) -> Result<Life, String> {
+        let application_id = managed.application_id(&driver)?;
+        let place = managed.place(&driver, &application_id)?;
+        let draft = managed.config.draft(driver.uid.clone(), &application_id);
+        #[allow(clippy::cast_possible_truncation, reason = "any bits will do")]
+        let seed = self.random as u64 ^ self.lives;
+        let fleet = fleet::Fleet::new(draft, &self.policies.names(), seed)
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+        let entry = managed.entry(&driver, &application_id);
+        self.directory.set_fleet(managed.name(), entry).map_err(|error| error.to_string())?;
+        Ok(Life {
+            number: self.lives + 1,
+            fleet,
+            calls: Calls::new(self.clients.call.clone(), Arc::new(place)),
+            driver,
+            application_id,
+            settings: settings(&managed.config),
+            armed: Instant::NEVER,
+            listing: false,
+            list_again: false,
+            fresh: false,
+        })
+    }
+
+    /// A life is over; its pods are its driver's, and end with it.
+    pub(super) fn end(&mut self, name: &str) {
+        let Some(life) = self.fleets.get_mut(name).and_then(|managed| managed.life.take()) else { return };
+        self.names.remove(&life.number);
+        self.applications.retain(|_, number| *number != life.number);
+        self.deadlines.remove(&(life.armed, life.number));
+        self.replies.retain(|(number, _), _| *number != life.number);
+        self.directory.remove_fleet(name);
+    }
+
+    pub(super) fn life(&mut self, number: u64) -> Option<&mut Life> {
+        let name = self.names.get(&number)?;
+        self.fleets.get_mut(name)?.life.as_mut()
+    }
+}
+
+fn settings(config: &FleetConfig) -> Arc<BTreeMap<String, serde_json::Value>> {
+    let all = &config.fleet.spec.policies;
+    Arc::new(all.iter().map(|(name, settings)| (name.clone(), settings.clone().into())).collect())
+}

@@ -1,0 +1,150 @@
+//! An event goes in, actions go out; and what people and programs ask in between.
+
+use std::sync::Arc;
+
+use cluster::notice;
+use cluster::queue::Job;
+use fleet::action::{Action, Notice, Reply, Verb};
+use fleet::election::ElectionEvent;
+use fleet::event::Event;
+use fleet::guardrail::Refusal;
+use fleet::id::{CommandId, ExecutorId};
+use fleet::time::Instant;
+
+use tokio::time::Instant as Clock;
+
+use super::managed::Managed;
+use super::{Daemon, Ended, News};
+use crate::handle::{Request, Told};
+
+impl Daemon {
+    pub(super) fn step(&mut self, number: u64, event: Event) {
+        let now = self.now();
+        if !self.leader.is_leader(now.instant) {
+            // It finds out by itself, and ends.
+            return self.elect(ElectionEvent::Deadline);
+        }
+        let kind = kind(&event);
+        let begun = std::time::Instant::now();
+        let Some(life) = self.life(number) else { return };
+        let actions = life.fleet.step(event, now);
+        let at = life.fleet.deadline().map_or(Instant::NEVER, |(at, _)| at);
+        let before = std::mem::replace(&mut life.armed, at);
+        self.metrics.step(kind, begun.elapsed().as_secs_f64());
+        for action in actions {
+            self.act(number, action);
+        }
+        self.deadlines.remove(&(before, number));
+        if at < Instant::NEVER {
+            self.deadlines.insert((at, number));
+        }
+    }
+
+    fn act(&mut self, number: u64, action: Action) {
+        let since = self.since;
+        let Some(life) = self.life(number) else { return };
+        match action.verb {
+            Verb::Relist
+            | Verb::ReadLedger
+            | Verb::WriteLedger { .. }
+            | Verb::CreatePod { .. }
+            | Verb::GetPod { .. }
+            | Verb::DeletePod { .. }
+            | Verb::EvictPod { .. }
+            | Verb::DeleteDriver { .. } => {
+                let job = Job { fleet: number, action, calls: life.calls.clone(), since };
+                // It takes everything until the loop itself is over.
+                let _ = self.jobs.send(job);
+            }
+            Verb::Ask { policy, question } => {
+                let (settings, id) = (Arc::clone(&life.settings), action.id);
+                let (policies, news, metrics) =
+                    (Arc::clone(&self.policies), self.news.clone(), self.metrics.clone());
+                tokio::task::spawn_blocking(move || {
+                    let asked = policies.ask(&policy, settings.get(&*policy), &question);
+                    metrics.policy(&policy, asked.result, asked.took.as_secs_f64());
+                    let answered = News::Answered { number, action: id, answer: asked.answer };
+                    let _ = news.blocking_send(answered);
+                });
+            }
+            Verb::Stop => {
+                tracing::error!("the ledger says that another host leads");
+                self.ended = Some(Ended::Deposed);
+            }
+            Verb::Reply { command, reply } => {
+                if let Some(sender) = self.replies.remove(&(number, command)) {
+                    let _ = sender.send(Some(reply));
+                }
+            }
+            Verb::Publish(notice) => self.publish(number, &notice),
+        }
+    }
+
+    fn publish(&mut self, number: u64, notice: &Notice) {
+        let Some(name) = self.names.get(&number).cloned() else { return };
+        let kind = notice::name(notice.reason);
+        let executor = notice.executor.map(|ExecutorId(id)| id);
+        tracing::info!(fleet = name, executor, reason = kind, "{}", notice.message);
+        let (at_ms, message) = (self.now().wall_ms, notice.message.clone());
+        self.handle.tell(Told { at_ms, fleet: name, kind, executor: notice.executor, message });
+        let managed = self.names.get(&number).and_then(|name| self.fleets.get(name));
+        let Some(life) = managed.and_then(|managed| managed.life.as_ref()) else { return };
+        self.notices.publish(life.calls.place(), notice);
+    }
+
+    pub(super) fn request(&mut self, request: Request) {
+        self.since = Clock::now();
+        let now = self.now();
+        // Whoever asked may have gone away meanwhile.
+        match request {
+            Request::Overview(reply) => {
+                let _ = reply.send(self.fleets.values().map(Managed::overview).collect());
+            }
+            Request::Snapshot { fleet, reply } => {
+                let _ = reply.send(self.fleets.get(&fleet).map(|managed| managed.snapshot(now)));
+            }
+            Request::Explain { fleet, executor, reply } => {
+                let life = self.fleets.get(&fleet).and_then(|managed| managed.life.as_ref());
+                let _ = reply.send(life.map(|life| life.fleet.explain(executor)));
+            }
+            Request::Command { fleet, verb, reply } => {
+                let life = self.fleets.get(&fleet).map(|managed| managed.life.as_ref());
+                match life {
+                    None => drop(reply.send(None)),
+                    Some(None) => {
+                        let refusal = Refusal::NotLeading;
+                        drop(reply.send(Some(Reply::Refused(refusal))));
+                    }
+                    Some(Some(life)) => {
+                        let number = life.number;
+                        self.commands += 1;
+                        let command = CommandId(self.commands);
+                        self.replies.retain(|_, waiting| !waiting.is_closed());
+                        self.replies.insert((number, command), reply);
+                        self.step(number, Event::Commanded { command, verb });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The event, as a label.
+fn kind(event: &Event) -> &'static str {
+    match event {
+        Event::LeadershipGained { .. } | Event::LeadershipLost => "leadership",
+        Event::Relisted(_) => "relisted",
+        Event::PodChanged(_) => "pod-changed",
+        Event::PodGone(_) => "pod-gone",
+        Event::NodeChanged(_) => "node-changed",
+        Event::DriverChanged { .. } => "driver-changed",
+        Event::ViewStale | Event::ViewFresh => "view",
+        Event::Heartbeat(_) => "heartbeat",
+        Event::DriverReported(_) => "driver-reported",
+        Event::Answered { .. } => "answered",
+        Event::Finished { .. } => "finished",
+        Event::SpecChanged { .. } => "spec-changed",
+        Event::Commanded { .. } => "commanded",
+        Event::Deadline => "deadline",
+    }
+}
