@@ -18,6 +18,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
+use tower::ServiceBuilder;
 
 use crate::call::describe;
 use crate::node::{Zones, view};
@@ -27,11 +28,17 @@ use crate::pod::{self, DriverSeen, Role, Seen};
 const WATCH_S: u32 = 90;
 /// A quiet fleet is silent too: so often it is looked at as a whole.
 const AUDIT: Duration = Duration::from_secs(600);
+/// kube opens a watch again as soon as it has ended, even one that ended at once, and says nothing of it: so many
+/// requests within that time, the pages of a list of 500 included.
+const REQUESTS: u64 = 50;
+const REQUESTS_IN: Duration = Duration::from_secs(10);
+/// Nor does it limit how long it takes until an answer begins.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// Between attempts after an error.
 const BACKOFF_FIRST: Duration = Duration::from_millis(800);
 const BACKOFF_LAST: Duration = Duration::from_secs(30);
-/// An error-free stream for so long forgets the errors before.
-const BACKOFF_RESET: Duration = Duration::from_secs(120);
+/// A stream that was good for so long forgets the errors before.
+const BACKOFF_RESET: Duration = Duration::from_secs(20);
 
 /// What a watch says.
 #[derive(Debug)]
@@ -55,7 +62,7 @@ pub async fn pods<T: Send>(
     told: mpsc::Sender<T>,
     wrap: impl Fn(Told) -> T + Send + Sync,
 ) {
-    let api: Api<Pod> = Api::namespaced(client, namespace);
+    let api: Api<Pod> = Api::namespaced(paced(client), namespace);
     let config = watcher::Config::default().labels(pod::SELECTOR).timeout(WATCH_S);
     let map = |event| match event {
         Event::Apply(pod) => match pod::role(&pod) {
@@ -76,7 +83,7 @@ pub async fn pods<T: Send>(
 
 /// Watches the nodes, until nobody listens. Needs a ClusterRole; without it there are no facts of nodes.
 pub async fn nodes<T: Send>(client: Client, told: mpsc::Sender<T>, wrap: impl Fn(Told) -> T + Send + Sync) {
-    let api: Api<Node> = Api::all(client);
+    let api: Api<Node> = Api::all(paced(client));
     let mut zones = Zones::default();
     let mut map = |event| match event {
         Event::Apply(node) | Event::InitApply(node) => {
@@ -87,6 +94,19 @@ pub async fn nodes<T: Send>(client: Client, told: mpsc::Sender<T>, wrap: impl Fn
     };
     let config = watcher::Config::default().timeout(WATCH_S);
     watch(api, config, &mut |event| map(event).map(&wrap), &wrap, &told).await;
+}
+
+/// A client that is neither hasty nor patient for ever.
+fn paced(client: Client) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let send = move |request| {
+        let client = client.clone();
+        async move { client.send(request).await }
+    };
+    // The time limit inside: what waits for its turn has not been sent.
+    let service =
+        ServiceBuilder::new().rate_limit(REQUESTS, REQUESTS_IN).timeout(ANSWER_MAX).service_fn(send);
+    Client::new(service, namespace)
 }
 
 async fn watch<K, T: Send>(
@@ -100,36 +120,36 @@ async fn watch<K, T: Send>(
 {
     let mut backoff = BACKOFF_FIRST;
     loop {
+        let begun = Instant::now();
         let mut stream = Box::pin(watcher(api.clone(), config.clone()));
-        let mut good_since = Instant::now();
-        loop {
+        let error = loop {
             let event = tokio::select! {
                 event = timeout(AUDIT, stream.next()) => event,
                 () = told.closed() => return,
             };
-            let error = match event {
+            match event {
                 Ok(Some(Ok(event))) => {
-                    if good_since.elapsed() > BACKOFF_RESET {
-                        backoff = BACKOFF_FIRST;
-                    }
-                    let Some(news) = map(event) else { continue };
-                    if told.send(news).await.is_err() {
+                    if let Some(news) = map(event)
+                        && told.send(news).await.is_err()
+                    {
                         return;
                     }
-                    continue;
                 }
-                Ok(Some(Err(error))) => words(&error),
-                Ok(None) => "the stream has ended".to_owned(),
-                Err(_) => break,
-            };
-            good_since = Instant::now();
-            if told.send(wrap(Told::Broken(error))).await.is_err() {
-                return;
+                // The stream would go on by itself, but not say when it does: made anew, it does.
+                Ok(Some(Err(error))) => break Some(words(&error)),
+                Ok(None) => break Some("the stream has ended".to_owned()),
+                Err(_) => break None,
             }
-            // The stream goes on by itself when it is asked again; a backoff keeps that from being hot.
-            sleep(backoff).await;
-            backoff = (backoff * 2).min(BACKOFF_LAST);
+        };
+        let Some(error) = error else { continue };
+        if told.send(wrap(Told::Broken(error))).await.is_err() {
+            return;
         }
+        if begun.elapsed() > BACKOFF_RESET {
+            backoff = BACKOFF_FIRST;
+        }
+        sleep(backoff).await;
+        backoff = (backoff * 2).min(BACKOFF_LAST);
     }
 }
 

@@ -145,7 +145,12 @@ impl Daemon {
             self.metrics.event_to_create_seconds(done.waited.as_secs_f64());
         }
         for seen in &done.answer.seen {
-            self.note(done.fleet, seen, false);
+            // The list may be older than what the watch has told meanwhile.
+            let name = self.names.get(&done.fleet);
+            let known = name.and_then(|name| self.directory.fleet(name));
+            if known.is_some_and(|fleet| fleet.executor(seen.view.executor).is_none()) {
+                self.note(done.fleet, seen, false);
+            }
         }
         let Some(life) = self.life(done.fleet) else { return };
         if let Event::Finished { action: OWN_LIST, outcome } = &done.answer.event {
