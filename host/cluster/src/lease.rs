@@ -3,6 +3,9 @@
 //! Every write is a PUT with the `resourceVersion` that was read, or a POST: two hosts cannot both think
 //! that theirs was the one.
 
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
 use fleet::election::{ElectionOutcome, Lease};
 use fleet::event::Outcome;
 use fleet::id::Version;
@@ -11,6 +14,7 @@ use k8s_openapi::api::coordination::v1 as k8s;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
 use kube::{Api, Client};
+use tokio::time::Instant;
 
 use crate::FIELD_MANAGER;
 use crate::client::CALL_TIMEOUT;
@@ -22,11 +26,17 @@ use crate::pod::revision;
 pub struct LeaseApi {
     api: Api<k8s::Lease>,
     name: String,
+    /// When people were last told that it does not work.
+    warned: Arc<Mutex<Option<Instant>>>,
 }
+
+/// It is tried every two seconds, and told every half minute.
+const WARNED_EVERY: Duration = Duration::from_secs(30);
 
 impl LeaseApi {
     pub fn new(client: Client, namespace: &str, name: &str) -> LeaseApi {
-        LeaseApi { api: Api::namespaced(client, namespace), name: name.to_owned() }
+        let warned = Arc::default();
+        LeaseApi { api: Api::namespaced(client, namespace), name: name.to_owned(), warned }
     }
 
     pub async fn read(&self) -> ElectionOutcome {
@@ -35,7 +45,7 @@ impl LeaseApi {
                 let version = version(&lease.metadata);
                 ElectionOutcome::Read(view(lease), version)
             }
-            Err(outcome) => failed(outcome),
+            Err(outcome) => self.failed(outcome),
         }
     }
 
@@ -49,8 +59,28 @@ impl LeaseApi {
         };
         match written {
             Ok(lease) => ElectionOutcome::Written(version(&lease.metadata)),
-            Err(outcome) => failed(outcome),
+            Err(outcome) => self.failed(outcome),
         }
+    }
+}
+
+impl LeaseApi {
+    fn failed(&self, outcome: Outcome) -> ElectionOutcome {
+        let (answer, why) = match outcome {
+            Outcome::AlreadyExists => return ElectionOutcome::AlreadyExists,
+            Outcome::Conflict => return ElectionOutcome::Conflict,
+            Outcome::NotFound => return ElectionOutcome::NotFound,
+            Outcome::Throttled { after_ms } => return ElectionOutcome::Throttled { after_ms },
+            Outcome::Ok(_) | Outcome::Budget => return ElectionOutcome::Unknown,
+            Outcome::Forbidden(why) => (ElectionOutcome::Forbidden, why),
+            Outcome::Invalid(why) | Outcome::Unknown(why) => (ElectionOutcome::Unknown, why),
+        };
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.is_none_or(|at| at.elapsed() > WARNED_EVERY) {
+            *warned = Some(Instant::now());
+            tracing::warn!(lease = self.name, why, "the Lease cannot be used; without it nothing is done");
+        }
+        answer
     }
 }
 
@@ -92,24 +122,6 @@ fn object(name: &str, lease: &Lease, over: Option<&Version>) -> k8s::Lease {
             lease_transitions: number(lease.transitions),
             ..k8s::LeaseSpec::default()
         }),
-    }
-}
-
-fn failed(outcome: Outcome) -> ElectionOutcome {
-    match outcome {
-        Outcome::AlreadyExists => ElectionOutcome::AlreadyExists,
-        Outcome::Conflict => ElectionOutcome::Conflict,
-        Outcome::NotFound => ElectionOutcome::NotFound,
-        Outcome::Throttled { after_ms } => ElectionOutcome::Throttled { after_ms },
-        Outcome::Forbidden(why) => {
-            tracing::warn!(%why, "the Lease cannot be used");
-            ElectionOutcome::Forbidden
-        }
-        Outcome::Invalid(why) | Outcome::Unknown(why) => {
-            tracing::debug!(%why, "a request about the Lease failed");
-            ElectionOutcome::Unknown
-        }
-        Outcome::Ok(_) | Outcome::Budget => ElectionOutcome::Unknown,
     }
 }
 

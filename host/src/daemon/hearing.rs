@@ -49,7 +49,7 @@ impl Daemon {
             News::Answered { number, action, answer } => {
                 self.step(number, Event::Answered { action, answer });
             }
-            News::Seek(fleet) => self.seek(&fleet),
+            News::Seek(fleet) => self.seek_again(&fleet),
             News::List(number) => self.list(number),
         }
     }

@@ -89,8 +89,8 @@ impl Daemon {
 
     /// Looks for the driver's pod, and watches the namespace.
     pub(super) fn seek(&mut self, name: &str) {
-        let Some(managed) = self.fleets.get(name) else { return };
-        if self.leading.is_none() || managed.life.is_some() {
+        let Some(managed) = self.fleets.get_mut(name) else { return };
+        if self.leading.is_none() || managed.life.is_some() || std::mem::replace(&mut managed.seeking, true) {
             return;
         }
         let namespace: Arc<str> = managed.namespace().into();
@@ -117,21 +117,30 @@ impl Daemon {
         if managed.life.is_some() {
             return;
         }
-        let namespace = managed.namespace();
         match found {
             Ok(Some(driver)) => self.driver_is(name, driver),
             Ok(None) => {
-                managed.waits = format!("there is no pod {} in namespace {namespace}", managed.driver_name());
+                let (driver, namespace) = (managed.driver_name(), managed.namespace());
+                let why = format!("there is no pod {driver} in namespace {namespace}");
                 managed.looked = true;
+                managed.wait(why);
             }
             Err(outcome) => {
-                managed.waits = format!("driver pod {}: {outcome}", managed.driver_name());
-                tracing::warn!(fleet = name, why = managed.waits, "the driver's pod cannot be read");
+                let why = format!("driver pod {}: {outcome}", managed.driver_name());
+                managed.wait(why);
             }
         }
         if self.fleets.get(name).is_some_and(|managed| managed.life.is_none()) {
             self.later(DRIVER_RETRY, News::Seek(name.to_owned()));
             self.check_synced();
+        }
+    }
+
+    /// It is time to look again.
+    pub(super) fn seek_again(&mut self, name: &str) {
+        if let Some(managed) = self.fleets.get_mut(name) {
+            managed.seeking = false;
+            self.seek(name);
         }
     }
 
@@ -171,7 +180,7 @@ impl Daemon {
         if driver.live {
             self.begin(name, driver);
         } else if let Some(managed) = self.fleets.get_mut(name) {
-            managed.waits = format!("driver pod {} has ended or is being deleted", driver.name);
+            managed.wait(format!("driver pod {} has ended or is being deleted", driver.name));
         }
     }
 
@@ -181,13 +190,7 @@ impl Daemon {
         let Some(managed) = self.fleets.get_mut(name) else { return };
         let life = match begun {
             Ok(life) => life,
-            Err(why) => {
-                if managed.waits != why {
-                    tracing::warn!(fleet = name, why, "the fleet has to wait");
-                }
-                managed.waits = why;
-                return;
-            }
+            Err(why) => return managed.wait(why),
         };
         let number = life.number;
         self.lives = number;
@@ -195,6 +198,7 @@ impl Daemon {
         tracing::info!(fleet = name, application = life.application_id, "the fleet begins");
         let key = (managed.namespace().into(), life.application_id.as_str().into());
         managed.life = Some(life);
+        managed.seeking = false;
         self.applications.insert(key, number);
         self.step(number, Event::LeadershipGained { term });
         for node in self.nodes.values().cloned().collect::<Vec<_>>() {

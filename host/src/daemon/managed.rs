@@ -31,6 +31,8 @@ pub struct Managed {
     pub waits: String,
     /// Its driver's pod was looked for, and is not there.
     pub looked: bool,
+    /// It is being looked for, or will be again.
+    pub seeking: bool,
 }
 
 /// From one driver's pod to the next.
@@ -56,7 +58,15 @@ pub struct Life {
 impl Managed {
     pub fn new(config: FleetConfig) -> Managed {
         let waits = "its driver's pod was not looked for yet".to_owned();
-        Managed { config, life: None, waits, looked: false }
+        Managed { config, life: None, waits, looked: false, seeking: false }
+    }
+
+    /// There is no core yet, because of this.
+    pub fn wait(&mut self, why: String) {
+        if self.waits != why {
+            tracing::warn!(fleet = self.name(), why, "the fleet has to wait for its driver");
+            self.waits = why;
+        }
     }
 
     pub fn name(&self) -> &str {
