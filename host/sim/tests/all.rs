@@ -1,9 +1,14 @@
 //! The core in the simulator: campaigns, every crash point of short scenarios, planted bugs.
 
+use fleet::Fleet;
+use fleet::action::Action;
+use fleet::event::Event;
+use fleet::snapshot::Snapshot;
+use fleet::time::{Instant, Now};
 use sim::campaign::{BAITS, Campaign, core, hunt};
 use sim::run::{Options, run};
 use sim::scenarios;
-use sim::world::CrashPoint;
+use sim::world::{Core, CrashPoint};
 
 /// A small campaign; `rollcall simulate --seeds 0..20000` is the large one.
 #[test]
@@ -36,6 +41,46 @@ fn every_crash_point_of_every_scenario_is_survived() {
     }
     println!("{runs} runs");
     assert!(runs > 1_000, "{runs}");
+}
+
+/// A core that is told everything twice, but for what people ask: two kills are two kills.
+struct Twice(Fleet);
+
+impl Core for Twice {
+    fn step(&mut self, event: Event, now: Now) -> Vec<Action> {
+        let again = (!matches!(event, Event::Commanded { .. })).then(|| event.clone());
+        let mut actions = self.0.step(event, now);
+        actions.extend(again.into_iter().flat_map(|event| self.0.step(event, now)));
+        actions
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        Core::deadline(&self.0)
+    }
+
+    fn why(&self) -> String {
+        self.0.why()
+    }
+
+    fn snapshot(&self, now: Now) -> Snapshot {
+        self.0.snapshot(now)
+    }
+
+    fn audit(&self) -> Result<(), String> {
+        self.0.audit()
+    }
+}
+
+/// D5 and D6: what is said twice changes nothing.
+#[test]
+fn events_that_come_twice_change_nothing() {
+    let make = |draft, policies: &[String], seed| {
+        Fleet::new(draft, policies, seed).map(|fleet| Box::new(Twice(fleet)) as Box<dyn Core>)
+    };
+    for seed in 0..200 {
+        let violation = run(seed, &Options::default(), &make).violation;
+        assert_eq!(violation, None, "seed {seed}");
+    }
 }
 
 /// The checkers bite: each rule that is switched off is found missing.
