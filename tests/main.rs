@@ -5,6 +5,7 @@
 
 mod builtin;
 mod cli;
+mod daemon;
 mod hostile;
 mod sandbox;
 mod simulate;

@@ -213,6 +213,7 @@ pub async fn run(parts: Parts) -> Ended {
     let (jobs, _) = mpsc::unbounded_channel();
     daemon.jobs = jobs;
     daemon.fleets.clear();
+    daemon.deadlines.clear();
     if timeout(DRAIN, queue).await.is_err() {
         tracing::warn!("calls were still under way after {} s", DRAIN.as_secs());
     }
@@ -251,8 +252,9 @@ impl Daemon {
             self.elect(ElectionEvent::Deadline);
         }
         self.since = Clock::now();
-        let due: Vec<u64> = self.deadlines.range(..=(now, u64::MAX)).map(|(_, number)| *number).collect();
-        for number in due {
+        let later = self.deadlines.split_off(&(now + 1, 0));
+        let due = std::mem::replace(&mut self.deadlines, later);
+        for (_, number) in due {
             self.step(number, Event::Deadline);
         }
     }
