@@ -1,5 +1,6 @@
 //! `rollcall run`: the daemon proper.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -154,10 +155,15 @@ fn listed(problems: &[config::Problem]) -> String {
 }
 
 fn log(format: LogFormat, filter: &str) -> Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter).with_context(|| {
-        format!("--log-level {filter:?} is no filter like `info` or `rollcall=debug,warn`")
-    })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // kube tells each failed request as an error; what it means is told by us.
+    let filter = tracing_subscriber::EnvFilter::try_new(format!("kube_client=off,kube_runtime=off,{filter}"))
+        .with_context(|| {
+            format!("--log-level {filter:?} is no filter like `info` or `rollcall=debug,warn`")
+        })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),
