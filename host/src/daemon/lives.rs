@@ -68,21 +68,26 @@ impl Daemon {
         let (number, driver, application_id) =
             (life.number, life.driver.clone(), life.application_id.clone());
         let draft = managed.config.draft(driver.uid.clone(), &application_id);
-        match managed.place(&driver, &application_id) {
-            Ok(place) => {
-                let calls = Calls::new(self.clients.call.clone(), Arc::new(place));
-                let settings = settings(&managed.config);
-                let entry = managed.entry(&driver, &application_id);
-                if let Err(error) = self.directory.set_fleet(name, entry) {
-                    tracing::error!(fleet = name, %error, "its heartbeats cannot be told apart");
-                }
-                if let Some(life) = self.fleets.get_mut(name).and_then(|managed| managed.life.as_mut()) {
-                    (life.calls, life.settings) = (calls, settings);
-                }
+        // All of it or nothing: what the core will refuse changes nothing else either.
+        let mut wrong: Vec<String> = self
+            .policies
+            .problems(std::slice::from_ref(&managed.config))
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let place = managed.place(&driver, &application_id).map_err(|error| wrong.push(error)).ok();
+        if let Some(place) = place.filter(|_| wrong.is_empty()) {
+            let (calls, settings) =
+                (Calls::new(self.clients.call.clone(), Arc::new(place)), settings(&managed.config));
+            if let Err(error) = self.directory.set_fleet(name, managed.entry(&driver, &application_id)) {
+                tracing::error!(fleet = name, %error, "its heartbeats cannot be told apart");
             }
-            Err(error) => {
-                tracing::error!(fleet = name, %error, "the template was refused; the last good one stays")
+            if let Some(life) = self.life(number) {
+                (life.calls, life.settings) = (calls, settings);
             }
+        }
+        for error in wrong {
+            tracing::error!(fleet = name, error, "the document is refused; the last good one stays");
         }
         self.step(number, Event::SpecChanged { draft: Box::new(draft), policies: names });
     }
