@@ -86,8 +86,14 @@ impl Daemon {
                 (life.calls, life.settings) = (calls, settings);
             }
         }
+        // What the core refuses it shows as a condition; what it knows nothing of must not reach it.
+        let core = self.fleets.get(name).is_some_and(|managed| !managed.config.check(&names).is_empty());
+        let refused = !wrong.is_empty() && !core;
         for error in wrong {
             tracing::error!(fleet = name, error, "the document is refused; the last good one stays");
+        }
+        if refused {
+            return;
         }
         self.step(number, Event::SpecChanged { draft: Box::new(draft), policies: names });
     }
