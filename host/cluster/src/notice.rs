@@ -43,16 +43,17 @@ impl Notices {
         Notices(sender)
     }
 
-    /// Whether there was room for it.
+    /// Whether there was room for it. It is about the driver's pod; the executor's is related to it, or kube would
+    /// take all losses for one that repeats itself.
     pub fn publish(&self, place: &Place, notice: &Notice) -> bool {
-        let about = ObjectReference {
+        let pod = |name: String| ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Pod".to_owned()),
-            name: Some(place.driver.clone()),
+            name: Some(name),
             namespace: Some(place.namespace.clone()),
-            uid: Some(place.driver_uid.to_string()),
             ..ObjectReference::default()
         };
+        let about = ObjectReference { uid: Some(place.driver_uid.to_string()), ..pod(place.driver.clone()) };
         let message = notice.executor.map_or_else(
             || format!("fleet {}: {}", place.fleet, notice.message),
             |executor| format!("fleet {}, executor {executor}: {}", place.fleet, notice.message),
@@ -62,7 +63,7 @@ impl Notices {
             reason: name(notice.reason).to_owned(),
             note: Some(message.chars().take(NOTE_MAX).collect()),
             action: "Rollcall".to_owned(),
-            secondary: None,
+            secondary: notice.executor.map(|executor| pod(format!("{}-exec-{executor}", place.fleet))),
         };
         self.0.try_send((about, event)).is_ok()
     }

@@ -3,11 +3,16 @@
 //! One rule ends every connection that is of no use: *nothing was written to it for [`SILENT_MAX`]*. Every
 //! request is answered well within that, and every event stream says that it is there more often. So
 //! what is silent is idle, or sends its request byte by byte, or does not read its answer.
+//!
+//! Nobody waits for a place: that would be the probes, behind a stranger who holds them all. Each address has
+//! a few, and what comes beyond that, or beyond all, is closed at once.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,8 +23,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Connections at once; more wait in the system's backlog. At some 20 KB each, 10 MB.
+/// Connections at once. At some 20 KB each, 10 MB.
 const CONNECTIONS_MAX: usize = 512;
+/// Of these, from one address.
+const OF_ONE_MAX: usize = 128;
+/// Until a first answer is written: longer than the longest request.
+const FIRST_MAX: Duration = Duration::from_secs(15);
 /// Six times the longest request, four times the keep-alive of event streams.
 const SILENT_MAX: Duration = Duration::from_secs(60);
 /// What is under way when it is to stop has this long. Event streams never end by themselves.
@@ -31,7 +40,8 @@ pub async fn serve(
     router: Router,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let listener = Bounded { listener, connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let listener = Bounded { listener, connections, peers: Peers::default() };
     let (stopping, stopped) = oneshot::channel();
     let serving = axum::serve(listener, router).with_graceful_shutdown(async move {
         stop.await;
@@ -51,6 +61,39 @@ pub async fn serve(
 struct Bounded {
     listener: TcpListener,
     connections: Arc<Semaphore>,
+    peers: Peers,
+}
+
+/// How many connections each address has.
+type Peers = Arc<Mutex<HashMap<IpAddr, usize>>>;
+
+/// One of an address's connections.
+struct Place {
+    peers: Peers,
+    ip: IpAddr,
+}
+
+impl Place {
+    fn take(peers: &Peers, ip: IpAddr) -> Option<Place> {
+        let mut counts = peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(ip).or_default();
+        (*count < OF_ONE_MAX).then(|| {
+            *count += 1;
+            Place { peers: Arc::clone(peers), ip }
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = counts.entry(self.ip) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
 }
 
 impl Listener for Bounded {
@@ -58,10 +101,12 @@ impl Listener for Bounded {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        let permit = Arc::clone(&self.connections).acquire_owned().await;
-        let _permit = permit.expect("the semaphore is never closed");
-        let (stream, from) = Listener::accept(&mut self.listener).await;
-        (Connection { stream, patience: Box::pin(sleep(SILENT_MAX)), _permit }, from)
+        loop {
+            let (stream, from) = Listener::accept(&mut self.listener).await;
+            let Ok(_permit) = Arc::clone(&self.connections).try_acquire_owned() else { continue };
+            let Some(_place) = Place::take(&self.peers, from.ip().to_canonical()) else { continue };
+            return (Connection { stream, patience: Box::pin(sleep(FIRST_MAX)), _permit, _place }, from);
+        }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -73,6 +118,7 @@ struct Connection {
     stream: TcpStream,
     patience: Pin<Box<Sleep>>,
     _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Connection {
