@@ -26,7 +26,10 @@ use tokio::time::{Instant, Sleep, sleep};
 /// Connections at once. At some 20 KB each, 10 MB.
 const CONNECTIONS_MAX: usize = 512;
 /// Of these, from one address.
-const OF_ONE_MAX: usize = 128;
+const OF_ONE_MAX: usize = 64;
+/// The last ones are for addresses that have hardly any: a probe finds a place, however many strangers there are.
+const LAST: usize = 128;
+const OF_ONE_LAST: usize = 4;
 /// Until a first answer is written: longer than the longest request.
 const FIRST_MAX: Duration = Duration::from_secs(15);
 /// Six times the longest request, four times the keep-alive of event streams.
@@ -74,10 +77,11 @@ struct Place {
 }
 
 impl Place {
-    fn take(peers: &Peers, ip: IpAddr) -> Option<Place> {
+    fn take(peers: &Peers, ip: IpAddr, most: usize) -> Option<Place> {
         let mut counts = peers.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(ip).or_default();
-        (*count < OF_ONE_MAX).then(|| {
+        // An entry of 0 was just made, and is not refused.
+        (*count < most).then(|| {
             *count += 1;
             Place { peers: Arc::clone(peers), ip }
         })
@@ -104,7 +108,8 @@ impl Listener for Bounded {
         loop {
             let (stream, from) = Listener::accept(&mut self.listener).await;
             let Ok(_permit) = Arc::clone(&self.connections).try_acquire_owned() else { continue };
-            let Some(_place) = Place::take(&self.peers, from.ip().to_canonical()) else { continue };
+            let most = if self.connections.available_permits() < LAST { OF_ONE_LAST } else { OF_ONE_MAX };
+            let Some(_place) = Place::take(&self.peers, from.ip().to_canonical(), most) else { continue };
             return (Connection { stream, patience: Box::pin(sleep(FIRST_MAX)), _permit, _place }, from);
         }
     }

@@ -1,0 +1,14 @@
+//! The whole daemon against a cluster in memory: kube's own client and watcher, the real loop, queue,
+//! election and policies; only the API server, the nodes and the executors are `sim`'s.
+//!
+//! Most suites run under tokio's paused clock: a minute takes as long as the work in it, and a time limit is
+//! met exactly. Where TCP, signals or files are the point, time is real.
+
+mod faults;
+mod hostile;
+mod process;
+mod real;
+mod replay;
+mod restarts;
+mod support;
+mod world;

@@ -1,0 +1,311 @@
+//! The world over TCP, for daemons that are processes of their own.
+//!
+//! [`Town`] puts ports before what `support` keeps in memory: the API server, the driver's REST API, and a
+//! directory with the files that `rollcall run` is given. A [`Process`] is the binary; its log, JSON line by
+//! line, says where it listens, and executors report there, a connection for each report as
+//! GraphiteSink does it.
+
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use rollcall::config::FleetConfig;
+use serde_json::{Value, json};
+use sim::embedded::{Chaos, Truth};
+use sim::server::Server;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::support::{NAMESPACE, document};
+use super::world::World;
+
+pub const TOKEN: &str = "an operator's token";
+const LOOK: Duration = Duration::from_millis(100);
+
+pub struct Town {
+    pub world: World,
+    pub dir: PathBuf,
+    rest_port: u16,
+    /// Where executors report to.
+    graphite: Arc<watch::Sender<Option<SocketAddr>>>,
+    client: reqwest::Client,
+}
+
+impl Town {
+    pub async fn start(seed: u64, chaos: Chaos, executors: u32) -> Town {
+        static TOWNS: AtomicU32 = AtomicU32::new(0);
+        let number = TOWNS.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("rollcall-test-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(dir.join("policies")).expect("a directory");
+        let world = World::start(seed, chaos, executors);
+        let api = serve(Router::new().fallback(answer).with_state(world.server.clone())).await;
+        let rest = world.rest();
+        let route = "/api/v1/applications/{application}/allexecutors";
+        let rest = serve(Router::new().route(route, get(async move || axum::Json(rest())))).await;
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "test",
+            "contexts": [{
+                "name": "test", "context": { "cluster": "test", "user": "test", "namespace": NAMESPACE },
+            }],
+            "clusters": [{ "name": "test", "cluster": { "server": format!("http://{api}") } }],
+            "users": [{ "name": "test", "user": {} }],
+        });
+        std::fs::write(dir.join("kubeconfig"), kubeconfig.to_string()).expect("a file");
+        std::fs::write(dir.join("token"), TOKEN).expect("a file");
+        let (graphite, address) = watch::channel(None);
+        tokio::spawn(report(world.lines(), address));
+        // A connection for each request, as kubelets make for their probes.
+        let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0);
+        let client = client.timeout(Duration::from_secs(10));
+        let client = client.build().expect("a client");
+        let town = Town { world, dir, rest_port: rest.port(), graphite: Arc::new(graphite), client };
+        town.write(executors, |_| {});
+        town
+    }
+
+    /// The document that daemons are given. They see when it changes.
+    pub fn write(&self, executors: u32, change: impl FnOnce(&mut Value)) {
+        let FleetConfig { fleet, .. } = document(executors, |document| {
+            let driver = &mut document["spec"]["driver"];
+            (driver["restPort"], driver["restInterval"]) = (self.rest_port.into(), "1s".into());
+            driver["allowLoopback"] = true.into();
+            change(document);
+        });
+        let fleet = serde_json::to_vec(&fleet).expect("JSON");
+        // In one go: a daemon may look at any time.
+        std::fs::write(self.dir.join("new"), fleet).expect("a file");
+        std::fs::rename(self.dir.join("new"), self.dir.join("fleet.json")).expect("a file");
+    }
+
+    /// Where the daemon that was started last hears Graphite.
+    pub fn graphite(&self) -> Option<SocketAddr> {
+        *self.graphite.borrow()
+    }
+
+    /// Asks the daemon over HTTP.
+    pub async fn get(&self, process: &Process, path: &str) -> Option<(u16, String)> {
+        let response = self.client.get(format!("http://{}{path}", process.http()?)).send().await.ok()?;
+        Some((response.status().as_u16(), response.text().await.ok()?))
+    }
+
+    /// The fleet as the daemon believes it to be. `None`: it gives no answer.
+    pub async fn fleet(&self, process: &Process) -> Option<Value> {
+        let (_, text) = self.get(process, "/v1/fleets").await?;
+        serde_json::from_str::<Value>(&text).ok()?.get_mut("fleets")?.get_mut(0).map(Value::take)
+    }
+
+    /// Waits until both the daemon and the cluster say so.
+    pub async fn until(
+        &self,
+        process: &Process,
+        seconds: u64,
+        what: &str,
+        holds: impl Fn(&Value, &Truth) -> bool,
+    ) {
+        let begun = Instant::now();
+        loop {
+            let (fleet, truth) = (self.fleet(process).await, self.world.truth());
+            if fleet.as_ref().is_some_and(|fleet| holds(fleet, &truth)) {
+                return;
+            }
+            assert!(
+                begun.elapsed().as_secs() < seconds,
+                "not {what} after {seconds} s\n{fleet:#?}\n{truth:?}\n{:?}\n{}",
+                self.world.wrong(),
+                process.log().join("\n")
+            );
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Until so many are there, and nobody and nothing else.
+    pub async fn at_rest(&self, process: &Process, executors: usize, seconds: u64) {
+        let what = format!("at rest with {executors} executors");
+        self.until(process, seconds, &what, |fleet, truth| {
+            let count = |name: &str| fleet["counts"][name].as_u64() == Some(executors as u64);
+            let none = |name: &str| fleet["counts"][name] == 0;
+            (truth.available, truth.live, truth.silent) == (executors, executors, 0)
+                && fleet["target"] == executors
+                && (count("available") && count("live"))
+                && (none("terminating") && none("reasonPending") && none("rolling"))
+                && self.world.pods().len() == executors
+        })
+        .await;
+    }
+}
+
+impl Drop for Town {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+async fn serve(app: Router) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    address
+}
+
+async fn answer(State(server): State<Server>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    match axum::body::to_bytes(body, 8 << 20).await {
+        Ok(body) => server.call(Request::from_parts(parts, body)).map(Body::new),
+        Err(_) => axum::http::StatusCode::BAD_REQUEST.into_response(),
+    }
+}
+
+async fn report(mut reports: tokio::sync::mpsc::Receiver<String>, to: watch::Receiver<Option<SocketAddr>>) {
+    while let Some(lines) = reports.recv().await {
+        let Some(address) = *to.borrow() else { continue };
+        tokio::spawn(timeout(Duration::from_secs(5), async move {
+            if let Ok(mut stream) = TcpStream::connect(address).await {
+                // A daemon that has just died hears nothing.
+                let _ = stream.write_all(lines.as_bytes()).await;
+                let _ = stream.shutdown().await;
+            }
+        }));
+    }
+}
+
+// ------------------------------------------------------------------------------------ the process --
+
+pub struct Process {
+    child: Child,
+    heard: Arc<Mutex<Heard>>,
+}
+
+#[derive(Default)]
+struct Heard {
+    http: Option<SocketAddr>,
+    lines: Vec<String>,
+}
+
+impl Process {
+    /// Runs the daemon.
+    pub fn start(town: &Town) -> Process {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_rollcall"))
+            .args([
+                "run",
+                "--no-leader-election",
+                "--log=json",
+                "-f",
+                "fleet.json",
+                "--kubeconfig",
+                "kubeconfig",
+            ])
+            .args([
+                "--http=127.0.0.1:0",
+                "--graphite=127.0.0.1:0",
+                "--policies=policies",
+                "--token-file=token",
+            ])
+            .current_dir(&town.dir)
+            .env_remove("ROLLCALL_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let heard = Arc::new(Mutex::new(Heard::default()));
+        let (log, told) = (BufReader::new(child.stderr.take().expect("a pipe")), Arc::clone(&heard));
+        let graphite = Arc::clone(&town.graphite);
+        std::thread::spawn(move || {
+            for line in log.lines().map_while(Result::ok) {
+                let fields = serde_json::from_str::<Value>(&line).unwrap_or_default()["fields"].take();
+                let address = |name: &str| fields[name].as_str().and_then(|text| text.parse().ok());
+                let mut heard = told.lock().unwrap_or_else(PoisonError::into_inner);
+                if fields["message"] == "listening" {
+                    heard.http = address("http");
+                    graphite.send_replace(address("graphite"));
+                }
+                heard.lines.push(line);
+            }
+        });
+        Process { child, heard }
+    }
+
+    fn http(&self) -> Option<SocketAddr> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).http
+    }
+
+    /// Waits until it listens. Where.
+    pub async fn listens(&self) -> SocketAddr {
+        let begun = Instant::now();
+        loop {
+            if let Some(address) = self.http() {
+                return address;
+            }
+            assert!(begun.elapsed().as_secs() < 30, "it does not listen: {}", self.log().join("\n"));
+            sleep(LOOK).await;
+        }
+    }
+
+    pub fn log(&self) -> Vec<String> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).lines.clone()
+    }
+
+    /// Waits until it has logged a line with all of this, after the first `from` lines.
+    pub async fn logs(&self, from: usize, parts: &[&str]) {
+        let begun = Instant::now();
+        while !self.log().iter().skip(from).any(|line| parts.iter().all(|part| line.contains(part))) {
+            assert!(begun.elapsed().as_secs() < 15, "{parts:?} is not logged: {}", self.log().join("\n"));
+            sleep(LOOK).await;
+        }
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_some()
+    }
+
+    /// `kill -9`.
+    pub fn kill(mut self) {
+        self.child.kill().expect("a child");
+        self.child.wait().expect("a child");
+    }
+
+    /// SIGTERM. The exit code, and after how long.
+    pub async fn terminate(mut self) -> (Option<i32>, Duration) {
+        let begun = Instant::now();
+        let sent = Command::new("kill").arg(self.child.id().to_string()).status().expect("kill(1) is there");
+        assert!(sent.success());
+        while begun.elapsed().as_secs() < 30 {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return (status.code(), begun.elapsed());
+            }
+            sleep(LOOK).await;
+        }
+        panic!("it does not end: {}", self.log().join("\n"));
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // A test that failed leaves nothing behind.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The command line, in a directory.
+pub fn rollcall(dir: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_rollcall"))
+        .args(args)
+        .current_dir(dir)
+        .env_remove("ROLLCALL_TOKEN")
+        .env_remove("ROLLCALL_SERVER")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary runs")
+}

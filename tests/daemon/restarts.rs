@@ -1,0 +1,178 @@
+//! Daemons that die at any moment, and others that take over.
+//!
+//! What a daemon knows is gone with it; what it was doing may have been done or not, and it is never told.
+//! The next one starts from the ledger and a list. Whatever happens, no id is used twice, no pod is left
+//! behind or doubled, and the books balance.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
+use rollcall::daemon::Ended;
+use serde_json::json;
+use sim::embedded::Chaos;
+use tokio::time::{Instant, sleep};
+
+use super::support::{Daemon, How, Wire, balanced, calm, document, strong};
+use super::world::World;
+
+const TARGET: u32 = 12;
+const LATENCY_MS: u64 = 30;
+/// client-go's lease of 15 s, a retry period of 2 s and its jitter, and some requests.
+const TAKES_OVER: Duration = Duration::from_secs(20);
+/// Many that went silent while nobody was there are found at once, and so they are not believed at first: a calm
+/// of 60 s (`guardrail::CALM_MS`) after each five of them, and there may be ten. Then the usual minute.
+const RECOVERS: Duration = Duration::from_secs(20 + 2 * 60 + 60);
+
+struct Host {
+    daemon: Daemon,
+    wire: Arc<Wire>,
+}
+
+impl Host {
+    fn start(world: &World, number: u64, lease: bool) -> Host {
+        let config = document(TARGET, |document| {
+            document["spec"]["roll"] = json!({
+                "policies": ["OUTLIER"], "interval": "12s", "tasksMin": 1, "ageMin": "5s", "timeout": "30s",
+            });
+        });
+        let wire = Wire::new(number, LATENCY_MS);
+        let client = wire.client(&world.server);
+        Host { daemon: Daemon::start(world, How { config, client, lease, number }), wire }
+    }
+
+    async fn kill(self) {
+        self.wire.cut();
+        self.daemon.kill().await;
+    }
+
+    async fn leads(&self, limit: Duration, why: &str) -> Duration {
+        let begun = Instant::now();
+        while !self.daemon.leads() {
+            assert!(begun.elapsed() < limit, "does not lead after {limit:?}: {why}");
+            sleep(Duration::from_millis(50)).await;
+        }
+        begun.elapsed()
+    }
+}
+
+/// Waits until another pod was created, for at most so long.
+async fn created(world: &World, limit: Duration) {
+    let (begun, before) = (Instant::now(), world.truth().created);
+    while world.truth().created == before && begun.elapsed() < limit {
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Fifty lives, each cut short; then one that may go on.
+async fn fifty_lives(seed: u64, lease: bool) {
+    let world = World::start(seed, Chaos::Heavy, TARGET);
+    let mut dice = ChaCha8Rng::seed_from_u64(seed);
+    for life in 1..=50 {
+        let host = Host::start(&world, life, lease);
+        // Most have to wait for the lease of the one before; some die while they do.
+        if lease && dice.random_bool(0.8) {
+            host.leads(TAKES_OVER, &format!("seed {seed}, life {life}")).await;
+        }
+        if dice.random_bool(0.4) {
+            created(&world, Duration::from_secs(5)).await;
+            sleep(Duration::from_millis(dice.random_range(0..2 * LATENCY_MS))).await;
+        } else {
+            sleep(Duration::from_millis(dice.random_range(50..5_000))).await;
+        }
+        assert!(!host.daemon.has_ended(), "seed {seed}, life {life} ended by itself");
+        host.kill().await;
+    }
+    world.heal();
+    let last = Host::start(&world, 51, lease);
+    strong(&world, &last.daemon, RECOVERS).await;
+    calm(&world, &last.daemon, Duration::from_secs(60)).await;
+    balanced(&world, &last.daemon).await;
+    let executors = world.pods().len();
+    assert_eq!(executors, TARGET as usize, "seed {seed}");
+    assert!(world.truth().created > 2 * u64::from(TARGET), "there was something to do: {:?}", world.truth());
+}
+
+#[tokio::test(start_paused = true)]
+async fn fifty_daemons_die_and_nothing_is_lost_or_doubled() {
+    for seed in 1..=3 {
+        fifty_lives(seed, false).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fifty_leaders_die_and_nothing_is_lost_or_doubled() {
+    fifty_lives(4, true).await;
+}
+
+#[tokio::test(start_paused = true)]
+#[ignore = "takes a minute or two: a hunt for seeds that fail"]
+async fn fifty_die_many_times() {
+    for seed in 100..120 {
+        fifty_lives(seed, false).await;
+        fifty_lives(seed, true).await;
+    }
+}
+
+/// Two hosts side by side; what they do is checked every 50 ms from now on.
+async fn leader_and_other(hosts: [Host; 2]) -> (Host, Host) {
+    let begun = Instant::now();
+    let [one, two] = hosts;
+    loop {
+        match (one.daemon.leads(), two.daemon.leads()) {
+            (true, false) => return (one, two),
+            (false, true) => return (two, one),
+            (true, true) => panic!("both lead"),
+            (false, false) => {}
+        }
+        assert!(begun.elapsed() < TAKES_OVER, "nobody leads after {TAKES_OVER:?}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// For so long only the first one leads.
+async fn stays(leader: &Host, other: &Host, how_long: Duration) {
+    let begun = Instant::now();
+    while begun.elapsed() < how_long {
+        assert!(leader.daemon.leads() && !other.daemon.leads());
+        assert_eq!(other.wire.acted_at(), None, "who does not lead does nothing");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_daemons_one_leads_and_the_other_takes_over() {
+    let world = World::start(7, Chaos::Some, TARGET);
+    let hosts = [Host::start(&world, 1, true), Host::start(&world, 2, true)];
+    let (leader, other) = leader_and_other(hosts).await;
+    strong(&world, &leader.daemon, Duration::from_secs(60)).await;
+    stays(&leader, &other, Duration::from_secs(60)).await;
+
+    // It dies.
+    let (dead, died) = (Arc::clone(&leader.wire), Instant::now());
+    leader.kill().await;
+    let took = other.leads(TAKES_OVER, "its leader died").await;
+    assert!(
+        took > Duration::from_secs(10),
+        "a lease of 15 s that was renewed 2 s ago is over after {took:?}"
+    );
+    assert!(dead.acted_at().is_none_or(|at| at <= died), "it acted after its death");
+    strong(&world, &other.daemon, Duration::from_secs(60)).await;
+
+    // It is asked to go.
+    let (leader, other) = (other, Host::start(&world, 3, true));
+    stays(&leader, &other, Duration::from_secs(10)).await;
+    let (wire, asked) = (Arc::clone(&leader.wire), Instant::now());
+    let (ended, took) = tokio::join!(leader.daemon.stop(), other.leads(TAKES_OVER, "its leader went"));
+    assert_eq!(ended, Ended::Stopped);
+    assert!(took < Duration::from_secs(5), "handed over after {took:?}");
+    let last = wire.acted_at().expect("it had something to do");
+    let grace = Duration::from_millis(2 * LATENCY_MS);
+    assert!(last <= asked + grace, "it acted {:?} after it was asked to go", last - asked);
+
+    world.heal();
+    strong(&world, &other.daemon, Duration::from_secs(60)).await;
+    calm(&world, &other.daemon, Duration::from_secs(60)).await;
+    balanced(&world, &other.daemon).await;
+}

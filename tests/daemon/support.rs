@@ -1,0 +1,286 @@
+//! Daemons in a [`World`], and what is expected of them.
+//!
+//! A [`Daemon`] is what `rollcall run` starts, without listeners: heartbeats come straight
+//! from the world. Between a daemon and the API server is a [`Wire`] that takes its time, and that can
+//! be cut: then nothing that the daemon still wants is done, as after `kill -9`.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::Method;
+use axum::response::Response;
+use cluster::Clients;
+use cluster::queue::Rates;
+use fleet::election::ElectionSettings;
+use rand::rngs::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
+use rollcall::config::FleetConfig;
+use rollcall::daemon::{self, Change, Ended, LeaseConfig, Parts, Policies};
+use rollcall::handle::{Handle, Overview};
+use rollcall::heartbeat::{Directory, Sign};
+use rollcall::metrics::Metrics;
+use serde_json::{Value, json};
+use sim::embedded::Truth;
+use sim::server::Server;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+use super::world::World;
+
+pub const NAMESPACE: &str = "spark";
+pub const FLEET: &str = "etl";
+pub const APPLICATION: &str = "spark-0123456789abcdef";
+pub const DRIVER: &str = "etl-driver";
+
+const LOOK: Duration = Duration::from_millis(100);
+
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Built once: they are compiled, and the same for all.
+pub fn policies() -> Arc<Policies> {
+    static POLICIES: OnceLock<Arc<Policies>> = OnceLock::new();
+    Arc::clone(POLICIES.get_or_init(|| Arc::new(Policies::load(None).expect("the built-in policies load"))))
+}
+
+/// A fleet in a hurry: seconds where real ones have minutes.
+pub fn document(executors: u32, change: impl FnOnce(&mut Value)) -> FleetConfig {
+    let mut document = json!({
+        "apiVersion": "rollcall.dev/v1alpha1",
+        "kind": "ExecutorFleet",
+        "metadata": { "name": FLEET, "namespace": NAMESPACE },
+        "spec": {
+            "mode": "Own",
+            "executors": executors,
+            "driver": { "podName": DRIVER },
+            "heartbeat": { "timeout": "5s", "interval": "1s" },
+            "recovery": { "failuresMax": 1_000_000, "keptPodsMax": 2, "keptPodsFor": "10s" },
+            "allocation": {
+                "pendingTimeout": "8s", "backoffFirst": "1s", "backoffLast": "4s", "startFailuresMax": 20,
+            },
+            "spark": {},
+            "template": { "spec": { "containers": [
+                { "name": "spark-kubernetes-executor", "image": "apache/spark:4.3.0" },
+            ] } },
+        },
+    });
+    change(&mut document);
+    let fleet = serde_json::from_value(document).expect("a document");
+    FleetConfig { file: "test".into(), document: 1, fleet }
+}
+
+// --------------------------------------------------------------------------------------- the wire --
+
+/// What is between a daemon and the API server.
+#[derive(Debug)]
+pub struct Wire {
+    cut: AtomicBool,
+    dice: Mutex<ChaCha8Rng>,
+    /// A request, and its answer, take up to so long.
+    latency_ms: u64,
+    start: Instant,
+    /// When pods were last changed over it, in ms; 0: never.
+    acted_ms: AtomicU64,
+}
+
+impl Wire {
+    pub fn new(seed: u64, latency_ms: u64) -> Arc<Wire> {
+        let (cut, acted_ms) = (AtomicBool::new(false), AtomicU64::new(0));
+        let dice = Mutex::new(ChaCha8Rng::seed_from_u64(seed));
+        Arc::new(Wire { cut, dice, latency_ms, start: Instant::now(), acted_ms })
+    }
+
+    /// Nothing gets through any more, in either direction.
+    pub fn cut(&self) {
+        self.cut.store(true, Ordering::Release);
+    }
+
+    /// When pods were last changed over it.
+    pub fn acted_at(&self) -> Option<Instant> {
+        let ms = self.acted_ms.load(Ordering::Acquire);
+        (ms > 0).then(|| self.start + Duration::from_millis(ms))
+    }
+
+    /// kube's client, with the server at the other end.
+    pub fn client(self: &Arc<Wire>, server: &Server) -> cluster::Client {
+        let (wire, server) = (Arc::clone(self), server.clone());
+        let carry = move |request: Request| carry(Arc::clone(&wire), server.clone(), request);
+        cluster::Client::new(axum::Router::new().fallback(carry), NAMESPACE)
+    }
+
+    async fn pass(&self) {
+        let delay_ms = lock(&self.dice).random_range(0..=self.latency_ms);
+        if delay_ms > 0 {
+            sleep(Duration::from_millis(delay_ms)).await;
+        }
+        if self.cut.load(Ordering::Acquire) {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn carry(wire: Arc<Wire>, server: Server, request: Request) -> Response {
+    wire.pass().await;
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, 8 << 20).await.expect("a body of our own client");
+    if parts.method != Method::GET && parts.uri.path().contains("/pods") {
+        let ms = u64::try_from(wire.start.elapsed().as_millis()).expect("no test runs for so long");
+        wire.acted_ms.store(ms.max(1), Ordering::Release);
+    }
+    let response = server.call(Request::from_parts(parts, body));
+    wire.pass().await;
+    response.map(Body::new)
+}
+
+// ------------------------------------------------------------------------------------- the daemon --
+
+/// How a daemon is started.
+pub struct How {
+    pub config: FleetConfig,
+    pub client: cluster::Client,
+    pub lease: bool,
+    /// Makes it another host than the others.
+    pub number: u64,
+}
+
+pub struct Daemon {
+    pub handle: Handle,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<Ended>,
+    /// Open as long as the daemon is.
+    _changes: mpsc::Sender<Change>,
+}
+
+impl Daemon {
+    /// A daemon that hears the world.
+    pub fn start(world: &World, how: How) -> Daemon {
+        Daemon::run(how, Arc::default(), world.signs())
+    }
+
+    pub fn run(how: How, directory: Arc<Directory>, signs: mpsc::Receiver<Sign>) -> Daemon {
+        let (handle, requests) = Handle::new(256, 4_096);
+        let (changes, heard) = mpsc::channel(4);
+        let (stop, stopped) = watch::channel(false);
+        let lease = how.lease.then(|| LeaseConfig {
+            namespace: NAMESPACE.to_owned(),
+            name: "rollcall".to_owned(),
+            settings: ElectionSettings::default(),
+        });
+        let task = tokio::spawn(daemon::run(Parts {
+            clients: Clients::over(how.client),
+            fleets: vec![how.config],
+            policies: policies(),
+            lease,
+            rates: Rates::default(),
+            instance: format!("rollcall-{}", how.number),
+            directory,
+            signs,
+            handle: handle.clone(),
+            requests,
+            metrics: Metrics::new("rollcall", "kubernetes"),
+            watch_nodes: true,
+            changes: heard,
+            stop: stopped,
+            random: u128::from(how.number) << 64 | 0x9e37_79b9_7f4a_7c15,
+        }));
+        Daemon { handle, stop, task, _changes: changes }
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    pub fn leads(&self) -> bool {
+        self.handle.pulse().is_leading()
+    }
+
+    /// Ends the task wherever it is.
+    pub async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+
+    /// As SIGTERM does.
+    pub async fn stop(self) -> Ended {
+        self.stop.send_replace(true);
+        self.task.await.expect("no panic")
+    }
+
+    /// The fleet as the daemon believes it to be. `None`: it gives no answer.
+    pub async fn overview(&self) -> Option<Overview> {
+        self.handle.overview().await.ok()?.into_iter().next()
+    }
+}
+
+/// Does the daemon believe that its fleet is at strength, and is it? One that is rolling is, too.
+pub fn at_strength(overview: &Overview, truth: &Truth) -> bool {
+    let stale = overview.conditions.iter().any(|condition| condition.name == "ViewStale");
+    let target = u64::from(overview.target);
+    truth.available as u64 >= target && overview.counts.available >= target && !stale
+}
+
+/// And there is nothing beside it: nobody silent, nobody surplus, nobody on the way out, no pod that is left.
+pub fn at_rest(overview: &Overview, truth: &Truth, pods: usize) -> bool {
+    let counts = &overview.counts;
+    at_strength(overview, truth)
+        && (truth.available, truth.live, truth.silent) == (overview.target as usize, truth.available, 0)
+        && (counts.available, counts.live) == (u64::from(overview.target), counts.available)
+        && (counts.terminating, counts.reason_pending, counts.rolling) == (0, 0, 0)
+        && pods == truth.live
+}
+
+/// Waits until the fleet is at strength. How long it took.
+pub async fn strong(world: &World, daemon: &Daemon, limit: Duration) -> Duration {
+    wait(world, daemon, limit, "at strength", at_strength).await
+}
+
+/// Waits until there is nothing beside it, too.
+pub async fn calm(world: &World, daemon: &Daemon, limit: Duration) -> Duration {
+    wait(world, daemon, limit, "at rest", |overview, truth| at_rest(overview, truth, world.pods().len()))
+        .await
+}
+
+async fn wait(
+    world: &World,
+    daemon: &Daemon,
+    limit: Duration,
+    what: &str,
+    holds: impl Fn(&Overview, &Truth) -> bool,
+) -> Duration {
+    let begun = Instant::now();
+    loop {
+        let (overview, truth) = (daemon.overview().await, world.truth());
+        if overview.as_ref().is_some_and(|overview| holds(overview, &truth)) {
+            return begun.elapsed();
+        }
+        assert!(!daemon.has_ended(), "seed {}: the daemon has ended and is not {what}", world.seed);
+        assert!(
+            begun.elapsed() < limit,
+            "seed {}: not {what} after {limit:?}\n{overview:#?}\n{truth:?}\n{} pods\n{:?}",
+            world.seed,
+            world.pods().len(),
+            world.wrong()
+        );
+        sleep(LOOK).await;
+    }
+}
+
+/// What must be so whenever a fleet is at rest.
+pub async fn balanced(world: &World, daemon: &Daemon) {
+    let overview = daemon.overview().await.expect("the daemon answers");
+    let (counts, truth) = (&overview.counts, world.truth());
+    let ended = counts.lost.values().sum::<u64>() + counts.removed.values().sum::<u64>();
+    let there = counts.live + counts.terminating + counts.reason_pending;
+    assert_eq!(counts.created, there + ended, "seed {}: the books do not balance: {counts:?}", world.seed);
+    assert_eq!(
+        truth.created, counts.created,
+        "what was created and what the books say: {counts:?} {truth:?}"
+    );
+    assert_eq!(truth.ids_reused, 0, "seed {}: {truth:?}", world.seed);
+    assert_eq!(world.wrong(), Vec::<String>::new(), "seed {}", world.seed);
+}

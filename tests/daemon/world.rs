@@ -1,0 +1,180 @@
+//! A cluster that lives on its own: it ticks in a task, hears what executors say, and remembers what its
+//! judge had to say about the daemons.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use fleet::event::{Beat, Counters, DriverRow};
+use fleet::id::ExecutorId;
+use rollcall::heartbeat::Sign;
+use serde_json::Value;
+use sim::embedded::{Chaos, Cluster, Judge, Options, Signal, Truth};
+use sim::server::Server;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, interval};
+
+use super::support::{APPLICATION, DRIVER, FLEET, NAMESPACE, lock};
+
+const TICK: Duration = Duration::from_millis(100);
+/// How often the driver says what it knows.
+const REPORT_MS: u64 = 1_000;
+
+pub struct World {
+    /// To be told when something fails.
+    pub seed: u64,
+    pub server: Server,
+    inner: Arc<Mutex<Inner>>,
+    ticking: JoinHandle<()>,
+}
+
+struct Inner {
+    cluster: Cluster,
+    judge: Judge,
+    /// Who hears the executors and the driver.
+    ears: Vec<mpsc::Sender<Sign>>,
+    /// Who hears the executors as they really speak.
+    lines: Option<mpsc::Sender<String>>,
+    wrong: Vec<String>,
+    compact: bool,
+}
+
+impl World {
+    /// A cluster with a driver, and a judge with the limits that the document has by default.
+    pub fn start(seed: u64, chaos: Chaos, executors: u32) -> World {
+        let server = Server::new(seed);
+        server.set_wall_clock(jiff::Timestamp::now().as_millisecond());
+        let mut cluster =
+            Cluster::new(server.clone(), Options { seed, nodes: 6, chaos, heartbeat_ms: 1_000 });
+        cluster.start_driver(NAMESPACE, DRIVER, APPLICATION).expect("the driver's pod is created");
+        let target = executors as usize;
+        // A quarter more at a time, and as many again on their way out; a quarter fewer by choice.
+        let ceiling = (target + target.div_ceil(4)) * 2;
+        let judge = Judge::new(server.clone(), APPLICATION, ceiling, target - target / 4);
+        let inner =
+            Inner { cluster, judge, ears: Vec::new(), lines: None, wrong: Vec::new(), compact: false };
+        let inner = Arc::new(Mutex::new(inner));
+        let ticking = tokio::spawn(tick(Arc::clone(&inner)));
+        World { seed, server, inner, ticking }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        lock(&self.inner)
+    }
+
+    pub fn truth(&self) -> Truth {
+        self.inner().cluster.truth()
+    }
+
+    /// What the judge found wrong so far.
+    pub fn wrong(&self) -> Vec<String> {
+        self.inner().wrong.clone()
+    }
+
+    /// Ends the chaos.
+    pub fn heal(&self) {
+        self.inner().cluster.heal();
+    }
+
+    /// The API server forgets its past with the next tick: between two, so that the judge misses nothing.
+    pub fn compact(&self) {
+        self.inner().compact = true;
+    }
+
+    /// What executors and the driver say from now on, as the daemon's loop is told.
+    pub fn signs(&self) -> mpsc::Receiver<Sign> {
+        let (ear, signs) = mpsc::channel(10_000);
+        self.inner().ears.push(ear);
+        signs
+    }
+
+    /// What executors say from now on, in GraphiteSink's words: a report each.
+    pub fn lines(&self) -> mpsc::Receiver<String> {
+        let (sender, lines) = mpsc::channel(1_000);
+        self.inner().lines = Some(sender);
+        lines
+    }
+
+    /// What the driver's REST API answers, whenever it is asked.
+    pub fn rest(&self) -> impl Fn() -> Value + Clone + Send + Sync + 'static {
+        let inner = Arc::clone(&self.inner);
+        move || lock(&inner).cluster.allexecutors(APPLICATION)
+    }
+
+    /// Executors' pods that there are, ended or not.
+    pub fn pods(&self) -> Vec<Arc<Value>> {
+        let mut pods = self.server.list("pods");
+        pods.retain(|pod| pod["metadata"]["labels"]["spark-role"] == "executor");
+        pods
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.ticking.abort();
+    }
+}
+
+async fn tick(inner: Arc<Mutex<Inner>>) {
+    let start = Instant::now();
+    let mut ticks = interval(TICK);
+    let mut reported_ms = 0;
+    loop {
+        ticks.tick().await;
+        let now_ms = u64::try_from(start.elapsed().as_millis()).expect("no test runs for so long");
+        let mut inner = lock(&inner);
+        let Inner { cluster, judge, ears, lines, wrong, compact } = &mut *inner;
+        let signals = cluster.advance(now_ms);
+        let mut signs: Vec<Sign> = signals.iter().filter_map(beat).collect();
+        for signal in signals {
+            if let (Signal::Graphite { lines: said, .. }, Some(lines)) = (signal, &*lines) {
+                // Nobody waits for who does not listen.
+                let _ = lines.try_send(said);
+            }
+        }
+        if now_ms >= reported_ms + REPORT_MS {
+            reported_ms = now_ms;
+            signs.push(Sign::Driver { fleet: FLEET.into(), rows: rows(&cluster.allexecutors(APPLICATION)) });
+        }
+        // One that is full loses it, as with the real listeners.
+        ears.retain(|ear| {
+            signs.iter().for_each(|sign| drop(ear.try_send(sign.clone())));
+            !ear.is_closed()
+        });
+        wrong.extend(judge.look(cluster));
+        if std::mem::take(compact) {
+            cluster.server().compact();
+        }
+    }
+}
+
+fn beat(signal: &Signal) -> Option<Sign> {
+    let Signal::Graphite { lines, .. } = signal else { return None };
+    let executor = lines.split('.').nth(1)?.parse().ok()?;
+    let beat = Beat { executor: ExecutorId(executor), uid: None, metrics: Vec::new() };
+    Some(Sign::Beat { fleet: FLEET.into(), beat })
+}
+
+/// As the driver's REST API has them.
+fn rows(all: &Value) -> Vec<DriverRow> {
+    let row = |row: &Value| {
+        let number = |field: &str| row[field].as_i64().unwrap_or_default();
+        let count = |field: &str| i32::try_from(number(field)).unwrap_or(i32::MAX);
+        let counters = Counters {
+            active_tasks: count("activeTasks"),
+            failed_tasks: count("failedTasks"),
+            completed_tasks: count("completedTasks"),
+            total_tasks: count("totalTasks"),
+            total_duration_ms: number("totalDuration"),
+            total_gc_time_ms: number("totalGCTime"),
+            ..Counters::default()
+        };
+        Some(DriverRow {
+            executor: ExecutorId(row["id"].as_str()?.parse().ok()?),
+            active: row["isActive"] == true,
+            remove_reason: row["removeReason"].as_str().map(Into::into),
+            counters,
+        })
+    };
+    all.as_array().into_iter().flatten().filter_map(row).collect()
+}
