@@ -25,7 +25,10 @@ use tokio::net::TcpListener;
 use tokio::time::sleep;
 
 const NAMESPACE: &str = "spark";
-const LOSSES: usize = 200;
+/// A small fleet is given time between them, so fewer.
+const fn losses(executors: usize) -> usize {
+    if executors < 100 { 40 } else { 200 }
+}
 const IDLE: Duration = Duration::from_secs(20);
 
 #[tokio::main(flavor = "current_thread")]
@@ -80,8 +83,8 @@ async fn run(executors: usize) {
     let mut waits = Vec::new();
     let mut victims: Vec<String> =
         server.list("pods").iter().map(|pod| name(pod)).filter(|name| name != "driver").collect();
-    victims.truncate(LOSSES.min(executors));
-    for victim in victims.iter().cycle().take(LOSSES) {
+    victims.truncate(losses(executors).min(executors));
+    for victim in victims.iter().cycle().take(losses(executors)) {
         // The first of that name, and then whichever is there.
         let lost = if server.get("pods", NAMESPACE, victim).is_some() {
             victim.clone()
@@ -106,7 +109,8 @@ async fn run(executors: usize) {
     let at = |per_mille: usize| {
         format!("{:.1}ms", waits[(waits.len() - 1) * per_mille / 1_000].as_secs_f64() * 1e3)
     };
-    sleep(Duration::from_secs(3)).await;
+    // Kubernetes Events of what happened go out slowly.
+    sleep(Duration::from_secs(60)).await;
     let (before, cpu) = (server.requests(), cpu_ms(&daemon.0));
     sleep(IDLE).await;
     let idle = cpu_ms(&daemon.0) - cpu;

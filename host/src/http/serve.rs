@@ -26,7 +26,7 @@ use tokio::time::{Instant, Sleep, sleep};
 /// Connections at once. At some 20 KB each, 10 MB.
 const CONNECTIONS_MAX: usize = 512;
 /// Of these, from one address.
-const OF_ONE_MAX: usize = 64;
+const OF_ONE_MAX: usize = 96;
 /// The last ones are for addresses that have hardly any: a probe finds a place, however many strangers there are.
 const LAST: usize = 128;
 const OF_ONE_LAST: usize = 4;
