@@ -1,0 +1,457 @@
+//! A real Kubernetes control plane on loopback: etcd, kube-apiserver and, as all kubelets, kwok.
+//!
+//! Three processes, no containers, no root. Who is not there: the scheduler (a pod runs on the node that it is
+//! created or [bound](ControlPlane::bind) to), the controller-manager (no garbage collection by owner; a
+//! PodDisruptionBudget has the status that a test writes), and real kubelets. Two admission plugins are off because
+//! nobody here completes what they begin: `ServiceAccount` asks for accounts and tokens, `TaintNodesByCondition`
+//! taints every new node until a controller finds it ready. The other default ones are on, and so is RBAC: a
+//! [`Role`] may do what `cluster.yaml` says.
+//!
+//! After a start the API server is ready before it knows all of RBAC: for a moment it answers 403 to those who may.
+//! That is how Kubernetes is; whoever is tested has to live with it.
+//!
+//! The processes end when the `ControlPlane` is dropped, and also when the tests end without dropping it. Together they
+//! take 4 s to start, 400 MB of memory and 130 MB of disk: tests share one where they can.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+/// What went wrong, where to look, what to do.
+pub type Result<T> = std::result::Result<T, String>;
+
+/// The namespace in which `rollcall` and `driver` may do something.
+pub const NAMESPACE: &str = "spark";
+
+/// kwok's usual behaviour: nodes are ready, pods run and go, at once.
+pub const STAGES: &str = include_str!("stages.yaml");
+
+/// Namespace, roles and bindings.
+const CLUSTER: &str = include_str!("cluster.yaml");
+
+/// Every response to everybody, but for what the API server asks itself.
+const AUDIT_POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [
+    {"level": "None", "users": ["system:apiserver"]}, {"level": "Metadata"}
+]}"#;
+
+/// From exec to ready on a machine that is busy with other things; 1 s and 3 s as a rule.
+const READY_MAX: Duration = Duration::from_secs(90);
+const PROBE_INTERVAL: Duration = Duration::from_millis(100);
+/// Of one request to etcd; kubectl's are bounded by [`kubectl`](ControlPlane::kubectl).
+const REQUEST_MAX: Duration = Duration::from_secs(5);
+/// An answer of etcd's is a few hundred bytes.
+const ANSWER_BYTES_MAX: u64 = 1 << 20;
+/// Of a log, in an error.
+const TAIL_LINES: usize = 20;
+
+/// A user of the API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Of the group `system:masters`: RBAC does not concern it.
+    Admin,
+    /// The daemon under test.
+    Rollcall,
+    /// Spark's driver.
+    Driver,
+    /// Every node: status of nodes and pods, bindings.
+    Kubelet,
+}
+
+impl Role {
+    pub const ALL: [Role; 4] = [Role::Admin, Role::Rollcall, Role::Driver, Role::Kubelet];
+
+    /// The user's name, and also its token: nothing but loopback ever sees it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Admin => "admin",
+            Role::Rollcall => "rollcall",
+            Role::Driver => "driver",
+            Role::Kubelet => "kubelet",
+        }
+    }
+
+    fn groups(self) -> &'static str {
+        match self {
+            Role::Admin => "system:masters",
+            Role::Rollcall | Role::Driver | Role::Kubelet => "",
+        }
+    }
+}
+
+pub struct ControlPlane {
+    tools: PathBuf,
+    /// Everything that it writes; removed at the end, unless a test failed.
+    directory: PathBuf,
+    etcd_port: u16,
+    peer_port: u16,
+    apiserver_port: u16,
+    // In the order in which they must end: nobody waits for one that is gone.
+    kwok: Option<Process>,
+    apiserver: Option<Process>,
+    etcd: Option<Process>,
+}
+
+impl ControlPlane {
+    /// Starts etcd and kube-apiserver and waits until they are ready. `tools` is the folder that
+    /// `tests/tools/build.sh` prints.
+    pub fn start(tools: &Path) -> Result<ControlPlane> {
+        for tool in ["etcd", "kube-apiserver", "kubectl", "kwok"] {
+            if !tools.join(tool).is_file() {
+                return Err(format!("{tool} is not in {}: run tests/tools/build.sh", tools.display()));
+            }
+        }
+        let mut control_plane = ControlPlane {
+            tools: tools.to_path_buf(),
+            directory: directory()?,
+            etcd_port: free_port()?,
+            peer_port: free_port()?,
+            apiserver_port: free_port()?,
+            kwok: None,
+            apiserver: None,
+            etcd: None,
+        };
+        let tokens: String = Role::ALL
+            .iter()
+            .map(|role| format!("{0},{0},{0},\"{1}\"\n", role.name(), role.groups()))
+            .collect();
+        control_plane.write("tokens.csv", &tokens)?;
+        control_plane.write("audit-policy.yaml", AUDIT_POLICY)?;
+        for role in Role::ALL {
+            control_plane
+                .write(&format!("{}.kubeconfig", role.name()), &control_plane.kubeconfig_of(role))?;
+        }
+        control_plane.start_etcd()?;
+        control_plane.start_apiserver()?;
+        control_plane.kubectl(Role::Admin, &["create", "--validate=false", "-f", "-"], CLUSTER)?;
+        Ok(control_plane)
+    }
+
+    /// The kubeconfig of a role, its namespace [`NAMESPACE`].
+    pub fn kubeconfig(&self, role: Role) -> PathBuf {
+        self.path(&format!("{}.kubeconfig", role.name()))
+    }
+
+    /// One JSON object of `audit.k8s.io/v1` per line and response; a watch has two. Whoever is answered is in
+    /// it already. At 100 MiB another file begins, and one old one is kept.
+    pub fn audit_log(&self) -> PathBuf {
+        self.path("audit.log")
+    }
+
+    /// Where the logs of all processes are, among other things.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// What kubectl says to `arguments`, with `input` on its standard input. It waits 10 s for an answer.
+    pub fn kubectl(&self, role: Role, arguments: &[&str], input: &str) -> Result<String> {
+        let mut child = Command::new(self.tools.join("kubectl"))
+            .arg(format!("--kubeconfig={}", self.kubeconfig(role).display()))
+            .arg(format!("--cache-dir={}", self.path("kubectl-cache").display()))
+            .arg("--request-timeout=10s")
+            .args(arguments)
+            // No preferences of whoever runs the tests.
+            .env("KUBERC", "off")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("kubectl: {error}"))?;
+        // It may have ended without reading: then it says why.
+        let _ = child.stdin.take().expect("it is piped").write_all(input.as_bytes());
+        let output = child.wait_with_output().map_err(|error| format!("kubectl: {error}"))?;
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        } else {
+            let why = String::from_utf8_lossy(&output.stderr).into_owned();
+            Err(format!("kubectl {}: {why}", arguments.join(" ")))
+        }
+    }
+
+    /// Puts a pod of [`NAMESPACE`] on a node, as a scheduler would.
+    pub fn bind(&self, pod: &str, node: &str) -> Result<()> {
+        let binding = json!({
+            "apiVersion": "v1", "kind": "Binding", "metadata": { "name": pod },
+            "target": { "apiVersion": "v1", "kind": "Node", "name": node },
+        });
+        let path = format!("--raw=/api/v1/namespaces/{NAMESPACE}/pods/{pod}/binding");
+        self.kubectl(Role::Kubelet, &["create", &path, "-f", "-"], &binding.to_string()).map(drop)
+    }
+
+    // -------------------------------------------------------------------------------------- faults --
+
+    /// Kills the API server, as a crash would: clients see resets, then refused connections.
+    pub fn stop_apiserver(&mut self) {
+        self.apiserver = None;
+    }
+
+    /// On the same port and data as before, with an empty watch cache. Returns when it is ready.
+    pub fn start_apiserver(&mut self) -> Result<()> {
+        self.stop_apiserver();
+        let certificates = self.path("certificates");
+        let key = certificates.join("apiserver.key");
+        let arguments = [
+            "--bind-address=127.0.0.1".to_owned(),
+            "--advertise-address=127.0.0.1".to_owned(),
+            format!("--secure-port={}", self.apiserver_port),
+            format!("--etcd-servers=http://127.0.0.1:{}", self.etcd_port),
+            // Only `compact_etcd` forgets.
+            "--etcd-compaction-interval=0".to_owned(),
+            // Makes its own certificate there, and uses it again.
+            format!("--cert-dir={}", certificates.display()),
+            // The key is there before it is read.
+            format!("--service-account-signing-key-file={}", key.display()),
+            format!("--service-account-key-file={}", key.display()),
+            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            "--service-cluster-ip-range=10.96.0.0/24".to_owned(),
+            // Nobody has to find it through the service `kubernetes`.
+            "--endpoint-reconciler-type=none".to_owned(),
+            format!("--token-auth-file={}", self.path("tokens.csv").display()),
+            "--authorization-mode=RBAC".to_owned(),
+            "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition".to_owned(),
+            format!("--audit-log-path={}", self.audit_log().display()),
+            "--audit-log-maxsize=100".to_owned(),
+            "--audit-log-maxbackup=1".to_owned(),
+            format!("--audit-policy-file={}", self.path("audit-policy.yaml").display()),
+        ];
+        self.apiserver = Some(self.spawn("kube-apiserver", &arguments)?);
+        let ready = ["get", "--raw=/readyz", "--request-timeout=2s"];
+        let deadline = Instant::now() + READY_MAX;
+        while let Err(why) = self.kubectl(Role::Admin, &ready, "") {
+            self.apiserver.as_mut().map_or(Ok(()), |process| process.patience(deadline, &why))?;
+        }
+        Ok(())
+    }
+
+    /// The API server still answers, but no write ends, nor any read that has to be the latest.
+    pub fn pause_etcd(&self) -> Result<()> {
+        self.signal_etcd("STOP")
+    }
+
+    pub fn resume_etcd(&self) -> Result<()> {
+        self.signal_etcd("CONT")
+    }
+
+    /// Forgets everything older than now, and returns the revision of now. The API server's watch cache does
+    /// not forget: a watch from an older resourceVersion is answered with 410 once the API server was
+    /// restarted as well.
+    pub fn compact_etcd(&self) -> Result<u64> {
+        let now = self.ask_etcd("/v3/kv/range", &json!({ "key": "AA==", "limit": "1" }))?;
+        let revision = now["header"]["revision"].as_str().and_then(|text| text.parse().ok());
+        let revision: u64 = revision.ok_or_else(|| format!("etcd answered without a revision: {now}"))?;
+        self.ask_etcd("/v3/kv/compaction", &json!({ "revision": revision.to_string(), "physical": true }))?;
+        Ok(revision)
+    }
+
+    // -------------------------------------------------------------------------------------- nodes --
+
+    /// Starts kwok as the kubelet of all nodes, with these stages; [`STAGES`] is the usual behaviour. Nodes
+    /// are created by the test, before or after.
+    pub fn start_kwok(&mut self, stages: &str) -> Result<()> {
+        self.stop_kwok();
+        self.write("stages.yaml", stages)?;
+        let arguments = [
+            format!("--kubeconfig={}", self.kubeconfig(Role::Kubelet).display()),
+            format!("--config={}", self.path("stages.yaml").display()),
+            "--manage-all-nodes=true".to_owned(),
+            // Loopback: nothing leaves the machine, and a test can speak as a pod by binding to its address.
+            "--cidr=127.10.0.0/16".to_owned(),
+            "--node-ip=127.0.0.1".to_owned(),
+        ];
+        self.kwok = Some(self.spawn("kwok", &arguments)?);
+        Ok(())
+    }
+
+    /// All kubelets fall silent.
+    pub fn stop_kwok(&mut self) {
+        self.kwok = None;
+    }
+
+    // -------------------------------------------------------------------------------------- within --
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<()> {
+        fs::write(self.path(name), text).map_err(|error| format!("{}: {error}", self.path(name).display()))
+    }
+
+    fn kubeconfig_of(&self, role: Role) -> String {
+        json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "tests",
+            "contexts": [{ "name": "tests", "context": {
+                "cluster": "tests", "user": role.name(), "namespace": NAMESPACE,
+            } }],
+            "clusters": [{ "name": "tests", "cluster": {
+                "server": format!("https://127.0.0.1:{}", self.apiserver_port),
+                // It ends with the authority's, which the API server made with its own.
+                "certificate-authority": self.path("certificates/apiserver.crt"),
+            } }],
+            "users": [{ "name": role.name(), "user": { "token": role.name() } }],
+        })
+        .to_string()
+    }
+
+    fn start_etcd(&mut self) -> Result<()> {
+        let client = format!("http://127.0.0.1:{}", self.etcd_port);
+        let peer = format!("http://127.0.0.1:{}", self.peer_port);
+        let arguments = [
+            format!("--data-dir={}", self.path("etcd").display()),
+            format!("--listen-client-urls={client}"),
+            format!("--advertise-client-urls={client}"),
+            format!("--listen-peer-urls={peer}"),
+            format!("--initial-advertise-peer-urls={peer}"),
+            format!("--initial-cluster=default={peer}"),
+            // Its data need not outlive the machine.
+            "--unsafe-no-fsync".to_owned(),
+            "--log-level=warn".to_owned(),
+        ];
+        self.etcd = Some(self.spawn("etcd", &arguments)?);
+        let deadline = Instant::now() + READY_MAX;
+        while let Err(why) = self.ask_etcd("/v3/maintenance/status", &json!({})) {
+            self.etcd.as_mut().map_or(Ok(()), |process| process.patience(deadline, &why))?;
+        }
+        Ok(())
+    }
+
+    /// etcd's own API, by its JSON gateway.
+    fn ask_etcd(&self, path: &str, question: &Value) -> Result<Value> {
+        let answer = post(self.etcd_port, path, &question.to_string())
+            .map_err(|error| format!("etcd, {path}: {error}"))?;
+        match answer.split_once("\r\n\r\n") {
+            Some((head, body)) if head.starts_with("HTTP/1.0 200 ") => {
+                serde_json::from_str(body).map_err(|error| format!("etcd, {path}: {error} in {body}"))
+            }
+            Some(_) | None => Err(format!("etcd, {path}: {answer}")),
+        }
+    }
+
+    fn signal_etcd(&self, signal: &str) -> Result<()> {
+        let etcd = self.etcd.as_ref().ok_or("etcd does not run")?;
+        let command = format!("kill -{signal} {}", etcd.child.id());
+        let status = Command::new("sh").args(["-c", &command]).status();
+        let status = status.map_err(|error| format!("sh: {error}"))?;
+        if status.success() { Ok(()) } else { Err(format!("{command}: {status}")) }
+    }
+
+    fn spawn(&self, name: &'static str, arguments: &[String]) -> Result<Process> {
+        Process::spawn(name, &self.tools.join(name), arguments, self.path(&format!("{name}.log")))
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        self.kwok = None;
+        self.apiserver = None;
+        self.etcd = None;
+        // Of a failed test everything is still there.
+        if !std::thread::panicking() {
+            let _ = fs::remove_dir_all(&self.directory);
+        }
+    }
+}
+
+/// A child that does not outlive us, however we end.
+struct Process {
+    name: &'static str,
+    child: Child,
+    log: PathBuf,
+}
+
+/// The shell becomes the program. Beside it stays a guard that reads what nobody writes, and kills the program when
+/// that ends: we closed it, or we are gone.
+const GUARDED: &str =
+    r#"exec 3<&0; (cat <&3 >/dev/null; kill -9 $$ 2>/dev/null) & exec "$@" 3<&- </dev/null"#;
+
+impl Process {
+    fn spawn(name: &'static str, program: &Path, arguments: &[String], log: PathBuf) -> Result<Process> {
+        let failed = |error| format!("{name}: {error}");
+        let file: File = OpenOptions::new().create(true).append(true).open(&log).map_err(failed)?;
+        let child = Command::new("sh")
+            .args(["-c", GUARDED, "guard"])
+            .arg(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(file.try_clone().map_err(failed)?)
+            .stderr(file)
+            .spawn()
+            .map_err(failed)?;
+        Ok(Process { name, child, log })
+    }
+
+    /// Waits a moment longer for what is not ready because of `why`, unless there is no hope.
+    fn patience(&mut self, deadline: Instant, why: &str) -> Result<()> {
+        let ended = self.child.try_wait().map_err(|error| format!("{}: {error}", self.name))?;
+        let verdict = match ended {
+            Some(status) => format!("ended with {status}"),
+            None if Instant::now() < deadline => {
+                sleep(PROBE_INTERVAL);
+                return Ok(());
+            }
+            None => format!("is not ready after {} s", READY_MAX.as_secs()),
+        };
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
+        Err(format!("{} {verdict}: {why}\nThe end of its log:\n{tail}", self.name))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Stopped ones too.
+        let _ = self.child.kill();
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+fn directory() -> Result<PathBuf> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name =
+        format!("rollcall-control-plane-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let directory = std::env::temp_dir().join(name);
+    // Of another process of this number, long ago.
+    let _ = fs::remove_dir_all(&directory);
+    fs::create_dir(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    Ok(directory)
+}
+
+/// Below the ports that the system gives away by itself (from 32768): while the API server is down nobody takes
+/// its port. Several test processes start at different ones.
+fn free_port() -> Result<u16> {
+    const PORTS: std::ops::Range<u32> = 20_000..30_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let count = PORTS.end - PORTS.start;
+    for _ in PORTS {
+        // Neighbours in time are neighbours by number: 7 each.
+        let offset =
+            std::process::id().wrapping_mul(7).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % count;
+        let port = (PORTS.start + offset) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(format!("no port of 127.0.0.1 is free in {PORTS:?}"))
+}
+
+/// HTTP/1.0: the answer ends where the connection ends. Returns it whole.
+fn post(port: u16, path: &str, body: &str) -> std::io::Result<String> {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let mut stream = TcpStream::connect_timeout(&address, REQUEST_MAX)?;
+    stream.set_read_timeout(Some(REQUEST_MAX))?;
+    stream.set_write_timeout(Some(REQUEST_MAX))?;
+    write!(stream, "POST {path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
+    let mut answer = String::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
+    Ok(answer)
+}
