@@ -1,5 +1,6 @@
 //! The daemon on it, in Own mode: at strength whatever befalls the control plane, with no more rights than the
 //! README names, and judged by what the API server wrote into its audit log.
+#![allow(clippy::unwrap_used, reason = "a test may panic; what went wrong is in the error")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
