@@ -5,9 +5,9 @@
 //! revision may conclude that missing means gone. So a stream that started anew is told as such, and whoever
 //! owns the fleets lists for himself.
 //!
-//! A stream can be silent for being broken. The API server ends each watch after [`WATCH_S`], and kube gives
+//! A stream can be silent for being broken. The API server ends each watch after `WATCH_S`, and kube gives
 //! up a connection that says nothing for longer than that. Above it stands a watchdog that trusts nobody:
-//! after [`AUDIT`] without news the stream is dropped and made anew, and with that everything is listed.
+//! after `AUDIT` without news the stream is dropped and made anew, and with that everything is listed.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! Configuration: what people write about their fleets, read once and right from then on.
 //!
-//! One document is one fleet. Files hold documents, directories hold files; [`load`] reads them all or
+//! One document is one fleet. Files hold documents, directories hold files; [`load()`] reads them all or
 //! says everything that is wrong with them, each [`Problem`] with its place and its remedy. What is
 //! loaded has every default filled in. What only the core can judge, [`FleetConfig::check`] asks it.
 //!
