@@ -38,8 +38,9 @@ const APPLICATION: &str = "spark-demo";
 const DRIVER: &str = "demo-driver";
 /// Chaos ends so long before the end, or after two thirds: what is lost last can still be replaced.
 const CALM: Duration = Duration::from_secs(20);
-/// After the time is over the fleet is waited for.
-const PATIENCE: Duration = Duration::from_secs(45);
+/// After the time is over the fleet is waited for: when many fall silent at once, that is not believed before a
+/// minute is over.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// See a fleet being kept at strength, on a cluster in memory. Needs nothing.
 #[derive(clap::Args)]
