@@ -4,8 +4,6 @@
 //! image starts with the argument `executor` and finds everything in its environment. What the template
 //! says itself stays as it is; identity (labels, name, owner, executor id) is never the template's.
 
-use std::collections::BTreeMap;
-
 use fleet::id::ExecutorId;
 use k8s_openapi::api::core::v1 as k8s;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -205,16 +203,18 @@ fn avoid(spec: &mut k8s::PodSpec, nodes: &[Box<str>]) {
     }
 }
 
-/// The variables of a container, for those who look.
-pub fn environment(container: &k8s::Container) -> BTreeMap<&str, Option<&str>> {
-    container.env.iter().flatten().map(|variable| (&*variable.name, variable.value.as_deref())).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use serde_json::json;
 
     use super::*;
+
+    fn environment(container: &k8s::Container) -> BTreeMap<&str, Option<&str>> {
+        let variables = container.env.iter().flatten();
+        variables.map(|variable| (&*variable.name, variable.value.as_deref())).collect()
+    }
 
     fn spark() -> Spark {
         Spark {
