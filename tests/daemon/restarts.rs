@@ -12,9 +12,10 @@ use rand::{RngExt, SeedableRng};
 use rollcall::daemon::Ended;
 use serde_json::json;
 use sim::embedded::Chaos;
+use sim::server::Verdict;
 use tokio::time::{Instant, sleep};
 
-use super::support::{Daemon, How, Wire, balanced, calm, document, strong};
+use super::support::{APPLICATION, DRIVER, Daemon, How, NAMESPACE, Wire, balanced, calm, document, strong};
 use super::world::World;
 
 const TARGET: u32 = 12;
@@ -175,4 +176,55 @@ async fn of_two_daemons_one_leads_and_the_other_takes_over() {
     strong(&world, &other.daemon, Duration::from_secs(60)).await;
     calm(&world, &other.daemon, Duration::from_secs(60)).await;
     balanced(&world, &other.daemon).await;
+}
+
+/// A driver that comes back is another application, with pods and a ledger of its own, whether the watch says so or,
+/// where every watch is refused, only the next look.
+#[tokio::test(start_paused = true)]
+async fn another_driver_is_another_application() {
+    for blind in [false, true] {
+        let world = World::start(9, Chaos::None, TARGET);
+        let watch = move |request: &axum::http::request::Parts| {
+            let watches = request.uri.query().is_some_and(|query| query.contains("watch=true"));
+            let refused = Verdict::Respond { status: 500, retry_after: None, message: String::new() };
+            if blind && watches { refused } else { Verdict::Pass }
+        };
+        world.server.set_interceptor(Some(Box::new(watch)));
+        let config = document(TARGET, |document| document["spec"]["heartbeat"] = json!({ "disabled": true }));
+        let client = Wire::new(1, LATENCY_MS).client(&world.server);
+        let daemon = Daemon::start(&world, How { config, client, lease: false, number: 1 });
+        let of = |application: &str| {
+            let pods = world.pods();
+            let theirs = |pod: &&Arc<serde_json::Value>| {
+                pod["metadata"]["labels"]["spark-app-selector"] == application
+                    && pod["status"]["phase"] == "Running"
+            };
+            (pods.iter().filter(theirs).count(), pods.len())
+        };
+        let all = (TARGET as usize, TARGET as usize);
+        until(Duration::from_secs(120), || of(APPLICATION) == all, || format!("{:?}", of(APPLICATION))).await;
+        world.server.delete("pods", NAMESPACE, DRIVER, Some(0)).expect("it is there");
+        let driver = json!({
+            "metadata": { "name": DRIVER, "labels": { "spark-role": "driver", "spark-app-selector": "spark-2" } },
+            "spec": { "containers": [{ "name": "driver", "image": "spark" }] },
+        });
+        world.server.create("pods", NAMESPACE, driver).expect("the name is free");
+        until(
+            Duration::from_secs(180),
+            || of("spark-2") == all,
+            || format!("blind {blind}: {:?}", of("spark-2")),
+        )
+        .await;
+        let ledgers = world.server.list("configmaps").len();
+        assert_eq!(ledgers, 1, "the first application's ledger went with its driver");
+        assert_eq!(daemon.stop().await, Ended::Stopped);
+    }
+}
+
+async fn until(limit: Duration, holds: impl Fn() -> bool, state: impl Fn() -> String) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < limit, "not within {limit:?}: {}", state());
+        sleep(Duration::from_millis(100)).await;
+    }
 }

@@ -68,6 +68,10 @@ impl Daemon {
             Watched::Started => {
                 self.watched.insert(Arc::clone(namespace), true);
                 for number in self.numbers_in(namespace) {
+                    // Another driver's pod may have come while nobody watched.
+                    if let Some(name) = self.names.get(&number) {
+                        self.look(name);
+                    }
                     self.list(number);
                 }
             }

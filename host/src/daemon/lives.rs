@@ -105,13 +105,7 @@ impl Daemon {
             return;
         }
         let namespace: Arc<str> = managed.namespace().into();
-        let (client, driver) = (self.clients.call.clone(), managed.driver_name().to_owned());
-        let (news, fleet) = (self.news.clone(), name.to_owned());
-        let within = Arc::clone(&namespace);
-        tokio::spawn(async move {
-            let found = find_driver(client, &within, &driver).await;
-            let _ = news.send(News::Driver { fleet, found }).await;
-        });
+        self.look(name);
         if !self.watched.contains_key(&namespace) {
             self.watched.insert(Arc::clone(&namespace), false);
             let (client, news) = (self.clients.watch.clone(), self.news.clone());
@@ -123,13 +117,24 @@ impl Daemon {
         }
     }
 
+    /// Reads the driver's pod.
+    pub(super) fn look(&self, name: &str) {
+        let Some(managed) = self.fleets.get(name) else { return };
+        let (namespace, driver) = (managed.namespace().to_owned(), managed.driver_name().to_owned());
+        let (client, news, fleet) = (self.clients.call.clone(), self.news.clone(), name.to_owned());
+        tokio::spawn(async move {
+            let found = find_driver(client, &namespace, &driver).await;
+            let _ = news.send(News::Driver { fleet, found }).await;
+        });
+    }
+
     pub(super) fn found(&mut self, name: &str, found: Result<Option<DriverSeen>, Outcome>) {
         let Some(managed) = self.fleets.get_mut(name) else { return };
-        if managed.life.is_some() {
-            return;
-        }
+        let lives = managed.life.is_some();
         match found {
             Ok(Some(driver)) => self.driver_is(name, driver),
+            // That its driver is gone a list tells, with the revision at which it was.
+            Ok(None) | Err(_) if lives => {}
             Ok(None) => {
                 let (driver, namespace) = (managed.driver_name(), managed.namespace());
                 let why = format!("there is no pod {driver} in namespace {namespace}");
