@@ -17,7 +17,7 @@ use sim::embedded::Chaos;
 use sim::server::{Server, Verdict};
 use tokio::time::{Instant, sleep};
 
-use super::support::{Daemon, How, NAMESPACE, balanced, calm, document, strong};
+use super::support::{Daemon, How, NAMESPACE, Unseen, balanced, calm, document, strong};
 use super::world::World;
 
 const TARGET: u32 = 12;
@@ -197,6 +197,7 @@ async fn survives(faults: &'static [Fault], share: f64, seed: u64) {
     let tally = intercept(&world.server, faults, share, seed);
     let mut daemon = start(&world, 1);
     let mut hosts = 1;
+    let mut unseen = Unseen::default();
     let expires = faults.iter().any(|fault| matches!(fault, Fault::Expired));
     let begun = Instant::now();
     while begun.elapsed() < FAULTY {
@@ -204,6 +205,7 @@ async fn survives(faults: &'static [Fault], share: f64, seed: u64) {
         if expires && begun.elapsed().as_millis() % 3_000 < 500 {
             world.compact();
         }
+        unseen.look(&world, daemon.leads());
         if daemon.has_ended() {
             hosts += 1;
             daemon = start(&world, hosts);
@@ -220,6 +222,7 @@ async fn survives(faults: &'static [Fault], share: f64, seed: u64) {
     // A lease that could not be renewed is only lost now.
     let well_since = Instant::now();
     while well_since.elapsed() < RENEW_DEADLINE {
+        unseen.look(&world, daemon.leads());
         if daemon.has_ended() {
             hosts += 1;
             daemon = start(&world, hosts);
@@ -228,7 +231,8 @@ async fn survives(faults: &'static [Fault], share: f64, seed: u64) {
     }
     strong(&world, &daemon, CONVERGES - RENEW_DEADLINE).await;
     calm(&world, &daemon, RESTS).await;
-    balanced(&world, &daemon).await;
+    unseen.look(&world, true);
+    balanced(&world, &daemon, unseen.count).await;
     well.check(well_since.elapsed(), hosts, world.truth().created);
 }
 
@@ -307,7 +311,7 @@ async fn unanswered(which: fn(&Parts) -> bool) {
     world.heal();
     strong(&world, &daemon, CONVERGES).await;
     calm(&world, &daemon, RESTS).await;
-    balanced(&world, &daemon).await;
+    balanced(&world, &daemon, 0).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -349,5 +353,5 @@ async fn a_fleet_at_rest_writes_nothing_but_its_lease() {
         assert!(count <= most, "{count} x {what}, at most {most}");
     }
     assert!(requests.is_empty(), "{requests:?}");
-    balanced(&world, &daemon).await;
+    balanced(&world, &daemon, 0).await;
 }

@@ -15,7 +15,9 @@ use sim::embedded::Chaos;
 use sim::server::Verdict;
 use tokio::time::{Instant, sleep};
 
-use super::support::{APPLICATION, DRIVER, Daemon, How, NAMESPACE, Wire, balanced, calm, document, strong};
+use super::support::{
+    APPLICATION, DRIVER, Daemon, How, NAMESPACE, Unseen, Wire, balanced, calm, document, strong,
+};
 use super::world::World;
 
 const TARGET: u32 = 12;
@@ -70,12 +72,14 @@ async fn created(world: &World, limit: Duration) {
 async fn fifty_lives(seed: u64, lease: bool) {
     let world = World::start(seed, Chaos::Heavy, TARGET);
     let mut dice = ChaCha8Rng::seed_from_u64(seed);
+    let mut unseen = Unseen::default();
     for life in 1..=50 {
         let host = Host::start(&world, life, lease);
         // Most have to wait for the lease of the one before; some die while they do.
         if lease && dice.random_bool(0.8) {
             host.leads(TAKES_OVER, &format!("seed {seed}, life {life}")).await;
         }
+        unseen.look(&world, host.daemon.leads());
         if dice.random_bool(0.4) {
             created(&world, Duration::from_secs(5)).await;
             sleep(Duration::from_millis(dice.random_range(0..2 * LATENCY_MS))).await;
@@ -83,13 +87,16 @@ async fn fifty_lives(seed: u64, lease: bool) {
             sleep(Duration::from_millis(dice.random_range(50..5_000))).await;
         }
         assert!(!host.daemon.has_ended(), "seed {seed}, life {life} ended by itself");
+        unseen.look(&world, host.daemon.leads());
         host.kill().await;
+        unseen.look(&world, false);
     }
     world.heal();
     let last = Host::start(&world, 51, lease);
     strong(&world, &last.daemon, RECOVERS).await;
     calm(&world, &last.daemon, Duration::from_secs(60)).await;
-    balanced(&world, &last.daemon).await;
+    unseen.look(&world, true);
+    balanced(&world, &last.daemon, unseen.count).await;
     let executors = world.pods().len();
     assert_eq!(executors, TARGET as usize, "seed {seed}");
     assert!(world.truth().created > 2 * u64::from(TARGET), "there was something to do: {:?}", world.truth());
@@ -151,9 +158,13 @@ async fn of_two_daemons_one_leads_and_the_other_takes_over() {
     stays(&leader, &other, Duration::from_secs(60)).await;
 
     // It dies.
+    let mut unseen = Unseen::default();
+    unseen.look(&world, true);
     let (dead, died) = (Arc::clone(&leader.wire), Instant::now());
     leader.kill().await;
+    unseen.look(&world, false);
     let took = other.leads(TAKES_OVER, "its leader died").await;
+    unseen.look(&world, true);
     assert!(
         took > Duration::from_secs(10),
         "a lease of 15 s that was renewed 2 s ago is over after {took:?}"
@@ -165,7 +176,10 @@ async fn of_two_daemons_one_leads_and_the_other_takes_over() {
     let (leader, other) = (other, Host::start(&world, 3, true));
     stays(&leader, &other, Duration::from_secs(10)).await;
     let (wire, asked) = (Arc::clone(&leader.wire), Instant::now());
+    unseen.look(&world, true);
+    unseen.look(&world, false);
     let (ended, took) = tokio::join!(leader.daemon.stop(), other.leads(TAKES_OVER, "its leader went"));
+    unseen.look(&world, true);
     assert_eq!(ended, Ended::Stopped);
     assert!(took < Duration::from_secs(5), "handed over after {took:?}");
     let last = wire.acted_at().expect("it had something to do");
@@ -175,7 +189,7 @@ async fn of_two_daemons_one_leads_and_the_other_takes_over() {
     world.heal();
     strong(&world, &other.daemon, Duration::from_secs(60)).await;
     calm(&world, &other.daemon, Duration::from_secs(60)).await;
-    balanced(&world, &other.daemon).await;
+    balanced(&world, &other.daemon, unseen.count).await;
 }
 
 /// A driver that comes back is another application, with pods and a ledger of its own, whether the watch says so or,

@@ -173,7 +173,8 @@ impl Calls {
         let mut params = ListParams::default().labels(&self.place.selector()).limit(PAGE);
         let (mut seen, mut revision) = (Vec::new(), 0);
         loop {
-            let left = LIST_TIMEOUT.saturating_sub(started.elapsed());
+            // A page that is not answered like any other call never will be.
+            let left = LIST_TIMEOUT.saturating_sub(started.elapsed()).min(CALL_TIMEOUT);
             let page = within(left, self.pods.list(&params)).await?;
             revision = revision.max(pod::revision(page.metadata.resource_version.as_deref()));
             seen.extend(page.items.iter().filter_map(pod::executor));

@@ -81,11 +81,9 @@ pub fn driver(pod: &k8s::Pod) -> Option<DriverSeen> {
 pub fn executor(pod: &k8s::Pod) -> Option<Seen> {
     let labels = pod.labels();
     let executor = executor_id(labels.get(EXECUTOR_ID)?)?;
-    let app = labels.get(APP);
-    let selected = app.is_some() && labels.get(ROLE).is_some_and(|role| role == "executor");
     Some(Seen {
-        application_id: app.map(String::as_str).unwrap_or_default().into(),
-        view: PodView { selected, ..view(pod, executor)? },
+        application_id: labels.get(APP).map(String::as_str).unwrap_or_default().into(),
+        view: view(pod, executor)?,
         address: address(pod),
     })
 }

@@ -33,7 +33,7 @@ const AUDIT: Duration = Duration::from_secs(600);
 const REQUESTS: u64 = 50;
 const REQUESTS_IN: Duration = Duration::from_secs(10);
 /// Nor does it limit how long it takes until an answer begins.
-const ANSWER_MAX: Duration = Duration::from_secs(30);
+const ANSWER_MAX: Duration = Duration::from_secs(15);
 /// Between attempts after an error.
 const BACKOFF_FIRST: Duration = Duration::from_millis(800);
 const BACKOFF_LAST: Duration = Duration::from_secs(30);
