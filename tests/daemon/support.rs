@@ -292,8 +292,8 @@ impl Unseen {
             // The truth is told in ticks: what came may have gone.
             self.count += were.difference(&now).count() as u64 + (created - before);
         }
-        if leads || self.led {
-            self.last = if leads || self.last.is_none() { Some((created, now)) } else { self.last.take() };
+        if leads {
+            self.last = Some((created, now));
         }
         self.led = leads;
     }
