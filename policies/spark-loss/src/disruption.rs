@@ -103,6 +103,7 @@ fn is_fine(node: &NodeState) -> bool {
     node.ready == "True" && trouble(node).is_none()
 }
 
+/// The taints `not-ready` and `unreachable` say nothing: they follow the condition, and outlive it for a while.
 fn trouble(node: &NodeState) -> Option<&'static str> {
     let tainted = |key: &str| node.taints.iter().any(|taint| taint == key);
     if node.gone {
@@ -111,9 +112,9 @@ fn trouble(node: &NodeState) -> Option<&'static str> {
         Some("is out of service")
     } else if tainted("node.cloudprovider.kubernetes.io/shutdown") {
         Some("is shut down")
-    } else if node.ready == "Unknown" || tainted("node.kubernetes.io/unreachable") {
+    } else if node.ready == "Unknown" {
         Some("is unreachable")
-    } else if node.ready == "False" || tainted("node.kubernetes.io/not-ready") {
+    } else if node.ready == "False" {
         Some("is not ready")
     } else {
         None

@@ -139,7 +139,7 @@ fn cases() -> Vec<(&'static str, Vec<Lost>)> {
             ],
         ),
         (
-            "the node is gone, not ready, or tainted as unreachable, out of service or shut down",
+            "the node is gone, not ready, unreachable, or tainted as out of service or shut down",
             [
                 lost().node(|node| node.gone = true),
                 lost().gone().node(|node| node.ready = "Unknown".into()),
@@ -147,13 +147,8 @@ fn cases() -> Vec<(&'static str, Vec<Lost>)> {
             ]
             .into_iter()
             .chain(
-                [
-                    "node.kubernetes.io/unreachable",
-                    "node.kubernetes.io/not-ready",
-                    "node.kubernetes.io/out-of-service",
-                    "node.cloudprovider.kubernetes.io/shutdown",
-                ]
-                .map(|taint| lost().silent().node(|node| node.taints = vec![taint.into()])),
+                ["node.kubernetes.io/out-of-service", "node.cloudprovider.kubernetes.io/shutdown"]
+                    .map(|taint| lost().silent().node(|node| node.taints = vec![taint.into()])),
             )
             .collect(),
         ),
@@ -227,6 +222,8 @@ fn cases() -> Vec<(&'static str, Vec<Lost>)> {
             "somebody else deleted the pod, or the driver released the executor",
             vec![
                 lost().gone(),
+                lost().gone().node(|node| node.taints = vec!["node.kubernetes.io/not-ready".into()]),
+                lost().gone().node(|node| node.taints = vec!["node.kubernetes.io/unreachable".into()]),
                 lost().deleting().exit(143),
                 lost().deleting().exit(137),
                 lost().deleting().exit(0),
