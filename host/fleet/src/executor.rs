@@ -133,6 +133,8 @@ pub(crate) struct Removal {
     pub call: Option<ActionId>,
     /// The API server took it: only the pod's end is awaited.
     pub accepted: bool,
+    /// A PodDisruptionBudget said no.
+    pub over_budget: bool,
     /// The fate of an earlier call is not known: until then it may still be applied.
     pub doubtful_until: Instant,
     pub backoff: Backoff,
@@ -141,7 +143,14 @@ pub(crate) struct Removal {
 impl Removal {
     pub(crate) fn new(evict: bool) -> Removal {
         let backoff = Backoff::new(1_000, 360_000);
-        Removal { evict, call: None, accepted: false, doubtful_until: Instant::START, backoff }
+        Removal {
+            evict,
+            call: None,
+            accepted: false,
+            over_budget: false,
+            doubtful_until: Instant::START,
+            backoff,
+        }
     }
 }
 

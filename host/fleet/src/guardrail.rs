@@ -35,6 +35,7 @@ pub enum Refusal {
     RollUnderWay,
     MinAvailable,
     AwaitingReplacement,
+    DisruptionBudget,
     DoNotRoll,
     TooYoung,
     TooFewTasks,
@@ -51,7 +52,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every one of them.
-    pub const ALL: [Refusal; 33] = [
+    pub const ALL: [Refusal; 34] = [
         Refusal::NotLeading,
         Refusal::ViewStale,
         Refusal::Paused,
@@ -73,6 +74,7 @@ impl Refusal {
         Refusal::RollUnderWay,
         Refusal::MinAvailable,
         Refusal::AwaitingReplacement,
+        Refusal::DisruptionBudget,
         Refusal::DoNotRoll,
         Refusal::TooYoung,
         Refusal::TooFewTasks,
@@ -122,6 +124,9 @@ impl Refusal {
             Refusal::RollUnderWay => ("roll-under-way", "as many rolls as allowed are under way"),
             Refusal::MinAvailable => ("min-available", "too few executors would be left available"),
             Refusal::AwaitingReplacement => ("awaiting-replacement", "its replacement is not available yet"),
+            Refusal::DisruptionBudget => {
+                ("disruption-budget", "a PodDisruptionBudget does not allow its eviction now")
+            }
             Refusal::DoNotRoll => ("do-not-roll", "its pod is annotated do-not-roll"),
             Refusal::TooYoung => ("too-young", "it is younger than the minimum age"),
             Refusal::TooFewTasks => ("too-few-tasks", "it has run fewer tasks than the minimum"),

@@ -10,6 +10,7 @@ use crate::allocation::LATE_REQUEST_MS;
 use crate::event::{Done, Outcome, Phase as PodPhase};
 use crate::executor::{Removal, Stage, Then};
 use crate::fleet::Fleet;
+use crate::guardrail::Refusal;
 use crate::id::{ActionId, ExecutorId};
 use crate::ledger::End;
 use crate::plant::Plant;
@@ -164,7 +165,10 @@ impl Fleet {
                 self.vanished(id, Trigger::PodDeleted);
                 return;
             }
-            Outcome::Budget => Some(BUDGET_MS),
+            Outcome::Budget => {
+                self.over_budget(id);
+                Some(BUDGET_MS)
+            }
             Outcome::Throttled { after_ms } => after_ms.filter(|ms| *ms > 0),
             Outcome::Unknown(_) => {
                 let until = self.now.instant + LATE_REQUEST_MS;
@@ -189,6 +193,17 @@ impl Fleet {
             }
         });
         self.roster.wake_at(id, self.now.instant + retry_ms.unwrap_or(backoff_ms));
+    }
+
+    /// Told once: it is asked again and again.
+    fn over_budget(&mut self, id: ExecutorId) {
+        let mut first = false;
+        self.removal(id, |removal| first = !std::mem::replace(&mut removal.over_budget, true));
+        if first {
+            let refusal = Refusal::DisruptionBudget;
+            self.refused(refusal);
+            self.log.add(self.now, Some(id), format!("not yet: {}", refusal.meaning()));
+        }
     }
 
     /// It need not go after all.

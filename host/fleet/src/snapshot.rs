@@ -131,6 +131,11 @@ impl Fleet {
         let not_rolled = match one {
             None => Some(Refusal::UnknownExecutor),
             Some(one) if one.rolling => self.held_roll(executor),
+            Some(one)
+                if one.stage.removal().is_some_and(|removal| removal.over_budget && !removal.accepted) =>
+            {
+                Some(Refusal::DisruptionBudget)
+            }
             Some(one) => self
                 .may_disrupt()
                 .and_then(|()| self.may_roll(one, spec, false))

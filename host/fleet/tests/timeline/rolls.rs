@@ -150,6 +150,8 @@ fn a_budget_that_never_allows_it_ends_the_roll() {
         3s start 3
             > 3s evict 1 uid u1
         4s evict 1 budget
+        5s explain 1
+            > 5s 1 is awaiting-exit: disruption-budget
             > 14s evict 1 uid u1
         14s evict 1 budget
             > 24s evict 1 uid u1
