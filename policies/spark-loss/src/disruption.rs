@@ -53,11 +53,13 @@ pub(crate) fn disrupted(e: &Evidence) -> Option<Cause> {
 pub(crate) fn node_lost(e: &Evidence) -> Option<Cause> {
     let node = e.node.as_ref()?;
     let trouble = trouble(node)?;
+    // Of a node that was well until it went it says nothing.
+    let reason = node.reason.clone().filter(|_| node.ready != "True");
     let message = format!(
         "Pod {} was lost with its node: {} {trouble}{}.{}",
         e.pod_name,
         words::quote(&node.name),
-        words::because(&node.reason, &None),
+        words::because(&reason, &None),
         words::exit_note(e),
     );
     Some(Cause { kind: LossKind::NodeLost, fault: Fault::Outside, message })

@@ -471,6 +471,17 @@ fn a_cordoned_or_spot_node_is_told_but_decides_nothing() {
     );
 }
 
+#[test]
+fn a_node_that_is_gone_is_not_said_to_be_ready() {
+    let node = |ready: &str, gone| {
+        lost().gone().node(|node| {
+            (node.ready, node.reason, node.gone) = (ready.into(), Some("KubeletReady".into()), gone);
+        })
+    };
+    node("True", true).says("Pod exec-7 was lost with its node: node-1 is gone.");
+    node("False", false).says("Pod exec-7 was lost with its node: node-1 is not ready (KubeletReady).");
+}
+
 // ------------------------------------------------------------------------------- containers --
 
 #[test]
