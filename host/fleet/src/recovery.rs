@@ -284,7 +284,8 @@ impl Fleet {
             trigger: loss.trigger,
             checks_made: loss.checks,
             checks_max: self.spec.recovery.checks_max,
-            ever_registered: executor.registered,
+            // Where no heartbeats are expected nobody registers, and who runs is available.
+            ever_registered: executor.registered || executor.proven,
             since_heartbeat_ms: heard.map(|heard| self.now.instant.since_ms(heard)),
             our_deletion: why.map(|why| Deletion { why, at_ms: self.now.wall_ms }),
             driver,
