@@ -5,6 +5,10 @@ use std::time::Duration;
 use fleet::event::Outcome;
 use kube::core::Status;
 
+/// What a 401 means, and what to do.
+const UNKNOWN_TO_IT: &str = "the API server does not know us; has our token expired, or was its ServiceAccount deleted? \
+    A token in a file is read again within a minute";
+
 /// The outcome of a call that failed.
 pub(crate) fn of(error: &kube::Error) -> Outcome {
     #[allow(clippy::wildcard_enum_match_arm, reason = "kube's list grows, and what is new is not known")]
@@ -23,7 +27,8 @@ fn of_status(status: &Status) -> Outcome {
         (404, _) => Outcome::NotFound,
         (409, "AlreadyExists") => Outcome::AlreadyExists,
         (409, _) => Outcome::Conflict,
-        (401 | 403, _) => Outcome::Forbidden(message()),
+        (401, _) => Outcome::Forbidden(format!("{}: {UNKNOWN_TO_IT}", message())),
+        (403, _) => Outcome::Forbidden(message()),
         (429, _) => {
             let details = status.details.as_ref();
             let budget = |details: &kube::core::response::StatusDetails| {
