@@ -2,10 +2,21 @@
 //!
 //! Needs what `tests/tools/build.sh` builds; without it these tests say that they were skipped.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic; what went wrong is in the error")]
+
 use std::path::PathBuf;
 
+mod budget;
 mod control_plane;
+mod credentials;
 mod daemon;
+mod history;
+mod judge;
+mod leaders;
+mod losses;
+mod namespace;
+mod rights;
+mod stage;
 
 /// Where the control plane's programs are.
 fn tools() -> Option<PathBuf> {

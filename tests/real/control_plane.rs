@@ -5,7 +5,8 @@
 //! PodDisruptionBudget has the status that a test writes), and real kubelets. Two admission plugins are off because
 //! nobody here completes what they begin: `ServiceAccount` asks for accounts and tokens, `TaintNodesByCondition`
 //! taints every new node until a controller finds it ready. The other default ones are on, and so is RBAC: a
-//! [`Role`] may do what `cluster.yaml` says.
+//! [`Role`] may do what `cluster.yaml` says, and `rollcall` what `deploy/rollcall.yaml` says, as the service account
+//! that it is in a cluster.
 //!
 //! After a start the API server is ready before it knows all of RBAC: for a moment it answers 403 to those who may.
 //! That is how Kubernetes is; whoever is tested has to live with it.
@@ -22,6 +23,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 /// What went wrong, where to look, what to do.
@@ -29,16 +31,22 @@ pub type Result<T> = std::result::Result<T, String>;
 
 /// The namespace in which `rollcall` and `driver` may do something.
 pub const NAMESPACE: &str = "spark";
+/// The service account of `rollcall`.
+pub const ACCOUNT: &str = "rollcall";
 
 /// kwok's usual behaviour: nodes are ready, pods run and go, at once.
 pub const STAGES: &str = include_str!("stages.yaml");
 
 /// Namespace, roles and bindings.
 const CLUSTER: &str = include_str!("cluster.yaml");
+/// What is shipped, as it is shipped.
+const DEPLOY: &str = include_str!("../../deploy/rollcall.yaml");
 
-/// Every response to everybody, but for what the API server asks itself.
+/// Every response to everybody, but for what the API server asks itself; and what the judges want to read of requests.
 const AUDIT_POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [
-    {"level": "None", "users": ["system:apiserver"]}, {"level": "Metadata"}
+    {"level": "None", "users": ["system:apiserver"]},
+    {"level": "Request", "verbs": ["create", "delete"], "resources": [{"group": "", "resources": ["pods", "pods/eviction"]}]},
+    {"level": "Metadata"}
 ]}"#;
 
 /// From exec to ready on a machine that is busy with other things; 1 s and 3 s as a rule.
@@ -67,7 +75,7 @@ pub enum Role {
 impl Role {
     pub const ALL: [Role; 4] = [Role::Admin, Role::Rollcall, Role::Driver, Role::Kubelet];
 
-    /// The user's name, and also its token: nothing but loopback ever sees it.
+    /// The user's name, and also its token: nothing but loopback ever sees it. `rollcall` has a token as a pod has one.
     pub fn name(self) -> &'static str {
         match self {
             Role::Admin => "admin",
@@ -92,6 +100,7 @@ pub struct ControlPlane {
     etcd_port: u16,
     peer_port: u16,
     apiserver_port: u16,
+    starts: Vec<(Timestamp, Timestamp)>,
     // In the order in which they must end: nobody waits for one that is gone.
     kwok: Option<Process>,
     apiserver: Option<Process>,
@@ -113,29 +122,56 @@ impl ControlPlane {
             etcd_port: free_port()?,
             peer_port: free_port()?,
             apiserver_port: free_port()?,
+            starts: Vec::new(),
             kwok: None,
             apiserver: None,
             etcd: None,
         };
         let tokens: String = Role::ALL
             .iter()
+            .filter(|role| **role != Role::Rollcall)
             .map(|role| format!("{0},{0},{0},\"{1}\"\n", role.name(), role.groups()))
             .collect();
         control_plane.write("tokens.csv", &tokens)?;
         control_plane.write("audit-policy.yaml", AUDIT_POLICY)?;
         for role in Role::ALL {
-            control_plane
-                .write(&format!("{}.kubeconfig", role.name()), &control_plane.kubeconfig_of(role))?;
+            let name = role.name();
+            let user = match role {
+                Role::Rollcall => json!({ "tokenFile": control_plane.token_file(name) }),
+                Role::Admin | Role::Driver | Role::Kubelet => json!({ "token": name }),
+            };
+            control_plane.write_kubeconfig(name, user)?;
         }
         control_plane.start_etcd()?;
         control_plane.start_apiserver()?;
         control_plane.kubectl(Role::Admin, &["create", "--validate=false", "-f", "-"], CLUSTER)?;
+        control_plane.kubectl(Role::Admin, &["create", "-f", "-"], DEPLOY)?;
+        control_plane.new_token(Role::Rollcall.name(), ACCOUNT)?;
         Ok(control_plane)
     }
 
     /// The kubeconfig of a role, its namespace [`NAMESPACE`].
     pub fn kubeconfig(&self, role: Role) -> PathBuf {
         self.path(&format!("{}.kubeconfig", role.name()))
+    }
+
+    /// A kubeconfig of this name for a service account, with a token of its own that [`new_token`](Self::new_token)
+    /// replaces: as a pod has one.
+    pub fn credentials(&self, name: &str, account: &str) -> Result<PathBuf> {
+        self.new_token(name, account)?;
+        self.write_kubeconfig(name, json!({ "tokenFile": self.token_file(name) }))?;
+        Ok(self.path(&format!("{name}.kubeconfig")))
+    }
+
+    /// A new token, where the kubeconfig of this name looks for it; as the kubelet renews a pod's. The one before stays
+    /// valid for an hour, or until its account is deleted.
+    pub fn new_token(&self, name: &str, account: &str) -> Result<()> {
+        let token = self.kubectl(Role::Admin, &["create", "token", account, "-n", NAMESPACE], "")?;
+        self.write(&format!("{name}.token"), token.trim())
+    }
+
+    pub fn token_file(&self, name: &str) -> PathBuf {
+        self.path(&format!("{name}.token"))
     }
 
     /// One JSON object of `audit.k8s.io/v1` per line and response; a watch has two. Whoever is answered is in
@@ -214,19 +250,28 @@ impl ControlPlane {
             "--endpoint-reconciler-type=none".to_owned(),
             format!("--token-auth-file={}", self.path("tokens.csv").display()),
             "--authorization-mode=RBAC".to_owned(),
+            // What etcd holds is read by judges.
+            "--storage-media-type=application/json".to_owned(),
             "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition".to_owned(),
             format!("--audit-log-path={}", self.audit_log().display()),
             "--audit-log-maxsize=100".to_owned(),
             "--audit-log-maxbackup=1".to_owned(),
             format!("--audit-policy-file={}", self.path("audit-policy.yaml").display()),
         ];
+        let begun = Timestamp::now();
         self.apiserver = Some(self.spawn("kube-apiserver", &arguments)?);
         let ready = ["get", "--raw=/readyz", "--request-timeout=2s"];
         let deadline = Instant::now() + READY_MAX;
         while let Err(why) = self.kubectl(Role::Admin, &ready, "") {
             self.apiserver.as_mut().map_or(Ok(()), |process| process.patience(deadline, &why))?;
         }
+        self.starts.push((begun, Timestamp::now()));
         Ok(())
+    }
+
+    /// When the API server was started, and when it was ready.
+    pub fn starts(&self) -> &[(Timestamp, Timestamp)] {
+        &self.starts
     }
 
     /// The API server still answers, but no write ends, nor any read that has to be the latest.
@@ -283,22 +328,26 @@ impl ControlPlane {
         fs::write(self.path(name), text).map_err(|error| format!("{}: {error}", self.path(name).display()))
     }
 
-    fn kubeconfig_of(&self, role: Role) -> String {
-        json!({
+    fn write_kubeconfig(&self, name: &str, user: Value) -> Result<()> {
+        let kubeconfig = json!({
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "tests",
             "contexts": [{ "name": "tests", "context": {
-                "cluster": "tests", "user": role.name(), "namespace": NAMESPACE,
+                "cluster": "tests", "user": name, "namespace": NAMESPACE,
             } }],
             "clusters": [{ "name": "tests", "cluster": {
                 "server": format!("https://127.0.0.1:{}", self.apiserver_port),
                 // It ends with the authority's, which the API server made with its own.
                 "certificate-authority": self.path("certificates/apiserver.crt"),
             } }],
-            "users": [{ "name": role.name(), "user": { "token": role.name() } }],
-        })
-        .to_string()
+            "users": [{ "name": name, "user": user }],
+        });
+        self.write(&format!("{name}.kubeconfig"), &kubeconfig.to_string())
+    }
+
+    pub(super) fn etcd_port(&self) -> u16 {
+        self.etcd_port
     }
 
     fn start_etcd(&mut self) -> Result<()> {
@@ -324,7 +373,7 @@ impl ControlPlane {
     }
 
     /// etcd's own API, by its JSON gateway.
-    fn ask_etcd(&self, path: &str, question: &Value) -> Result<Value> {
+    pub(super) fn ask_etcd(&self, path: &str, question: &Value) -> Result<Value> {
         let answer = post(self.etcd_port, path, &question.to_string())
             .map_err(|error| format!("etcd, {path}: {error}"))?;
         match answer.split_once("\r\n\r\n") {

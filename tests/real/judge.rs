@@ -1,0 +1,237 @@
+//! What must hold of everything that happened, whatever befell the daemon: judged by what etcd was told and what the
+//! API server wrote into its audit log, and not by anybody's word.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use super::control_plane::{ACCOUNT, ControlPlane, NAMESPACE};
+use super::history::{self, Change, ChangeKind};
+
+/// An API server that has just become ready refuses for a moment what it will grant.
+const STARTING: SignedDuration = SignedDuration::from_secs(10);
+
+/// One answered request of the daemon's.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub verb: String,
+    /// With its subresource, for instance `pods/eviction`.
+    pub resource: String,
+    pub group: String,
+    pub namespace: String,
+    pub name: String,
+    pub code: u64,
+    /// It has no right to this.
+    pub forbidden: bool,
+    /// Which of the account's tokens: each daemon has its own.
+    pub token: String,
+    pub answered_at: Timestamp,
+    /// Of creates and deletes of pods, and of evictions.
+    pub body: Value,
+}
+
+impl Request {
+    /// It changed a pod, or may have.
+    pub fn changes_pods(&self) -> bool {
+        self.resource.starts_with("pods") && matches!(&*self.verb, "create" | "delete")
+    }
+}
+
+/// What our service accounts asked for, in the order of the answers.
+pub fn requests(plane: &ControlPlane) -> Vec<Request> {
+    let log = fs::read_to_string(plane.audit_log()).unwrap();
+    let ours = format!("system:serviceaccount:{NAMESPACE}:{ACCOUNT}");
+    let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let ours = events.filter(|event| {
+        let user = event["user"]["username"].as_str();
+        let stage = event["stage"].as_str().unwrap_or_default();
+        // A watch that is granted is answered when it begins, whenever it ends.
+        let watches = event["verb"] == "watch" && event["responseStatus"]["code"] == 200;
+        let answered = if watches { "ResponseStarted" } else { "ResponseComplete" };
+        user.is_some_and(|user| user.starts_with(&ours)) && stage == answered
+    });
+    ours.map(|event| request(&event)).collect()
+}
+
+fn request(event: &Value) -> Request {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let object = &event["objectRef"];
+    let resource = [text(&object["resource"]), text(&object["subresource"])].join("/");
+    Request {
+        verb: text(&event["verb"]),
+        resource: resource.trim_end_matches('/').to_owned(),
+        group: text(&object["apiGroup"]),
+        namespace: text(&object["namespace"]),
+        name: text(&object["name"]),
+        code: event["responseStatus"]["code"].as_u64().unwrap_or_default(),
+        forbidden: event["annotations"]["authorization.k8s.io/decision"] == "forbid",
+        token: text(&event["user"]["extra"]["authentication.kubernetes.io/credential-id"][0]),
+        answered_at: text(&event["stageTimestamp"]).parse().unwrap(),
+        body: event["requestObject"].clone(),
+    }
+}
+
+/// Everything that etcd was told of pods and ledgers.
+#[derive(Debug, Default)]
+pub struct Record {
+    pods: Part,
+    maps: Part,
+}
+
+#[derive(Debug, Default)]
+struct Part {
+    changes: Vec<Change>,
+    /// Later ones were not read yet.
+    until: u64,
+}
+
+/// The executors of one application, and what they are allowed.
+#[derive(Clone, Debug)]
+pub struct Fleet {
+    pub name: String,
+    pub namespace: String,
+    pub application: String,
+    /// At once, but for those that are being deleted: target and surge.
+    pub live_max: usize,
+    /// Its driver's pod may be deleted, too.
+    pub ends_driver: bool,
+    /// Its rights are taken from it on purpose.
+    pub rights_go: bool,
+}
+
+impl Record {
+    /// Reads what is new.
+    pub fn read_on(&mut self, plane: &ControlPlane) {
+        for (resource, part) in [("pods", &mut self.pods), ("configmaps", &mut self.maps)] {
+            let (changes, until) = history::read(plane, resource, part.until).unwrap();
+            part.changes.extend(changes);
+            part.until = until;
+        }
+    }
+
+    /// Fails if anything happened to this fleet that must not.
+    pub fn judge(&self, plane: &ControlPlane, fleet: &Fleet) {
+        let requests = requests(plane);
+        let (created, most) = self.executors(fleet);
+        let removals = self.removals(fleet, &requests);
+        let writes = self.ledgers(fleet);
+        let refused = granted(plane, fleet, &requests);
+        println!(
+            "{}: {created} executors created, never one twice, {most} of at most {} at once; {removals} removals asked for, each \
+             with its pod's UID; the ledger written {writes} times, never back; {refused} of {} requests of all daemons forbidden, while the \
+             API server started",
+            fleet.name,
+            fleet.live_max,
+            requests.len(),
+        );
+        assert!(
+            created > 0 && writes > 0,
+            "nothing was judged: is {} the fleet's application?",
+            fleet.application
+        );
+    }
+
+    /// No id twice, and never too many. How many there were, and how many at once.
+    fn executors(&self, fleet: &Fleet) -> (usize, usize) {
+        let (mut created, mut live, mut most) = (BTreeSet::new(), BTreeSet::new(), 0);
+        for change in self.pods.changes.iter().filter(|change| is_executor(&change.object, fleet)) {
+            let (meta, phase) = (&change.object["metadata"], &change.object["status"]["phase"]);
+            let id = meta["labels"]["spark-exec-id"].as_str().unwrap();
+            if change.kind == ChangeKind::Created {
+                assert!(created.insert(id), "{}: executor {id} was created twice", fleet.name);
+            }
+            let over = change.kind == ChangeKind::Deleted
+                || !meta["deletionTimestamp"].is_null()
+                || phase == "Failed"
+                || phase == "Succeeded";
+            if over {
+                live.remove(id)
+            } else {
+                live.insert(id)
+            };
+            most = most.max(live.len());
+            let (max, at) = (fleet.live_max, change.revision);
+            assert!(live.len() <= max, "{}: more than {max} at revision {at}: {live:?}", fleet.name);
+        }
+        (created.len(), most)
+    }
+
+    /// Every removal names the pod that it means, and that is an executor's. How many were asked for.
+    fn removals(&self, fleet: &Fleet, requests: &[Request]) -> usize {
+        let pods: BTreeMap<&str, &Value> = self
+            .pods
+            .changes
+            .iter()
+            .map(|change| (change.object["metadata"]["uid"].as_str().unwrap(), &change.object))
+            .collect();
+        let mut count = 0;
+        for request in requests.iter().filter(|request| request.namespace == fleet.namespace) {
+            let options = match (&*request.verb, &*request.resource) {
+                ("delete", _) => &request.body,
+                ("create", "pods/eviction") => &request.body["deleteOptions"],
+                (_, _) => continue,
+            };
+            let uid = options["preconditions"]["uid"].as_str();
+            let uid = uid.unwrap_or_else(|| panic!("a removal that names no UID: {request:?}"));
+            let pod = pods.get(uid).unwrap_or_else(|| panic!("a removal of what never was: {request:?}"));
+            let labels = &pod["metadata"]["labels"];
+            if labels["spark-app-selector"] == fleet.application.as_str() {
+                let ours = is_executor(pod, fleet) || fleet.ends_driver && labels["spark-role"] == "driver";
+                assert!(ours, "a removal of what is no executor: {request:?}");
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// No ledger ever says less than before. How often they were written.
+    fn ledgers(&self, fleet: &Fleet) -> usize {
+        let mut last: BTreeMap<&str, [u64; 4]> = BTreeMap::new();
+        let named = |change: &&Change| {
+            let meta = &change.object["metadata"];
+            let name = meta["name"].as_str().unwrap_or_default();
+            // Behind the fleet's name is a piece of the driver's UID.
+            name.strip_prefix(&format!("rollcall-{}-", fleet.name)).is_some_and(|uid| !uid.contains('-'))
+                && meta["namespace"] == fleet.namespace.as_str()
+                && change.kind != ChangeKind::Deleted
+        };
+        let written = self.maps.changes.iter().filter(named).inspect(|change| {
+            let text = change.object["data"]["ledger"].as_str().unwrap();
+            let ledger: Value = serde_json::from_str(text).unwrap();
+            let now = ["epoch", "writes", "reserved", "created"].map(|field| ledger[field].as_u64().unwrap());
+            let name = change.object["metadata"]["name"].as_str().unwrap();
+            if let Some(before) = last.insert(name, now) {
+                let newer =
+                    (now[0], now[1]) > (before[0], before[1]) && now[2] >= before[2] && now[3] >= before[3];
+                assert!(
+                    newer,
+                    "{name} went back: epoch, writes, reserved, created were {before:?}, are {now:?}"
+                );
+            }
+        });
+        written.count()
+    }
+}
+
+/// No right is missing. How many were while an API server started.
+fn granted(plane: &ControlPlane, fleet: &Fleet, requests: &[Request]) -> usize {
+    let starting = |at: Timestamp| {
+        plane.starts().iter().any(|(begun, ready)| (*begun..=*ready + STARTING).contains(&at))
+    };
+    let of_fleet = |request: &&Request| request.namespace.is_empty() || request.namespace == fleet.namespace;
+    let forbidden = requests.iter().filter(of_fleet).filter(|request| request.forbidden && !fleet.rights_go);
+    let forbidden = forbidden.inspect(|request| {
+        assert!(starting(request.answered_at), "deploy/rollcall.yaml does not grant {request:?}");
+    });
+    forbidden.count()
+}
+
+fn is_executor(pod: &Value, fleet: &Fleet) -> bool {
+    let meta = &pod["metadata"];
+    let labels = &meta["labels"];
+    meta["namespace"] == fleet.namespace.as_str()
+        && labels["spark-app-selector"] == fleet.application.as_str()
+        && labels["spark-role"] == "executor"
+}

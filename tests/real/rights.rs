@@ -1,0 +1,124 @@
+//! Least privilege: what `deploy/rollcall.yaml` grants is what the daemon uses, all of it and nothing else.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::control_plane::NAMESPACE;
+use super::stage::{Daemon, Stage};
+use super::tools;
+
+/// Group, resource, verb.
+type Right = (String, String, String);
+
+/// With the right that only one of its options needs.
+fn everything() -> String {
+    let text = include_str!("../../deploy/rollcall.yaml");
+    let whole = text.replace("  # - { apiGroups:", "  - { apiGroups:");
+    assert_ne!(whole, text, "the optional right is there as a comment");
+    whole
+}
+
+fn granted(stage: &Stage) -> BTreeSet<Right> {
+    let mut rights = BTreeSet::new();
+    for kind in ["role", "clusterrole"] {
+        let role: Value =
+            serde_json::from_str(&stage.admin(&["get", kind, "rollcall", "-o", "json"], "")).unwrap();
+        let of = |rule: &Value, field: &str| {
+            let list = rule[field].as_array().unwrap().iter();
+            list.map(|one| one.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        for rule in role["rules"].as_array().unwrap() {
+            for group in of(rule, "apiGroups") {
+                for resource in of(rule, "resources") {
+                    let with = |verb| (group.clone(), resource.clone(), verb);
+                    rights.extend(of(rule, "verbs").into_iter().map(with));
+                }
+            }
+        }
+    }
+    rights
+}
+
+fn used(stage: &Stage, daemon: &Daemon) -> BTreeSet<Right> {
+    let token = stage.token_id(&daemon.name);
+    let ours = stage.requests().into_iter().filter(|request| request.token == token);
+    ours.map(|request| (request.group, request.resource, request.verb)).collect()
+}
+
+/// An executor says that it lives, with the token that its pod has.
+fn beat(daemon: &Daemon, token: &str) -> String {
+    let body = json!({"beats": [{"fleet": "rights", "executor": 1}]}).to_string();
+    let mut stream = TcpStream::connect(daemon.http).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let length = body.len();
+    write!(
+        stream,
+        "POST /v1/heartbeats HTTP/1.1\r\nHost: rollcall\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Authorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn what_is_granted_is_used_and_what_is_used_is_granted() {
+    let Some(tools) = tools() else { return };
+    let stage = Stage::shared(&tools);
+    stage.admin(&["apply", "-f", "-"], &everything());
+    stage.admin(&["create", "serviceaccount", "executor"], "");
+    let fleet = stage.fleet("rights", 2, |document| {
+        document["spec"]["template"]["spec"]["serviceAccountName"] = json!("executor");
+    });
+    // Nothing comes of it, again and again: an Event that repeats itself is a series.
+    let invalid = stage.fleet("invalid", 1, |document| {
+        let limits = json!({"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}});
+        document["spec"]["template"]["spec"]["containers"][0]["resources"] = limits;
+    });
+    let failing = stage.fleet("failing", 2, |document| {
+        document["spec"]["recovery"] = json!({"failuresMax": 1, "failedDeletesDriver": true});
+    });
+    let daemon = stage.daemon(&[&fleet, &invalid, &failing], &["--lease", "rights", "--review-tokens"]);
+    stage.at_strength(&daemon, &fleet, "started");
+    stage.at_strength(&daemon, &failing, "started");
+
+    let token = ["create", "token", "executor", "--audience=rollcall-heartbeat"];
+    let bound = ["--bound-object-kind=Pod", "--bound-object-name=rights-exec-1"];
+    let answer = beat(&daemon, stage.admin(&[&token[..], &bound].concat(), "").trim());
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains(r#""accepted":1"#), "{answer}");
+
+    daemon.order(&["kill", "rights", "2", "--replace", "--force"]);
+    stage.at_strength(&daemon, &fleet, "one killed");
+    daemon.order(&["roll", "rights", "1"]);
+    stage.until(&daemon, "rolled", || {
+        let status = daemon.status(&fleet).unwrap_or_default();
+        if status["counts"]["removed"]["roll"] == 1 { Ok(()) } else { Err(status) }
+    });
+    for executor in [1, 2] {
+        stage.patch_status(&format!("pod/failing-exec-{executor}"), &json!({"phase": "Failed", "containerStatuses": [{
+            "name": "spark-kubernetes-executor", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
+        }]}));
+    }
+    stage.until(&daemon, "ended with its driver", || {
+        let get = ["get", "pod", "failing-driver", "--ignore-not-found", "-o", "name"];
+        let driver = stage.admin(&get, "");
+        if driver.is_empty() { Ok(()) } else { Err(driver) }
+    });
+
+    let granted = granted(&stage);
+    stage.until(&daemon, "using all of its rights", || {
+        let used = used(&stage, &daemon);
+        assert_eq!(used.difference(&granted).next(), None, "used, and not granted in {NAMESPACE}");
+        let unused: Vec<&Right> = granted.difference(&used).collect();
+        if unused.is_empty() { Ok(()) } else { Err(format!("unused: {unused:?}")) }
+    });
+    println!("{} rights, all used, and no others asked for: {granted:?}", granted.len());
+    stage.judge(&fleet);
+    stage.judge(&failing);
+}

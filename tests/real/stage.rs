@@ -1,0 +1,339 @@
+//! What the daemon is put on: a control plane with a node, drivers and fleets, and the daemon as the process that it is.
+//!
+//! ```text
+//! let stage = Stage::shared(&tools);                           // or Stage::start, for who breaks the control plane
+//! let fleet = stage.fleet("etl", 5, |document| …);             // a driver's pod, and a document
+//! let daemon = stage.daemon(&[&fleet], &[]);                   // a process with a service account's token
+//! stage.at_strength(&daemon, &fleet, "started");
+//! stage.judge(&fleet);                                         // of everything since the beginning
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::control_plane::{ACCOUNT, ControlPlane, NAMESPACE, Role, STAGES};
+use super::history;
+use super::judge::{self, Record};
+
+pub const NODE: &str = "node-1";
+/// Longer than an old Lease lives.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const LOOK: Duration = Duration::from_millis(200);
+
+pub struct Stage {
+    pub plane: ControlPlane,
+    record: Mutex<Record>,
+    daemons: AtomicU32,
+}
+
+/// One application: its driver's pod, and the document of its executors.
+pub struct Fleet {
+    pub name: String,
+    pub target: usize,
+    pub document: PathBuf,
+    pub judged: judge::Fleet,
+}
+
+/// A daemon's process, killed when it is dropped.
+pub struct Daemon {
+    child: Child,
+    pub http: SocketAddr,
+    /// For commands.
+    token: PathBuf,
+    log: PathBuf,
+    /// Its credentials, as [`ControlPlane::new_token`] knows them.
+    pub name: String,
+}
+
+impl Stage {
+    /// A control plane with a node, for one test alone.
+    pub fn start(tools: &Path) -> Stage {
+        let mut plane = ControlPlane::start(tools).unwrap();
+        plane.start_kwok(STAGES).unwrap();
+        let stage = Stage { plane, record: Mutex::default(), daemons: AtomicU32::new(0) };
+        stage.create(&node(NODE));
+        stage
+    }
+
+    /// The same one for all tests that run at the same time: with their own fleets, they do not notice each other.
+    pub fn shared(tools: &Path) -> Arc<Stage> {
+        static SHARED: Mutex<Weak<Stage>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.upgrade().unwrap_or_else(|| {
+            let stage = Arc::new(Stage::start(tools));
+            *shared = Arc::downgrade(&stage);
+            stage
+        })
+    }
+
+    // ------------------------------------------------------------------------------------- fleets --
+
+    /// A fleet in mode Own without heartbeats, whose pods need no scheduler, but for what `change` makes of its
+    /// document; and its driver's pod.
+    pub fn fleet(&self, name: &str, target: usize, change: impl FnOnce(&mut Value)) -> Fleet {
+        self.fleet_in(NAMESPACE, name, target, change)
+    }
+
+    pub fn fleet_in(
+        &self,
+        namespace: &str,
+        name: &str,
+        target: usize,
+        change: impl FnOnce(&mut Value),
+    ) -> Fleet {
+        self.driver(namespace, name, &format!("spark-{name}"));
+        let mut document = json!({
+            "apiVersion": "rollcall.dev/v1alpha1", "kind": "ExecutorFleet",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {
+                "mode": "Own", "executors": target, "driver": {"podName": format!("{name}-driver")},
+                "heartbeat": {"disabled": true}, "recovery": {"failuresMax": 1000},
+                "limits": {"surge": 1},
+                "spark": {},
+                "template": {"spec": {
+                    "nodeName": NODE,
+                    "containers": [{"name": "spark-kubernetes-executor", "image": "spark"}],
+                }},
+            },
+        });
+        change(&mut document);
+        let spec = &document["spec"];
+        let surge = usize::try_from(spec["limits"]["surge"].as_u64().unwrap()).unwrap();
+        let judged = judge::Fleet {
+            name: name.to_owned(),
+            namespace: namespace.to_owned(),
+            application: format!("spark-{name}"),
+            live_max: target + surge,
+            ends_driver: spec["recovery"]["failedDeletesDriver"] == true,
+            rights_go: false,
+        };
+        let path = self.plane.directory().join(format!("{name}.json"));
+        fs::write(&path, document.to_string()).unwrap();
+        Fleet { name: name.to_owned(), target, document: path, judged }
+    }
+
+    /// The driver's pod of a fleet: an application begins.
+    pub fn driver(&self, namespace: &str, fleet: &str, application: &str) {
+        let labels = json!({"spark-role": "driver", "spark-app-selector": application});
+        self.create(&json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": format!("{fleet}-driver"), "namespace": namespace, "labels": labels},
+            "spec": {"nodeName": NODE, "containers": [{"name": "driver", "image": "spark"}]},
+        }));
+    }
+
+    // ------------------------------------------------------------------------------------ objects --
+
+    pub fn create(&self, object: &Value) {
+        self.admin(&["create", "-f", "-"], &object.to_string());
+    }
+
+    /// What kubectl says to whom nothing is forbidden.
+    pub fn admin(&self, arguments: &[&str], input: &str) -> String {
+        self.plane.kubectl(Role::Admin, arguments, input).unwrap()
+    }
+
+    /// The status of an object becomes this, where it says something.
+    pub fn patch_status(&self, object: &str, status: &Value) {
+        let patch = json!({ "status": status }).to_string();
+        self.admin(
+            &["patch", object, "-n", NAMESPACE, "--subresource=status", "--type=merge", "-p", &patch],
+            "",
+        );
+    }
+
+    /// The executors' pods of a fleet, by id. `None` while the API server gives no answer.
+    pub fn pods(&self, fleet: &Fleet) -> Option<BTreeMap<u64, Value>> {
+        let judge::Fleet { namespace, application, .. } = &fleet.judged;
+        let selector = format!("spark-role=executor,spark-app-selector={application}");
+        let get = ["get", "pods", "-n", namespace, "-l", &selector, "-o", "json"];
+        let list: Value = serde_json::from_str(&self.plane.kubectl(Role::Admin, &get, "").ok()?).unwrap();
+        let pods = list["items"].as_array().unwrap().iter();
+        let id = |pod: &Value| pod["metadata"]["labels"]["spark-exec-id"].as_str().unwrap().parse().unwrap();
+        Some(pods.map(|pod| (id(pod), pod.clone())).collect())
+    }
+
+    /// What the token of these credentials is called in the audit log.
+    pub fn token_id(&self, name: &str) -> String {
+        let token = fs::read_to_string(self.plane.token_file(name)).unwrap();
+        let claims = history::decode(&token.split('.').nth(1).unwrap().into());
+        let claims: Value = serde_json::from_slice(&claims).unwrap();
+        format!("JTI={}", claims["jti"].as_str().unwrap())
+    }
+
+    // ------------------------------------------------------------------------------------ daemons --
+
+    /// A daemon of these fleets, with a token of its own.
+    pub fn daemon(&self, fleets: &[&Fleet], flags: &[&str]) -> Daemon {
+        let name = format!("daemon-{}", self.daemons.fetch_add(1, Ordering::Relaxed));
+        self.plane.credentials(&name, ACCOUNT).unwrap();
+        self.daemon_as(&name, fleets, flags)
+    }
+
+    /// With credentials that are there.
+    pub fn daemon_as(&self, name: &str, fleets: &[&Fleet], flags: &[&str]) -> Daemon {
+        let directory = self.plane.directory();
+        let path = |what: &str| directory.join(format!("{name}.{what}"));
+        let (log, token) = (path("log"), path("operators"));
+        fs::write(&token, "operators").unwrap();
+        let [http, graphite] = [free(), free()];
+        let file = fs::OpenOptions::new().append(true).create(true).open(&log).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rollcall"));
+        command.args(["run", "--http", &http.to_string(), "--graphite", &graphite.to_string()]);
+        command.arg("--kubeconfig").arg(path("kubeconfig")).arg("--token-file").arg(&token);
+        for fleet in fleets {
+            command.arg("-f").arg(&fleet.document);
+        }
+        // As in a pod: it becomes part of the Lease holder's name.
+        command.env("HOSTNAME", name);
+        command.args(flags).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        Daemon { child: command.spawn().unwrap(), http, token, log, name: name.to_owned() }
+    }
+
+    // ------------------------------------------------------------------------------------- judging --
+
+    /// Waits until the daemon believes it and it is so: as many executors run as should. How long that took.
+    pub fn at_strength(&self, daemon: &Daemon, fleet: &Fleet, what: &str) -> Duration {
+        let took = self.until(daemon, &format!("{}, {what}: at strength", fleet.name), || {
+            let running = self.pods(fleet).map(|pods| pods.values().filter(|pod| runs(pod)).count());
+            let status = daemon.status(fleet);
+            let available = status.as_ref().and_then(|status| status["counts"]["available"].as_u64());
+            if running == Some(fleet.target) && available == Some(fleet.target as u64) {
+                return Ok(());
+            }
+            Err(format!("{running:?} run; {status:?}"))
+        });
+        println!("{}, {what}: at strength after {:.1} s", fleet.name, took.as_secs_f64());
+        took
+    }
+
+    /// Waits until it holds, or is no error.
+    pub fn until<E: std::fmt::Display>(
+        &self,
+        daemon: &Daemon,
+        what: &str,
+        holds: impl FnMut() -> Result<(), E>,
+    ) -> Duration {
+        self.until_within(PATIENCE, daemon, what, holds)
+    }
+
+    pub fn until_within<E: std::fmt::Display>(
+        &self,
+        patience: Duration,
+        daemon: &Daemon,
+        what: &str,
+        mut holds: impl FnMut() -> Result<(), E>,
+    ) -> Duration {
+        let begun = Instant::now();
+        loop {
+            let Err(why) = holds() else { return begun.elapsed() };
+            if begun.elapsed() > patience {
+                let pods = self.plane.kubectl(Role::Admin, &["get", "pods", "-A", "-o", "wide"], "");
+                panic!("not {what} after {patience:?}: {why}\n{}\n{pods:?}", daemon.log());
+            }
+            sleep(LOOK);
+        }
+    }
+
+    /// The judge reads on: right before etcd is made to forget.
+    pub fn record(&self) {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).read_on(&self.plane);
+    }
+
+    /// Fails if anything happened to this fleet, since the beginning, that must not.
+    pub fn judge(&self, fleet: &Fleet) {
+        self.record();
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).judge(&self.plane, &fleet.judged);
+    }
+
+    /// What daemons asked for until now.
+    pub fn requests(&self) -> Vec<judge::Request> {
+        judge::requests(&self.plane)
+    }
+}
+
+impl Daemon {
+    /// What `rollcall` says to these arguments, about this daemon.
+    pub fn ask(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rollcall"));
+        command.args(arguments).args(["-o", "json", "--server", &format!("http://{}", self.http)]);
+        command.arg("--token-file").arg(&self.token).output().unwrap()
+    }
+
+    /// `rollcall status`; `None` while there is no answer.
+    pub fn status(&self, fleet: &Fleet) -> Option<Value> {
+        serde_json::from_slice(&self.ask(&["status", &fleet.name]).stdout).ok()
+    }
+
+    /// `rollcall explain`.
+    pub fn explain(&self, fleet: &Fleet, executor: u64) -> Option<Value> {
+        serde_json::from_slice(&self.ask(&["explain", &fleet.name, &executor.to_string()]).stdout).ok()
+    }
+
+    /// A command that must be taken on.
+    pub fn order(&self, arguments: &[&str]) {
+        let output = self.ask(arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}\n{}", self.log());
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let kill = format!("kill -{signal} {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success(), "{kill}");
+    }
+
+    /// Waits until it has ended by itself, and says how.
+    pub fn wait(&mut self, patience: Duration) -> ExitStatus {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.ended() {
+                return status;
+            }
+            assert!(begun.elapsed() < patience, "it lives on after {patience:?}\n{}", self.log());
+            sleep(LOOK);
+        }
+    }
+
+    /// How it has ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Also one that is stopped.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// It runs, and nobody is deleting it.
+pub fn runs(pod: &Value) -> bool {
+    pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null()
+}
+
+pub fn node(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
+}
+
+/// What a count of several kinds says, in all.
+pub fn sum(counts: &Value) -> u64 {
+    counts.as_object().unwrap().values().filter_map(Value::as_u64).sum()
+}
+
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
