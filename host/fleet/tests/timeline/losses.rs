@@ -545,3 +545,29 @@ fn a_failed_fleet_ends_its_application_if_it_should() {
         ",
     );
 }
+
+/// What never registered cannot have run a task. Without heartbeats whoever runs has registered.
+#[test]
+fn who_was_available_had_registered() {
+    let mut draft = draft(1);
+    draft.heartbeat.disabled = true;
+    check(
+        draft,
+        "
+        0s show registrations
+        0s lead
+            > 0s create 1
+        1s create 1 ok
+        2s pod 1 failed exit=1
+            > 2s ask SPARK why 1 was lost: PodFailed, check 0, never registered
+            > 2s create 2 for 1
+        2s lost 1 exit-status
+            > 2s delete 1 uid u1
+        3s create 2 ok
+        4s pod 2 running
+        5s pod 2 failed exit=1
+            > 5s ask SPARK why 2 was lost: PodFailed, check 0
+            > 5s create 3 for 2
+        ",
+    );
+}

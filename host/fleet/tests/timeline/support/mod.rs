@@ -168,7 +168,10 @@ impl World {
             }
             Verb::Ask { policy, question: Question::Loss(evidence) } => {
                 let (id, trigger, checks) = (evidence.executor_id, evidence.trigger, evidence.checks_made);
-                let line = format!("ask {policy} why {id} was lost: {trigger:?}, check {checks}");
+                // Only where a timeline asks for it.
+                let never = !evidence.ever_registered && self.notices.contains("registrations");
+                let never = if never { ", never registered" } else { "" };
+                let line = format!("ask {policy} why {id} was lost: {trigger:?}, check {checks}{never}");
                 self.call("loss", ExecutorId(id), &line, action.clone());
             }
             Verb::Ask { policy, question: Question::Roll(question) } => {
