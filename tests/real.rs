@@ -12,10 +12,12 @@ mod credentials;
 mod daemon;
 mod history;
 mod judge;
+mod kubelet;
 mod leaders;
 mod losses;
 mod namespace;
 mod rights;
+mod spark;
 mod stage;
 
 /// Where the control plane's programs are.

@@ -158,7 +158,7 @@ async fn observe(server: &Server) -> (Daemon, Told, std::net::SocketAddr) {
         "spec": {
             "mode": "Observe",
             "executors": 3,
-            "driver": { "podName": DRIVER },
+            "driver": { "podName": DRIVER, "startTimeout": "0s" },
             "heartbeat": { "timeout": "12s", "interval": "5s" },
             // The loss of 2 is one; another, and the fleet has failed.
             "recovery": { "failuresMax": 1 },

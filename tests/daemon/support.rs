@@ -58,7 +58,7 @@ pub fn document(executors: u32, change: impl FnOnce(&mut Value)) -> FleetConfig 
         "spec": {
             "mode": "Own",
             "executors": executors,
-            "driver": { "podName": DRIVER },
+            "driver": { "podName": DRIVER, "startTimeout": "0s" },
             "heartbeat": { "timeout": "5s", "interval": "1s" },
             "recovery": { "failuresMax": 1_000_000, "keptPodsMax": 2, "keptPodsFor": "10s" },
             "allocation": {

@@ -418,7 +418,7 @@ struct Process {
 
 /// The shell becomes the program. Beside it stays a guard that reads what nobody writes, and kills the program when
 /// that ends: we closed it, or we are gone.
-const GUARDED: &str =
+pub const GUARDED: &str =
     r#"exec 3<&0; (cat <&3 >/dev/null; kill -9 $$ 2>/dev/null) & exec "$@" 3<&- </dev/null"#;
 
 impl Process {

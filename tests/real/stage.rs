@@ -95,7 +95,7 @@ impl Stage {
             "apiVersion": "rollcall.dev/v1alpha1", "kind": "ExecutorFleet",
             "metadata": {"name": name, "namespace": namespace},
             "spec": {
-                "mode": "Own", "executors": target, "driver": {"podName": format!("{name}-driver")},
+                "mode": "Own", "executors": target, "driver": {"podName": format!("{name}-driver"), "startTimeout": "0s"},
                 "heartbeat": {"disabled": true}, "recovery": {"failuresMax": 1000},
                 "limits": {"surge": 1},
                 "spark": {},

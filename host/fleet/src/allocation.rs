@@ -122,6 +122,9 @@ impl Fleet {
         if self.driver_gone() {
             return Err(Refusal::DriverGone);
         }
+        if self.driver_awaited_until.is_some_and(|until| self.now.instant < until) {
+            return Err(Refusal::DriverStarting);
+        }
         let bounds = self.bounds();
         let tally = self.roster.tally();
         let unseen = if self.planted(Plant::NoExpectations) { tally.creating } else { 0 };
@@ -163,6 +166,8 @@ impl Fleet {
             Some(self.pace.not_before).filter(|at| *at > self.now.instant)
         } else if held == Refusal::BreakerOpen {
             self.breaker.deadline()
+        } else if held == Refusal::DriverStarting {
+            self.driver_awaited_until
         } else {
             None
         }

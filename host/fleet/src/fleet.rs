@@ -64,6 +64,8 @@ pub struct Fleet {
     pub(crate) driver: Option<DriverView>,
     /// Of which revision that is.
     driver_revision: u64,
+    /// While the application's first executors wait for it to answer.
+    pub(crate) driver_awaited_until: Option<Instant>,
     pub(crate) view_fresh: bool,
     /// The newest revision seen: lists that are older are of no use.
     pub(crate) revision: u64,
@@ -188,6 +190,7 @@ impl Fleet {
             metric_names: Vec::new(),
             driver: None,
             driver_revision: 0,
+            driver_awaited_until: None,
             view_fresh: false,
             revision: 0,
             relist: Relisting {

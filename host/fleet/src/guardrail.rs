@@ -19,6 +19,7 @@ pub enum Refusal {
     Paused,
     DryRun,
     DriverGone,
+    DriverStarting,
     FleetFailed,
     ObserveMode,
     NoIds,
@@ -58,6 +59,7 @@ impl Refusal {
         Refusal::Paused,
         Refusal::DryRun,
         Refusal::DriverGone,
+        Refusal::DriverStarting,
         Refusal::FleetFailed,
         Refusal::ObserveMode,
         Refusal::NoIds,
@@ -108,6 +110,9 @@ impl Refusal {
             Refusal::Paused => ("paused", "the fleet is paused"),
             Refusal::DryRun => ("dry-run", "dry run: decided, told, not done"),
             Refusal::DriverGone => ("driver-gone", "the driver's pod has ended, and executors end with it"),
+            Refusal::DriverStarting => {
+                ("driver-starting", "the driver has not answered yet: executors could not register")
+            }
             Refusal::FleetFailed => ("fleet-failed", "too many executors failed; reset the breaker to go on"),
             Refusal::ObserveMode => ("observe-mode", "the driver allocates: Rollcall only observes"),
             Refusal::NoIds => ("no-ids", "ids have to be reserved in the ledger first"),

@@ -92,6 +92,9 @@ pub struct AllocationSpec {
     pub node_losses_max: u32,
     pub node_window_ms: u64,
     pub avoided_nodes_max: Amount,
+    /// An application's first executors wait for so long until the driver has answered: one that is still
+    /// starting has nowhere for them to register. 0: not at all.
+    pub driver_start_ms: u64,
 }
 
 /// What no policy can widen.
@@ -208,6 +211,7 @@ impl Draft {
                 node_losses_max: 3,
                 node_window_ms: 1_800_000,
                 avoided_nodes_max: Amount::Percent(20),
+                driver_start_ms: 0,
             },
             limits: Limits {
                 surge: Amount::Percent(25),

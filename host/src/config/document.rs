@@ -115,6 +115,10 @@ pub struct Driver {
     /// How often the REST API is asked for the executors' task counters.
     #[serde(default = "default_rest_interval")]
     pub rest_interval: Millis,
+    /// An application's first executors are not created before its REST API has answered, nor later than
+    /// this: one that is still starting has nowhere for them to register. 0s: at once.
+    #[serde(default = "default_start_timeout")]
+    pub start_timeout: Millis,
     /// The driver may have a loopback address. For development.
     #[serde(default)]
     pub allow_loopback: bool,
@@ -122,6 +126,10 @@ pub struct Driver {
 
 fn default_rest_port() -> NonZeroU16 {
     NonZeroU16::new(4040).expect("4040 is not 0")
+}
+
+fn default_start_timeout() -> Millis {
+    Millis(60_000)
 }
 
 fn default_rest_interval() -> Millis {

@@ -52,6 +52,7 @@ impl FleetConfig {
                 node_losses_max: allocation.node_losses_max,
                 node_window_ms: allocation.node_window.0,
                 avoided_nodes_max: allocation.avoided_nodes_max.0,
+                driver_start_ms: spec.driver.start_timeout.0,
             },
             limits: spec::Limits {
                 surge: limits.surge.0,

@@ -84,7 +84,7 @@ fn what_is_wrong_is_told_with_its_place_and_remedy() {
         (
             instead("podName: d", "podName: d, colour: red"),
             "f.yaml:7:24: document 1: spec.driver.colour: unknown field
-  help: known here: podName, restPort, restInterval, allowLoopback",
+  help: known here: podName, restPort, restInterval, startTimeout, allowLoopback",
         ),
         (
             with("heartbeat: {token: abc}"),
@@ -331,8 +331,9 @@ fn the_defaults_are_the_cores() {
 #[test]
 fn every_field_of_the_core_can_be_set() {
     let dir = Dir::new("fields");
+    let minimal = MINIMAL.replace("{podName: d}", "{podName: d, startTimeout: 10s}");
     let text = format!(
-        "{MINIMAL}
+        "{minimal}
   paused: true
   dryRun: true
   heartbeat: {{timeout: 1m, interval: 1s, disabled: true}}
@@ -376,6 +377,7 @@ fn every_field_of_the_core_can_be_set() {
             node_losses_max: 8,
             node_window_ms: 9_000,
             avoided_nodes_max: CoreAmount::Percent(10),
+            driver_start_ms: 10_000,
         },
         limits: fleet::spec::Limits {
             surge: CoreAmount::Count(1),

@@ -29,6 +29,10 @@ mod report;
 
 /// How long a driver may take to answer, all in all.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
+/// A driver that has never answered is starting, and somebody waits for it: no longer than this between two tries...
+const START_INTERVAL: Duration = Duration::from_secs(1);
+/// ... for so many tries.
+const START_TRIES: u32 = 60;
 /// How often it is looked whose turn it is.
 const TICK: Duration = Duration::from_millis(100);
 /// Bytes of an answer: 10,000 executors of 2 KB, and dead ones.
@@ -38,7 +42,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const REQUESTS_MAX: usize = 32;
 /// Of these, bodies that are read at once.
 const BODIES_MAX: usize = 4;
-/// One that fails is asked again after one interval, then two, four and eight.
+/// One that answered and fails is asked again after one interval, then two, four and eight.
 const DOUBLINGS_MAX: u32 = 3;
 
 pub struct Poller {
@@ -163,12 +167,20 @@ struct Turn {
     interval: Duration,
     asked: Option<Id>,
     next_at: Instant,
+    answered: bool,
     failures: u32,
 }
 
 impl Turn {
     fn new() -> Turn {
-        Turn { fleet: None, interval: TICK, asked: None, next_at: Instant::now(), failures: 0 }
+        Turn {
+            fleet: None,
+            interval: TICK,
+            asked: None,
+            next_at: Instant::now(),
+            answered: false,
+            failures: 0,
+        }
     }
 
     fn end(&mut self, name: &str, error: Option<&PollError>) {
@@ -185,10 +197,14 @@ impl Turn {
                     tracing::info!(fleet = name, "the driver answers again");
                 }
                 self.failures = 0;
+                self.answered = true;
             }
         }
-        let doublings = self.failures.saturating_sub(1).min(DOUBLINGS_MAX);
-        self.next_at += self.interval * (1 << doublings);
+        self.next_at += if self.answered || self.failures > START_TRIES {
+            self.interval * (1 << self.failures.saturating_sub(1).min(DOUBLINGS_MAX))
+        } else {
+            self.interval.min(START_INTERVAL)
+        };
         self.asked = None;
     }
 }

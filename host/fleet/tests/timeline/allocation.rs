@@ -3,6 +3,32 @@
 use super::support::{check, draft};
 use fleet::spec::Amount;
 
+/// An executor that starts before its driver finds nobody, exits with 1, and is replaced by another one.
+#[test]
+fn the_first_executors_wait_for_a_driver_that_answers() {
+    let draft = || {
+        let mut draft = draft(1);
+        draft.allocation.driver_start_ms = 60_000;
+        draft
+    };
+    check(
+        draft(),
+        "
+        0s lead
+        9s driver answers
+            > 9s create 1
+        ",
+    );
+    check(
+        draft(),
+        "
+        0s lead
+            > 60s create 1
+        100s driver answers
+        ",
+    );
+}
+
 /// One pod that never starts held up every other in SAR, for ever.
 #[test]
 fn one_stuck_pod_blocks_nobody() {

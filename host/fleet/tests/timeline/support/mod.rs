@@ -576,6 +576,7 @@ impl World {
                 self.revision += 1;
                 self.step(Event::DriverChanged { driver: DriverView::Gone, revision: self.revision });
             }
+            "answers" => self.step(Event::DriverReported(Vec::new())),
             // driver 1 removed | driver 1 tasks=3
             id => {
                 let mut counters = Counters::default();

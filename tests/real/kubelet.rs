@@ -1,0 +1,489 @@
+//! A kubelet whose containers are processes of this machine.
+//!
+//! It makes a node, binds every pod of its namespace that has none to it, runs the command of the pod's first container,
+//! and reports through the status subresource what a kubelet reports: running, with an address; then the exit code,
+//! 128 more than the signal's number if one ended it. A deleted pod gets its preStop hook, SIGTERM and, at the end of
+//! its grace period, SIGKILL; then it is gone.
+//!
+//! Of a container it honours command, args, env (values and the fields of [`field`]), volumes and the preStop hook.
+//! A volume is an empty folder, whatever its kind. Nothing is mounted: where the value of a variable is the path of a
+//! mount, it becomes the folder's. An [`Image`] is a folder too: its files take the place of a command's absolute
+//! path. All of it ends when the `Kubelet` is dropped, and also when the tests end without dropping it.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Node, Pod};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Config, ResourceExt};
+use serde_json::{Value, json};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::control_plane::{GUARDED, Result};
+
+/// The node that it is.
+pub const NODE: &str = "process-kubelet";
+/// After the hook, or without one, nobody gets less (kubelet: `minimumGracePeriodInSeconds`).
+const GRACE_MIN: Duration = Duration::from_secs(2);
+/// Until the API server has taken a report. It may be down for a test's purpose.
+const REPORT_MAX: Duration = Duration::from_secs(60);
+const REPORT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Each kubelet has a network: pods have the ports that Spark gives them.
+static NETWORKS: AtomicU32 = AtomicU32::new(20);
+
+/// What containers are started from.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// `entrypoint` in it is run where a container has no command.
+    pub folder: PathBuf,
+    pub env: Vec<(String, String)>,
+}
+
+pub struct Kubelet {
+    shared: Arc<Shared>,
+    thread: Option<(oneshot::Sender<()>, thread::JoinHandle<()>)>,
+}
+
+struct Shared {
+    pods: Api<Pod>,
+    folder: PathBuf,
+    image: Image,
+    /// The second number of its pods' addresses.
+    network: u32,
+    addresses: AtomicU32,
+    /// Processes that run, and their addresses, by pod.
+    running: Mutex<HashMap<String, (u32, String)>>,
+    /// Why the next pod will not start.
+    held: Mutex<Option<String>>,
+}
+
+/// What the API server says of a pod.
+#[derive(Clone)]
+enum Seen {
+    Is(Box<Pod>),
+    Gone,
+}
+
+impl Kubelet {
+    /// Logs and volumes are in `folder`, which is made.
+    pub fn start(kubeconfig: &Path, namespace: &str, folder: &Path, image: Image) -> Result<Kubelet> {
+        let wrong = |error: &dyn std::fmt::Display| format!("kubelet: {error}");
+        std::fs::create_dir_all(folder).map_err(|error| wrong(&error))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| wrong(&error))?;
+        let kubeconfig = Kubeconfig::read_from(kubeconfig).map_err(|error| wrong(&error))?;
+        let client = runtime.block_on(async {
+            let options = KubeConfigOptions::default();
+            let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
+            let client = Client::try_from(config.map_err(|error| wrong(&error))?);
+            let client = client.map_err(|error| wrong(&error))?;
+            register(&client).await.map_err(|error| wrong(&error))?;
+            Ok::<_, String>(client)
+        })?;
+        let shared = Arc::new(Shared {
+            pods: Api::namespaced(client, namespace),
+            folder: folder.to_path_buf(),
+            image,
+            network: NETWORKS.fetch_add(1, Ordering::Relaxed),
+            addresses: AtomicU32::new(0),
+            running: Mutex::default(),
+            held: Mutex::default(),
+        });
+        let (stop, stopped) = oneshot::channel();
+        let of_thread = Arc::clone(&shared);
+        let thread = thread::spawn(move || {
+            // Dropping the runtime drops the pods' tasks, and they their processes.
+            runtime.block_on(async {
+                tokio::select! { () = serve(of_thread) => {}, _ = stopped => {} }
+            });
+        });
+        Ok(Kubelet { shared, thread: Some((stop, thread)) })
+    }
+
+    /// Whether a pod's process does.
+    pub fn runs(&self, pod: &str) -> bool {
+        lock(&self.shared.running).contains_key(pod)
+    }
+
+    /// `status.podIP` of a pod that runs.
+    pub fn address(&self, pod: &str) -> Option<String> {
+        lock(&self.shared.running).get(pod).map(|(_, address)| address.clone())
+    }
+
+    /// Somebody logs in to the node and sends a pod's process a signal.
+    pub fn signal(&self, pod: &str, signal: &str) -> Result<()> {
+        let (pid, _) = lock(&self.shared.running).get(pod).cloned().ok_or(format!("{pod} does not run"))?;
+        if signal_group(signal, pid) { Ok(()) } else { Err(format!("{pod} took no SIG{signal}")) }
+    }
+
+    /// The next pod does not start: its container waits for this reason, for instance `ErrImagePull`.
+    pub fn hold_next(&self, reason: &str) {
+        *lock(&self.shared.held) = Some(reason.to_owned());
+    }
+
+    /// The working directory of a pod's process. What it writes is there in `log`.
+    pub fn folder(&self, pod: &str) -> PathBuf {
+        self.shared.folder.join(pod)
+    }
+}
+
+impl Drop for Kubelet {
+    fn drop(&mut self) {
+        if let Some((stop, thread)) = self.thread.take() {
+            let _ = stop.send(());
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The node, ready.
+async fn register(client: &Client) -> kube::Result<()> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let node = json!({"metadata": {"name": NODE}});
+    match nodes.create(&PostParams::default(), &from_json(node)).await {
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        other => drop(other?),
+    }
+    let status = json!({"status": {
+        "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "",
+            "lastHeartbeatTime": now(), "lastTransitionTime": now()}],
+        "allocatable": {"cpu": "64", "memory": "64Gi", "pods": "1000"},
+    }});
+    nodes.patch_status(NODE, &PatchParams::default(), &Patch::Merge(status)).await?;
+    Ok(())
+}
+
+/// Gives each pod a task, and tells it what becomes of the pod.
+async fn serve(shared: Arc<Shared>) {
+    let mut tasks: HashMap<String, watch::Sender<Seen>> = HashMap::new();
+    let mut listed: Vec<String> = Vec::new();
+    let events = watcher(shared.pods.clone(), watcher::Config::default()).default_backoff();
+    let mut events = std::pin::pin!(events);
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(watcher::Event::Init) => listed.clear(),
+            Ok(watcher::Event::InitApply(pod)) => {
+                listed.push(pod.uid().unwrap_or_default());
+                applied(&shared, &mut tasks, pod);
+            }
+            Ok(watcher::Event::Apply(pod)) => applied(&shared, &mut tasks, pod),
+            Ok(watcher::Event::InitDone) => tasks.retain(|uid, task| {
+                let there = listed.contains(uid);
+                if !there {
+                    task.send_replace(Seen::Gone);
+                }
+                there
+            }),
+            Ok(watcher::Event::Delete(pod)) => {
+                if let Some(task) = tasks.remove(&pod.uid().unwrap_or_default()) {
+                    task.send_replace(Seen::Gone);
+                }
+            }
+            // It lists again, in a while.
+            Err(_) => {}
+        }
+    }
+}
+
+fn applied(shared: &Arc<Shared>, tasks: &mut HashMap<String, watch::Sender<Seen>>, pod: Pod) {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    if node.is_some_and(|node| node != NODE) {
+        return;
+    }
+    if let Some(task) = tasks.get(&pod.uid().unwrap_or_default()) {
+        task.send_replace(Seen::Is(Box::new(pod)));
+        return;
+    }
+    let (task, seen) = watch::channel(Seen::Is(Box::new(pod.clone())));
+    tasks.insert(pod.uid().unwrap_or_default(), task);
+    tokio::spawn(live(Arc::clone(shared), pod, seen));
+}
+
+/// A pod from its binding to its end.
+async fn live(shared: Arc<Shared>, pod: Pod, mut seen: watch::Receiver<Seen>) {
+    let name = pod.name_any();
+    if pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_none()) {
+        let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": &name},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": NODE}});
+
+        let bound: kube::Result<Value> =
+            shared.pods.create_subresource("binding", &name, &PostParams::default(), &binding).await;
+        if let Err(error) = bound {
+            println!("kubelet: {name} is not bound: {error}");
+            return;
+        }
+    }
+    let held = lock(&shared.held).take();
+    if let Some(reason) = held {
+        let container = json!({"waiting": {"reason": reason, "message": "the test wants it so"}});
+        report(&shared, &pod, "Pending", container, None).await;
+        while matches!(&*seen.borrow_and_update(), Seen::Is(pod) if pod.metadata.deletion_timestamp.is_none())
+        {
+            if seen.changed().await.is_err() {
+                return;
+            }
+        }
+        remove(&shared, &pod).await;
+        return;
+    }
+    let address = shared.addresses.fetch_add(1, Ordering::Relaxed);
+    let address = format!("127.{}.{}.{}", shared.network, address / 250, address % 250 + 1);
+    let mut process = match Process::spawn(&shared, &pod, &address) {
+        Ok(process) => process,
+        Err(error) => {
+            let container =
+                json!({"terminated": {"exitCode": 128, "reason": "StartError", "message": error}});
+            return report(&shared, &pod, "Failed", container, None).await;
+        }
+    };
+    lock(&shared.running).insert(name.clone(), (process.pid, address.clone()));
+    let container = json!({"running": {"startedAt": now()}});
+    report(&shared, &pod, "Running", container, Some(&address)).await;
+    let started = now();
+
+    let status = tokio::select! {
+        status = process.child.wait() => status,
+        grace = deleted(&mut seen) => process.terminate(grace).await,
+    };
+    lock(&shared.running).remove(&name);
+    // Nothing of a container outlives its first process.
+    signal_group("KILL", process.pid);
+    let status = status.expect("it is our child");
+    let code = exit_code(status);
+    let container = json!({"terminated": {"exitCode": code, "reason": if code == 0 { "Completed" } else { "Error" },
+        "startedAt": started, "finishedAt": now()}});
+    let phase = if code == 0 { "Succeeded" } else { "Failed" };
+    if matches!(&*seen.borrow(), Seen::Gone) {
+        return;
+    }
+    report(&shared, &pod, phase, container, Some(&address)).await;
+    deleted(&mut seen).await;
+    remove(&shared, &pod).await;
+}
+
+/// Waits until the pod is deleted, and says how long it may take to end.
+async fn deleted(seen: &mut watch::Receiver<Seen>) -> Duration {
+    loop {
+        match &*seen.borrow_and_update() {
+            Seen::Is(pod) if pod.metadata.deletion_timestamp.is_some() => {
+                let seconds = pod.metadata.deletion_grace_period_seconds.unwrap_or_default();
+                return Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
+            }
+            Seen::Is(_) => {}
+            Seen::Gone => return Duration::ZERO,
+        }
+        if seen.changed().await.is_err() {
+            return Duration::ZERO;
+        }
+    }
+}
+
+/// A container that runs.
+struct Process {
+    child: Child,
+    /// The guard's. `Child::wait` would close it.
+    _stdin: Option<ChildStdin>,
+    pid: u32,
+    pre_stop: Option<Command>,
+}
+
+impl Process {
+    fn spawn(shared: &Shared, pod: &Pod, address: &str) -> Result<Process> {
+        let folder = shared.folder.join(pod.name_any());
+        let container =
+            pod.spec.as_ref().and_then(|spec| spec.containers.first()).ok_or("it has no container")?;
+        let env = environment(shared, pod, container, &folder, address)?;
+        let log = File::create(folder.join("log")).map_err(|error| format!("its log: {error}"))?;
+        let (program, arguments) = match container.command.as_deref().and_then(<[_]>::split_first) {
+            Some((program, arguments)) => (program.as_str(), arguments),
+            None => ("/entrypoint", &[][..]),
+        };
+        let mut command = Command::new("sh");
+        command.args(["-c", GUARDED, "guard"]).arg(shared.resolved(program)).args(arguments);
+        command.args(container.args.iter().flatten()).stdin(Stdio::piped());
+        command.process_group(0).env_clear().envs(env.clone()).current_dir(&folder).kill_on_drop(true);
+        command.stdout(log.try_clone().map_err(|error| error.to_string())?).stderr(log);
+        let mut child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
+        let pid = child.id().ok_or("it has ended")?;
+        let hook =
+            container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref()?.exec.as_ref());
+        let pre_stop =
+            hook.and_then(|hook| hook.command.as_deref()?.split_first()).map(|(program, arguments)| {
+                let mut command = Command::new(shared.resolved(program));
+                // Inside of a container that would be 1.
+                command.args(arguments).env_clear().envs(env).env("CONTAINER_PID", pid.to_string());
+                command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+                command
+            });
+        Ok(Process { _stdin: child.stdin.take(), child, pid, pre_stop })
+    }
+
+    /// As a kubelet does it (`killContainer`): the hook's time is part of the grace period.
+    async fn terminate(&mut self, grace: Duration) -> std::io::Result<ExitStatus> {
+        let deadline = Instant::now() + grace;
+        if let Some(mut hook) = self.pre_stop.take().filter(|_| !grace.is_zero()) {
+            if let Ok(mut hook) = hook.spawn() {
+                tokio::select! {
+                    _ = timeout_at(deadline, hook.wait()) => {}
+                    status = self.child.wait() => return status,
+                }
+            }
+        }
+        signal_group("TERM", self.pid);
+        let deadline = deadline.max(Instant::now() + GRACE_MIN);
+        if let Ok(status) = timeout_at(deadline, self.child.wait()).await {
+            return status;
+        }
+        signal_group("KILL", self.pid);
+        self.child.wait().await
+    }
+}
+
+impl Shared {
+    /// The image's file of that name, if it has one.
+    fn resolved(&self, program: &str) -> String {
+        let inside = self.image.folder.join(program.trim_start_matches('/'));
+        if program.starts_with('/') && inside.is_file() {
+            inside.display().to_string()
+        } else {
+            program.to_owned()
+        }
+    }
+}
+
+/// The image's variables, then the container's. Makes the volumes.
+fn environment(
+    shared: &Shared,
+    pod: &Pod,
+    container: &Container,
+    folder: &Path,
+    address: &str,
+) -> Result<Vec<(String, String)>> {
+    let mut mounts = Vec::new();
+    std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    for mount in container.volume_mounts.iter().flatten() {
+        let volume = folder.join("volumes").join(&mount.name);
+        std::fs::create_dir_all(&volume).map_err(|error| format!("{}: {error}", volume.display()))?;
+        mounts.push((mount.mount_path.clone(), volume.display().to_string()));
+    }
+    let mut env = shared.image.env.clone();
+    for variable in container.env.iter().flatten() {
+        let path = variable.value_from.as_ref().and_then(|source| source.field_ref.as_ref());
+        let value = match (path, &variable.value) {
+            (Some(field_ref), _) => field(pod, address, &field_ref.field_path)?,
+            (None, value) => value.clone().unwrap_or_default(),
+        };
+        let mount =
+            mounts.iter().find_map(|(path, volume)| Some((volume, value.strip_prefix(path.as_str())?)));
+        let value = match mount {
+            Some((volume, rest)) if rest.is_empty() || rest.starts_with('/') => format!("{volume}{rest}"),
+            Some(_) | None => value,
+        };
+        env.push((variable.name.clone(), value));
+    }
+    Ok(env)
+}
+
+/// The fields that a variable can have.
+fn field(pod: &Pod, address: &str, path: &str) -> Result<String> {
+    match path {
+        "metadata.name" => Ok(pod.name_any()),
+        "metadata.uid" => Ok(pod.uid().unwrap_or_default()),
+        "status.podIP" => Ok(address.to_owned()),
+        "spec.nodeName" => Ok(NODE.to_owned()),
+        other => Err(format!("this kubelet has no field {other}")),
+    }
+}
+
+/// Writes the pod's status; says it until the API server has heard it, or the pod is gone.
+async fn report(shared: &Shared, pod: &Pod, phase: &str, container: Value, address: Option<&str>) {
+    let ready = if phase == "Running" { "True" } else { "False" };
+    let containers = pod.spec.as_ref().map(|spec| &spec.containers);
+    let containers: Vec<Value> = containers.into_iter().flatten().take(1).map(|it| {
+        json!({"name": it.name, "image": it.image.as_deref().unwrap_or("none"), "imageID": "", "restartCount": 0,
+            "ready": phase == "Running", "started": phase == "Running", "state": container})
+    }).collect();
+    let mut status = json!({"phase": phase, "containerStatuses": containers, "hostIP": "127.0.0.1", "conditions": [
+        {"type": "PodScheduled", "status": "True", "lastTransitionTime": now()},
+        {"type": "Ready", "status": ready, "lastTransitionTime": now()},
+        {"type": "ContainersReady", "status": ready, "lastTransitionTime": now()},
+    ]});
+    if let Some(address) = address {
+        status["podIP"] = json!(address);
+        status["podIPs"] = json!([{"ip": address}]);
+    }
+    // The UID makes it a conflict where another pod has the name by now.
+    let patch = Patch::Merge(json!({"metadata": {"uid": pod.uid()}, "status": status}));
+    insist(&pod.name_any(), || async {
+        shared.pods.patch_status(&pod.name_any(), &PatchParams::default(), &patch).await.map(drop)
+    })
+    .await;
+}
+
+/// Its containers have ended: the API server may forget it.
+async fn remove(shared: &Shared, pod: &Pod) {
+    let preconditions = Preconditions { uid: pod.uid(), resource_version: None };
+    let parameters = DeleteParams {
+        grace_period_seconds: Some(0),
+        preconditions: Some(preconditions),
+        ..DeleteParams::default()
+    };
+    insist(&pod.name_any(), || async { shared.pods.delete(&pod.name_any(), &parameters).await.map(drop) })
+        .await;
+}
+
+async fn insist<F: Future<Output = kube::Result<()>>>(pod: &str, mut ask: impl FnMut() -> F) {
+    let deadline = Instant::now() + REPORT_MAX;
+    while let Err(error) = ask().await {
+        let final_answer =
+            matches!(&error, kube::Error::Api(status) if matches!(status.code, 404 | 409 | 422));
+        if final_answer || Instant::now() > deadline {
+            let gone = matches!(&error, kube::Error::Api(status) if status.code == 404);
+            if !gone {
+                println!("kubelet: about {pod}: {error}");
+            }
+            return;
+        }
+        sleep(REPORT_INTERVAL).await;
+    }
+}
+
+/// What a kubelet reports: as a shell would say it.
+fn exit_code(status: ExitStatus) -> i32 {
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+}
+
+/// Whether somebody was there to take it.
+fn signal_group(signal: &str, pid: u32) -> bool {
+    let group = format!("-{pid}");
+    let kill =
+        std::process::Command::new("kill").args(["-s", signal, "--", &group]).stderr(Stdio::null()).status();
+    kill.is_ok_and(|status| status.success())
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).expect("it is written above")
+}
+
+fn now() -> String {
+    // To the second, as Kubernetes writes time.
+    format!("{:.0}", Timestamp::now())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

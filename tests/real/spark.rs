@@ -1,0 +1,372 @@
+//! Real Spark: an unmodified PySpark application whose driver and executors are pods of the process kubelet.
+#![allow(clippy::unwrap_used, reason = "a test may panic; what went wrong is in the error")]
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use fleet::question::LossKind;
+use serde_json::{Value, json};
+
+use super::control_plane::{ControlPlane, NAMESPACE, Role};
+use super::kubelet::{Image, Kubelet};
+use super::tools;
+use crate::support::root;
+
+mod own;
+
+const FLEET: &str = "real";
+const DRIVER: &str = "driver";
+const APPLICATION: &str = "spark-real";
+const TOKEN: &str = "of the tests";
+/// JVMs start slowly on a machine with much to do.
+const PATIENCE: Duration = Duration::from_secs(90);
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Of pods, what a person looks at first.
+const PODS: &str = "custom-columns=NAME:.metadata.name,PHASE:.status.phase,IP:.status.podIP,DELETED:.metadata.deletionTimestamp,\
+    STATE:.status.containerStatuses[0].state";
+
+/// Java 17 and later need these to run Spark (`org.apache.spark.launcher.JavaModuleOptions`).
+const JAVA_OPTIONS: [&str; 16] = [
+    "-XX:+IgnoreUnrecognizedVMOptions",
+    "--add-modules=jdk.incubator.vector",
+    "--add-opens=java.base/java.lang=ALL-UNNAMED",
+    "--add-opens=java.base/java.lang.invoke=ALL-UNNAMED",
+    "--add-opens=java.base/java.lang.reflect=ALL-UNNAMED",
+    "--add-opens=java.base/java.io=ALL-UNNAMED",
+    "--add-opens=java.base/java.net=ALL-UNNAMED",
+    "--add-opens=java.base/java.nio=ALL-UNNAMED",
+    "--add-opens=java.base/java.util=ALL-UNNAMED",
+    "--add-opens=java.base/java.util.concurrent=ALL-UNNAMED",
+    "--add-opens=java.base/java.util.concurrent.atomic=ALL-UNNAMED",
+    "--add-opens=java.base/jdk.internal.ref=ALL-UNNAMED",
+    "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",
+    "--add-opens=java.base/sun.nio.cs=ALL-UNNAMED",
+    "--add-opens=java.base/sun.util.calendar=ALL-UNNAMED",
+    "-Dio.netty.tryReflectionSetAccessible=true",
+];
+
+/// Where PySpark is installed.
+fn spark() -> Option<PathBuf> {
+    let spark = std::env::var_os("ROLLCALL_SPARK").map(PathBuf::from);
+    if spark.is_none() {
+        println!("skipped: export ROLLCALL_SPARK=$(tests/tools/spark.sh) to run it with real Spark");
+    }
+    spark
+}
+
+/// The daemon, killed when it is dropped.
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A driver that runs its application on a real control plane, and a daemon that looks after its executors.
+struct Application {
+    // In the order in which they must end.
+    _daemon: Daemon,
+    kubelet: Kubelet,
+    plane: ControlPlane,
+    http: SocketAddr,
+    /// The driver's UI.
+    rest: String,
+    document: PathBuf,
+    fleet: Value,
+    executors: usize,
+}
+
+impl Application {
+    /// `instances` are the driver's own executors, `settings` are the application's own; `spec` is the fleet's document but for what every one here has.
+    fn start(
+        tools: &Path,
+        spark: &Path,
+        executors: usize,
+        instances: usize,
+        settings: &[(&str, &str)],
+        spec: Value,
+    ) -> Application {
+        let plane = ControlPlane::start(tools).unwrap();
+        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (http, graphite, rest_port) = (free(), free(), free().port());
+        let kubelet = Kubelet::start(
+            &plane.kubeconfig(Role::Kubelet),
+            NAMESPACE,
+            &plane.directory().join("pods"),
+            image(spark),
+        )
+        .unwrap();
+        let mut command = vec!["spark-submit".to_owned()];
+        for setting in settings_of(&plane, graphite, rest_port, settings) {
+            command.extend(["--conf".to_owned(), setting]);
+        }
+        command.push(root().join("tests/real/spark/app.py").display().to_string());
+        let driver = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": DRIVER, "labels": {"spark-role": "driver", "spark-app-selector": APPLICATION}},
+            "spec": {"restartPolicy": "Never", "containers": [{
+                "name": "spark-kubernetes-driver", "image": "spark", "command": command,
+                "env": [
+                    {"name": "INSTANCES", "value": instances.to_string()},
+                    {"name": "SPARK_LOCAL_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                ],
+            }]},
+        });
+        plane.kubectl(Role::Driver, &["create", "-f", "-"], &driver.to_string()).unwrap();
+
+        while !kubelet.runs(DRIVER) {
+            sleep(LOOK);
+        }
+        let rest = format!("{}:{rest_port}", kubelet.address(DRIVER).unwrap());
+
+        let mut fleet = json!({
+            "apiVersion": "rollcall.dev/v1alpha1", "kind": "ExecutorFleet",
+            "metadata": {"name": FLEET, "namespace": NAMESPACE},
+            "spec": {
+                "executors": executors,
+                "driver": {"podName": DRIVER, "restPort": rest_port, "restInterval": "1s", "allowLoopback": true},
+                // Loopback: every connection comes from 127.0.0.1.
+                "heartbeat": {"timeout": "20s", "interval": "2s", "checkPeer": false},
+            },
+        });
+        fleet["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        let document = plane.directory().join("fleet.json");
+        fs::write(&document, fleet.to_string()).unwrap();
+        let token = plane.directory().join("token");
+        fs::write(&token, TOKEN).unwrap();
+        let log = fs::File::create(plane.directory().join("rollcall.log")).unwrap();
+        let daemon = Command::new(env!("CARGO_BIN_EXE_rollcall"))
+            .args([
+                "run",
+                "--http",
+                &http.to_string(),
+                "--graphite",
+                &graphite.to_string(),
+                "--no-leader-election",
+            ])
+            .arg("-f")
+            .arg(&document)
+            .arg("--token-file")
+            .arg(&token)
+            .arg("--kubeconfig")
+            .arg(plane.kubeconfig(Role::Rollcall))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Application { _daemon: Daemon(daemon), kubelet, plane, http, rest, document, fleet, executors }
+    }
+
+    /// What `rollcall` says to a command, as JSON.
+    fn rollcall(&self, arguments: &[&str]) -> Value {
+        let output = Command::new(env!("CARGO_BIN_EXE_rollcall"))
+            .args(arguments)
+            .args(["-o", "json", "--server", &format!("http://{}", self.http)])
+            .env("ROLLCALL_TOKEN", TOKEN)
+            .output()
+            .unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_default()
+    }
+
+    /// Of the driver's REST API: every executor that it ever had, but for itself.
+    fn all_executors(&self) -> Vec<Value> {
+        let url = format!("http://{}/api/v1/applications/{APPLICATION}/allexecutors", self.rest);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let answer =
+            runtime.block_on(async { reqwest::get(url).await.ok()?.json::<Vec<Value>>().await.ok() });
+        answer.unwrap_or_default().into_iter().filter(|executor| executor["id"] != "driver").collect()
+    }
+
+    /// The driver's words so far.
+    fn driver_log(&self) -> String {
+        fs::read_to_string(self.kubelet.folder(DRIVER).join("log")).unwrap_or_default()
+    }
+
+    /// Jobs that went well, and those that did not.
+    fn jobs(&self) -> (usize, Vec<String>) {
+        let log = self.driver_log();
+        let jobs = log.lines().filter(|line| line.starts_with("job "));
+        let (failed, well): (Vec<_>, Vec<_>) = jobs.partition(|line| line.contains("FAILED"));
+        (well.len(), failed.into_iter().map(str::to_owned).collect())
+    }
+
+    fn wait<T>(&self, what: &str, look: impl Fn() -> Option<T>) -> T {
+        let begun = Instant::now();
+        loop {
+            if let Some(found) = look() {
+                println!("{what}: after {:.1} s", begun.elapsed().as_secs_f64());
+                return found;
+            }
+            let in_time = begun.elapsed() < PATIENCE && self.kubelet.runs(DRIVER);
+            assert!(in_time, "{what}: not after {:?}\n{}", begun.elapsed(), self.picture());
+            sleep(LOOK);
+        }
+    }
+
+    /// Waits until the daemon, the driver and the API server agree that all are there. Their ids, ascending.
+    fn at_strength(&self, what: &str) -> Vec<u64> {
+        self.wait(what, || {
+            let status = self.rollcall(&["status", FLEET]);
+            let mut ids: Vec<u64> = self
+                .all_executors()
+                .iter()
+                .filter(|executor| executor["isActive"] == true)
+                .map(|executor| executor["id"].as_str().unwrap().parse().unwrap())
+                .collect();
+            ids.sort_unstable();
+            let available = status["counts"]["available"].as_u64();
+            (available == Some(self.executors as u64) && ids.len() == self.executors).then_some(ids)
+        })
+    }
+
+    /// Waits until so many more jobs have gone well.
+    fn jobs_go_on(&self) {
+        let before = self.jobs().0;
+        self.wait("three more jobs", || (self.jobs().0 >= before + 3).then_some(()));
+    }
+
+    /// Waits until an executor that somebody did something to is lost for that, and all are there again.
+    fn lost_and_replaced(&self, what: &str, executor: u64, kind: &str) {
+        let verdict = self.wait(what, || self.verdict(executor));
+        assert_eq!(verdict, kind, "{what}, executor {executor}\n{}", self.picture());
+        let ids = self.at_strength(&format!("{what}: {verdict}; at strength"));
+        assert!(!ids.contains(&executor), "{ids:?}");
+    }
+
+    /// Why an executor was lost, by the daemon's account.
+    fn verdict(&self, executor: u64) -> Option<String> {
+        let explained = self.rollcall(&["explain", FLEET, &executor.to_string()]);
+        let history = explained["history"].as_array()?;
+        let texts = history.iter().filter_map(|entry| entry["text"].as_str()?.split_once(": "));
+        texts
+            .map(|(kind, _)| kind)
+            .find(|kind| !matches!(LossKind::named(kind), LossKind::Other(_)))
+            .map(str::to_owned)
+    }
+
+    /// Has the policy pick somebody, and waits until it was decommissioned and replaced.
+    fn roll(&self, what: &str) -> u64 {
+        let before = self.at_strength("at strength");
+        self.rollcall(&["roll", FLEET]);
+        let rolled = self.wait(what, || {
+            let gone: Vec<Value> =
+                self.all_executors().into_iter().filter(|it| it["isActive"] == false).collect();
+            let gone = gone.iter().find(|it| before.iter().any(|id| it["id"] == id.to_string()))?;
+            assert!(
+                gone["removeReason"].as_str().is_some_and(|reason| reason.contains("decommission")),
+                "{gone:#}\n{}",
+                self.picture()
+            );
+            gone["id"].as_str()?.parse().ok()
+        });
+        let words = format!("{what}: driver");
+        self.wait(&words, || self.driver_log().contains(&format!("Executor {rolled} on")).then_some(()));
+        rolled
+    }
+
+    /// Whose number in the driver's REST API is the greatest.
+    fn with_most(&self, number: &str) -> u64 {
+        let executors = self.all_executors();
+        let active = executors.iter().filter(|executor| executor["isActive"] == true);
+        let most = active.max_by_key(|executor| executor[number].as_u64()).unwrap();
+        most["id"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Writes another document, and waits until it is followed.
+    fn change(&mut self, change: impl FnOnce(&mut Value)) {
+        change(&mut self.fleet["spec"]);
+        fs::write(&self.document, self.fleet.to_string()).unwrap();
+        sleep(Duration::from_secs(3));
+    }
+
+    /// Everything that a person would look at.
+    fn picture(&self) -> String {
+        let tail = |text: String| {
+            let lines: Vec<&str> = text.lines().collect();
+            lines[lines.len().saturating_sub(60)..].join("\n")
+        };
+        let log = fs::read_to_string(self.plane.directory().join("rollcall.log")).unwrap_or_default();
+        let pods = self.plane.kubectl(Role::Admin, &["get", "pods", "-o", PODS], "").unwrap_or_default();
+        format!(
+            "--- pods\n{pods}\n--- status\n{:#}\n--- rollcall\n{}\n--- driver\n{}",
+            self.rollcall(&["status", FLEET]),
+            tail(log),
+            tail(self.driver_log())
+        )
+    }
+}
+
+/// The pod of an executor.
+fn pod(executor: u64) -> String {
+    format!("{FLEET}-exec-{executor}")
+}
+
+/// Spark's image, made of what is installed here.
+fn image(spark: &Path) -> Image {
+    let inherited = |name: &str| std::env::var(name).unwrap_or_default();
+    let site = fs::read_dir(spark.join("lib")).unwrap().next().unwrap().unwrap().path();
+    let home = site.join("site-packages/pyspark");
+    let path = format!("{}:{}", spark.join("bin").display(), inherited("PATH"));
+    let env = [
+        ("PATH", path),
+        ("HOME", inherited("HOME")),
+        ("JAVA_HOME", inherited("JAVA_HOME")),
+        ("SPARK_HOME", home.display().to_string()),
+    ];
+    let env = env.into_iter().filter(|(_, value)| !value.is_empty());
+    Image {
+        folder: root().join("tests/real/spark"),
+        env: env.map(|(name, value)| (name.to_owned(), value)).collect(),
+    }
+}
+
+/// Of every application here, and its own.
+fn settings_of(
+    plane: &ControlPlane,
+    graphite: SocketAddr,
+    rest_port: u16,
+    own: &[(&str, &str)],
+) -> Vec<String> {
+    let kubeconfig: Value =
+        serde_json::from_slice(&fs::read(plane.kubeconfig(Role::Driver)).unwrap()).unwrap();
+    let cluster = &kubeconfig["clusters"][0]["cluster"];
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let graphite_key = |key: &str| format!("spark.metrics.conf.executor.sink.graphite.{key}");
+    let mut settings: Vec<(String, String)> = vec![
+        ("spark.master".to_owned(), format!("k8s://{}", text(&cluster["server"]))),
+        ("spark.kubernetes.authenticate.caCertFile".to_owned(), text(&cluster["certificate-authority"])),
+        ("spark.kubernetes.authenticate.oauthToken".to_owned(), Role::Driver.name().to_owned()),
+        (graphite_key("class"), "org.apache.spark.metrics.sink.GraphiteSink".to_owned()),
+        (graphite_key("host"), graphite.ip().to_string()),
+        (graphite_key("port"), graphite.port().to_string()),
+        (graphite_key("period"), "2".to_owned()),
+        (graphite_key("unit"), "seconds".to_owned()),
+        ("spark.ui.port".to_owned(), rest_port.to_string()),
+    ];
+    let fixed = [
+        ("spark.kubernetes.namespace", NAMESPACE),
+        ("spark.kubernetes.driver.pod.name", DRIVER),
+        ("spark.app.id", APPLICATION),
+        ("spark.driver.port", "7078"),
+        ("spark.driver.blockManager.port", "7079"),
+        ("spark.driver.memory", "512m"),
+        ("spark.executor.memory", "512m"),
+        ("spark.sql.shuffle.partitions", "4"),
+        ("spark.ui.showConsoleProgress", "false"),
+        ("spark.dynamicAllocation.enabled", "false"),
+        ("spark.decommission.enabled", "true"),
+        ("spark.storage.decommission.enabled", "true"),
+        // Looks once more whether all blocks have moved, and only then the executor goes; 30 s by default.
+        ("spark.storage.decommission.replicationReattemptInterval", "1s"),
+    ];
+    settings.extend(fixed.iter().chain(own).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+    settings.iter().map(|(key, value)| format!("{key}={value}")).collect()
+}

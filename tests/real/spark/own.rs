@@ -1,0 +1,84 @@
+//! Own mode: the driver wants no executors of its own, and gets Rollcall's. One after the other is lost in another way;
+//! each loss is called what it was, each is made up for, and no job of the application notices.
+
+use super::*;
+
+const EXECUTORS: usize = 3;
+
+#[test]
+fn own_mode_whatever_befalls_the_executors() {
+    let (Some(tools), Some(spark)) = (tools(), spark()) else { return };
+    let settings = [
+        ("spark.kubernetes.executor.deleteOnTermination", "false"),
+        ("spark.executor.maxNumFailures", "1000000"),
+        ("spark.dynamicAllocation.executorIdleTimeout", "30d"),
+    ];
+    let mut application = Application::start(
+        &tools,
+        &spark,
+        EXECUTORS,
+        0,
+        &settings,
+        json!({
+            "mode": "Own",
+            "allocation": {"pendingTimeout": "45s"},
+            "limits": {"surge": 1},
+            "recovery": {"failuresMax": 100},
+            "roll": {"policies": ["OUTLIER"], "interval": "1h", "grace": "30s"},
+            "spark": {"executorMemory": "512m", "javaOptions": JAVA_OPTIONS},
+            "template": {"spec": {
+                "terminationGracePeriodSeconds": 15,
+                "containers": [{"name": "spark-kubernetes-executor", "image": "spark"}],
+            }},
+        }),
+    );
+    let ids = application.at_strength("started");
+    application.jobs_go_on();
+
+    application.kubelet.signal(&pod(ids[0]), "KILL").unwrap();
+    application.lost_and_replaced("kill -9", ids[0], "killed");
+
+    let ids = application.at_strength("at strength");
+    application.kubelet.signal(&pod(ids[0]), "STOP").unwrap();
+    application.lost_and_replaced("stopped, alive and silent", ids[0], "heartbeat-lost");
+
+    let ids = application.at_strength("at strength");
+    application.plane.kubectl(Role::Admin, &["delete", "pod", "--wait=false", &pod(ids[0])], "").unwrap();
+    application.lost_and_replaced("its pod deleted", ids[0], "deleted");
+
+    let ids = application.at_strength("at strength");
+    fs::write(application.kubelet.folder(DRIVER).join("out-of-memory"), ids[0].to_string()).unwrap();
+    application.lost_and_replaced("out of memory", ids[0], "out-of-memory");
+
+    let ids = application.at_strength("at strength");
+    application.kubelet.hold_next("ErrImagePull");
+    application.kubelet.signal(&pod(ids[0]), "KILL").unwrap();
+    application.lost_and_replaced("kill -9, and its replacement never starts", ids[0], "killed");
+    let ids = application.at_strength("at strength");
+    let stuck = ids.last().unwrap() - 1;
+    assert!(!ids.contains(&stuck), "{ids:?}");
+    assert_eq!(application.verdict(stuck).as_deref(), Some("image"), "{}", application.picture());
+
+    let longest = application.with_most("totalDuration");
+    let rolled = application.roll("roll by OUTLIER");
+    assert_eq!(rolled, longest, "among so few nobody is out of line: then it is the longest total duration");
+
+    let ids = application.at_strength("at strength");
+    application.change(|spec| spec["roll"]["policies"] = json!(["ID"]));
+    let rolled = application.roll("roll by ID");
+    assert_eq!(rolled, ids[0], "the smallest");
+
+    application.at_strength("at strength");
+    application.jobs_go_on();
+    let (well, failed) = application.jobs();
+    println!("{well} jobs went well");
+    assert!(failed.is_empty(), "{failed:?}\n{}", application.picture());
+    let counts = &application.rollcall(&["status", FLEET])["counts"];
+    println!("{counts}");
+    assert_eq!(
+        counts["lost"],
+        json!({"killed": 2, "heartbeat-lost": 1, "deleted": 1, "out-of-memory": 1, "image": 1}),
+        "{}",
+        application.picture()
+    );
+}
