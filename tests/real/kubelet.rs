@@ -127,7 +127,7 @@ impl Kubelet {
     /// Somebody logs in to the node and sends a pod's process a signal.
     pub fn signal(&self, pod: &str, signal: &str) -> Result<()> {
         let (pid, _) = lock(&self.shared.running).get(pod).cloned().ok_or(format!("{pod} does not run"))?;
-        if signal_group(signal, pid) { Ok(()) } else { Err(format!("{pod} took no SIG{signal}")) }
+        if send(signal, pid.into()) { Ok(()) } else { Err(format!("{pod} took no SIG{signal}")) }
     }
 
     /// The next pod does not start: its container waits for this reason, for instance `ErrImagePull`.
@@ -261,7 +261,7 @@ async fn live(shared: Arc<Shared>, pod: Pod, mut seen: watch::Receiver<Seen>) {
     };
     lock(&shared.running).remove(&name);
     // Nothing of a container outlives its first process.
-    signal_group("KILL", process.pid);
+    send("KILL", -i64::from(process.pid));
     let status = status.expect("it is our child");
     let code = exit_code(status);
     let container = json!({"terminated": {"exitCode": code, "reason": if code == 0 { "Completed" } else { "Error" },
@@ -307,7 +307,11 @@ impl Process {
         let container =
             pod.spec.as_ref().and_then(|spec| spec.containers.first()).ok_or("it has no container")?;
         let env = environment(shared, pod, container, &folder, address)?;
-        let log = File::create(folder.join("log")).map_err(|error| format!("its log: {error}"))?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(folder.join("log"))
+            .map_err(|error| format!("its log: {error}"))?;
         let (program, arguments) = match container.command.as_deref().and_then(<[_]>::split_first) {
             Some((program, arguments)) => (program.as_str(), arguments),
             None => ("/entrypoint", &[][..]),
@@ -325,7 +329,12 @@ impl Process {
             hook.and_then(|hook| hook.command.as_deref()?.split_first()).map(|(program, arguments)| {
                 let mut command = Command::new(shared.resolved(program));
                 // Inside of a container that would be 1.
-                command.args(arguments).env_clear().envs(env).env("CONTAINER_PID", pid.to_string());
+                command
+                    .args(arguments)
+                    .env_clear()
+                    .envs(env)
+                    .env("CONTAINER_PID", pid.to_string())
+                    .current_dir(&folder);
                 command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
                 command
             });
@@ -335,20 +344,19 @@ impl Process {
     /// As a kubelet does it (`killContainer`): the hook's time is part of the grace period.
     async fn terminate(&mut self, grace: Duration) -> std::io::Result<ExitStatus> {
         let deadline = Instant::now() + grace;
-        if let Some(mut hook) = self.pre_stop.take().filter(|_| !grace.is_zero()) {
-            if let Ok(mut hook) = hook.spawn() {
-                tokio::select! {
-                    _ = timeout_at(deadline, hook.wait()) => {}
-                    status = self.child.wait() => return status,
-                }
+        let hook = self.pre_stop.take().filter(|_| !grace.is_zero());
+        if let Some(Ok(mut hook)) = hook.map(|mut hook| hook.spawn()) {
+            tokio::select! {
+                _ = timeout_at(deadline, hook.wait()) => {}
+                status = self.child.wait() => return status,
             }
         }
-        signal_group("TERM", self.pid);
+        send("TERM", self.pid.into());
         let deadline = deadline.max(Instant::now() + GRACE_MIN);
         if let Ok(status) = timeout_at(deadline, self.child.wait()).await {
             return status;
         }
-        signal_group("KILL", self.pid);
+        send("KILL", self.pid.into());
         self.child.wait().await
     }
 }
@@ -467,11 +475,10 @@ fn exit_code(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
 }
 
-/// Whether somebody was there to take it.
-fn signal_group(signal: &str, pid: u32) -> bool {
-    let group = format!("-{pid}");
-    let kill =
-        std::process::Command::new("kill").args(["-s", signal, "--", &group]).stderr(Stdio::null()).status();
+/// To a process, or, where `to` is negative, to its group. Whether somebody was there to take it.
+fn send(signal: &str, to: i64) -> bool {
+    let mut kill = std::process::Command::new("kill");
+    let kill = kill.args(["-s", signal, "--", &to.to_string()]).stderr(Stdio::null()).status();
     kill.is_ok_and(|status| status.success())
 }
 
@@ -487,3 +494,6 @@ fn now() -> String {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ use super::kubelet::{Image, Kubelet};
 use super::tools;
 use crate::support::root;
 
+mod observe;
 mod own;
 
 const FLEET: &str = "real";
@@ -241,6 +242,18 @@ impl Application {
         assert!(!ids.contains(&executor), "{ids:?}");
     }
 
+    /// The name of an executor's pod.
+    fn pod(&self, executor: u64) -> String {
+        let label = format!("spark-exec-id={executor}");
+        self.plane
+            .kubectl(
+                Role::Admin,
+                &["get", "pods", "-l", &label, "-o", "jsonpath={.items[0].metadata.name}"],
+                "",
+            )
+            .unwrap()
+    }
+
     /// Why an executor was lost, by the daemon's account.
     fn verdict(&self, executor: u64) -> Option<String> {
         let explained = self.rollcall(&["explain", FLEET, &executor.to_string()]);
@@ -259,7 +272,9 @@ impl Application {
         let rolled = self.wait(what, || {
             let gone: Vec<Value> =
                 self.all_executors().into_iter().filter(|it| it["isActive"] == false).collect();
-            let gone = gone.iter().find(|it| before.iter().any(|id| it["id"] == id.to_string()))?;
+            let gone = gone
+                .iter()
+                .find(|it| before.iter().any(|id| it["id"].as_str() == Some(id.to_string().as_str())))?;
             assert!(
                 gone["removeReason"].as_str().is_some_and(|reason| reason.contains("decommission")),
                 "{gone:#}\n{}",
@@ -267,8 +282,8 @@ impl Application {
             );
             gone["id"].as_str()?.parse().ok()
         });
-        let words = format!("{what}: driver");
-        self.wait(&words, || self.driver_log().contains(&format!("Executor {rolled} on")).then_some(()));
+        let message = format!("Received executor {rolled} decommissioned message");
+        assert!(self.driver_log().contains(&message), "{}", self.picture());
         rolled
     }
 
@@ -302,11 +317,6 @@ impl Application {
             tail(self.driver_log())
         )
     }
-}
-
-/// The pod of an executor.
-fn pod(executor: u64) -> String {
-    format!("{FLEET}-exec-{executor}")
 }
 
 /// Spark's image, made of what is installed here.

@@ -35,15 +35,18 @@ fn own_mode_whatever_befalls_the_executors() {
     let ids = application.at_strength("started");
     application.jobs_go_on();
 
-    application.kubelet.signal(&pod(ids[0]), "KILL").unwrap();
+    application.kubelet.signal(&application.pod(ids[0]), "KILL").unwrap();
     application.lost_and_replaced("kill -9", ids[0], "killed");
 
     let ids = application.at_strength("at strength");
-    application.kubelet.signal(&pod(ids[0]), "STOP").unwrap();
+    application.kubelet.signal(&application.pod(ids[0]), "STOP").unwrap();
     application.lost_and_replaced("stopped, alive and silent", ids[0], "heartbeat-lost");
 
     let ids = application.at_strength("at strength");
-    application.plane.kubectl(Role::Admin, &["delete", "pod", "--wait=false", &pod(ids[0])], "").unwrap();
+    application
+        .plane
+        .kubectl(Role::Admin, &["delete", "pod", "--wait=false", &application.pod(ids[0])], "")
+        .unwrap();
     application.lost_and_replaced("its pod deleted", ids[0], "deleted");
 
     let ids = application.at_strength("at strength");
@@ -52,7 +55,7 @@ fn own_mode_whatever_befalls_the_executors() {
 
     let ids = application.at_strength("at strength");
     application.kubelet.hold_next("ErrImagePull");
-    application.kubelet.signal(&pod(ids[0]), "KILL").unwrap();
+    application.kubelet.signal(&application.pod(ids[0]), "KILL").unwrap();
     application.lost_and_replaced("kill -9, and its replacement never starts", ids[0], "killed");
     let ids = application.at_strength("at strength");
     let stuck = ids.last().unwrap() - 1;
