@@ -16,9 +16,11 @@ mod kubelet;
 mod leaders;
 mod losses;
 mod namespace;
+mod observer;
 mod rights;
 mod spark;
 mod stage;
+mod versus;
 
 /// Where the control plane's programs are.
 fn tools() -> Option<PathBuf> {

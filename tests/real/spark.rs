@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::control_plane::{ControlPlane, NAMESPACE, Role};
 use super::kubelet::{Image, Kubelet};
+use super::stage::binary;
 use super::tools;
 use crate::support::root;
 
@@ -52,7 +53,7 @@ const JAVA_OPTIONS: [&str; 16] = [
 ];
 
 /// Where PySpark is installed.
-fn spark() -> Option<PathBuf> {
+pub fn spark() -> Option<PathBuf> {
     let spark = std::env::var_os("ROLLCALL_SPARK").map(PathBuf::from);
     if spark.is_none() {
         println!("skipped: export ROLLCALL_SPARK=$(tests/tools/spark.sh) to run it with real Spark");
@@ -143,7 +144,7 @@ impl Application {
         let token = plane.directory().join("token");
         fs::write(&token, TOKEN).unwrap();
         let log = fs::File::create(plane.directory().join("rollcall.log")).unwrap();
-        let daemon = Command::new(env!("CARGO_BIN_EXE_rollcall"))
+        let daemon = Command::new(binary())
             .args([
                 "run",
                 "--http",
@@ -168,7 +169,7 @@ impl Application {
 
     /// What `rollcall` says to a command, as JSON.
     fn rollcall(&self, arguments: &[&str]) -> Value {
-        let output = Command::new(env!("CARGO_BIN_EXE_rollcall"))
+        let output = Command::new(binary())
             .args(arguments)
             .args(["-o", "json", "--server", &format!("http://{}", self.http)])
             .env("ROLLCALL_TOKEN", TOKEN)
@@ -319,11 +320,16 @@ impl Application {
     }
 }
 
+/// `SPARK_HOME`.
+pub fn home(spark: &Path) -> PathBuf {
+    let python = fs::read_dir(spark.join("lib")).unwrap().next().unwrap().unwrap().path();
+    python.join("site-packages/pyspark")
+}
+
 /// Spark's image, made of what is installed here.
 fn image(spark: &Path) -> Image {
     let inherited = |name: &str| std::env::var(name).unwrap_or_default();
-    let site = fs::read_dir(spark.join("lib")).unwrap().next().unwrap().unwrap().path();
-    let home = site.join("site-packages/pyspark");
+    let home = home(spark);
     let path = format!("{}:{}", spark.join("bin").display(), inherited("PATH"));
     let env = [
         ("PATH", path),
@@ -338,6 +344,19 @@ fn image(spark: &Path) -> Image {
     }
 }
 
+/// How a driver finds the API server, and who it is.
+pub fn authentication(plane: &ControlPlane) -> Vec<(String, String)> {
+    let kubeconfig: Value =
+        serde_json::from_slice(&fs::read(plane.kubeconfig(Role::Driver)).unwrap()).unwrap();
+    let cluster = &kubeconfig["clusters"][0]["cluster"];
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    vec![
+        ("spark.master".to_owned(), format!("k8s://{}", text(&cluster["server"]))),
+        ("spark.kubernetes.authenticate.caCertFile".to_owned(), text(&cluster["certificate-authority"])),
+        ("spark.kubernetes.authenticate.oauthToken".to_owned(), Role::Driver.name().to_owned()),
+    ]
+}
+
 /// Of every application here, and its own.
 fn settings_of(
     plane: &ControlPlane,
@@ -345,22 +364,16 @@ fn settings_of(
     rest_port: u16,
     own: &[(&str, &str)],
 ) -> Vec<String> {
-    let kubeconfig: Value =
-        serde_json::from_slice(&fs::read(plane.kubeconfig(Role::Driver)).unwrap()).unwrap();
-    let cluster = &kubeconfig["clusters"][0]["cluster"];
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
     let graphite_key = |key: &str| format!("spark.metrics.conf.executor.sink.graphite.{key}");
-    let mut settings: Vec<(String, String)> = vec![
-        ("spark.master".to_owned(), format!("k8s://{}", text(&cluster["server"]))),
-        ("spark.kubernetes.authenticate.caCertFile".to_owned(), text(&cluster["certificate-authority"])),
-        ("spark.kubernetes.authenticate.oauthToken".to_owned(), Role::Driver.name().to_owned()),
+    let mut settings = authentication(plane);
+    settings.extend([
         (graphite_key("class"), "org.apache.spark.metrics.sink.GraphiteSink".to_owned()),
         (graphite_key("host"), graphite.ip().to_string()),
         (graphite_key("port"), graphite.port().to_string()),
         (graphite_key("period"), "2".to_owned()),
         (graphite_key("unit"), "seconds".to_owned()),
         ("spark.ui.port".to_owned(), rest_port.to_string()),
-    ];
+    ]);
     let fixed = [
         ("spark.kubernetes.namespace", NAMESPACE),
         ("spark.kubernetes.driver.pod.name", DRIVER),

@@ -187,7 +187,7 @@ impl Stage {
         fs::write(&token, "operators").unwrap();
         let [http, graphite] = [free(), free()];
         let file = fs::OpenOptions::new().append(true).create(true).open(&log).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rollcall"));
+        let mut command = Command::new(binary());
         command.args(["run", "--http", &http.to_string(), "--graphite", &graphite.to_string()]);
         command.arg("--kubeconfig").arg(path("kubeconfig")).arg("--token-file").arg(&token);
         for fleet in fleets {
@@ -264,7 +264,7 @@ impl Stage {
 impl Daemon {
     /// What `rollcall` says to these arguments, about this daemon.
     pub fn ask(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rollcall"));
+        let mut command = Command::new(binary());
         command.args(arguments).args(["-o", "json", "--server", &format!("http://{}", self.http)]);
         command.arg("--token-file").arg(&self.token).output().unwrap()
     }
@@ -283,6 +283,10 @@ impl Daemon {
     pub fn order(&self, arguments: &[&str]) {
         let output = self.ask(arguments);
         assert!(output.status.success(), "{arguments:?}: {output:?}\n{}", self.log());
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn log(&self) -> String {
@@ -318,6 +322,11 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// `ROLLCALL_BINARY`, else what was built beside the tests: measured is rather the release.
+pub fn binary() -> PathBuf {
+    std::env::var_os("ROLLCALL_BINARY").map_or(env!("CARGO_BIN_EXE_rollcall").into(), PathBuf::from)
 }
 
 /// It runs, and nobody is deleting it.

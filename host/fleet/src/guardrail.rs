@@ -53,7 +53,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every one of them.
-    pub const ALL: [Refusal; 34] = [
+    pub const ALL: [Refusal; 35] = [
         Refusal::NotLeading,
         Refusal::ViewStale,
         Refusal::Paused,
