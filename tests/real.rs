@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 
 mod budget;
+mod conformance;
 mod control_plane;
 mod credentials;
 mod daemon;
