@@ -31,6 +31,7 @@ pub(crate) mod clock;
 pub(crate) mod eviction;
 mod kinds;
 mod managed;
+mod names;
 mod patch;
 mod removal;
 mod selector;

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::ask::Ask;
 use super::kinds::{self, NAMESPACES, PODS};
+use super::names::{is_label, is_label_key, is_label_value, is_subdomain};
 use super::status::Status;
 use super::store::{Key, Store};
 use super::view::object_at;
@@ -38,6 +39,8 @@ pub(super) fn check_shape(ask: &Ask, object: &mut Value) -> Result<(), Status> {
         if meta.get(name).is_some_and(|value| !value.as_object().is_some_and(strings)) {
             return Err(wrong(ask, &format!("metadata.{name}"), "a map of strings"));
         }
+        // An empty map is none.
+        meta.retain(|key, value| key != name || value.as_object().is_none_or(|map| !map.is_empty()));
     }
     for name in ["finalizers", "ownerReferences"] {
         if meta.get(name).is_some_and(|value| !value.is_array()) {
@@ -51,6 +54,12 @@ pub(super) fn check_shape(ask: &Ask, object: &mut Value) -> Result<(), Status> {
             return Err(wrong(ask, &format!("metadata.{name}"), "a string"));
         }
     }
+    let containers = object.pointer("/spec/containers").filter(|value| !value.is_null());
+    let objects = |list: &Vec<Value>| list.iter().all(Value::is_object);
+    if *ask.kind == PODS && containers.is_some_and(|value| !value.as_array().is_some_and(objects)) {
+        return Err(wrong(ask, "spec.containers", "a list of objects"));
+    }
+    let meta = &object["metadata"];
     let namespace = meta.get("namespace").and_then(Value::as_str).unwrap_or_default();
     if !namespace.is_empty() && namespace != ask.namespace {
         return Err(Status::bad_request(
@@ -67,9 +76,6 @@ fn wrong(ask: &Ask, field: &str, expected: &str) -> Status {
 /// A new object: may it be, and what is filled in?
 pub(super) fn admit(store: &Store, ask: &Ask, name: &str, object: &mut Value) -> Result<(), Status> {
     if ask.kind.namespaced {
-        if ask.namespace.is_empty() {
-            return Err(Status::bad_request("an empty namespace may not be set during creation"));
-        }
         let namespace = store.get(&Key::new(NAMESPACES.plural, "", &ask.namespace));
         let namespace = namespace.ok_or_else(|| Status::not_found(&NAMESPACES, &ask.namespace))?;
         if namespace["metadata"].get("deletionTimestamp").is_some() {
@@ -89,6 +95,7 @@ pub(super) fn admit(store: &Store, ask: &Ask, name: &str, object: &mut Value) ->
         );
         return Err(Status::invalid(ask.kind, name, "metadata.name", &why));
     }
+    check_meta(ask, name, &object["metadata"])?;
     if *ask.kind == PODS {
         admit_pod(store, ask, name, object)?;
     } else if *ask.kind == NAMESPACES {
@@ -97,35 +104,94 @@ pub(super) fn admit(store: &Store, ask: &Ask, name: &str, object: &mut Value) ->
         object_at(object, &["metadata", "labels"])
             .insert("kubernetes.io/metadata.name".to_owned(), name.into());
     } else if *ask.kind == kinds::BUDGETS {
-        object.as_object_mut().map(|object| object.remove("status"));
+        object["status"] =
+            json!({ "currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0 });
+    } else if *ask.kind == kinds::LEASES {
+        for (field, least) in [("leaseDurationSeconds", 1), ("leaseTransitions", 0)] {
+            if object["spec"][field].as_i64().is_some_and(|value| value < least) {
+                let why = format!("Invalid value: {}: it has to be at least {least}", object["spec"][field]);
+                return Err(Status::invalid(ask.kind, name, &format!("spec.{field}"), &why));
+            }
+        }
+    } else if ask.kind.plural == kinds::EVENTS.plural {
+        // Both kinds of event are stored as the older one.
+        let about = object["involvedObject"]["namespace"].as_str().unwrap_or_default();
+        if about != ask.namespace && !(about.is_empty() && ask.namespace == "default") {
+            let why = "Invalid value: does not match event.namespace";
+            return Err(Status::invalid(&kinds::EVENTS, name, "involvedObject.namespace", why));
+        }
+        if ask.kind.is_renamed_event() && object["eventTime"].is_null() {
+            return Err(Status::invalid(&kinds::EVENTS, name, "eventTime", "Required value"));
+        }
     }
     Ok(())
 }
 
-fn is_subdomain(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let label = |label: &str| {
-        label.bytes().all(|byte| plain(byte) || byte == b'-')
-            && label.bytes().next().is_some_and(plain)
-            && label.bytes().last().is_some_and(plain)
+fn check_meta(ask: &Ask, name: &str, meta: &Value) -> Result<(), Status> {
+    let refuse = |field: &str, value: &str| {
+        let why = format!("Invalid value: {value:?}");
+        Err(Status::invalid(ask.kind, name, &format!("metadata.{field}"), &why))
     };
-    name.len() <= 253 && name.split('.').all(label)
-}
-
-fn admit_pod(store: &Store, ask: &Ask, name: &str, pod: &mut Value) -> Result<(), Status> {
-    let containers = pod["spec"]["containers"].as_array().map_or(&[][..], Vec::as_slice);
-    if containers.is_empty() {
-        return Err(Status::invalid(ask.kind, name, "spec.containers", "Required value"));
+    for (key, value) in meta["labels"].as_object().into_iter().flatten() {
+        if !is_label_key(key) || !is_label_value(value.as_str().unwrap_or_default()) {
+            return refuse("labels", key);
+        }
     }
-    for (at, container) in containers.iter().enumerate() {
-        for field in ["name", "image"] {
-            if container[field].as_str().unwrap_or_default().is_empty() {
-                let path = format!("spec.containers[{at}].{field}");
-                return Err(Status::invalid(ask.kind, name, &path, "Required value"));
+    for (key, _) in meta["annotations"].as_object().into_iter().flatten() {
+        if !is_label_key(&key.to_lowercase()) {
+            return refuse("annotations", key);
+        }
+    }
+    for finalizer in meta["finalizers"].as_array().into_iter().flatten() {
+        if !is_label_key(finalizer.as_str().unwrap_or_default()) {
+            return refuse("finalizers", &finalizer.to_string());
+        }
+    }
+    for owner in meta["ownerReferences"].as_array().into_iter().flatten() {
+        for field in ["apiVersion", "kind", "name", "uid"] {
+            if owner[field].as_str().unwrap_or_default().is_empty() {
+                return refuse(&format!("ownerReferences.{field}"), "");
             }
         }
     }
+    Ok(())
+}
+
+fn check_containers(ask: &Ask, name: &str, pod: &Value) -> Result<(), Status> {
+    let refuse = |path: &str, why: &str| Err(Status::invalid(ask.kind, name, path, why));
+    let containers = pod["spec"]["containers"].as_array().map_or(&[][..], Vec::as_slice);
+    if containers.is_empty() {
+        return refuse("spec.containers", "Required value");
+    }
+    for (at, container) in containers.iter().enumerate() {
+        let path = |field: &str| format!("spec.containers[{at}].{field}");
+        let text = |field: &str| container[field].as_str().unwrap_or_default();
+        if let Some(field) = ["name", "image"].into_iter().find(|field| text(field).is_empty()) {
+            return refuse(&path(field), "Required value");
+        }
+        if !is_label(text("name")) {
+            return refuse(&path("name"), &format!("Invalid value: {:?}", text("name")));
+        }
+        if containers[..at].iter().any(|other| other["name"] == container["name"]) {
+            return refuse(&path("name"), &format!("Duplicate value: {:?}", text("name")));
+        }
+    }
+    Ok(())
+}
+
+fn admit_pod(store: &Store, ask: &Ask, name: &str, pod: &mut Value) -> Result<(), Status> {
+    check_containers(ask, name, pod)?;
+    let policy = pod["spec"]["restartPolicy"].as_str().unwrap_or("Always");
+    if !["Always", "OnFailure", "Never"].contains(&policy) {
+        let why = format!("Unsupported value: {policy:?}");
+        return Err(Status::invalid(ask.kind, name, "spec.restartPolicy", &why));
+    }
     let spec = object_at(pod, &["spec"]);
+    if let Some(grace) = spec.get_mut("terminationGracePeriodSeconds")
+        && grace.as_i64().is_some_and(|seconds| seconds < 0)
+    {
+        *grace = 1.into();
+    }
     for (field, default) in [
         ("restartPolicy", json!("Always")),
         ("terminationGracePeriodSeconds", json!(30)),
@@ -159,6 +225,15 @@ pub(super) fn has_ended(pod: &Value) -> bool {
 
 /// An update: may it change that?
 pub(super) fn check_change(ask: &Ask, old: &Value, new: &Value) -> Result<(), Status> {
+    check_meta(ask, &ask.name, &new["metadata"])?;
+    if old["metadata"].get("deletionTimestamp").is_some() {
+        let finalizers = |object: &Value| object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+        let before = finalizers(old);
+        if let Some(new) = finalizers(new).into_iter().find(|finalizer| !before.contains(finalizer)) {
+            let why = format!("Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers {new}");
+            return Err(Status::invalid(ask.kind, &ask.name, "metadata.finalizers", &why));
+        }
+    }
     if *ask.kind != PODS || old.get("spec") == new.get("spec") {
         return Ok(());
     }

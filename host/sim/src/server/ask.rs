@@ -93,7 +93,7 @@ impl Ask {
             (&Method::GET, true) if watch => Verb::Watch,
             (&Method::GET, true) => Verb::List,
             (&Method::GET, false) => Verb::Get,
-            (&Method::POST, true) => Verb::Create,
+            (&Method::POST, true) if !(kind.namespaced && namespace.is_empty()) => Verb::Create,
             (&Method::POST, false) if !subresource.is_empty() => Verb::Create,
             (&Method::PUT, false) => Verb::Update,
             (&Method::PATCH, false) => Verb::Patch,
@@ -101,7 +101,7 @@ impl Ask {
             (&Method::DELETE, true) => Verb::DeleteCollection,
             _ => return Err(not_allowed()),
         };
-        if kind.is_review() && verb != Verb::Create {
+        if (kind.is_review() || ["eviction", "binding"].contains(&subresource)) && verb != Verb::Create {
             return Err(not_allowed());
         }
         let text = |name| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -121,6 +121,29 @@ impl Ask {
             manager,
             query,
         })
+    }
+
+    /// A list's and a watch's parameters, as far as they depend on each other.
+    pub fn check_options(&self) -> Result<(), Status> {
+        const NOT: &str = "Forbidden: resourceVersionMatch is forbidden";
+        let matching = self.parameter("resourceVersionMatch");
+        let (version, streaming) = (self.parameter("resourceVersion"), self.parameter("sendInitialEvents"));
+        let is_watch = self.verb == Verb::Watch;
+        let given = !matching.is_empty();
+        let known = matching == "NotOlderThan" || (matching == "Exact" && !is_watch);
+        let unsupported = format!("Unsupported value: {matching:?}");
+        let rules = [
+            (is_watch && !streaming.is_empty() && matching != "NotOlderThan", "resourceVersionMatch", NOT),
+            (is_watch && given && streaming.is_empty(), "resourceVersionMatch", NOT),
+            (!is_watch && given && version.is_empty(), "resourceVersionMatch", NOT),
+            (given && !self.parameter("continue").is_empty(), "resourceVersionMatch", NOT),
+            (given && !known, "resourceVersionMatch", &*unsupported),
+            (!is_watch && matching == "Exact" && version == "0", "resourceVersionMatch", NOT),
+            (!is_watch && !streaming.is_empty(), "sendInitialEvents", "Forbidden: it is for watches"),
+        ];
+        let broken: Vec<_> =
+            rules.iter().filter(|(is, ..)| *is).map(|(_, field, why)| (*field, *why)).collect();
+        if broken.is_empty() { Ok(()) } else { Err(Status::options("ListOptions", &broken)) }
     }
 
     /// A parameter; empty when it was not given.
@@ -163,6 +186,10 @@ impl Ask {
                 "the body of the request was in an unknown format {given:?}: this server takes application/json \
                  only; kubectl sends that with `create --validate=false -f`"
             );
+            return Err(Status::new(415, "UnsupportedMediaType", message));
+        }
+        if self.verb == Verb::Create && !["", "application/json"].contains(&&**given) {
+            let message = format!("the body of the request was in an unknown format {given:?}");
             return Err(Status::new(415, "UnsupportedMediaType", message));
         }
         serde_json::from_slice(body).map_err(|error| {

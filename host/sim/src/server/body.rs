@@ -106,15 +106,11 @@ pub(super) fn lost() -> io::Error {
 
 impl Watch {
     pub fn new(server: &Server, store: &mut Store, ask: &Ask) -> Result<Watch, Status> {
+        ask.check_options()?;
         let selector = ask.selector()?;
         let bookmarks = ask.is_true("allowWatchBookmarks");
         let since = ask.number("resourceVersion")?.filter(|revision| *revision > 0);
         let streaming = ask.parameter("sendInitialEvents");
-        if streaming == "true" && ask.parameter("resourceVersionMatch") != "NotOlderThan" {
-            let why =
-                "Forbidden: resourceVersionMatch is required to be NotOlderThan for sendInitialEvents=true";
-            return Err(Status::invalid(ask.kind, "", "resourceVersionMatch", why));
-        }
         let initial: VecDeque<_> = match (since, streaming) {
             (_, "false") | (Some(_), "") => VecDeque::new(),
             _ => {

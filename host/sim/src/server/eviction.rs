@@ -17,8 +17,10 @@ use super::store::{Key, Store};
 use super::view::object_at;
 
 pub(super) fn evict(store: &mut Store, ask: &Ask, body: &Value) -> Result<Value, Status> {
-    let name = body["metadata"]["name"].as_str().unwrap_or_default();
-    if !name.is_empty() && name != ask.name {
+    if !matches!(body["kind"].as_str(), None | Some("Eviction")) {
+        return Err(Status::bad_request("the kind in the data does not match the expected one (Eviction)"));
+    }
+    if body["metadata"]["name"] != *ask.name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
     let mut options = Options::parse(ask, &body["deleteOptions"])?;
@@ -26,19 +28,16 @@ pub(super) fn evict(store: &mut Store, ask: &Ask, body: &Value) -> Result<Value,
         ask.dry_run() || body["dryRun"].as_array().is_some_and(|all| all.iter().any(|it| it == "All"));
     let key = ask.key();
     let pod = Arc::clone(store.get(&key).ok_or_else(|| Status::not_found(&PODS, &ask.name))?);
-    if let Some(uid) = options.uid.as_deref().filter(|uid| pod["metadata"]["uid"] != **uid) {
-        return Err(Status::conflict(&PODS, &ask.name, &removal::uid_differs(uid, &pod)));
-    }
     check_budgets(store, &key, &pod)?;
+    options.check(&PODS, &pod)?;
     let note = removal::note(store, ask, &options, true);
-    if !options.dry_run && pod["metadata"].get("deletionTimestamp").is_none() {
+    if !options.dry_run {
         // A precondition on the version was met by the pod before this.
-        if options.version.as_deref().is_none_or(|version| pod["metadata"]["resourceVersion"] == version) {
-            let mut marked = Value::clone(&pod);
-            let message = "Eviction API: evicting";
-            disrupt(&mut marked, "EvictionByEvictionAPI", message, &store.timestamp());
+        options.version = None;
+        let mut marked = Value::clone(&pod);
+        disrupt(&mut marked, "EvictionByEvictionAPI", "Eviction API: evicting", &store.timestamp());
+        if marked != *pod {
             store.put(key.clone(), marked);
-            options.version = None;
         }
     }
     removal::delete(store, &PODS, &key, &options)?;
@@ -48,17 +47,28 @@ pub(super) fn evict(store: &mut Store, ask: &Ask, body: &Value) -> Result<Value,
 
 /// Sets the condition by which Kubernetes says that it ends a pod itself.
 pub(crate) fn disrupt(pod: &mut Value, reason: &str, message: &str, time: &str) {
+    set_condition(pod, "DisruptionTarget", Some((reason, message)), time);
+}
+
+/// A condition is true from now on, if it was not before.
+pub(super) fn set_condition(pod: &mut Value, name: &str, why: Option<(&str, &str)>, time: &str) {
     let status = object_at(pod, &["status"]);
     let conditions = status.entry("conditions").or_insert(Value::Null);
     if !conditions.is_array() {
         *conditions = json!([]);
     }
-    if let Some(conditions) = conditions.as_array_mut() {
-        conditions.retain(|condition| condition["type"] != "DisruptionTarget");
-        conditions.push(json!({
-            "type": "DisruptionTarget", "status": "True", "reason": reason, "message": message,
-            "lastTransitionTime": time,
-        }));
+    let Some(conditions) = conditions.as_array_mut() else { return };
+    let place = conditions.iter().position(|condition| condition["type"] == name);
+    let before = place.map(|at| &conditions[at]).filter(|condition| condition["status"] == "True");
+    let since = before.map_or_else(|| time.into(), |condition| condition["lastTransitionTime"].clone());
+    let mut condition = json!({ "type": name, "status": "True", "lastTransitionTime": since });
+    if let Some((reason, message)) = why {
+        condition["reason"] = reason.into();
+        condition["message"] = message.into();
+    }
+    match place {
+        Some(at) => conditions[at] = condition,
+        None => conditions.push(condition),
     }
 }
 
@@ -85,7 +95,7 @@ fn check_budgets(store: &Store, key: &Key, pod: &Value) -> Result<(), Status> {
         _ => {
             let message = "This pod has more than one PodDisruptionBudget, which the eviction subresource does \
                            not support.";
-            return Err(Status::new(500, "InternalError", message));
+            return Err(Status::new(500, "", message));
         }
     };
     let pods = store.range(PODS.plural, Some(&key.namespace)).map(|(_, pod)| pod);
@@ -104,9 +114,8 @@ fn check_budgets(store: &Store, key: &Key, pod: &Value) -> Result<(), Status> {
     let message = "Cannot evict pod as it would violate the pod's disruption budget.";
     let cause =
         format!("The disruption budget {name} needs {desired} healthy pods and has {healthy} currently");
-    Err(Status::new(429, "TooManyRequests", message)
-        .caused_by("DisruptionBudget", &cause, None)
-        .retry_after(10))
+    // It does not say when to try again.
+    Err(Status::new(429, "TooManyRequests", message).caused_by("DisruptionBudget", &cause, None))
 }
 
 /// `3` or `"25%"`, which is rounded up.

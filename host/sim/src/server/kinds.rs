@@ -34,6 +34,11 @@ impl Kind {
         self.group == "events.k8s.io"
     }
 
+    /// `metadata.generation` counts the changes of its spec.
+    pub fn counts_generations(&self) -> bool {
+        ["pods", "poddisruptionbudgets"].contains(&self.plural)
+    }
+
     /// Is made, answered and forgotten.
     pub fn is_review(&self) -> bool {
         self.plural == "tokenreviews"
@@ -71,7 +76,14 @@ const fn core(kind: &'static str, plural: &'static str, singular: &'static str) 
 pub static PODS: Kind = Kind {
     short: &["po"],
     status: true,
-    fields: &["spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "status.phase", "status.podIP"],
+    fields: &[
+        "spec.nodeName",
+        "spec.restartPolicy",
+        "spec.schedulerName",
+        "spec.serviceAccountName",
+        "status.phase",
+        "status.podIP",
+    ],
     ..core("Pod", "pods", "pod")
 };
 pub static NODES: Kind =

@@ -43,6 +43,10 @@ impl Options {
         };
         let policy = text(&body["propagationPolicy"]);
         let policy = policy.unwrap_or_else(|| ask.parameter("propagationPolicy").to_owned());
+        if !["", "Orphan", "Background", "Foreground"].contains(&&*policy) {
+            let why = format!("Unsupported value: {policy:?}");
+            return Err(Status::options("DeleteOptions", &[("propagationPolicy", &why)]));
+        }
         let dry = body["dryRun"].as_array().is_some_and(|all| all.iter().any(|word| word == "All"));
         Ok(Options {
             // A negative one is taken as one second.
@@ -54,6 +58,21 @@ impl Options {
         })
     }
 
+    /// Are the preconditions met by this object?
+    pub fn check(&self, kind: &Kind, object: &Value) -> Result<(), Status> {
+        let meta = &object["metadata"];
+        for (name, field, wanted) in
+            [("UID", "uid", &self.uid), ("ResourceVersion", "resourceVersion", &self.version)]
+        {
+            if let Some(wanted) = wanted.as_deref().filter(|wanted| meta[field] != **wanted) {
+                let is = meta[field].as_str().unwrap_or_default();
+                let why = format!("the {name} in the precondition ({wanted}) does not match the {name} in record ({is})");
+                return Err(Status::precondition(kind, &meta["name"], &why));
+            }
+        }
+        Ok(())
+    }
+
     pub fn grace(grace_s: Option<u64>) -> Options {
         Options { grace_s, ..Options::default() }
     }
@@ -61,11 +80,6 @@ impl Options {
 
 fn bad_grace(text: &str) -> Status {
     Status::bad_request(format!("gracePeriodSeconds: {text}: a whole number is needed"))
-}
-
-pub(super) fn uid_differs(uid: &str, object: &Value) -> String {
-    let other = object["metadata"]["uid"].as_str().unwrap_or_default();
-    format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {other}")
 }
 
 /// Deletes, or begins to. The object as it is then, and whether it is gone.
@@ -76,49 +90,67 @@ pub(super) fn delete(
     options: &Options,
 ) -> Result<(Arc<Value>, bool), Status> {
     let old = Arc::clone(store.get(key).ok_or_else(|| Status::not_found(kind, &key.name))?);
-    let meta = &old["metadata"];
-    if let Some(uid) = options.uid.as_deref().filter(|uid| meta["uid"] != *uid) {
-        return Err(Status::conflict(kind, &key.name, &uid_differs(uid, &old)));
-    }
-    if let Some(version) = options.version.as_deref().filter(|version| meta["resourceVersion"] != *version) {
-        let other = meta["resourceVersion"].as_str().unwrap_or_default();
-        let why = format!(
-            "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {other}"
-        );
-        return Err(Status::conflict(kind, &key.name, &why));
-    }
-    if options.dry_run {
-        return Ok((old, false));
-    }
-    if options.orphan {
-        orphan(store, meta["uid"].as_str().unwrap_or_default());
+    options.check(kind, &old)?;
+    if options.orphan && !options.dry_run {
+        orphan(store, old["metadata"]["uid"].as_str().unwrap_or_default());
     }
     if *kind == NAMESPACES {
-        return Ok((end_namespace(store, key, &old), false));
+        let going = if options.dry_run { old } else { end_namespace(store, key, &old) };
+        return Ok((going, false));
     }
-    let grace_s = if *kind == PODS { pod_grace_s(&old, options.grace_s) } else { 0 };
-    let held = meta.get("finalizers").is_some();
-    if grace_s == 0 && !held {
-        let gone = store.remove(key).unwrap_or(old);
-        return Ok((gone, true));
-    }
-    if let Some(before_s) = meta["deletionGracePeriodSeconds"].as_u64()
-        && before_s <= grace_s
-    {
-        // It ends as soon as that or sooner already.
-        return Ok((old, false));
-    }
-    let since_ms = match meta["deletionTimestamp"].as_str().and_then(clock::parse) {
-        // A shorter grace counts from the first deletion.
-        Some(end_ms) => end_ms - seconds_ms(meta["deletionGracePeriodSeconds"].as_u64().unwrap_or(0)),
-        None => store.wall_ms(),
+    let held = old["metadata"].get("finalizers").is_some();
+    let marked = match mark(kind, &old, options.grace_s, store.wall_ms()) {
+        Mark::Same => return Ok((old, false)),
+        Mark::Over if held => return Ok((old, false)),
+        Mark::Over => Arc::clone(&old),
+        Mark::Going(new) if options.dry_run => return Ok((Arc::new(new), false)),
+        // A pod that goes at once is seen to go, too.
+        Mark::Going(new) => store.put(key.clone(), new),
     };
-    let mut new = Value::clone(&old);
-    let at = clock::rfc3339(since_ms.saturating_add(seconds_ms(grace_s)));
+    let over = marked["metadata"]["deletionGracePeriodSeconds"].as_u64().unwrap_or(0) == 0;
+    if held || !over || options.dry_run {
+        return Ok((marked, false));
+    }
+    Ok((store.remove(key).unwrap_or(marked), true))
+}
+
+enum Mark {
+    /// It goes already, and nothing is asked that would change it.
+    Same,
+    /// Nothing is waited for, but its finalizers.
+    Over,
+    Going(Value),
+}
+
+/// The object with its deletion written down.
+fn mark(kind: &Kind, old: &Value, asked_s: Option<u64>, now_ms: i64) -> Mark {
+    let meta = &old["metadata"];
+    let (end_ms, grace_s) = match (meta["deletionGracePeriodSeconds"].as_u64(), asked_s) {
+        (Some(0), _) => return Mark::Over,
+        (Some(before_s), Some(asked_s)) if asked_s < before_s => {
+            // A shorter grace counts from the first deletion; one that is over by now is the shortest there is.
+            let end_ms = meta["deletionTimestamp"].as_str().and_then(clock::parse).unwrap_or(now_ms);
+            let end_ms = end_ms - seconds_ms(before_s) + seconds_ms(asked_s);
+            if end_ms < now_ms { (now_ms, asked_s.min(1)) } else { (end_ms, asked_s) }
+        }
+        (Some(_), _) => return Mark::Same,
+        (None, _) if *kind == PODS => {
+            let grace_s = pod_grace_s(old, asked_s);
+            (now_ms.saturating_add(seconds_ms(grace_s)), grace_s)
+        }
+        (None, _) if meta.get("finalizers").is_some() => (now_ms, 0),
+        (None, _) => return Mark::Over,
+    };
+    let mut new = old.clone();
     let meta = object_at(&mut new, &["metadata"]);
-    meta.insert("deletionTimestamp".to_owned(), at.into());
+    if !meta.contains_key("deletionTimestamp")
+        && let Some(generation) = meta.get("generation").and_then(Value::as_u64)
+    {
+        meta.insert("generation".to_owned(), (generation + 1).into());
+    }
+    meta.insert("deletionTimestamp".to_owned(), clock::rfc3339(end_ms).into());
     meta.insert("deletionGracePeriodSeconds".to_owned(), grace_s.into());
-    Ok((store.put(key.clone(), new), false))
+    Mark::Going(new)
 }
 
 fn seconds_ms(seconds: u64) -> i64 {
@@ -134,15 +166,14 @@ fn pod_grace_s(pod: &Value, asked_s: Option<u64>) -> u64 {
     asked_s.or_else(|| pod["spec"]["terminationGracePeriodSeconds"].as_u64()).unwrap_or(30).min(31_536_000)
 }
 
-/// Takes away what is being deleted, over, and held by no finalizer any more.
-pub(super) fn finish(store: &mut Store, key: &Key) {
-    let over = store.get(key).is_some_and(|object| {
-        let meta = &object["metadata"];
-        meta["deletionGracePeriodSeconds"] == 0 && meta.get("finalizers").is_none()
-    });
-    if over {
+/// Stores a new state; or takes away what is being deleted, over, and held by no finalizer any more.
+pub(super) fn settle(store: &mut Store, key: &Key, new: Value) -> Arc<Value> {
+    let meta = &new["metadata"];
+    if meta["deletionGracePeriodSeconds"] == 0 && meta.get("finalizers").is_none() {
         store.remove(key);
+        return Arc::new(new);
     }
+    store.put(key.clone(), new)
 }
 
 fn orphan(store: &mut Store, uid: &str) {

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::kinds::Kind;
+use super::names::{is_label_key, is_label_value};
 use super::status::Status;
 
 /// All requirements have to hold. The default selects everything.
@@ -37,7 +38,10 @@ struct Field {
 impl Selector {
     /// `labelSelector` and `fieldSelector` of a request.
     pub fn parse(kind: &Kind, labels: &str, fields: &str) -> Result<Selector, Status> {
-        let labels = split(labels).into_iter().map(requirement).collect::<Result<_, _>>()?;
+        let labels = match labels.trim() {
+            "" => Vec::new(),
+            labels => split(labels).into_iter().map(requirement).collect::<Result<_, _>>()?,
+        };
         let parts = fields.split(',').filter(|part| !part.is_empty());
         let fields = parts.map(|part| field(kind, part)).collect::<Result<_, _>>()?;
         Ok(Selector { labels, fields })
@@ -108,14 +112,17 @@ fn split(text: &str) -> Vec<&str> {
         }
     }
     parts.push(&text[from..]);
-    parts.into_iter().map(str::trim).filter(|part| !part.is_empty()).collect()
+    parts.into_iter().map(str::trim).collect()
 }
 
 fn requirement(text: &str) -> Result<Requirement, Status> {
     let make = |key: &str, rule| {
         let key = key.trim();
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);
-        if key.is_empty() || !key.bytes().all(plain) {
+        let values: &[String] = match &rule {
+            Rule::In(values) | Rule::NotIn(values) => values,
+            Rule::Exists | Rule::Absent => &[],
+        };
+        if !is_label_key(key) || !values.iter().all(|value| is_label_value(value)) {
             return Err(unparsable(text));
         }
         Ok(Requirement { key: key.to_owned(), rule })

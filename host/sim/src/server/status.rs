@@ -10,16 +10,18 @@ use super::kinds::Kind;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
     pub code: u16,
-    /// CamelCase, for instance `AlreadyExists`.
+    /// CamelCase, for instance `AlreadyExists`; or empty.
     pub reason: &'static str,
     pub message: String,
     /// `null` or an object: name, kind, causes, retryAfterSeconds.
     pub details: Value,
+    /// `metadata.continue`, or empty.
+    token: String,
 }
 
 impl Status {
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Status {
-        Status { code, reason, message: message.into(), details: Value::Null }
+        Status { code, reason, message: message.into(), details: Value::Null, token: String::new() }
     }
 
     /// 400.
@@ -49,18 +51,37 @@ impl Status {
         Status::of(409, "Conflict", kind, name, message)
     }
 
+    /// 409 of a deletion that means another object. It names the kind, as only this one does.
+    pub(super) fn precondition(kind: &Kind, name: &Value, why: &str) -> Status {
+        let name = name.as_str().unwrap_or_default();
+        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", kind.kind);
+        let mut status = Status::of(409, "Conflict", kind, name, message);
+        status.details["kind"] = kind.kind.into();
+        status
+    }
+
     /// 403.
     pub(super) fn forbidden(kind: &Kind, name: &str, why: &str) -> Status {
         let message = format!("{} \"{name}\" is forbidden: {why}", kind.qualified());
         Status::of(403, "Forbidden", kind, name, message)
     }
 
-    /// 422: `field` is not right.
+    /// 422: `field` is not right. `why` begins as the API server's texts do, and with that says which cause it is.
     pub(super) fn invalid(kind: &Kind, name: &str, field: &str, why: &str) -> Status {
         let message = format!("{} \"{name}\" is invalid: {field}: {why}", kind.kind);
         let mut status = Status::of(422, "Invalid", kind, name, message);
         status.details["kind"] = kind.kind.into();
-        status.caused_by("FieldValueInvalid", why, Some(field))
+        status.caused_by(cause(why), why, Some(field))
+    }
+
+    /// 422 of `ListOptions` and the like.
+    pub(super) fn options(kind: &str, fields: &[(&str, &str)]) -> Status {
+        let texts: Vec<String> = fields.iter().map(|(field, why)| format!("{field}: {why}")).collect();
+        let message = format!("{kind}.meta.k8s.io \"\" is invalid: {}", texts.join(", "));
+        let causes = fields.iter().map(|(field, why)| json!({ "reason": cause(why), "message": why, "field": field }));
+        let mut status = Status::new(422, "Invalid", message);
+        status.details = json!({ "group": "meta.k8s.io", "kind": kind, "causes": causes.collect::<Vec<_>>() });
+        status
     }
 
     /// 410: the revision is compacted.
@@ -68,11 +89,12 @@ impl Status {
         Status::new(410, "Expired", format!("too old resource version: {revision} ({oldest})"))
     }
 
-    /// 410 of a `continue` token.
-    pub fn continue_expired() -> Status {
+    /// 410 of a `continue` token, with one that goes on with what is now.
+    pub fn continue_expired(token: String) -> Status {
         let message = "The provided continue parameter is too old to display a consistent list result. \
-                       You can start a new list without the continue parameter.";
-        Status::new(410, "Expired", message)
+                       You can start a new list without the continue parameter, or use the continue token in this \
+                       response to retrieve the remainder of the results.";
+        Status { token, ..Status::new(410, "Expired", message) }
     }
 
     pub fn caused_by(mut self, reason: &str, message: &str, field: Option<&str>) -> Status {
@@ -97,8 +119,14 @@ impl Status {
     pub fn to_json(&self) -> Value {
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "code": self.code,
+            "message": self.message, "code": self.code,
         });
+        if !self.reason.is_empty() {
+            status["reason"] = self.reason.into();
+        }
+        if !self.token.is_empty() {
+            status["metadata"]["continue"] = self.token.clone().into();
+        }
         if !self.details.is_null() {
             status["details"] = self.details.clone();
         }
@@ -112,6 +140,16 @@ impl Status {
         }
         Status { details, ..Status::new(code, reason, message) }
     }
+}
+
+fn cause(why: &str) -> &'static str {
+    const CAUSES: [(&str, &str); 4] = [
+        ("Required value", "FieldValueRequired"),
+        ("Duplicate value", "FieldValueDuplicate"),
+        ("Unsupported value", "FieldValueNotSupported"),
+        ("Forbidden", "FieldValueForbidden"),
+    ];
+    CAUSES.iter().find(|(text, _)| why.starts_with(text)).map_or("FieldValueInvalid", |(_, cause)| cause)
 }
 
 /// The `Status` of something that was done and has no object to show.

@@ -154,13 +154,15 @@ impl Store {
         object
     }
 
-    /// Takes an object away. Its last state carries the revision of that.
+    /// Takes an object away. Its last state, with the revision of that.
     pub fn remove(&mut self, key: &Key) -> Option<Arc<Value>> {
         let before = self.objects.remove(key)?;
         self.revision += 1;
         self.garbage = true;
-        self.record(key.clone(), Some(Arc::clone(&before)), None);
-        Some(before)
+        let mut last = Value::clone(&before);
+        last["metadata"]["resourceVersion"] = self.revision.to_string().into();
+        self.record(key.clone(), Some(before), None);
+        Some(Arc::new(last))
     }
 
     fn record(&mut self, key: Key, before: Option<Arc<Value>>, after: Option<Arc<Value>>) {

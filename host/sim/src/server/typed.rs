@@ -65,9 +65,7 @@ impl Server {
             if new == *old {
                 return Some(old);
             }
-            let new = store.put(key.clone(), new);
-            removal::finish(store, &key);
-            Some(new)
+            Some(removal::settle(store, &key, new))
         })
     }
 

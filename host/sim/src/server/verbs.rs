@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::admission;
 use super::ask::Ask;
+use super::eviction::set_condition;
 use super::kinds::{self, Kind};
 use super::managed::{self, Manager};
 use super::patch;
@@ -44,15 +45,18 @@ pub(super) fn get(store: &Store, ask: &Ask) -> Result<Arc<Value>, Status> {
 
 /// The items, and the list's own metadata. Pages are of one revision, and expire when it is compacted.
 pub(super) fn list(store: &Store, ask: &Ask) -> Result<(Vec<Arc<Value>>, Value), Status> {
+    ask.check_options()?;
     let selector = ask.selector()?;
     let limit = usize::try_from(ask.number("limit")?.unwrap_or(0)).unwrap_or(usize::MAX);
     let limit = if limit == 0 { usize::MAX } else { limit };
     let version = ask.number("resourceVersion")?;
+    // From a cache, which knows no pages.
+    let limit = if version == Some(0) { usize::MAX } else { limit };
+    let matching = ask.parameter("resourceVersionMatch");
     let (revision, after) = match ask.parameter("continue") {
-        "" if ask.parameter("resourceVersionMatch") == "Exact" => {
-            let refusal =
-                || Status::bad_request("resourceVersionMatch=Exact needs a resourceVersion above 0");
-            (version.filter(|version| *version > 0).ok_or_else(refusal)?, None)
+        // Pages of "not older than" are of that very revision, unless it is said that they need not be.
+        "" if matching == "Exact" || (matching.is_empty() && limit < usize::MAX) => {
+            (version.unwrap_or(store.revision()), None)
         }
         "" => (store.revision(), None),
         _ if version.is_some_and(|version| version > 0) => {
@@ -62,7 +66,7 @@ pub(super) fn list(store: &Store, ask: &Ask) -> Result<(Vec<Arc<Value>>, Value),
         }
         token => {
             let (revision, after) = parse_continue(ask.kind, token)?;
-            (revision, Some(after))
+            (revision.unwrap_or(store.revision()), Some(after))
         }
     };
     not_ahead(store, revision.max(version.unwrap_or(0)))?;
@@ -70,8 +74,8 @@ pub(super) fn list(store: &Store, ask: &Ask) -> Result<(Vec<Arc<Value>>, Value),
     let objects: Box<dyn Iterator<Item = (&Key, &Arc<Value>)>> = if revision == store.revision() {
         Box::new(store.range(ask.kind.plural, ask.scope()))
     } else {
-        then = store.at(ask.kind.plural, revision).ok_or_else(|| match after {
-            Some(_) => Status::continue_expired(),
+        then = store.at(ask.kind.plural, revision).ok_or_else(|| match &after {
+            Some(after) => Status::continue_expired(format!(":{}/{}", after.namespace, after.name)),
             None => Status::expired(revision, store.compacted()),
         })?;
         Box::new(then.iter().filter(|(key, _)| ask.scope().is_none_or(|scope| key.namespace == scope)))
@@ -97,10 +101,12 @@ pub(super) fn list(store: &Store, ask: &Ask) -> Result<(Vec<Arc<Value>>, Value),
     Ok((items, meta))
 }
 
-fn parse_continue(kind: &Kind, token: &str) -> Result<(u64, Key), Status> {
+/// The revision that the pages are of, if they are of one, and where the last page ended.
+fn parse_continue(kind: &Kind, token: &str) -> Result<(Option<u64>, Key), Status> {
     let parsed = token.split_once(':').and_then(|(revision, place)| {
         let (namespace, name) = place.split_once('/')?;
-        Some((revision.parse().ok()?, Key::new(kind.plural, namespace, name)))
+        let revision = if revision.is_empty() { None } else { Some(revision.parse().ok()?) };
+        Some((revision, Key::new(kind.plural, namespace, name)))
     });
     parsed.ok_or_else(|| Status::bad_request("continue key is not valid: use the token of the page before"))
 }
@@ -146,7 +152,8 @@ pub(super) fn create(store: &mut Store, ask: &Ask, mut object: Value) -> Result<
     }
     meta.insert("uid".to_owned(), store.new_uid().into());
     meta.insert("creationTimestamp".to_owned(), store.timestamp().into());
-    if object.get("spec").is_some() {
+    object_at(&mut object, &["metadata"]).remove("generation");
+    if ask.kind.counts_generations() && object.get("spec").is_some() {
         object["metadata"]["generation"] = 1.into();
     }
     let key = Key::new(ask.kind.plural, &ask.namespace, &name);
@@ -191,13 +198,7 @@ fn review(store: &Store, mut object: Value) -> Value {
 
 pub(super) fn update(store: &mut Store, ask: &Ask, mut new: Value) -> Result<Arc<Value>, Status> {
     admission::check_shape(ask, &mut new)?;
-    let name = new["metadata"]["name"].as_str().unwrap_or_default();
-    if name != ask.name {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            ask.name
-        )));
-    }
+    check_name(ask, &new)?;
     if ask.kind.is_renamed_event() {
         stored_event(&mut new);
     }
@@ -205,9 +206,22 @@ pub(super) fn update(store: &mut Store, ask: &Ask, mut new: Value) -> Result<Arc
         && new["metadata"]["resourceVersion"].as_str().unwrap_or_default().is_empty()
     {
         let why = "Invalid value: 0: must be specified for an update";
-        return Err(Status::invalid(ask.kind, &ask.name, "metadata.resourceVersion", why));
+        let mut refusal = Status::invalid(ask.kind, &ask.name, "metadata.resourceVersion", why);
+        refusal.details["kind"] = ask.kind.plural.into();
+        return Err(refusal);
     }
     replace(store, ask, new, "Update")
+}
+
+fn check_name(ask: &Ask, object: &Value) -> Result<(), Status> {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    if name == ask.name {
+        return Ok(());
+    }
+    let url = &ask.name;
+    Err(Status::bad_request(format!(
+        "the name of the object ({name}) does not match the name on the URL ({url})"
+    )))
 }
 
 const APPLY: &str = "application/apply-patch+yaml";
@@ -226,8 +240,10 @@ pub(super) fn patch(store: &mut Store, ask: &Ask, body: Value) -> Result<(Arc<Va
     let mut new = whole.object(old, store.wall_ms());
     let operation = match ask.content_type.as_str() {
         "application/json-patch+json" => {
-            patch::operations(&mut new, &body)
-                .map_err(|why| Status::invalid(ask.kind, &ask.name, "patch", &why))?;
+            if !body.is_array() {
+                return Err(Status::bad_request("a JSON patch is a list of operations"));
+            }
+            patch::operations(&mut new, &body).map_err(|why| Status::new(422, "Invalid", why))?;
             "Update"
         }
         "application/merge-patch+json" | "application/strategic-merge-patch+json" => {
@@ -248,6 +264,7 @@ pub(super) fn patch(store: &mut Store, ask: &Ask, body: Value) -> Result<(Arc<Va
         }
     };
     admission::check_shape(ask, &mut new)?;
+    check_name(ask, &new)?;
     if ask.kind.is_renamed_event() {
         stored_event(&mut new);
     }
@@ -263,7 +280,8 @@ fn replace(store: &mut Store, ask: &Ask, mut new: Value, operation: &str) -> Res
     let text = |name: &str| meta.get(name).and_then(Value::as_str).unwrap_or_default();
     let (uid, version) = (text("uid"), text("resourceVersion"));
     if !uid.is_empty() && old["metadata"]["uid"] != uid {
-        let why = removal::uid_differs(uid, &old);
+        let is = old["metadata"]["uid"].as_str().unwrap_or_default();
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {is}");
         return Err(Status::conflict(ask.kind, &ask.name, &why));
     }
     if !["", "0"].contains(&version) && old["metadata"]["resourceVersion"] != version {
@@ -271,44 +289,35 @@ fn replace(store: &mut Store, ask: &Ask, mut new: Value, operation: &str) -> Res
             "the object has been modified; please apply your changes to the latest version and try again";
         return Err(Status::conflict(ask.kind, &ask.name, why));
     }
-    let mut result = if ask.subresource == "status" {
-        let mut result = Value::clone(&old);
-        result["status"] = new.get("status").cloned().unwrap_or_else(|| json!({}));
-        result
-    } else {
-        const SYSTEM: [&str; 8] = [
-            "name",
-            "namespace",
-            "uid",
-            "resourceVersion",
-            "generation",
-            "creationTimestamp",
-            "deletionTimestamp",
-            "deletionGracePeriodSeconds",
-        ];
-        for name in SYSTEM {
-            match old["metadata"].get(name) {
-                Some(value) => meta.insert(name.to_owned(), value.clone()),
-                None => meta.remove(name),
-            };
-        }
-        if ask.kind.status {
-            match old.get("status") {
-                Some(status) => new["status"] = status.clone(),
-                None => drop(new.as_object_mut().and_then(|new| new.remove("status"))),
-            }
-        }
-        new
-    };
-    if let Some(managed) = old["metadata"].get("managedFields") {
-        result["metadata"]["managedFields"] = managed.clone();
+    const SYSTEM: [&str; 9] = [
+        "name",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "managedFields",
+    ];
+    for name in SYSTEM {
+        keep(&old["metadata"], meta, name);
+    }
+    let mut result = new;
+    let fields = object_at(&mut result, &[]);
+    if ask.subresource == "status" {
+        // Labels and annotations come with it.
+        keep(&old, fields, "spec");
+        keep(&old["metadata"], object_at(&mut result, &["metadata"]), "ownerReferences");
+    } else if ask.kind.status {
+        keep(&old, fields, "status");
     }
     admission::check_change(ask, &old, &result)?;
     if result == *old {
         // Nothing changed: no revision, no event.
         return Ok(old);
     }
-    if result.get("spec") != old.get("spec") {
+    if ask.kind.counts_generations() && result.get("spec") != old.get("spec") {
         let generation = old["metadata"]["generation"].as_u64().unwrap_or(0);
         result["metadata"]["generation"] = (generation + 1).into();
     }
@@ -318,24 +327,41 @@ fn replace(store: &mut Store, ask: &Ask, mut new: Value, operation: &str) -> Res
     if ask.dry_run() {
         return Ok(Arc::new(result));
     }
-    let result = store.put(key.clone(), result);
-    removal::finish(store, &key);
-    Ok(result)
+    Ok(removal::settle(store, &key, result))
+}
+
+/// A field stays as it was.
+fn keep(old: &Value, new: &mut Map<String, Value>, field: &str) {
+    match old.get(field) {
+        Some(value) => drop(new.insert(field.to_owned(), value.clone())),
+        None => drop(new.remove(field)),
+    }
 }
 
 /// The scheduler's word: which node a pod runs on.
 pub(super) fn bind(store: &mut Store, ask: &Ask, body: &Value) -> Result<Value, Status> {
+    if body["metadata"]["name"] != *ask.name {
+        return Err(Status::bad_request("name in URL does not match name in Binding object"));
+    }
     let key = ask.key();
     let pod = store.get(&key).ok_or_else(|| Status::not_found(ask.kind, &ask.name))?;
     let Some(node) = body["target"]["name"].as_str().filter(|node| !node.is_empty()) else {
         return Err(Status::invalid(ask.kind, &ask.name, "target.name", "Required value"));
     };
+    let conflict = |why: &str| {
+        let mut refusal = Status::conflict(ask.kind, &ask.name, why);
+        refusal.details["kind"] = "pods/binding".into();
+        refusal
+    };
+    if pod["metadata"].get("deletionTimestamp").is_some() {
+        return Err(conflict(&format!("pod {} is being deleted, cannot be assigned to a host", ask.name)));
+    }
     if let Some(other) = pod["spec"]["nodeName"].as_str().filter(|other| !other.is_empty()) {
-        let why = format!("pod {} is already assigned to node {other:?}", ask.name);
-        return Err(Status::conflict(ask.kind, &ask.name, &why));
+        return Err(conflict(&format!("pod {} is already assigned to node {other:?}", ask.name)));
     }
     let mut pod = Value::clone(pod);
     pod["spec"]["nodeName"] = node.into();
+    set_condition(&mut pod, "PodScheduled", None, &store.timestamp());
     store.put(key, pod);
     Ok(status::success(Value::Null))
 }

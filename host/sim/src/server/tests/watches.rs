@@ -62,8 +62,9 @@ fn a_watch_says_what_its_selector_shows() {
     run(&server, "b");
     ok(&server, "DELETE", &format!("{PODS}/b?gracePeriodSeconds=0"), Value::Null);
     ok(&server, "POST", PODS, pod("other", json!({})));
-    let events =
-        said(&[("DELETED", "a"), ("ADDED", "a"), ("MODIFIED", "b"), ("MODIFIED", "b"), ("DELETED", "b")]);
+    // Bound, up, going, gone.
+    let b = ["MODIFIED", "MODIFIED", "MODIFIED", "DELETED"].map(|event| (event, "b"));
+    let events = said(&[&[("DELETED", "a"), ("ADDED", "a")], &b[..]].concat());
     assert_eq!(watch.say(), events);
     let raw = later.events();
     assert_eq!(raw.len(), events.len());
