@@ -22,7 +22,13 @@ const BODY_BYTES_MAX: usize = 8 << 20;
 pub trait Cluster {
     fn client(&self) -> Client;
     /// Forgets all revisions before this one.
-    async fn compact(&mut self);
+    async fn compact(&self);
+}
+
+/// A step that could not be made.
+pub struct Stopped {
+    pub line: usize,
+    pub why: String,
 }
 
 struct Watch {
@@ -32,25 +38,34 @@ struct Watch {
 }
 
 struct Run<'a, C> {
-    cluster: &'a mut C,
+    cluster: &'a C,
     client: Client,
     namespace: String,
     words: Words,
     watches: BTreeMap<String, Watch>,
 }
 
-/// The answers to a scenario's steps. The error says which step could not be made, and why.
-pub async fn run(cluster: &mut impl Cluster, scenario: &Scenario, namespace: &str) -> Result<Vec<Vec<String>>, String> {
+/// The answers to a scenario's steps, as far as they could be made.
+pub async fn run(
+    cluster: &impl Cluster,
+    scenario: &Scenario,
+    namespace: &str,
+) -> (Vec<Vec<String>>, Result<(), Stopped>) {
     let client = cluster.client();
     let (words, watches) = (Words::default(), BTreeMap::new());
     let mut run = Run { cluster, client, namespace: namespace.to_owned(), words, watches };
-    let body = format!(r#"{{"apiVersion": "v1", "kind": "Namespace", "metadata": {{"name": "{namespace}"}}}}"#);
-    run.ask("POST", "/api/v1/namespaces", "application/json", &body).await?;
     let mut answers = Vec::new();
-    for step in &scenario.steps {
-        answers.push(run.step(step).await.map_err(|why| format!("line {}, {}: {why}", step.line, step.text()))?);
+    let body = format!(r#"{{"metadata": {{"name": "{namespace}"}}}}"#);
+    if let Err(why) = run.ask("POST", "/api/v1/namespaces", "application/json", &body).await {
+        return (answers, Err(Stopped { line: 0, why }));
     }
-    Ok(answers)
+    for step in &scenario.steps {
+        match run.step(step).await {
+            Ok(said) => answers.push(said.into_iter().map(|line| line.replace(namespace, "$ns")).collect()),
+            Err(why) => return (answers, Err(Stopped { line: step.line, why })),
+        }
+    }
+    (answers, Ok(()))
 }
 
 impl<C: Cluster> Run<'_, C> {
@@ -69,6 +84,9 @@ impl<C: Cluster> Run<'_, C> {
                 let (kind, body) = content(verb, rest.trim());
                 let response = self.ask(verb, &path(&target, &self.namespace), kind, body).await?;
                 let (code, body, wait) = whole(response).await?;
+                if code == 501 {
+                    return Err(body.as_str().unwrap_or_default().to_owned());
+                }
                 let answer = self.words.answer(code, wait.as_deref(), &body, &step.shown);
                 if !step.setup {
                     return Ok(answer);
@@ -94,6 +112,9 @@ impl<C: Cluster> Run<'_, C> {
         let response = self.ask("GET", &path(&target, &self.namespace), "application/json", "").await?;
         if response.status() != 200 {
             let (code, body, wait) = whole(response).await?;
+            if code == 501 {
+                return Err(body.as_str().unwrap_or_default().to_owned());
+            }
             return Ok(self.words.answer(code, wait.as_deref(), &body, &[]));
         }
         let stream = Box::pin(response.into_body().into_data_stream());

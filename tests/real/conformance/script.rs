@@ -93,14 +93,11 @@ impl Script {
         Script { name, scenarios, path, text }
     }
 
-    /// Writes these answers, one for each step, into the file.
-    pub fn record(&self, answers: &[Vec<String>]) {
-        let steps: Vec<&Step> = self.scenarios.iter().flat_map(|scenario| &scenario.steps).collect();
-        if steps.len() != answers.len() {
-            return; // DEV
-        }
+    /// Writes the next of these answers, one for each step, into the file.
+    pub fn record(&self, answers: &mut impl Iterator<Item = Vec<String>>) {
+        let steps = self.scenarios.iter().flat_map(|scenario| &scenario.steps);
         let mut text = String::new();
-        let mut answers = steps.into_iter().zip(answers).peekable();
+        let mut answers = steps.zip(answers).peekable();
         let mut answer = |before: usize, text: &mut String| {
             if let Some((_, lines)) = answers.next_if(|(step, _)| step.answer_at == before) {
                 lines.iter().for_each(|line| text.push_str(&format!("= {line}\n")));
@@ -115,6 +112,13 @@ impl Script {
         }
         answer(self.text.lines().count(), &mut text);
         fs::write(&self.path, text).unwrap();
+    }
+}
+
+impl Scenario {
+    /// Does it have the server forget?
+    pub fn compacts(&self) -> bool {
+        self.steps.iter().any(|step| step.verb == "COMPACT")
     }
 }
 

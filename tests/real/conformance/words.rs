@@ -12,8 +12,8 @@ use serde_json::Value;
 pub struct Words {
     uids: Vec<String>,
     versions: Vec<u64>,
-    /// By UID, the instants since which the object goes.
-    deletions: BTreeMap<String, Vec<i64>>,
+    /// By UID, since when the object goes, in seconds since 1970, as far as was said at first.
+    deletions: BTreeMap<String, i64>,
     /// Of the last list: its revision, and how it goes on.
     list: String,
     token: String,
@@ -121,10 +121,13 @@ impl Words {
             self.token = token.to_owned();
             said.push_str(" token");
         }
+        let mut causes: Vec<String> = Vec::new();
         for cause in details["causes"].as_array().into_iter().flatten() {
-            said.push_str(&format!(" [{} {}]", text(&cause["reason"]), text(&cause["field"])).replace(" ]", "]"));
+            causes.push(format!(" [{} {}]", text(&cause["reason"]), text(&cause["field"])).replace(" ]", "]"));
         }
-        said
+        // The real server says some twice.
+        causes.dedup();
+        said + &causes.concat()
     }
 
     fn object(&mut self, object: &Value, shown: &[String]) -> String {
@@ -136,6 +139,9 @@ impl Words {
             said.push_str(&self.grace(meta, grace_s));
         } else if meta.get("deletionTimestamp").is_some() {
             said.push_str(" deleting");
+        }
+        if shown.iter().any(|what| what == "managers") {
+            said.push_str(&format!(" managers={:?}", managers(meta)));
         }
         let more = shown.iter().map(|pointer| (pointer.as_str(), pointer.as_str()));
         for (name, pointer) in SHOWN.into_iter().chain(more) {
@@ -158,13 +164,10 @@ impl Words {
         let end = text(&meta["deletionTimestamp"]);
         let end: jiff::Timestamp = end.parse().unwrap_or_else(|error| panic!("{end:?}: {error}"));
         let since = end.as_second() - grace_s;
-        let known = self.deletions.entry(text(&meta["uid"])).or_default();
-        if !known.contains(&since) {
-            known.push(since);
-        }
-        match known.iter().position(|other| *other == since) {
-            Some(at) if at > 0 => format!(" deleting grace={grace_s} since another time"),
-            Some(_) | None => format!(" deleting grace={grace_s}"),
+        // Time stamps are cut off at seconds.
+        match *self.deletions.entry(text(&meta["uid"])).or_insert(since) {
+            first if first.abs_diff(since) <= 1 => format!(" deleting grace={grace_s}"),
+            _ => format!(" deleting grace={grace_s} since another time"),
         }
     }
 
@@ -197,6 +200,20 @@ impl Words {
         let before = self.versions.iter().enumerate().filter(|(_, other)| **other <= version);
         before.max_by_key(|(_, other)| **other).map(|(at, _)| format!(" at rv-{}", at + 1)).unwrap_or_default()
     }
+}
+
+/// Who wrote what, of the data of a ConfigMap.
+fn managers(meta: &Value) -> Vec<String> {
+    let manager = |entry: &Value| {
+        let fields = entry.pointer("/fieldsV1/f:data").and_then(Value::as_object);
+        let fields = fields.into_iter().flatten().map(|(field, _)| field.as_str());
+        let fields: Vec<&str> = fields.filter_map(|field| field.strip_prefix("f:")).collect();
+        let below = text(&entry["subresource"]);
+        format!("{} {} {below}{}", text(&entry["manager"]), text(&entry["operation"]), fields.join(","))
+    };
+    let mut managers: Vec<String> = meta["managedFields"].as_array().into_iter().flatten().map(manager).collect();
+    managers.sort();
+    managers
 }
 
 fn text(value: &Value) -> String {

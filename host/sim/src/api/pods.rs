@@ -144,9 +144,14 @@ impl Api {
     pub fn change_object(&mut self, serial: Serial, change: impl FnOnce(&mut PodObject)) {
         let revision = self.revision + 1;
         let Some(pod) = self.pods.get_mut(&serial) else { return };
-        let was_selected = pod.view.selected;
+        let (was_selected, was_over) = (pod.view.selected, pod.ends_ms == Some(0));
         change(pod);
-        let selected = pod.view.selected;
+        let (selected, over) = (pod.view.selected, pod.ends_ms == Some(0) && !pod.finalizer);
+        if was_over && over {
+            // Only its finalizer held it, which nobody sees go.
+            self.remove(serial);
+            return;
+        }
         Arc::make_mut(&mut pod.view).revision = revision;
         let view = Arc::clone(&pod.view);
         self.revision = revision;
@@ -156,9 +161,7 @@ impl Api {
             // To a watch with a selector, what no longer matches is deleted.
             self.push(Change::Gone(view));
         }
-        // The last finalizer held it.
-        let pod = &self.pods[&serial];
-        if pod.view.terminating() && !pod.finalizer && pod.ends_ms == Some(0) {
+        if over {
             self.remove(serial);
         }
     }
@@ -174,26 +177,28 @@ impl Api {
 
     pub fn delete_serial(&mut self, serial: Serial, grace_ms: Option<u64>) {
         let Some(pod) = self.pods.get(&serial) else { return };
-        let grace_ms = match grace_ms.unwrap_or(GRACE_MS) {
-            _ if pod.view.node.is_none() || pod.view.ended() => 0,
-            grace_ms => grace_ms,
+        let now_ms = self.now_ms;
+        let (ends_ms, grace_ms) = match (pod.ends_ms.zip(pod.view.status.deletion_grace_ms), grace_ms) {
+            // A shorter grace counts from the first deletion; one that is over by now is the shortest there is.
+            (Some((ends_ms, before_ms)), Some(grace_ms)) if grace_ms < before_ms => {
+                let ends_ms = (ends_ms + grace_ms).saturating_sub(before_ms);
+                if ends_ms < now_ms { (now_ms, grace_ms.min(1_000)) } else { (ends_ms, grace_ms) }
+            }
+            (Some(_), _) => return,
+            (None, _) if pod.view.node.is_none() || pod.view.ended() => (now_ms, 0),
+            (None, grace_ms) => (now_ms + grace_ms.unwrap_or(GRACE_MS), grace_ms.unwrap_or(GRACE_MS)),
         };
-        if grace_ms == 0 && !pod.finalizer {
-            self.remove(serial);
-            return;
-        }
-        let ends_ms = if grace_ms == 0 { 0 } else { self.now_ms + grace_ms };
-        if pod.ends_ms.is_some_and(|before_ms| before_ms <= ends_ms) {
-            return;
-        }
-        let at_ms = self.wall_base_ms.saturating_add_unsigned(self.now_ms + grace_ms);
+        let at_ms = self.wall_base_ms.saturating_add_unsigned(ends_ms);
+        // One that goes at once is seen to go, too.
         self.change_object(serial, |pod| {
-            pod.ends_ms = Some(ends_ms);
+            pod.ends_ms = Some(if grace_ms == 0 { 0 } else { ends_ms });
             let status = &mut Arc::make_mut(&mut pod.view).status;
             status.deletion_at_ms = Some(at_ms);
             status.deletion_grace_ms = Some(grace_ms);
         });
-        self.news.push(News::Terminating(serial));
+        if self.pods.contains_key(&serial) {
+            self.news.push(News::Terminating(serial));
+        }
     }
 
     /// The containers are gone: the kubelet, or PodGC, takes the object away.
@@ -205,11 +210,8 @@ impl Api {
     pub fn evict(&mut self, name: &str, uid: Option<&Uid>, grace_ms: Option<u64>) -> Outcome {
         let Some(serial) = self.serial(name) else { return Outcome::NotFound };
         let pod = &self.pods[&serial];
-        if uid.is_some_and(|uid| *uid != pod.view.uid) {
-            return Outcome::Conflict;
-        }
-        // Budgets are about pods that are up.
-        let counts = pod.view.phase == Phase::Running && !pod.view.terminating();
+        // Budgets are about pods that are up, and are asked before anybody looks who that is.
+        let counts = pod.view.selected && pod.view.phase == Phase::Running && !pod.view.terminating();
         if counts && self.budgets_overlap {
             return Outcome::Unknown("500: more than one PodDisruptionBudget".to_owned());
         }
@@ -217,10 +219,12 @@ impl Api {
         if counts && self.budget.is_some_and(|least| ready <= least) {
             return Outcome::Budget;
         }
-        if pod.view.terminating() {
-            return Outcome::Ok(Done::Deleted);
+        if uid.is_some_and(|uid| *uid != pod.view.uid) {
+            return Outcome::Conflict;
         }
-        self.change(serial, |pod| disrupt(pod, "EvictionByEvictionAPI"));
+        if !pod.view.disrupted() {
+            self.change(serial, |pod| disrupt(pod, "EvictionByEvictionAPI"));
+        }
         self.delete_serial(serial, grace_ms);
         Outcome::Ok(Done::Deleted)
     }

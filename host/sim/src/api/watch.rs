@@ -121,7 +121,8 @@ mod tests {
         assert_eq!(api.list().pods.len(), 1);
         assert_eq!(api.list_at(api.revision()), api.list());
         assert_eq!(api.list_at(api.revision_at(3999)), before);
-        assert_eq!(api.since(before.revision).len(), 2);
-        assert!(matches!(api.since(before.revision)[1].change, Change::Gone(_)));
+        // It was on no node: seen to go, and gone.
+        assert_eq!(api.since(before.revision).len(), 3);
+        assert!(matches!(api.since(before.revision)[2].change, Change::Gone(_)));
     }
 }
