@@ -166,11 +166,10 @@ impl Api {
         }
     }
 
-    /// A PUT with `metadata.resourceVersion`, or, without a version, a POST.
+    /// A PUT with `metadata.resourceVersion`, which makes a Lease that is gone anew; or, without a version, a POST.
     pub fn write_lease(&mut self, lease: Lease, over: Option<&Version>) -> ElectionOutcome {
         match (&self.lease, over) {
-            (None, None) => {}
-            (None, Some(_)) => return ElectionOutcome::NotFound,
+            (None, _) => {}
             (Some(_), None) => return ElectionOutcome::AlreadyExists,
             (Some((_, at)), Some(over)) if records::version(*at) != *over => {
                 return ElectionOutcome::Conflict;

@@ -249,7 +249,10 @@ impl Server {
                 Ok((201, Body::json(&verbs::bind(store, ask, &body)?)))
             }
             Verb::Create => Ok((201, shown(&*verbs::create(store, ask, body)?))),
-            Verb::Update => Ok((200, shown(&*verbs::update(store, ask, body)?))),
+            Verb::Update => {
+                let (object, created) = verbs::update(store, ask, body)?;
+                Ok((if created { 201 } else { 200 }, shown(&object)))
+            }
             Verb::Patch => {
                 let (object, created) = verbs::patch(store, ask, body)?;
                 Ok((if created { 201 } else { 200 }, shown(&object)))

@@ -87,9 +87,8 @@ impl<C: Cluster> Run<'_, C> {
                 if code == 501 {
                     return Err(body.as_str().unwrap_or_default().to_owned());
                 }
-                let answer = self.words.answer(code, wait.as_deref(), &body, &step.shown);
                 if !step.setup {
-                    return Ok(answer);
+                    return Ok(self.words.answer(code, wait.as_deref(), &body, &step.shown));
                 }
                 if !(200..300).contains(&code) {
                     return Err(format!("{code} {body}"));
@@ -152,7 +151,9 @@ impl Watch {
                 Ok(Some(Ok(bytes))) => self.bytes.extend_from_slice(&bytes),
                 Ok(Some(Err(error))) => return Err(error.to_string()),
                 Ok(None) if self.bytes.is_empty() => return Ok(None),
-                Ok(None) => return Err(format!("the stream ends with {:?}", String::from_utf8_lossy(&self.bytes))),
+                Ok(None) => {
+                    return Err(format!("the stream ends with {:?}", String::from_utf8_lossy(&self.bytes)));
+                }
                 Err(_) => return Err(format!("no event within {} s", ANSWER_MAX.as_secs())),
             }
         }

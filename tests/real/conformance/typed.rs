@@ -16,7 +16,7 @@ use fleet::id::{ExecutorId, Uid, Version};
 use fleet::ledger::Ledger;
 use fleet::question::Condition;
 use futures_util::stream;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sim::api::{Api, Change, NewPod};
 use tokio::time::{Instant, sleep};
 
@@ -39,6 +39,11 @@ pub struct Lack(pub &'static str);
 type Answer = Result<(u16, Value), Lack>;
 
 const OTHER: Lack = Lack("other objects");
+const PARAMETERS: Lack = Lack("other parameters");
+const PODS: Lack = Lack("other pods");
+const PATCHES: Lack = Lack("other patches");
+const BLIND: Lack = Lack("writes that compare nothing");
+const NONSENSE: Lack = Lack("what makes no sense");
 /// How often a watch looks for news.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -59,16 +64,18 @@ impl Typed {
         let body = to_bytes(body, 8 << 20).await.unwrap();
         let query = parts.uri.query().unwrap_or_default();
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
-        let query: BTreeMap<&str, &str> = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect();
+        let query: BTreeMap<&str, &str> =
+            pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect();
         let path: Vec<&str> = parts.uri.path().split('/').filter(|part| !part.is_empty()).collect();
         let path = match path.as_slice() {
-            ["api", "v1", "namespaces", _, rest @ ..] | ["apis", _, _, "namespaces", _, rest @ ..] => rest,
-            ["api", "v1", rest @ ..] => rest,
+            ["api", "v1", "namespaces", "conformance", rest @ ..] => rest,
+            ["apis", _, _, "namespaces", "conformance", rest @ ..] => rest,
+            ["api", "v1", "namespaces"] => &["namespaces"],
             _ => &[],
         };
         let json = serde_json::from_slice(&body);
         let answer = match json {
-            Err(_) if !body.is_empty() => Err(Lack("what is not JSON")),
+            Err(_) if !body.is_empty() => Err(NONSENSE),
             _ if query.contains_key("watch") => {
                 return self.watch(&query).unwrap_or_else(|lack| respond(&Err(lack)));
             }
@@ -80,10 +87,10 @@ impl Typed {
     fn watch(self, query: &BTreeMap<&str, &str>) -> Result<Response<Body>, Lack> {
         let number = |name: &str| query.get(name).and_then(|text| text.parse::<u64>().ok());
         let known = ["watch", "labelSelector", "resourceVersion", "timeoutSeconds"];
-        if query.keys().any(|name| !known.contains(name)) || query.get("labelSelector") != Some(&"app=a") {
-            return Err(Lack("other parameters"));
+        if query.keys().any(|name| !known.contains(name)) || !self.with(|state| state.is_all(query)) {
+            return Err(PARAMETERS);
         }
-        let since = number("resourceVersion").filter(|since| *since > 0).ok_or(Lack("a watch from nowhere"))?;
+        let since = number("resourceVersion").filter(|since| *since > 0).ok_or(PARAMETERS)?;
         let end = Instant::now() + Duration::from_secs(number("timeoutSeconds").unwrap_or(60));
         let lines = stream::unfold(Some(since), move |seen| {
             let typed = self.clone();
@@ -135,13 +142,30 @@ fn respond(answer: &Answer) -> Response<Body> {
 }
 
 impl State {
-    fn answer(&mut self, method: &Method, path: &[&str], query: &BTreeMap<&str, &str>, body: &Value) -> Answer {
+    fn answer(
+        &mut self,
+        method: &Method,
+        path: &[&str],
+        query: &BTreeMap<&str, &str>,
+        body: &Value,
+    ) -> Answer {
+        let mut body = body.clone();
+        let mut known = vec!["labelSelector"];
+        if let Some(seconds) = query.get("gracePeriodSeconds").and_then(|seconds| seconds.parse::<u64>().ok())
+        {
+            body = json!({ "gracePeriodSeconds": seconds });
+            known.push("gracePeriodSeconds");
+        }
+        let body = &body;
         let is_list = *method == Method::GET && *path == ["pods"];
-        if !is_list && !query.is_empty() {
-            return Err(Lack("other parameters"));
+        if query.keys().any(|name| !known.contains(name)) || (query.contains_key("labelSelector") && !is_list)
+        {
+            return Err(PARAMETERS);
         }
         match (method.as_str(), path) {
-            ("POST", ["namespaces"]) => Ok((201, json!({ "kind": "Namespace", "metadata": body["metadata"] }))),
+            ("POST", ["namespaces"]) => {
+                Ok((201, json!({ "kind": "Namespace", "metadata": body["metadata"] })))
+            }
             ("POST", ["resourcequotas"]) => {
                 self.api.quota = body["spec"]["hard"]["pods"].as_str().and_then(|pods| pods.parse().ok());
                 self.record(201, "ResourceQuota", "quota")
@@ -154,13 +178,24 @@ impl State {
             }
             // What a controller would write there, the model knows by itself.
             ("PATCH", ["resourcequotas", name, "status"]) => self.record(200, "ResourceQuota", name),
-            ("PATCH", ["poddisruptionbudgets", name, "status"]) => self.record(200, "PodDisruptionBudget", name),
+            ("PATCH", ["poddisruptionbudgets", name, "status"]) => {
+                self.record(200, "PodDisruptionBudget", name)
+            }
+            ("GET", ["configmaps"]) => Err(PARAMETERS),
             (method, ["configmaps", name @ ..]) => self.ledger(method, name, body),
             (method, ["leases", name @ ..]) => self.lease(method, name, body),
             ("POST", ["pods"]) => self.create(body),
             ("GET", ["pods"]) => self.list(query),
             (method, ["pods", name, rest @ ..]) => self.pod(method, name, rest, body),
             _ => Err(OTHER),
+        }
+    }
+
+    /// Does this select exactly what the model selects?
+    fn is_all(&self, query: &BTreeMap<&str, &str>) -> bool {
+        match query.get("labelSelector") {
+            Some(selector) => *selector == "app=a",
+            None => self.api.pods().all(|(_, pod)| pod.view.selected),
         }
     }
 
@@ -175,10 +210,17 @@ impl State {
         let (meta, spec) = (&body["metadata"], &body["spec"]);
         let plain = spec["containers"].as_array().is_some_and(|all| all.len() == 1 && all[0]["name"] == "c");
         let finalizer = meta.get("finalizers").is_some();
-        if !plain || spec.as_object().is_some_and(|spec| spec.len() > 1) || meta.get("ownerReferences").is_some() {
-            return Err(Lack("other pods"));
+        let known = ["name", "labels", "finalizers"];
+        let known = meta.as_object().is_some_and(|meta| meta.keys().all(|field| known.contains(&&**field)));
+        if !plain
+            || !known
+            || body.get("status").is_some()
+            || spec.as_object().is_some_and(|spec| spec.len() > 1)
+        {
+            return Err(PODS);
         }
-        let Some(name) = meta["name"].as_str().filter(|name| !name.is_empty()) else { return Err(Lack("other pods")) };
+        let lower = |name: &&str| name.bytes().all(|byte| byte.is_ascii_lowercase());
+        let Some(name) = meta["name"].as_str().filter(lower) else { return Err(PODS) };
         let new = NewPod {
             name: name.into(),
             executor: ExecutorId(1),
@@ -196,9 +238,8 @@ impl State {
     }
 
     fn list(&self, query: &BTreeMap<&str, &str>) -> Answer {
-        let mut rest = query.clone();
-        if rest.remove("labelSelector") != Some("app=a") || !rest.is_empty() {
-            return Err(Lack("other parameters"));
+        if query.keys().any(|name| *name != "labelSelector") || !self.is_all(query) {
+            return Err(PARAMETERS);
         }
         let list = self.api.list();
         let mut pods: Vec<Value> = list.pods.iter().map(|pod| self.json(pod)).collect();
@@ -214,8 +255,11 @@ impl State {
         let serial = self.api.serial(name);
         let options = if rest == ["eviction"] { &body["deleteOptions"] } else { body };
         let known = ["gracePeriodSeconds", "preconditions"];
+        let options_known = |options: &Map<String, Value>| {
+            options.iter().all(|(key, value)| known.contains(&&**key) || value == "Background")
+        };
         if (method == "DELETE" || rest == ["eviction"])
-            && (options.as_object().is_some_and(|options| options.keys().any(|key| !known.contains(&&**key)))
+            && (!options.as_object().is_none_or(options_known)
                 || options["preconditions"].get("resourceVersion").is_some())
         {
             return Err(Lack("other preconditions"));
@@ -232,15 +276,18 @@ impl State {
                 }
                 outcome
             }
-            ("POST", ["eviction"]) if body["metadata"]["name"] != *name => return Err(Lack("what makes no sense")),
+            ("POST", ["eviction"]) if body["metadata"]["name"] != *name => return Err(NONSENSE),
             ("POST", ["eviction"]) => self.api.evict(name, uid.as_ref(), grace_ms),
             ("POST", ["binding"]) => {
-                let Some(serial) = serial else { return Err(Lack("what makes no sense")) };
+                let Some(serial) = serial.filter(|serial| self.api.pod(*serial).unwrap().view.node.is_none())
+                else {
+                    return Err(NONSENSE);
+                };
                 self.api.change(serial, |pod| {
                     pod.node = Some("node-1".into());
                     condition(pod, "PodScheduled", "True", None);
                 });
-                return self.record(201, "Binding", name);
+                return Ok((201, json!({ "kind": "Status", "status": "Success" })));
             }
             ("PATCH", []) if body.as_object().is_some_and(|body| body.len() == 1) => match serial {
                 Some(serial) => return self.patch(serial, &body["metadata"]).map(|pod| (200, pod)),
@@ -248,7 +295,7 @@ impl State {
             },
             ("PATCH", ["status"]) => {
                 let (Some(serial), Some(phase)) = (serial, phase(&body["status"]["phase"])) else {
-                    return Err(Lack("other patches"));
+                    return Err(PATCHES);
                 };
                 self.api.change(serial, |pod| {
                     pod.phase = phase;
@@ -279,7 +326,7 @@ impl State {
                 meta["labels"].as_object_mut().unwrap().retain(|_, value| !value.is_null());
                 self.api.change(serial, |pod| pod.selected = meta["labels"]["app"] == "a");
             }
-            _ => return Err(Lack("other patches")),
+            _ => return Err(PATCHES),
         }
         if let Some(stored) = self.api.pod(serial) {
             pod = Arc::clone(&stored.view);
@@ -353,12 +400,13 @@ impl State {
                 let details = json!({ "kind": "configmaps", "name": name, "uid": "ledger" });
                 return Ok((200, json!({ "kind": "Status", "status": "Success", "details": details })));
             }
-            _ => return Err(Lack("writes that compare nothing")),
+            _ => return Err(BLIND),
         };
         if let Outcome::Ok(_) = outcome {
             let stored = self.api.ledger().unwrap();
             let data: BTreeMap<_, _> = stored.ledger.others.iter().cloned().collect();
-            let meta = json!({ "name": name, "uid": "ledger", "resourceVersion": stored.version.to_string() });
+            let meta =
+                json!({ "name": name, "uid": "ledger", "resourceVersion": stored.version.to_string() });
             let code = if method == "POST" { 201 } else { 200 };
             return Ok((code, json!({ "kind": "ConfigMap", "metadata": meta, "data": data })));
         }
@@ -368,11 +416,14 @@ impl State {
     fn lease(&mut self, method: &str, name: &[&str], body: &Value) -> Answer {
         let over = over(body)?;
         let name = name.first().copied().unwrap_or("l");
+        let new = self.api.lease().is_none();
         let outcome = match method {
             "GET" => self.api.read_lease(),
             "POST" | "PUT" if (method == "PUT") == over.is_some() => {
-                let number = |field: &str| body["spec"][field].as_u64().and_then(|number| u32::try_from(number).ok());
-                let (Some(duration_s), Some(transitions)) = (number("leaseDurationSeconds"), number("leaseTransitions"))
+                let number =
+                    |field: &str| body["spec"][field].as_u64().and_then(|number| u32::try_from(number).ok());
+                let (Some(duration_s), Some(transitions)) =
+                    (number("leaseDurationSeconds"), number("leaseTransitions"))
                 else {
                     return Err(Lack("other leases"));
                 };
@@ -380,7 +431,7 @@ impl State {
                 let lease = Lease { holder, duration_s, acquired_ms: 0, renewed_ms: 0, transitions };
                 self.api.write_lease(lease, over.as_ref())
             }
-            _ => return Err(Lack("writes that compare nothing")),
+            _ => return Err(BLIND),
         };
         let refuse = |code: u16, reason| {
             let mut body = status(code, reason, "leases", name);
@@ -392,7 +443,7 @@ impl State {
                 let (lease, version) = self.api.lease().unwrap();
                 let meta = json!({ "name": name, "uid": "lease", "resourceVersion": version.to_string() });
                 let spec = json!({ "holderIdentity": lease.holder, "leaseTransitions": lease.transitions });
-                let code = if method == "POST" { 201 } else { 200 };
+                let code = if new { 201 } else { 200 };
                 Ok((code, json!({ "kind": "Lease", "metadata": meta, "spec": spec })))
             }
             ElectionOutcome::NotFound => refuse(404, "NotFound"),
@@ -431,7 +482,8 @@ fn phase(value: &Value) -> Option<Phase> {
 }
 
 fn json(pod: &PodView, more: &Value) -> Value {
-    let mut meta = json!({ "name": pod.name, "uid": pod.uid.to_string(), "resourceVersion": pod.revision.to_string() });
+    let mut meta =
+        json!({ "name": pod.name, "uid": pod.uid.to_string(), "resourceVersion": pod.revision.to_string() });
     for (field, value) in more.as_object().into_iter().flatten() {
         if !value.is_null() && *value != json!({}) {
             meta[field] = value.clone();
@@ -443,7 +495,8 @@ fn json(pod: &PodView, more: &Value) -> Value {
         meta["deletionGracePeriodSeconds"] = (grace_ms / 1_000).into();
     }
     let conditions = pod.status.conditions.iter();
-    let conditions = conditions.map(|it| json!({ "type": it.name, "status": it.status, "reason": it.reason }));
+    let conditions =
+        conditions.map(|it| json!({ "type": it.name, "status": it.status, "reason": it.reason }));
     let status = json!({ "phase": format!("{:?}", pod.phase), "conditions": conditions.collect::<Vec<_>>() });
     let mut object = json!({ "kind": "Pod", "metadata": meta, "status": status });
     if let Some(node) = &pod.node {

@@ -62,7 +62,13 @@ impl Words {
     }
 
     /// An answer: its code, the time to wait that it names, and the rest of it.
-    pub fn answer(&mut self, code: u16, retry_after: Option<&str>, body: &Value, shown: &[String]) -> Vec<String> {
+    pub fn answer(
+        &mut self,
+        code: u16,
+        retry_after: Option<&str>,
+        body: &Value,
+        shown: &[String],
+    ) -> Vec<String> {
         let wait = retry_after.map(|seconds| format!(" retry-after={seconds}")).unwrap_or_default();
         if body["kind"] == "Status" {
             return vec![format!("{}{wait}", self.status(Some(code), body))];
@@ -123,7 +129,8 @@ impl Words {
         }
         let mut causes: Vec<String> = Vec::new();
         for cause in details["causes"].as_array().into_iter().flatten() {
-            causes.push(format!(" [{} {}]", text(&cause["reason"]), text(&cause["field"])).replace(" ]", "]"));
+            causes
+                .push(format!(" [{} {}]", text(&cause["reason"]), text(&cause["field"])).replace(" ]", "]"));
         }
         // The real server says some twice.
         causes.dedup();
@@ -151,7 +158,9 @@ impl Words {
         }
         for condition in object["status"]["conditions"].as_array().into_iter().flatten() {
             let word = |name: &str| text(&condition[name]);
-            said.push_str(&format!(" {}={}({})", word("type"), word("status"), word("reason")).replace("()", ""));
+            said.push_str(
+                &format!(" {}={}({})", word("type"), word("status"), word("reason")).replace("()", ""),
+            );
         }
         if let Some(pods) = object["status"]["disruptedPods"].as_object() {
             said.push_str(&format!(" disrupted={:?}", pods.keys().collect::<Vec<_>>()));
@@ -198,7 +207,10 @@ impl Words {
     fn at(&self, value: &Value) -> String {
         let Ok(version) = text(value).parse::<u64>() else { return format!(" at {value}") };
         let before = self.versions.iter().enumerate().filter(|(_, other)| **other <= version);
-        before.max_by_key(|(_, other)| **other).map(|(at, _)| format!(" at rv-{}", at + 1)).unwrap_or_default()
+        before
+            .max_by_key(|(_, other)| **other)
+            .map(|(at, _)| format!(" at rv-{}", at + 1))
+            .unwrap_or_default()
     }
 }
 
@@ -211,7 +223,8 @@ fn managers(meta: &Value) -> Vec<String> {
         let below = text(&entry["subresource"]);
         format!("{} {} {below}{}", text(&entry["manager"]), text(&entry["operation"]), fields.join(","))
     };
-    let mut managers: Vec<String> = meta["managedFields"].as_array().into_iter().flatten().map(manager).collect();
+    let mut managers: Vec<String> =
+        meta["managedFields"].as_array().into_iter().flatten().map(manager).collect();
     managers.sort();
     managers
 }
@@ -225,7 +238,8 @@ fn bare(value: &Value) -> String {
     match value {
         Value::Object(fields) => {
             let fields: BTreeMap<_, _> = fields.iter().collect();
-            let fields: Vec<String> = fields.iter().map(|(name, value)| format!("{name}:{}", bare(value))).collect();
+            let fields: Vec<String> =
+                fields.iter().map(|(name, value)| format!("{name}:{}", bare(value))).collect();
             format!("{{{}}}", fields.join(","))
         }
         Value::Array(items) => format!("[{}]", items.iter().map(bare).collect::<Vec<_>>().join(",")),

@@ -227,10 +227,13 @@ pub(super) fn has_ended(pod: &Value) -> bool {
 pub(super) fn check_change(ask: &Ask, old: &Value, new: &Value) -> Result<(), Status> {
     check_meta(ask, &ask.name, &new["metadata"])?;
     if old["metadata"].get("deletionTimestamp").is_some() {
-        let finalizers = |object: &Value| object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+        let finalizers =
+            |object: &Value| object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
         let before = finalizers(old);
         if let Some(new) = finalizers(new).into_iter().find(|finalizer| !before.contains(finalizer)) {
-            let why = format!("Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers {new}");
+            let why = format!(
+                "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers {new}"
+            );
             return Err(Status::invalid(ask.kind, &ask.name, "metadata.finalizers", &why));
         }
     }

@@ -66,7 +66,9 @@ impl Options {
         {
             if let Some(wanted) = wanted.as_deref().filter(|wanted| meta[field] != **wanted) {
                 let is = meta[field].as_str().unwrap_or_default();
-                let why = format!("the {name} in the precondition ({wanted}) does not match the {name} in record ({is})");
+                let why = format!(
+                    "the {name} in the precondition ({wanted}) does not match the {name} in record ({is})"
+                );
                 return Err(Status::precondition(kind, &meta["name"], &why));
             }
         }

@@ -78,9 +78,11 @@ impl Status {
     pub(super) fn options(kind: &str, fields: &[(&str, &str)]) -> Status {
         let texts: Vec<String> = fields.iter().map(|(field, why)| format!("{field}: {why}")).collect();
         let message = format!("{kind}.meta.k8s.io \"\" is invalid: {}", texts.join(", "));
-        let causes = fields.iter().map(|(field, why)| json!({ "reason": cause(why), "message": why, "field": field }));
+        let causes =
+            fields.iter().map(|(field, why)| json!({ "reason": cause(why), "message": why, "field": field }));
         let mut status = Status::new(422, "Invalid", message);
-        status.details = json!({ "group": "meta.k8s.io", "kind": kind, "causes": causes.collect::<Vec<_>>() });
+        status.details =
+            json!({ "group": "meta.k8s.io", "kind": kind, "causes": causes.collect::<Vec<_>>() });
         status
     }
 

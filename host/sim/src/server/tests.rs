@@ -371,7 +371,8 @@ fn a_budget_refuses_an_eviction_of_what_is_up() {
     );
     assert_eq!(evict("b", Value::Null).status(), 429, "the last one");
     // A misspelt field is ignored, as the real server does: this precondition is none.
-    let misspelt = json!({ "metadata": { "name": "a" }, "delete_options": { "preconditions": { "uid": "another" } } });
+    let misspelt =
+        json!({ "metadata": { "name": "a" }, "delete_options": { "preconditions": { "uid": "another" } } });
     let uri = format!("{PODS}/a/eviction");
     ok(&server, "POST", &uri, misspelt);
     ok(&server, "POST", budgets, budget("two", json!(0)));

@@ -196,11 +196,17 @@ fn review(store: &Store, mut object: Value) -> Value {
     object
 }
 
-pub(super) fn update(store: &mut Store, ask: &Ask, mut new: Value) -> Result<Arc<Value>, Status> {
+/// A PUT. The object, and whether it is new.
+pub(super) fn update(store: &mut Store, ask: &Ask, mut new: Value) -> Result<(Arc<Value>, bool), Status> {
     admission::check_shape(ask, &mut new)?;
     check_name(ask, &new)?;
     if ask.kind.is_renamed_event() {
         stored_event(&mut new);
+    }
+    if *ask.kind == kinds::LEASES && store.get(&ask.key()).is_none() {
+        // A Lease that is gone is made anew, whatever version the write was over.
+        object_at(&mut new, &["metadata"]).remove("resourceVersion");
+        return Ok((create(store, ask, new)?, true));
     }
     if [&kinds::LEASES, &kinds::BUDGETS].contains(&ask.kind)
         && new["metadata"]["resourceVersion"].as_str().unwrap_or_default().is_empty()
@@ -210,7 +216,7 @@ pub(super) fn update(store: &mut Store, ask: &Ask, mut new: Value) -> Result<Arc
         refusal.details["kind"] = ask.kind.plural.into();
         return Err(refusal);
     }
-    replace(store, ask, new, "Update")
+    Ok((replace(store, ask, new, "Update")?, false))
 }
 
 fn check_name(ask: &Ask, object: &Value) -> Result<(), Status> {
