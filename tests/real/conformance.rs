@@ -10,7 +10,8 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use cluster::{Client, Clients};
@@ -57,7 +58,10 @@ const LACKS: [(&str, &str); 8] = [
         "other parameters",
         "a fleet is listed as a whole and watched from there; pages, bookmarks and dry runs are the adapter's business",
     ),
-    ("other pods", "what a pod is made of is the template's business; none that the daemon makes is refused"),
+    (
+        "other pods",
+        "what a pod is made of, and whether it is taken, is the template's and the adapter's business",
+    ),
     (
         "other patches",
         "the daemon patches no pod; people do, and the labels and the finalizer are all that matters",
@@ -68,38 +72,44 @@ const LACKS: [(&str, &str); 8] = [
     ("what makes no sense", "types cannot say it"),
 ];
 
-/// Scenarios that end by themselves in the typed model.
+/// So many scenarios the typed model goes through to the end.
 const TYPED_WHOLE: usize = 27;
 
 /// Scenarios at one time: most of them wait.
 const AT_ONCE: usize = 8;
 
 /// kube-apiserver.
-struct Real(Mutex<(ControlPlane, Client)>);
+struct Real {
+    plane: Mutex<ControlPlane>,
+    client: Mutex<Client>,
+}
 
 impl Real {
-    async fn start(tools: &std::path::Path) -> Real {
+    async fn start(tools: &Path) -> Real {
         let plane = ControlPlane::start(tools).unwrap();
-        let client = Real::connect(&plane).await;
-        Real(Mutex::new((plane, client)))
+        let client = connect(&plane.kubeconfig(Role::Admin)).await;
+        Real { plane: plane.into(), client: client.into() }
     }
+}
 
-    async fn connect(plane: &ControlPlane) -> Client {
-        Clients::connect(Some(&plane.kubeconfig(Role::Admin)), None).await.unwrap().call
-    }
+async fn connect(kubeconfig: &Path) -> Client {
+    Clients::connect(Some(kubeconfig), None).await.unwrap().call
 }
 
 impl Cluster for Real {
     fn client(&self) -> Client {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+        self.client.lock().unwrap().clone()
     }
 
-    #[allow(clippy::await_holding_lock, reason = "nobody else is there")]
     async fn compact(&self) {
-        let mut real = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        real.0.compact_etcd().unwrap();
-        real.0.start_apiserver().unwrap();
-        real.1 = Real::connect(&real.0).await;
+        let restart = |plane: &mut ControlPlane| {
+            plane.compact_etcd().unwrap();
+            plane.start_apiserver().unwrap();
+            plane.kubeconfig(Role::Admin)
+        };
+        let kubeconfig = restart(&mut self.plane.lock().unwrap());
+        // The old one's connections are broken.
+        *self.client.lock().unwrap() = connect(&kubeconfig).await;
     }
 }
 
