@@ -74,6 +74,11 @@ impl<C: Cluster> Run<'_, C> {
         let rest = self.words.fill(&step.rest, &self.namespace)?;
         match step.verb.as_str() {
             "WAIT" => sleep(Duration::from_millis(target.parse().map_err(|error| format!("{error}"))?)).await,
+            // A list of now waits for the watch cache.
+            "SETTLE" => {
+                let list = path(&target, &self.namespace);
+                whole(self.ask("GET", &list, "application/json", "").await?).await?;
+            }
             "COMPACT" => {
                 self.cluster.compact().await;
                 self.client = self.cluster.client();

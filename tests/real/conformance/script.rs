@@ -12,8 +12,8 @@
 //! `differs` and the name of an exception. Lines with `=` are the answer; recording writes those and keeps the rest.
 //!
 //! Steps are requests; `PATCH path merge body` names its content type, and so may any other. `WATCH w path` begins a
-//! watch, `READ w 2` reads so many events and `READ w end` the rest; `WAIT ms` waits; `COMPACT` has the server
-//! forget what was.
+//! watch, `READ w 2` reads so many events and `READ w end` the rest; `WAIT ms` waits; `SETTLE pods` waits until the
+//! server's cache of pods has caught up; `COMPACT` has the server forget what was.
 
 use std::fs;
 use std::path::PathBuf;
