@@ -19,6 +19,7 @@ mod losses;
 mod namespace;
 mod observer;
 mod rights;
+mod scale;
 mod spark;
 mod stage;
 mod versus;

@@ -2,17 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::mpsc;
-use std::thread;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Config, ResourceExt};
+use serde_json::json;
 use tokio::sync::oneshot;
 
 /// What is seen of a pod.
@@ -20,13 +20,24 @@ use tokio::sync::oneshot;
 pub enum Seen {
     Appeared,
     Runs,
-    Gone,
+    /// It has failed, or is gone.
+    Ended,
+}
+
+/// How somebody ends pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Their processes are killed, and their kubelet says so.
+    Killed,
+    /// They are gone, and nobody says how they ended: so goes a node.
+    Vanished,
 }
 
 pub struct Observer {
     sights: mpsc::Receiver<(Instant, Seen, String)>,
     /// Those that run, as far as it was read.
     running: BTreeSet<String>,
+    live: Arc<Mutex<BTreeSet<String>>>,
     runtime: tokio::runtime::Runtime,
     pods: Api<Pod>,
     _stop: oneshot::Sender<()>,
@@ -47,8 +58,10 @@ impl Observer {
         let (send, sights) = mpsc::channel();
         let (stop, stopped) = oneshot::channel::<()>();
         let watched = pods.clone();
+        let live = Arc::new(Mutex::new(BTreeSet::new()));
+        let of_watch = Arc::clone(&live);
         let watch = async move {
-            let (mut appeared, mut ran) = (BTreeSet::new(), BTreeSet::new());
+            let (mut appeared, mut ran, mut ended) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
             let mut events = std::pin::pin!(watcher(watched, config).default_backoff());
             while let Some(event) = events.next().await {
                 let now = Instant::now();
@@ -58,14 +71,16 @@ impl Observer {
                     Ok(watcher::Event::Init | watcher::Event::InitDone) | Err(_) => continue,
                 };
                 let name = pod.name_any();
-                let runs =
-                    pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"));
+                let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+                let (runs, gone) = (phase == Some("Running"), gone || phase == Some("Failed"));
                 if appeared.insert(name.clone()) {
                     let _ = send.send((now, Seen::Appeared, name.clone()));
                 }
-                if gone {
-                    let _ = send.send((now, Seen::Gone, name));
+                if gone && ended.insert(name.clone()) {
+                    of_watch.lock().unwrap().remove(&name);
+                    let _ = send.send((now, Seen::Ended, name));
                 } else if runs && ran.insert(name.clone()) {
+                    of_watch.lock().unwrap().insert(name.clone());
                     let _ = send.send((now, Seen::Runs, name));
                 }
             }
@@ -73,7 +88,7 @@ impl Observer {
         runtime.spawn(async move {
             tokio::select! { () = watch => {}, _ = stopped => {} }
         });
-        Observer { sights, running: BTreeSet::new(), runtime, pods, _stop: stop }
+        Observer { sights, running: BTreeSet::new(), live, runtime, pods, _stop: stop }
     }
 
     /// What is seen next, within a time.
@@ -82,13 +97,14 @@ impl Observer {
         match sight.1 {
             Seen::Appeared => {}
             Seen::Runs => drop(self.running.insert(sight.2.clone())),
-            Seen::Gone => drop(self.running.remove(&sight.2)),
+            Seen::Ended => drop(self.running.remove(&sight.2)),
         }
         Some(sight)
     }
 
-    pub fn running(&self) -> &BTreeSet<String> {
-        &self.running
+    /// Those that run now: for whoever speaks for them.
+    pub fn live(&self) -> Arc<Mutex<BTreeSet<String>>> {
+        Arc::clone(&self.live)
     }
 
     /// Waits until so many run. The moment when they did.
@@ -106,20 +122,26 @@ impl Observer {
         at
     }
 
-    /// These are gone at once, with no grace, as with their nodes.
-    pub fn end(&self, pods: &[String]) {
-        let parameters = DeleteParams::default().grace_period(0);
-        let ended =
-            self.runtime.block_on(join_all(pods.iter().map(|pod| self.pods.delete(pod, &parameters))));
-        for end in ended {
-            end.unwrap();
+    fn end(&self, pods: &[String], how: End) {
+        let delete = DeleteParams::default().grace_period(0);
+        let killed = json!({"status": {"phase": "Failed", "containerStatuses": [{
+            "name": "spark-kubernetes-executor", "image": "spark", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"terminated": {"exitCode": 137, "reason": "Error"}},
+        }]}});
+        let killed = Patch::Merge(killed);
+        let end = async |pod: &String| match how {
+            End::Killed => self.pods.patch_status(pod, &PatchParams::default(), &killed).await.map(drop),
+            End::Vanished => self.pods.delete(pod, &delete).await.map(drop),
+        };
+        for ended in self.runtime.block_on(join_all(pods.iter().map(end))) {
+            ended.unwrap();
         }
     }
 
     /// Ends so many, and says how long after each of them another appeared, the first after the first.
-    pub fn replaced(&mut self, count: usize, within: Duration) -> Vec<Duration> {
+    pub fn replaced(&mut self, count: usize, how: End, within: Duration) -> Vec<Duration> {
         let victims: Vec<String> = self.running.iter().take(count).cloned().collect();
-        self.end(&victims);
+        self.end(&victims, how);
         let (mut gone, mut appeared) = (Vec::new(), Vec::new());
         let begun = Instant::now();
         while gone.len() < count || appeared.len() < count {
@@ -127,7 +149,7 @@ impl Observer {
             let left =
                 left.unwrap_or_else(|| panic!("{} of {count} were replaced in {within:?}", appeared.len()));
             match self.next(left) {
-                Some((at, Seen::Gone, _)) => gone.push(at),
+                Some((at, Seen::Ended, _)) => gone.push(at),
                 Some((at, Seen::Appeared, _)) => appeared.push(at),
                 Some((_, Seen::Runs, _)) | None => {}
             }

@@ -47,6 +47,7 @@ pub struct Fleet {
 pub struct Daemon {
     child: Child,
     pub http: SocketAddr,
+    pub graphite: SocketAddr,
     /// For commands.
     token: PathBuf,
     log: PathBuf,
@@ -196,7 +197,7 @@ impl Stage {
         // As in a pod: it becomes part of the Lease holder's name.
         command.env("HOSTNAME", name);
         command.args(flags).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
-        Daemon { child: command.spawn().unwrap(), http, token, log, name: name.to_owned() }
+        Daemon { child: command.spawn().unwrap(), http, graphite, token, log, name: name.to_owned() }
     }
 
     // ------------------------------------------------------------------------------------- judging --

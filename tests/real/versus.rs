@@ -13,15 +13,21 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::control_plane::{GUARDED, NAMESPACE, Role};
-use super::observer::Observer;
+use super::observer::{End, Observer};
 use super::spark::{home, spark};
 use super::stage::{NODE, Stage};
 use super::tools;
 use crate::support::root;
 
 const EXECUTORS: usize = 60;
-/// How many are lost at once, and how often.
-const ROUNDS: [(usize, usize); 3] = [(1, 20), (5, 6), (50, 3)];
+/// How many are lost at once, how, and how often it is tried: a quick look, and for the table with `ROLLCALL_ROUNDS=full`.
+const ROUNDS: [(usize, End, usize, usize); 5] = [
+    (1, End::Killed, 5, 20),
+    (5, End::Killed, 2, 10),
+    (50, End::Killed, 1, 5),
+    (1, End::Vanished, 1, 5),
+    (50, End::Vanished, 1, 3),
+];
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two rounds: whatever has its own rhythm is anywhere in it.
 const PAUSE: Duration = Duration::from_millis(2_300);
@@ -42,40 +48,39 @@ fn side_by_side_with_sparks_allocator() {
     let theirs = measured(&mut observer);
     let their_peak_mb = peak_mb(driver.0.id());
 
-    println!("| lost at once | rounds | Rollcall p50 | max | Spark p50 | max |");
-    println!("|---|---|---|---|---|---|");
-    for ((lost, rounds), (ours, theirs)) in ROUNDS.iter().zip(ours.iter().zip(&theirs)) {
-        println!("| {lost} | {rounds} | {} | {} | {} | {} |", p50(ours), max(ours), p50(theirs), max(theirs));
+    println!("| lost at once | how | rounds | Rollcall p50 | max | Spark p50 | max |");
+    println!("|---|---|---|---|---|---|---|");
+    for ((lost, how, rounds), (ours, theirs)) in rounds().zip(ours.iter().zip(&theirs)) {
+        let [ours, theirs] =
+            [ours, theirs].map(|all| format!("{} ms | {} ms", all[all.len() / 2], all[all.len() - 1]));
+        println!("| {lost} | {how:?} | {rounds} | {ours} | {theirs} |");
     }
     println!("peak RSS: Rollcall {our_peak_mb} MB, Spark's driver {their_peak_mb} MB");
     for (ours, theirs) in ours.iter().zip(&theirs) {
-        assert!(max(ours) <= max(theirs), "{ours:?} {theirs:?}");
+        assert!(ours.last() <= theirs.last(), "{ours:?} {theirs:?}");
     }
+}
+
+fn rounds() -> impl Iterator<Item = (usize, End, usize)> {
+    let full = std::env::var("ROLLCALL_ROUNDS").is_ok_and(|rounds| rounds == "full");
+    ROUNDS.into_iter().map(move |(lost, how, few, many)| (lost, how, if full { many } else { few }))
 }
 
 /// For each kind of round all that was measured, ascending, in ms.
 fn measured(observer: &mut Observer) -> Vec<Vec<u128>> {
     observer.until_running(EXECUTORS, PATIENCE);
-    let kind = |&(lost, rounds): &(usize, usize)| {
+    let kind = |(lost, how, rounds)| {
         let mut all = Vec::new();
         for _ in 0..rounds {
             sleep(PAUSE);
             observer.until_running(EXECUTORS, PATIENCE);
-            all.extend(observer.replaced(lost, PATIENCE).iter().map(Duration::as_millis));
+            all.extend(observer.replaced(lost, how, PATIENCE).iter().map(Duration::as_millis));
             observer.until_running(EXECUTORS, PATIENCE);
         }
         all.sort_unstable();
         all
     };
-    ROUNDS.iter().map(kind).collect()
-}
-
-fn p50(all: &[u128]) -> u128 {
-    all[all.len() / 2]
-}
-
-fn max(all: &[u128]) -> u128 {
-    all[all.len() - 1]
+    rounds().map(kind).collect()
 }
 
 /// Resident memory at its greatest.

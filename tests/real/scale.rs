@@ -1,0 +1,182 @@
+//! Many executors: kwok runs the pods, a thread speaks for all of them as their GraphiteSinks would.
+//!
+//! `ROLLCALL_SCALE` is how many; `ROLLCALL_BINARY` the daemon that is measured, rather a release.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::control_plane::{NAMESPACE, Role};
+use super::observer::{End, Observer};
+use super::stage::{Daemon, Fleet, Stage};
+use super::tools;
+use super::versus::peak_mb;
+
+const EXECUTORS: usize = 300;
+/// Of GraphiteSink: one batch of so many lines in each period. Spark's own sends some 130.
+const PERIOD: Duration = Duration::from_secs(10);
+const LINES: usize = 20;
+/// Without any change.
+const STEADY: Duration = Duration::from_secs(30);
+
+struct Rate {
+    name: &'static str,
+    batch: u32,
+    flags: &'static [&'static str],
+}
+
+const RATES: [Rate; 2] = [
+    Rate { name: "default: 20/s", batch: 20, flags: &[] },
+    Rate {
+        name: "raised: 500/s",
+        batch: 500,
+        flags: &["--changes-per-second", "500", "--changes-burst", "500"],
+    },
+];
+
+#[test]
+fn many_executors() {
+    let Some(tools) = tools() else { return };
+    let executors = std::env::var("ROLLCALL_SCALE").map_or(EXECUTORS, |text| text.parse().unwrap());
+    let patience = Duration::from_secs(60 + executors as u64 / 5);
+    println!(
+        "| rate | executors | all run | available | 30 % lost at once | all run again | CPU | RSS | peak | requests/s |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|---|");
+    for rate in &RATES {
+        let stage = Stage::start(&tools);
+        let fleet = stage.fleet("scale", executors, |document| {
+            let spec = &mut document["spec"];
+            spec["heartbeat"] = json!({"interval": "10s", "timeout": "60s", "checkPeer": false});
+            spec["allocation"] = json!({"batchSize": rate.batch});
+        });
+        let mut observer = Observer::start(&stage.plane.kubeconfig(Role::Admin), NAMESPACE, "spark-scale");
+        let begun = Instant::now();
+        let daemon = stage.daemon(&[&fleet], rate.flags);
+        let _speaker = Speaker::start(daemon.graphite, observer.live());
+        let full = observer.until_running(executors, patience) - begun;
+        let available = all_available(&daemon, &fleet, patience, begun);
+
+        let lost = executors * 3 / 10;
+        let begun = Instant::now();
+        let _ = observer.replaced(lost, End::Vanished, patience);
+        let again = observer.until_running(executors, patience) - begun;
+        all_available(&daemon, &fleet, patience, begun);
+
+        let (requests, cpu, begun) = (asked(&stage), cpu_ms(daemon.pid()), Instant::now());
+        thread::sleep(STEADY);
+        let seconds = begun.elapsed().as_secs_f64();
+        let cpu = (cpu_ms(daemon.pid()) - cpu) as f64 / seconds / 10.0;
+        let requests = (asked(&stage) - requests) as f64 / seconds;
+        println!(
+            "| {} | {executors} | {:.1} s | {:.1} s | {lost} | {:.1} s | {cpu:.1} % | {} MB | {} MB | {requests:.1} |",
+            rate.name,
+            full.as_secs_f64(),
+            available.as_secs_f64(),
+            again.as_secs_f64(),
+            resident_mb(daemon.pid()),
+            peak_mb(daemon.pid()),
+        );
+        let counts = daemon.status(&fleet).unwrap()["counts"].take();
+        assert_eq!(
+            counts["lost"].as_object().unwrap().values().filter_map(Value::as_u64).sum::<u64>(),
+            lost as u64,
+            "{counts}"
+        );
+        assert_eq!(counts["created"], executors + lost, "nobody was created or lost in vain: {counts}");
+    }
+}
+
+/// Waits until the daemon has heard of all. How long after the beginning that was.
+fn all_available(daemon: &Daemon, fleet: &Fleet, patience: Duration, begun: Instant) -> Duration {
+    let all = |status: &Value| status["counts"]["available"] == fleet.target;
+    while !daemon.status(fleet).as_ref().is_some_and(all) {
+        assert!(
+            begun.elapsed() < patience,
+            "{:?}\n{}",
+            daemon.status(fleet).map(|it| it["counts"].clone()),
+            daemon.log()
+        );
+        thread::sleep(Duration::from_millis(500));
+    }
+    begun.elapsed()
+}
+
+/// Of the API server, by daemons, until now.
+fn asked(stage: &Stage) -> usize {
+    let log = fs::read_to_string(stage.plane.audit_log()).unwrap();
+    log.lines()
+        .filter(|line| line.contains("serviceaccount:spark:rollcall") && line.contains("ResponseComplete"))
+        .count()
+}
+
+fn cpu_ms(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // The name before it may hold anything. A tick is 10 ms.
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    (fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()) * 10
+}
+
+fn resident_mb(pid: u32) -> u64 {
+    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096 >> 20
+}
+
+/// Speaks for every executor that runs.
+struct Speaker {
+    stop: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Speaker {
+    fn start(graphite: SocketAddr, live: Arc<Mutex<BTreeSet<String>>>) -> Speaker {
+        const SLICES: u64 = 100;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut to = None;
+            for slice in (0..SLICES).cycle() {
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                let mut text = String::new();
+                let seconds = jiff::Timestamp::now().as_second();
+                for name in live.lock().unwrap().iter() {
+                    let id: u64 = name.rsplit('-').next().unwrap().parse().unwrap();
+                    if id % SLICES != slice {
+                        continue;
+                    }
+                    for line in 0..LINES {
+                        writeln!(text, "spark-scale.{id}.executor.threadpool.metric{line} {slice} {seconds}")
+                            .unwrap();
+                    }
+                }
+                if to.is_none() {
+                    to = TcpStream::connect(graphite).ok();
+                }
+                if to.as_mut().is_some_and(|to| to.write_all(text.as_bytes()).is_err()) {
+                    to = None;
+                }
+                thread::sleep(PERIOD / SLICES as u32);
+            }
+        });
+        Speaker { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Speaker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
