@@ -107,11 +107,11 @@ impl Observer {
         Arc::clone(&self.live)
     }
 
-    /// Waits until so many run. The moment when they did.
+    /// Waits until at least so many run. The moment when they did.
     pub fn until_running(&mut self, count: usize, within: Duration) -> Instant {
         let begun = Instant::now();
         let mut at = begun;
-        while self.running.len() != count {
+        while self.running.len() < count {
             let left = within.checked_sub(begun.elapsed());
             let left =
                 left.unwrap_or_else(|| panic!("{} of {count} run after {within:?}", self.running.len()));

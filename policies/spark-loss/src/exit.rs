@@ -36,7 +36,12 @@ impl Exit<'_> {
     /// Is the code one that no deletion, no signal from outside and no lost node produces?
     pub(crate) fn tells(&self) -> bool {
         let (kind, ..) = self.meaning();
-        !matches!(kind, LossKind::Completed | LossKind::Killed | LossKind::NodeLost | LossKind::ExitStatus)
+        // 58: so a decommissioned executor may end whom the driver has let go of already.
+        self.code != 58
+            && !matches!(
+                kind,
+                LossKind::Completed | LossKind::Killed | LossKind::NodeLost | LossKind::ExitStatus
+            )
     }
 
     /// Does the code say no more than that it failed?

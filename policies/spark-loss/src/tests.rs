@@ -422,6 +422,14 @@ fn a_telling_exit_outranks_node_and_deletion_but_not_the_drivers_end() {
     lost().exit(52).with(|e| e.driver = Driver::Gone).is(LossKind::DriverGone);
 }
 
+/// Seen: its pod was deleted, the driver let go of it, and its block manager asked to be registered once more.
+#[test]
+fn a_decommission_that_ends_with_58_is_a_deletion() {
+    lost().exit(58).deleting().is(LossKind::Deleted);
+    lost().exit(58).deleting().disrupted("EvictionByEvictionAPI").is(LossKind::Evicted);
+    lost().exit(56).deleting().is(LossKind::DriverConnection);
+}
+
 #[test]
 fn kubernetes_outranks_the_driver_and_the_mark_outranks_the_node() {
     let not_ready = || lost().node(|node| node.ready = "False".into());
