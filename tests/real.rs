@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 
+mod anywhere;
 mod budget;
 mod conformance;
 mod control_plane;

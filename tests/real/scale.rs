@@ -71,6 +71,7 @@ fn many_executors() {
         let again = observer.until_running(executors, patience) - begun;
         all_available(&daemon, &fleet, patience, begun);
 
+        quiet(&stage, patience);
         let (requests, cpu, begun) = (asked(&stage), cpu_ms(daemon.pid()), Instant::now());
         thread::sleep(STEADY);
         let seconds = begun.elapsed().as_secs_f64();
@@ -110,6 +111,21 @@ fn all_available(daemon: &Daemon, fleet: &Fleet, patience: Duration, begun: Inst
     begun.elapsed()
 }
 
+/// Waits until what is told about the losses has been told: Kubernetes Events are sent at 5 a second.
+fn quiet(stage: &Stage, patience: Duration) {
+    const LOOK: Duration = Duration::from_secs(5);
+    let (begun, mut before) = (Instant::now(), asked(stage));
+    loop {
+        thread::sleep(LOOK);
+        let now = asked(stage);
+        if now - before < 2 * LOOK.as_secs() as usize {
+            return;
+        }
+        assert!(begun.elapsed() < patience, "{} requests in {LOOK:?}", now - before);
+        before = now;
+    }
+}
+
 /// Of the API server, by daemons, until now.
 fn asked(stage: &Stage) -> usize {
     let log = fs::read_to_string(stage.plane.audit_log()).unwrap();
@@ -127,7 +143,8 @@ fn cpu_ms(pid: u32) -> u64 {
 
 fn resident_mb(pid: u32) -> u64 {
     let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
-    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096 >> 20
+    // In pages of 4 KiB.
+    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() / 256
 }
 
 /// Speaks for every executor that runs.
