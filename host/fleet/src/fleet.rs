@@ -63,7 +63,7 @@ pub struct Fleet {
     pub(crate) metric_names: Vec<Box<str>>,
     pub(crate) driver: Option<DriverView>,
     /// Of which revision that is.
-    driver_revision: u64,
+    pub(crate) driver_revision: u64,
     /// While the application's first executors wait for it to answer.
     pub(crate) driver_awaited_until: Option<Instant>,
     pub(crate) view_fresh: bool,

@@ -26,12 +26,15 @@ const STRANGER_AHEAD_MAX: u64 = 100_000;
 
 impl Fleet {
     pub(crate) fn relisted(&mut self, list: Relist) {
+        // Who is gone stays gone, also in a list that is too old to tell of pods.
+        self.driver_is(list.driver.clone(), list.revision);
         if list.revision < self.revision && !self.planted(Plant::OldListBelieved) {
             // From a replica that lags: it says what was.
             if !self.believes_past(RESTORED_MS) {
                 return self.relist_again();
             }
             self.roster.forget_revisions();
+            self.driver_revision = 0;
         }
         let first = self.phase == Phase::AwaitingRelist;
         // Earlier leaders' pods are older than our claim: a list that is older may lack them.

@@ -29,6 +29,42 @@ fn the_first_executors_wait_for_a_driver_that_answers() {
     );
 }
 
+/// The list is older than a pod that was created since, and is not believed about pods. But who is gone stays gone.
+#[test]
+fn a_driver_that_is_gone_in_an_old_list_gets_no_executors() {
+    check(
+        draft(1),
+        "
+        0s lead
+            > 0s create 1
+        1s start 1
+        2s list revision=102 driver=gone
+            > 2.477s relist
+        3s gone 1
+            > 3s ask SPARK why 1 was lost: PodDeleted, check 0
+        ",
+    );
+}
+
+/// Lists that stay old for ten minutes are of a cluster that was restored from a backup: then this holds of its driver too.
+#[test]
+fn a_driver_that_went_after_a_restore_is_gone() {
+    check(
+        draft(1),
+        "
+        0s lead
+            > 0s create 1
+        1s start 1
+        1s beating 1
+        2s list revision=50
+            > 2.477s relist
+        603s list revision=50 driver=gone
+        604s gone 1
+            > 604s ask SPARK why 1 was lost: PodDeleted, check 0
+        ",
+    );
+}
+
 /// One pod that never starts held up every other in SAR, for ever.
 #[test]
 fn one_stuck_pod_blocks_nobody() {

@@ -562,6 +562,7 @@ impl World {
             let (key, value) = word.split_once('=').unwrap_or((word, ""));
             match key {
                 "revision" => revision = value.parse().unwrap(),
+                "driver" => self.driver = DriverView::Gone,
                 other => panic!("list {other}"),
             }
         }
