@@ -48,7 +48,7 @@ fn many_executors() {
     let executors = std::env::var("ROLLCALL_SCALE").map_or(EXECUTORS, |text| text.parse().unwrap());
     let patience = Duration::from_secs(60 + executors as u64 / 5);
     println!(
-        "| rate | executors | all run | available | 30 % lost at once | all run again | CPU | RSS | peak | requests/s |"
+        "| rate | executors | all run | available | CPU then | requests/s then | RSS then | lost at once | all run again | peak RSS |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
     for rate in &RATES {
@@ -65,25 +65,24 @@ fn many_executors() {
         let full = observer.until_running(executors, patience) - begun;
         let available = all_available(&daemon, &fleet, patience, begun);
 
-        let lost = executors * 3 / 10;
-        let begun = Instant::now();
-        let _ = observer.replaced(lost, End::Vanished, patience);
-        let again = observer.until_running(executors, patience) - begun;
-        all_available(&daemon, &fleet, patience, begun);
-
-        quiet(&stage, patience);
         let (requests, cpu, begun) = (asked(&stage), cpu_ms(daemon.pid()), Instant::now());
         thread::sleep(STEADY);
         let seconds = begun.elapsed().as_secs_f64();
         let cpu = (cpu_ms(daemon.pid()) - cpu) as f64 / seconds / 10.0;
         let requests = (asked(&stage) - requests) as f64 / seconds;
+        let resident_mb = resident_mb(daemon.pid());
+
+        let lost = executors * 3 / 10;
+        let begun = Instant::now();
+        let _ = observer.replaced(lost, End::Vanished, patience);
+        let again = observer.until_running(executors, patience) - begun;
+        all_available(&daemon, &fleet, patience, begun);
         println!(
-            "| {} | {executors} | {:.1} s | {:.1} s | {lost} | {:.1} s | {cpu:.1} % | {} MB | {} MB | {requests:.1} |",
+            "| {} | {executors} | {:.1} s | {:.1} s | {cpu:.1} % | {requests:.1} | {resident_mb} MB | {lost} | {:.1} s | {} MB |",
             rate.name,
             full.as_secs_f64(),
             available.as_secs_f64(),
             again.as_secs_f64(),
-            resident_mb(daemon.pid()),
             peak_mb(daemon.pid()),
         );
         let counts = daemon.status(&fleet).unwrap()["counts"].take();
@@ -109,21 +108,6 @@ fn all_available(daemon: &Daemon, fleet: &Fleet, patience: Duration, begun: Inst
         thread::sleep(Duration::from_millis(500));
     }
     begun.elapsed()
-}
-
-/// Waits until what is told about the losses has been told: Kubernetes Events are sent at 5 a second.
-fn quiet(stage: &Stage, patience: Duration) {
-    const LOOK: Duration = Duration::from_secs(5);
-    let (begun, mut before) = (Instant::now(), asked(stage));
-    loop {
-        thread::sleep(LOOK);
-        let now = asked(stage);
-        if now - before < 2 * LOOK.as_secs() as usize {
-            return;
-        }
-        assert!(begun.elapsed() < patience, "{} requests in {LOOK:?}", now - before);
-        before = now;
-    }
 }
 
 /// Of the API server, by daemons, until now.
