@@ -134,7 +134,7 @@ pub const BAITS: [Bait; 18] = [
     Bait { plant: Plant::FloorOverLeaving, seeds_max: 100, checkers: &["S5"] },
     Bait { plant: Plant::NoGrace, seeds_max: 50, checkers: &["S17"] },
     Bait { plant: Plant::DeposedActs, seeds_max: 200, checkers: &["S13"] },
-    Bait { plant: Plant::PicksUnchecked, seeds_max: 200, checkers: &["S11"] },
+    Bait { plant: Plant::PicksUnchecked, seeds_max: 500, checkers: &["S11"] },
     Bait { plant: Plant::RemovalsAreFailures, seeds_max: 100, checkers: &["S10"] },
     Bait { plant: Plant::SettledTwice, seeds_max: 50, checkers: &["S8", "S9", "AUDIT"] },
     Bait { plant: Plant::LateCreateForgotten, seeds_max: 2_000, checkers: &["S3"] },
