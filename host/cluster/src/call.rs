@@ -169,7 +169,6 @@ impl Calls {
     /// the API server has forgotten it meanwhile, the list has failed.
     async fn list(&self) -> Result<(Relist, Vec<Seen>), Outcome> {
         let started = tokio::time::Instant::now();
-        let driver = self.driver().await?;
         let mut params = ListParams::default().labels(&self.place.selector()).limit(PAGE);
         let (mut seen, mut revision) = (Vec::new(), 0);
         loop {
@@ -183,6 +182,8 @@ impl Calls {
                 None => break,
             }
         }
+        // Asked last: what is said of it is as new as the list, or newer.
+        let driver = self.driver().await?;
         let pods = seen.iter().map(|seen| seen.view.clone()).collect();
         Ok((Relist { revision, pods, driver }, seen))
     }

@@ -122,7 +122,7 @@ impl Fleet {
         if self.driver_gone() {
             return Err(Refusal::DriverGone);
         }
-        if self.driver_awaited_until.is_some_and(|until| self.now.instant < until) {
+        if self.driver_starts_until().is_some() {
             return Err(Refusal::DriverStarting);
         }
         let bounds = self.bounds();
@@ -167,7 +167,7 @@ impl Fleet {
         } else if held == Refusal::BreakerOpen {
             self.breaker.deadline()
         } else if held == Refusal::DriverStarting {
-            self.driver_awaited_until
+            self.driver_starts_until()
         } else {
             None
         }

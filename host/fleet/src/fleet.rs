@@ -64,8 +64,9 @@ pub struct Fleet {
     pub(crate) driver: Option<DriverView>,
     /// Of which revision that is.
     pub(crate) driver_revision: u64,
-    /// While the application's first executors wait for it to answer.
-    pub(crate) driver_awaited_until: Option<Instant>,
+    pub(crate) driver_answered: bool,
+    /// Where there was no executor yet when all was seen for the first time.
+    pub(crate) driver_awaited_since: Option<Instant>,
     pub(crate) view_fresh: bool,
     /// The newest revision seen: lists that are older are of no use.
     pub(crate) revision: u64,
@@ -190,7 +191,8 @@ impl Fleet {
             metric_names: Vec::new(),
             driver: None,
             driver_revision: 0,
-            driver_awaited_until: None,
+            driver_answered: false,
+            driver_awaited_since: None,
             view_fresh: false,
             revision: 0,
             relist: Relisting {
@@ -309,6 +311,12 @@ impl Fleet {
         }
     }
 
+    /// Until when its first executors wait for it.
+    pub(crate) fn driver_starts_until(&self) -> Option<Instant> {
+        let since = self.driver_awaited_since.filter(|_| !self.driver_answered)?;
+        Some(since + self.spec.driver_start_ms).filter(|until| self.now.instant < *until)
+    }
+
     // ------------------------------------------------------------------------------------ events --
 
     fn take(&mut self, event: Event) {
@@ -338,6 +346,7 @@ impl Fleet {
             Event::PodChanged(pod) | Event::PodGone(pod) if self.phase != Phase::Active => {
                 self.revision = self.revision.max(pod.revision);
             }
+            Event::DriverReported(_) if self.phase != Phase::Active => self.driver_answered = true,
             _ if self.phase != Phase::Active => {}
             Event::PodChanged(pod) => self.pod_changed(*pod),
             Event::PodGone(pod) => self.pod_gone(*pod),

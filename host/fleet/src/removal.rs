@@ -155,6 +155,9 @@ impl Fleet {
     }
 
     fn removal_finished(&mut self, id: ExecutorId, outcome: Outcome) {
+        if !matches!(outcome, Outcome::Budget) {
+            self.removal(id, |removal| removal.over_budget = false);
+        }
         let retry_ms = match outcome {
             Outcome::Ok(Done::Deleted) => {
                 self.removal_accepted(id);

@@ -23,6 +23,9 @@ pub struct Draft {
     pub mode: Mode,
     /// UID of the driver's pod, which owns every executor's.
     pub driver: Uid,
+    /// An application's first executors wait for so long until the driver has answered: one that is still
+    /// starting has nowhere for them to register. 0: not at all.
+    pub driver_start_ms: u64,
     /// How many executors there should be. When observing: how many the driver is asked for.
     pub target: u32,
     pub paused: bool,
@@ -92,9 +95,6 @@ pub struct AllocationSpec {
     pub node_losses_max: u32,
     pub node_window_ms: u64,
     pub avoided_nodes_max: Amount,
-    /// An application's first executors wait for so long until the driver has answered: one that is still
-    /// starting has nowhere for them to register. 0: not at all.
-    pub driver_start_ms: u64,
 }
 
 /// What no policy can widen.
@@ -186,6 +186,7 @@ impl Draft {
             application_id: application_id.to_owned(),
             mode,
             driver,
+            driver_start_ms: 0,
             target,
             paused: false,
             dry_run: false,
@@ -211,7 +212,6 @@ impl Draft {
                 node_losses_max: 3,
                 node_window_ms: 1_800_000,
                 avoided_nodes_max: Amount::Percent(20),
-                driver_start_ms: 0,
             },
             limits: Limits {
                 surge: Amount::Percent(25),

@@ -50,9 +50,7 @@ impl Fleet {
             let from = if self.planted(Plant::NoGrace) { Instant::START } else { self.now.instant };
             self.hearing = Hearing::new(from);
             // Once there was an executor, the driver was up.
-            let wait_ms = self.spec.allocation.driver_start_ms;
-            self.driver_awaited_until =
-                (self.book.get().created == 0 && wait_ms > 0).then_some(self.now.instant + wait_ms);
+            self.driver_awaited_since = (self.book.get().created == 0).then_some(self.now.instant);
             self.rolls.start(self.spec.roll.as_ref(), self.now.instant);
             self.check_restored(&list.pods);
         }
@@ -371,7 +369,7 @@ impl Fleet {
         if self.owns() && highest > self.book.get().reserved {
             self.restored(highest);
         }
-        self.driver_awaited_until = None;
+        self.driver_answered = true;
         let now = self.now.instant;
         // It expires its executors' heartbeats itself, but takes its time: its word counts while nobody
         // speaks for himself. Otherwise only what has changed since its last report is a sign of life.

@@ -23,6 +23,7 @@ impl FleetConfig {
                 Mode::Observe => spec::Mode::Observe,
             },
             driver,
+            driver_start_ms: spec.driver.start_timeout.0,
             target: spec.executors,
             paused: spec.paused,
             dry_run: spec.dry_run,
@@ -52,7 +53,6 @@ impl FleetConfig {
                 node_losses_max: allocation.node_losses_max,
                 node_window_ms: allocation.node_window.0,
                 avoided_nodes_max: allocation.avoided_nodes_max.0,
-                driver_start_ms: spec.driver.start_timeout.0,
             },
             limits: spec::Limits {
                 surge: limits.surge.0,

@@ -352,6 +352,7 @@ fn every_field_of_the_core_can_be_set() {
         application_id: "spark-1".to_owned(),
         mode: CoreMode::Observe,
         driver: "uid".into(),
+        driver_start_ms: 10_000,
         target: 10,
         paused: true,
         dry_run: true,
@@ -377,7 +378,6 @@ fn every_field_of_the_core_can_be_set() {
             node_losses_max: 8,
             node_window_ms: 9_000,
             avoided_nodes_max: CoreAmount::Percent(10),
-            driver_start_ms: 10_000,
         },
         limits: fleet::spec::Limits {
             surge: CoreAmount::Count(1),

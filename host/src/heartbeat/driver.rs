@@ -21,7 +21,7 @@ use tokio::task::{Id, JoinSet, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use self::report::Report;
-use super::directory::Fleet;
+use super::directory::{DriverEntry, Fleet};
 use super::{Fate, Intake, Sign, Source};
 
 mod address;
@@ -84,6 +84,11 @@ impl Poller {
                     for fleet in fleets {
                         let Some(driver) = fleet.entry.driver else { continue };
                         let turn = turns.entry(Arc::clone(&fleet.name)).or_insert_with(Turn::new);
+                        if turn.asks != Some(driver) || turn.application_id != fleet.entry.application_id {
+                            // Another driver: what the one before did says nothing of it.
+                            let application_id = fleet.entry.application_id.clone();
+                            *turn = Turn { asks: Some(driver), application_id, ..Turn::new() };
+                        }
                         turn.interval = Duration::from_millis(driver.interval_ms);
                         turn.fleet = Some(fleet);
                     }
@@ -164,6 +169,9 @@ impl Poller {
 /// When a driver is asked next.
 struct Turn {
     fleet: Option<Arc<Fleet>>,
+    /// Whose it is.
+    asks: Option<DriverEntry>,
+    application_id: String,
     interval: Duration,
     asked: Option<Id>,
     next_at: Instant,
@@ -175,6 +183,8 @@ impl Turn {
     fn new() -> Turn {
         Turn {
             fleet: None,
+            asks: None,
+            application_id: String::new(),
             interval: TICK,
             asked: None,
             next_at: Instant::now(),
@@ -187,24 +197,26 @@ impl Turn {
         match error {
             Some(error) => {
                 // Said once, and not with every try.
-                if self.failures == 0 {
-                    tracing::warn!(fleet = name, error = %chain(error), "the driver cannot be asked");
+                let error = chain(error);
+                if self.failures == if self.answered { 0 } else { START_TRIES } {
+                    tracing::warn!(fleet = name, error, "the driver cannot be asked");
+                } else if self.failures == 0 {
+                    tracing::info!(fleet = name, error, "the driver does not answer yet");
                 }
                 self.failures = self.failures.saturating_add(1);
             }
             None => {
                 if self.failures > 0 {
-                    tracing::info!(fleet = name, "the driver answers again");
+                    let news = if self.answered { "the driver answers again" } else { "the driver answers" };
+                    tracing::info!(fleet = name, "{news}");
                 }
                 self.failures = 0;
                 self.answered = true;
             }
         }
-        self.next_at += if self.answered || self.failures > START_TRIES {
-            self.interval * (1 << self.failures.saturating_sub(1).min(DOUBLINGS_MAX))
-        } else {
-            self.interval.min(START_INTERVAL)
-        };
+        let pause = self.interval * (1 << self.failures.saturating_sub(1).min(DOUBLINGS_MAX));
+        let starts = !self.answered && self.failures <= START_TRIES;
+        self.next_at += if starts { pause.min(START_INTERVAL) } else { pause };
         self.asked = None;
     }
 }

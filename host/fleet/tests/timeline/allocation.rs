@@ -8,7 +8,7 @@ use fleet::spec::Amount;
 fn the_first_executors_wait_for_a_driver_that_answers() {
     let draft = || {
         let mut draft = draft(1);
-        draft.allocation.driver_start_ms = 60_000;
+        draft.driver_start_ms = 60_000;
         draft
     };
     check(
@@ -17,6 +17,14 @@ fn the_first_executors_wait_for_a_driver_that_answers() {
         0s lead
         9s driver answers
             > 9s create 1
+        ",
+    );
+    check(
+        draft(),
+        "
+        0s driver answers
+        1s lead
+            > 1s create 1
         ",
     );
     check(

@@ -46,7 +46,7 @@ pub fn draft(tape: &mut Tape) -> Draft {
     allocation.backoff_last_ms = one_of(tape, &[10_000, 30_000]);
     allocation.node_losses_max = one_of(tape, &[3, 1]);
     allocation.node_window_ms = one_of(tape, &[60_000, 300_000]);
-    allocation.driver_start_ms = one_of(tape, &[0, 20_000]);
+    draft.driver_start_ms = one_of(tape, &[0, 20_000]);
     let limits = &mut draft.limits;
     limits.surge = one_of(tape, &[Amount::Percent(25), Amount::Count(1), Amount::Count(0), Amount::Count(3)]);
     limits.unavailable =
@@ -120,8 +120,7 @@ pub fn bound_ms(draft: &Draft) -> u64 {
     let node_ms = 180_000 + 60_000 + 30_000; // Where nobody is heard, one is tried after sixteen timeouts at worst.
     let found_ms =
         18 * draft.heartbeat.timeout_ms + u64::from(recovery.checks_max) * recovery.check_interval_ms;
-    let start_ms =
-        2 * allocation.pending_timeout_ms + 3 * allocation.backoff_last_ms + allocation.driver_start_ms;
+    let start_ms = 2 * allocation.pending_timeout_ms + 3 * allocation.backoff_last_ms + draft.driver_start_ms;
     // At most 30 executors, created one per delay at worst, each deletion one after the other.
     let batches_ms = 60 * allocation.batch_delay_ms;
     // What is pending for too long goes one after the other.

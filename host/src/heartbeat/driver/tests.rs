@@ -225,3 +225,33 @@ fn a_url_is_an_address_and_an_id() {
     assert_eq!(url("10.0.0.7:4040"), format!("http://10.0.0.7:4040{path}"));
     assert_eq!(url("[fd00::7]:4040"), format!("http://[fd00::7]:4040{path}"));
 }
+
+/// It starts: it is asked each second, however long its interval.
+#[tokio::test]
+async fn a_driver_that_has_not_answered_yet_is_asked_soon() {
+    let mut first = true;
+    let (at, _) = driver(move |mut stream, _| {
+        let starting = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        let answer = if std::mem::replace(&mut first, false) { starting.to_vec() } else { ok(b"[]") };
+        async move {
+            let _ = stream.write_all(&answer).await;
+        }
+    })
+    .await;
+    let mut running = run(&[at], Settings { interval_ms: 60_000, timeout_ms: 300, loopback: true });
+    assert_eq!(running.report().await.1, 0);
+}
+
+/// An application was started anew: its driver is asked at once, whenever the last one's turn would have been.
+#[tokio::test]
+async fn another_driver_of_a_fleet_is_asked_at_once() {
+    let (first, _) = says(ok(b"[]")).await;
+    let mut running = run(&[first], Settings { interval_ms: 60_000, timeout_ms: 300, loopback: true });
+    running.report().await;
+    let (second, _) = says(ok(b"[]")).await;
+    let driver = DriverEntry { address: second, interval_ms: 60_000, loopback: true };
+    let entry =
+        FleetEntry { application_id: "app-2".to_owned(), driver: Some(driver), ..FleetEntry::default() };
+    running.intake.directory.set_fleet("fleet-0", entry).unwrap();
+    running.report().await;
+}
