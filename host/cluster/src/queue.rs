@@ -5,6 +5,9 @@
 //! all share; a 429 closes that bucket for as long as the API server asks. What only reads or writes down
 //! (lists, the ledger) goes ahead, because everything else waits for it.
 //!
+//! To remove an executor by choice is right only while the others are well. Where that had to wait it goes back
+//! to the core unsent, as throttled, and is decided anew.
+//!
 //! The lines need no bound of their own: a fleet has at most one call under way for each executor, and one
 //! each for its ledger and its list.
 
@@ -20,6 +23,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use crate::call::{Answer, Calls};
+
+/// A removal by choice that was decided longer ago than this is not sent.
+const DECISION_MAX: Duration = Duration::from_secs(1);
 
 /// How much may be asked of the API server, by all fleets together.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,6 +68,21 @@ pub struct Job {
     pub since: Instant,
 }
 
+impl Job {
+    /// To be decided anew.
+    fn unsent(self) -> Done {
+        let outcome = Outcome::Throttled { after_ms: None };
+        Done {
+            fleet: self.fleet,
+            verb: verb(&self.action.verb),
+            outcome: word(&outcome),
+            seconds: 0.0,
+            waited: self.since.elapsed(),
+            answer: Answer { event: Event::Finished { action: self.action.id, outcome }, seen: Vec::new() },
+        }
+    }
+}
+
 /// An action's answer.
 pub struct Done {
     pub fleet: u64,
@@ -95,6 +116,10 @@ pub async fn run(
             (!lines.is_empty()).then(|| permits.clone().try_acquire_owned().ok()).flatten()
         {
             let Some(job) = lines.next(bucket.ready_at() <= Instant::now()) else { break };
+            if job.action.cause.is_voluntary() && job.since.elapsed() > DECISION_MAX {
+                let _ = done.send(job.unsent());
+                continue;
+            }
             if job.action.verb.mutates() {
                 bucket.take();
             }
@@ -309,6 +334,29 @@ mod tests {
         let order: Vec<u64> = std::iter::from_fn(|| lines.next(true)).map(|job| job.action.id.0).collect();
         assert_eq!(order, [99, 10, 1, 2, 3]);
         assert!(lines.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_removal_by_choice_that_had_to_wait_is_decided_anew() {
+        let (jobs, inbox) = mpsc::unbounded_channel();
+        let (done, mut answers) = mpsc::unbounded_channel();
+        let (gate, start) = (Gate::default(), Instant::now());
+        gate.open_until_ms(60_000);
+        let rates = Rates { changes_per_s: 0.5, burst: 1, calls_max: 4 };
+        tokio::spawn(run(inbox, done, rates, gate, start));
+        for (id, cause) in [(1, Cause::Excess), (2, Cause::Excess), (3, Cause::Settled(ExecutorId(3)))] {
+            let mut job = job(0, id);
+            job.action.cause = cause;
+            let (executor, pod, uid) = (ExecutorId(id), "p".into(), "u".into());
+            job.action.verb = Verb::DeletePod { executor, pod, uid, grace_ms: None };
+            jobs.send(job).unwrap_or_else(|_| panic!("it runs"));
+        }
+        for (id, sent) in [(1, true), (2, false), (3, true)] {
+            let done = answers.recv().await.expect("an answer");
+            let Event::Finished { action, .. } = done.answer.event else { panic!("{:?}", done.answer.event) };
+            assert_eq!((action, done.outcome != "throttled"), (ActionId(id), sent));
+        }
+        assert!(start.elapsed() < Duration::from_millis(2_500), "what is not sent takes nobody's turn");
     }
 
     #[tokio::test(start_paused = true)]

@@ -113,6 +113,24 @@ pub enum Cause {
     Failed,
 }
 
+impl Cause {
+    /// Somebody's wish rather than somebody's fault: right only while the fleet can do without the executor.
+    pub fn is_voluntary(self) -> bool {
+        match self {
+            Cause::Excess | Cause::Rolled(_) => true,
+            Cause::Start
+            | Cause::Shortfall { .. }
+            | Cause::Record
+            | Cause::Loss(_)
+            | Cause::Settled(_)
+            | Cause::Doubt(_)
+            | Cause::Roll
+            | Cause::Command(_)
+            | Cause::Failed => false,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Question {
     Roll(Box<RollQuestion>),
