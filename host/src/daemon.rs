@@ -204,7 +204,7 @@ pub async fn run(parts: Parts) -> Ended {
         }
     }
     // Nothing is decided any more: what waits is dropped, what is under way is waited for.
-    daemon.handle.pulse().set_leading(false);
+    daemon.stand_by();
     gate.open_until_ms(0);
     if let Some(ended) = daemon.ended {
         return ended;
@@ -265,7 +265,8 @@ impl Daemon {
         match self.leader.step(event, self.now()) {
             Some(Turn::Lead { term }) => {
                 tracing::info!(term, "this host leads");
-                self.handle.pulse().set_leading(true);
+                self.handle.pulse().lead();
+                self.directory.open();
                 self.leading = Some(term);
                 let fleets: Vec<String> = self.fleets.keys().cloned().collect();
                 for fleet in fleets {
@@ -277,7 +278,7 @@ impl Daemon {
                 }
             }
             Some(Turn::Stop(cause)) => {
-                self.handle.pulse().set_leading(false);
+                self.stand_by();
                 match cause {
                     StopCause::Released => tracing::info!("the lease is released"),
                     StopCause::Late => tracing::error!("the lease was not renewed in time"),
@@ -285,8 +286,14 @@ impl Daemon {
                 }
                 self.ended = Some(if cause == StopCause::Released { Ended::Stopped } else { Ended::Deposed });
             }
-            None if self.leading.is_none() => self.handle.pulse().set_leading(false),
+            None if self.leading.is_none() => self.stand_by(),
             None => {}
         }
+    }
+
+    /// Nobody is heard here: signs of life are the leader's.
+    fn stand_by(&self) {
+        self.directory.close();
+        self.handle.pulse().stand_by(self.leader.holder());
     }
 }

@@ -7,8 +7,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fleet::action::Reply;
@@ -159,8 +159,9 @@ pub struct Pulse {
     /// Since `start`.
     advanced_ms: AtomicU64,
     waiting: AtomicU64,
-    elected: AtomicBool,
     leading: AtomicBool,
+    /// While another host leads: who it is.
+    leader: Mutex<Option<String>>,
     synced: AtomicBool,
 }
 
@@ -170,8 +171,8 @@ impl Pulse {
             start: Instant::now(),
             advanced_ms: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
-            elected: AtomicBool::new(false),
             leading: AtomicBool::new(false),
+            leader: Mutex::new(None),
             synced: AtomicBool::new(false),
         }
     }
@@ -195,20 +196,27 @@ impl Pulse {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// The election said who leads: this host, or another.
-    pub fn set_leading(&self, leading: bool) {
-        self.leading.store(leading, Ordering::Relaxed);
-        // Whoever sees that there was an election sees its result: the one pair that is read together.
-        self.elected.store(true, Ordering::Release);
+    /// This host leads.
+    pub fn lead(&self) {
+        self.leading.store(true, Ordering::Relaxed);
+    }
+
+    /// This host does not lead, but whoever it is, if that is known.
+    pub fn stand_by(&self, leader: Option<&str>) {
+        self.leading.store(false, Ordering::Relaxed);
+        let mut known = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.as_deref() != leader {
+            *known = leader.map(str::to_owned);
+        }
     }
 
     pub fn is_leading(&self) -> bool {
         self.leading.load(Ordering::Relaxed)
     }
 
-    /// Another host leads, and this one stands by.
-    pub fn is_standing_by(&self) -> bool {
-        self.elected.load(Ordering::Acquire) && !self.is_leading()
+    /// Who leads while this host stands by, as far as it is known.
+    pub fn leader(&self) -> Option<String> {
+        self.leader.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Every fleet has seen its cluster once.
@@ -257,15 +265,5 @@ mod tests {
         assert_eq!(pulse.still_ms(), 11_000);
         pulse.advance();
         assert_eq!(pulse.still_ms(), 0);
-    }
-
-    #[test]
-    fn before_an_election_nobody_stands_by() {
-        let pulse = Pulse::new();
-        assert!(!pulse.is_leading() && !pulse.is_standing_by());
-        pulse.set_leading(false);
-        assert!(pulse.is_standing_by());
-        pulse.set_leading(true);
-        assert!(pulse.is_leading() && !pulse.is_standing_by());
     }
 }

@@ -10,7 +10,7 @@
 //! | path | |
 //! |---|---|
 //! | `/livez`, `/healthz` | the loop comes round |
-//! | `/readyz` | it has seen its cluster, or stands by for another leader |
+//! | `/readyz` | it leads, and has seen its cluster |
 //! | `/metrics` | OpenMetrics |
 //! | `/v1/fleets`, `/v1/fleets/{fleet}` | [`Fleets`](wire::Fleets), [`Fleet`](wire::Fleet) |
 //! | `/v1/fleets/{fleet}/executors` | [`Executors`](wire::Executors) |

@@ -396,7 +396,7 @@ mod tests {
     fn fleets_are_as_they_say() {
         let metrics = Metrics::new("rollcall", "api");
         let (handle, _requests) = Handle::new(1, 1);
-        handle.pulse().set_leading(true);
+        handle.pulse().lead();
         handle.pulse().set_waiting(9);
         // Twice: a scrape leaves nothing behind.
         metrics.text(&[overview()], handle.pulse()).unwrap();

@@ -7,7 +7,7 @@ use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use sim::embedded::Chaos;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::real::{Process, Town, rollcall};
 use super::support::{FLEET, NAMESPACE};
@@ -57,6 +57,44 @@ async fn well(seed: u64) -> (Town, Process) {
 fn said(output: Output) -> (Option<i32>, String, String) {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// A Service sends heartbeats to whoever is ready: that is the leader alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_stands_by_is_not_ready_and_hears_nobody() {
+    let town = Town::start(6, Chaos::None, TARGET).await;
+    let first = Process::replica(&town);
+    first.listens().await;
+    town.at_rest(&first, TARGET as usize, 60).await;
+    let ready = async |process: &Process| town.get(process, "/readyz").await.expect("it answers");
+    assert_eq!(ready(&first).await, (200, "ok\n".to_owned()));
+    let second = Process::replica(&town);
+    second.listens().await;
+    let (begun, mut said) = (Instant::now(), ready(&second).await);
+    while !said.1.ends_with(" leads\n") && begun.elapsed().as_secs() < 10 {
+        sleep(Duration::from_millis(50)).await;
+        said = ready(&second).await;
+    }
+    assert!(said.0 == 503 && said.1.starts_with("this host stands by: "), "{said:?}");
+    assert_eq!(town.get(&second, "/livez").await.map(|(code, _)| code), Some(200));
+    let metrics = async |process: &Process| town.get(process, "/metrics").await.expect("it answers").1;
+    // Executors report to the one that was started last.
+    let turned_away = "rollcall_heartbeats_total{source=\"graphite\",result=\"standing-by\"}";
+    let begun = Instant::now();
+    loop {
+        let text = metrics(&second).await;
+        let count = text.lines().find_map(|line| line.strip_prefix(turned_away));
+        if count.and_then(|count| count.trim().parse::<u64>().ok()) > Some(0) {
+            assert_eq!(text.matches("rollcall_heartbeats_total{source=\"graphite\"").count(), 1, "{text}");
+            break;
+        }
+        assert!(begun.elapsed().as_secs() < 10, "nobody was turned away: {text}");
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(first.terminate().await.0, Some(0));
+    town.at_rest(&second, TARGET as usize, 60).await;
+    assert_eq!(ready(&second).await, (200, "ok\n".to_owned()));
+    assert_eq!(town.world.wrong(), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -193,18 +193,20 @@ struct Heard {
 }
 
 impl Process {
-    /// Runs the daemon.
+    /// Runs the daemon, the only one.
     pub fn start(town: &Town) -> Process {
+        Process::run(town, &["--no-leader-election"])
+    }
+
+    /// One of several.
+    pub fn replica(town: &Town) -> Process {
+        Process::run(town, &[])
+    }
+
+    fn run(town: &Town, arguments: &[&str]) -> Process {
         let mut child = Command::new(env!("CARGO_BIN_EXE_rollcall"))
-            .args([
-                "run",
-                "--no-leader-election",
-                "--log=json",
-                "-f",
-                "fleet.json",
-                "--kubeconfig",
-                "kubeconfig",
-            ])
+            .args(["run", "--log=json", "-f", "fleet.json", "--kubeconfig", "kubeconfig"])
+            .args(arguments)
             .args([
                 "--http=127.0.0.1:0",
                 "--graphite=127.0.0.1:0",

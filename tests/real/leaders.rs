@@ -1,5 +1,8 @@
-//! Several daemons and one Lease: never two act, and whoever stands by takes over in time.
+//! Several daemons and one Lease: never two act, and whoever stands by takes over in time, and is not ready until
+//! then.
 
+use std::io::{self, Read};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use super::stage::{Daemon, Fleet, PATIENCE, Stage};
@@ -20,6 +23,38 @@ fn candidate(stage: &Stage, fleet: &Fleet) -> Daemon {
     stage.daemon(&[fleet], &["--lease", LEASE])
 }
 
+/// What a probe is answered: the status line and the body.
+fn probe(daemon: &Daemon, path: &str) -> io::Result<String> {
+    let answer =
+        daemon.http(&format!("GET {path} HTTP/1.1\r\nHost: rollcall\r\nConnection: close\r\n\r\n"))?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    Ok(format!("{} {}", head.split(' ').nth(1).unwrap(), body.trim_end()))
+}
+
+/// It lives, and its Service leaves it alone, for as long as another leads.
+fn stands_by(stage: &Stage, daemon: &Daemon, leader: &Daemon) {
+    stage.until(daemon, "standing by", || match probe(daemon, "/readyz") {
+        Ok(said)
+            if said.starts_with(&format!("503 this host stands by: {}_", leader.name))
+                && said.ends_with(" leads") =>
+        {
+            Ok(())
+        }
+        said => Err(format!("{said:?}")),
+    });
+    assert_eq!(probe(daemon, "/livez").unwrap(), "200 ok");
+    let mut sink = TcpStream::connect(daemon.graphite).unwrap();
+    sink.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    assert!(sink.read(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset));
+}
+
+fn is_ready(stage: &Stage, daemon: &Daemon) {
+    stage.until(daemon, "ready", || match probe(daemon, "/readyz") {
+        Ok(said) if said == "200 ok" => Ok(()),
+        said => Err(format!("{said:?}")),
+    });
+}
+
 /// Somebody deletes an executor, and whoever leads now makes it good.
 fn takes_over(stage: &Stage, daemon: &Daemon, fleet: &Fleet, what: &str) -> Duration {
     let begun = Instant::now();
@@ -32,6 +67,7 @@ fn takes_over(stage: &Stage, daemon: &Daemon, fleet: &Fleet, what: &str) -> Dura
     let took = begun.elapsed();
     println!("{what}: taken over after {:.1} s", took.as_secs_f64());
     stage.at_strength(daemon, fleet, what);
+    is_ready(stage, daemon);
     took
 }
 
@@ -42,9 +78,11 @@ fn one_leads_at_a_time() {
     let fleet = stage.fleet("leaders", 4, |_| {});
     let first = candidate(&stage, &fleet);
     stage.at_strength(&first, &fleet, "the first leads");
+    is_ready(&stage, &first);
 
     let mut second = candidate(&stage, &fleet);
     let mut order = vec![first.name.clone(), second.name.clone()];
+    stands_by(&stage, &second, &first);
     drop(first);
     let took = takes_over(&stage, &second, &fleet, "leader killed");
     assert!(took < TAKEOVER, "{took:?}");
@@ -52,6 +90,7 @@ fn one_leads_at_a_time() {
     // A leader that stands still past its Lease finds out as it wakes up, and does nothing more.
     let mut third = candidate(&stage, &fleet);
     order.push(third.name.clone());
+    stands_by(&stage, &third, &second);
     second.signal("STOP");
     let took = takes_over(&stage, &third, &fleet, "leader stopped");
     assert!(took < TAKEOVER, "{took:?}");
@@ -62,6 +101,7 @@ fn one_leads_at_a_time() {
     // One that is asked to end hands over.
     let fourth = candidate(&stage, &fleet);
     order.push(fourth.name.clone());
+    stands_by(&stage, &fourth, &third);
     third.signal("TERM");
     assert!(third.wait(PATIENCE).success(), "{}", third.log());
     let took = takes_over(&stage, &fourth, &fleet, "leader ended in order");

@@ -1,9 +1,6 @@
 //! Least privilege: what `deploy/rollcall.yaml` grants is what the daemon uses, all of it and nothing else.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -52,18 +49,12 @@ fn used(stage: &Stage, daemon: &Daemon) -> BTreeSet<Right> {
 /// An executor says that it lives, with the token that its pod has.
 fn beat(daemon: &Daemon, token: &str) -> String {
     let body = json!({"beats": [{"fleet": "rights", "executor": 1}]}).to_string();
-    let mut stream = TcpStream::connect(daemon.http).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let length = body.len();
-    write!(
-        stream,
+    let request = format!(
         "POST /v1/heartbeats HTTP/1.1\r\nHost: rollcall\r\nConnection: close\r\nContent-Type: application/json\r\n\
          Authorization: Bearer {token}\r\nContent-Length: {length}\r\n\r\n{body}"
-    )
-    .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+    );
+    daemon.http(&request).unwrap()
 }
 
 #[test]

@@ -10,7 +10,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -284,6 +285,16 @@ impl Daemon {
     pub fn order(&self, arguments: &[&str]) {
         let output = self.ask(arguments);
         assert!(output.status.success(), "{arguments:?}: {output:?}\n{}", self.log());
+    }
+
+    /// What is answered over HTTP, whole. The request ends its head with `Connection: close`.
+    pub fn http(&self, request: &str) -> io::Result<String> {
+        let mut stream = TcpStream::connect(self.http)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
     }
 
     pub fn pid(&self) -> u32 {

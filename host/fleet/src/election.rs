@@ -198,6 +198,12 @@ impl Election {
         self.held_until
     }
 
+    /// Who else holds the lease, as far as we know: it may be over.
+    pub fn holder(&self) -> Option<&str> {
+        let holder = self.record.as_ref().map(|(lease, _)| &*lease.holder);
+        holder.filter(|holder| !holder.is_empty() && **holder != *self.identity.0)
+    }
+
     /// May we act at this moment? To be asked before every action.
     pub fn is_leader(&self, now: Instant) -> bool {
         self.held_until.is_some_and(|until| now < until)

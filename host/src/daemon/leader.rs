@@ -54,6 +54,11 @@ impl Leader {
         self.election.as_ref().map_or(!self.alone, |(election, _)| election.is_leader(now))
     }
 
+    /// Who leads instead, as far as it is known.
+    pub fn holder(&self) -> Option<&str> {
+        self.election.as_ref().and_then(|(election, _)| election.holder())
+    }
+
     pub fn deadline(&self) -> Option<Instant> {
         let waiting = self.alone.then_some(Instant::START);
         self.election.as_ref().map_or(waiting, |(election, _)| election.deadline())

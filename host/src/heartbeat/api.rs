@@ -17,7 +17,7 @@
 //! | 403 | the token is good, but for others |
 //! | 408, 413 | the body took more than 10 s, is longer than 64 KiB |
 //! | 422 | the body is not understood, has more than 100 beats, or names nobody known |
-//! | 429, 503 | come back in a second: too many requests, or tokens cannot be reviewed |
+//! | 429, 503 | come back in a second: too many requests, tokens cannot be reviewed, or this host does not lead |
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -135,6 +135,10 @@ async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
 
 impl Api {
     async fn answer(&self, request: Request) -> Result<(StatusCode, Answer), Refusal> {
+        if !self.intake.directory.is_open() {
+            let error = "this host stands by: heartbeats are for the one that leads";
+            return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Fate::StandingBy, error));
+        }
         let _permit = self.requests.try_acquire().map_err(|_| {
             Refusal::new(StatusCode::TOO_MANY_REQUESTS, Fate::RateLimited, "too many requests at once")
         })?;

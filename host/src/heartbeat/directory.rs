@@ -1,5 +1,7 @@
 //! Who may be heard: fleets by name, application and Graphite head; their executors' pods; tokens.
 //!
+//! It is closed until this host leads: then nobody may be heard, and who speaks is turned away.
+//!
 //! Written by the daemon's loop with every pod event, read with every heartbeat. A reader takes the
 //! fleet's entry out of the map with one short read lock and then works on an immutable entry; only the
 //! executors change under a lock of their own. Rejected: one lock around everything, because a thousand
@@ -106,6 +108,7 @@ pub struct Directory(RwLock<Maps>);
 
 #[derive(Debug, Default)]
 struct Maps {
+    open: bool,
     fleets: HashMap<Arc<str>, Arc<Fleet>>,
     applications: HashMap<Box<str>, Arc<Fleet>>,
     /// `<prefix>.<application id>`, or without prefix the application id alone.
@@ -136,6 +139,18 @@ impl Fleet {
 }
 
 impl Directory {
+    pub fn open(&self) {
+        write(&self.0).open = true;
+    }
+
+    pub fn close(&self) {
+        write(&self.0).open = false;
+    }
+
+    pub fn is_open(&self) -> bool {
+        read(&self.0).open
+    }
+
     /// Adds a fleet or replaces what is known of it. Its executors stay, unless the application is another.
     pub fn set_fleet(&self, name: &str, entry: FleetEntry) -> Result<(), DirectoryError> {
         check_name("applicationId", &entry.application_id)?;

@@ -3,7 +3,8 @@
 //! The protocol has no sender, no authentication and no answer. So a line is believed only where the
 //! directory knows the executor and, if the fleet wants it, the address is its pod's; and everything that
 //! a sender can make us spend has a limit. Spark opens a connection for each report, so many short
-//! connections are the normal case, and few long ones (a relay's) are another.
+//! connections are the normal case, and few long ones (a relay's) are another. A host that stands by takes
+//! none: what it heard would be lost.
 //!
 //! Memory of one connection: a buffer of 4 KiB, a batch of at most 2 KiB, and its task; with 4,096 of them
 //! about 32 MiB. UDP: one datagram, and as many batches at most.
@@ -64,6 +65,12 @@ pub async fn run(listener: TcpListener, intake: Intake, limits: Limits) {
         let done = tokio::select! {
             accepted = listener.accept() => {
                 match accepted {
+                    Ok((stream, _)) if !intake.directory.is_open() => {
+                        intake.counters.add(Source::Graphite, Fate::StandingBy);
+                        // A reset, so that the sender's write fails: an orderly end would let it succeed. An
+                        // error says that the sender is gone.
+                        let _ = stream.set_zero_linger();
+                    }
                     Ok((stream, peer)) => {
                         let ip = peer.ip().to_canonical();
                         if peers.has_room(ip, &limits) {
@@ -137,6 +144,9 @@ pub async fn run_udp(socket: UdpSocket, intake: Intake) {
     let mut sweep_at = Instant::now() + SWEEP;
     loop {
         match timeout_at(sweep_at, socket.recv_from(&mut datagram)).await {
+            Ok(Ok(_)) if !intake.directory.is_open() => {
+                intake.counters.add(Source::Graphite, Fate::StandingBy)
+            }
             Ok(Ok((length, peer))) => {
                 let known = senders.remove(&peer);
                 let mut sender = known.unwrap_or_else(|| Gatherer::new(peer.ip()));

@@ -113,6 +113,8 @@ pub enum Fate {
     IdleClosed,
     /// Not about an executor: a batch of a driver's metrics.
     Ignored,
+    /// A connection, a datagram or a request to a host that does not lead: turned away.
+    StandingBy,
     /// The driver does not know the application (404).
     NotFound,
     /// A driver, or the reviewer of tokens, did not answer as it should.
@@ -122,7 +124,7 @@ pub enum Fate {
 }
 
 impl Fate {
-    const ALL: [Fate; 15] = [
+    const ALL: [Fate; 16] = [
         Fate::Accepted,
         Fate::Dropped,
         Fate::Malformed,
@@ -135,6 +137,7 @@ impl Fate {
         Fate::TooManyConnections,
         Fate::IdleClosed,
         Fate::Ignored,
+        Fate::StandingBy,
         Fate::NotFound,
         Fate::Failed,
         Fate::ForbiddenAddress,
@@ -155,6 +158,7 @@ impl Fate {
             Fate::TooManyConnections => "too-many-connections",
             Fate::IdleClosed => "idle-closed",
             Fate::Ignored => "ignored",
+            Fate::StandingBy => "standing-by",
             Fate::NotFound => "not-found",
             Fate::Failed => "failed",
             Fate::ForbiddenAddress => "forbidden-address",
@@ -209,7 +213,9 @@ mod tests {
     /// An intake with a queue of its own.
     pub fn intake(capacity: usize) -> (Intake, mpsc::Receiver<Sign>) {
         let (signs, queue) = mpsc::channel(capacity);
-        (Intake::new(Arc::default(), Arc::default(), signs), queue)
+        let directory = Directory::default();
+        directory.open();
+        (Intake::new(Arc::new(directory), Arc::default(), signs), queue)
     }
 
     #[test]

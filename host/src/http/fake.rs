@@ -119,7 +119,7 @@ impl World {
         world.step(Event::LeadershipGained { term: 1 });
         world.settle();
         assert_eq!(world.fleet.counts().available, 3, "{:?}", world.fleet.snapshot(world.now()));
-        world.handle.pulse().set_leading(true);
+        world.handle.pulse().lead();
         world.handle.pulse().set_synced();
         world.handle.pulse().advance();
         world

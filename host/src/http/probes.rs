@@ -1,7 +1,8 @@
 //! For the kubelet and for Prometheus.
 //!
 //! Alive means that the loop comes round, and nothing else: a daemon whose API server is away is alive,
-//! and restarting it helps nobody. Ready means that it has seen its cluster, or knows that another leads.
+//! and restarting it helps nobody. Ready means that it leads and has seen its cluster:
+//! a Service sends heartbeats to whoever is ready, and one that stands by has no use for them.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -34,15 +35,13 @@ pub async fn livez(State(app): State<App>) -> Response {
 
 pub async fn readyz(State(app): State<App>) -> Response {
     let pulse = app.handle.pulse();
-    if pulse.is_synced() {
-        "ok\n".into_response()
-    } else if pulse.is_standing_by() {
-        "ok: standing by, another host leads\n".into_response()
-    } else if pulse.is_leading() {
-        (StatusCode::SERVICE_UNAVAILABLE, "not every fleet has seen its cluster yet\n").into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "it is not known yet who leads\n").into_response()
-    }
+    let why = match (pulse.is_leading(), pulse.is_synced(), pulse.leader()) {
+        (true, true, _) => return "ok\n".into_response(),
+        (true, false, _) => "not every fleet has seen its cluster yet\n".to_owned(),
+        (false, _, Some(leader)) => format!("this host stands by: {leader} leads\n"),
+        (false, _, None) => "this host stands by: it is not known who leads\n".to_owned(),
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
 }
 
 /// A loop that does not answer is no reason to be blind: then there is all but the fleets.

@@ -286,17 +286,24 @@ async fn livez_fails_when_the_loop_stands_still() {
 }
 
 #[tokio::test]
-async fn readyz_waits_for_the_first_sight_or_for_another_leader() {
+async fn ready_is_who_leads_and_has_seen_its_cluster() {
     let (handle, _requests) = Handle::new(1, 1);
     let daemon = Daemon::serve(handle, Settings::default()).await;
-    let ready = async || get_from(&daemon, "/readyz").await.status().as_u16();
-    assert_eq!(ready().await, 503, "nobody knows who leads");
-    daemon.handle.pulse().set_leading(false);
-    assert_eq!(ready().await, 200, "standing by");
-    daemon.handle.pulse().set_leading(true);
-    assert_eq!(ready().await, 503, "it leads, and has seen nothing");
-    daemon.handle.pulse().set_synced();
-    assert_eq!(ready().await, 200);
+    let ready = async || {
+        let response = get_from(&daemon, "/readyz").await;
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    let pulse = daemon.handle.pulse();
+    assert_eq!(ready().await, (503, "this host stands by: it is not known who leads\n".to_owned()));
+    pulse.stand_by(Some("rollcall-1_0"));
+    assert_eq!(ready().await, (503, "this host stands by: rollcall-1_0 leads\n".to_owned()));
+    pulse.lead();
+    assert_eq!(ready().await, (503, "not every fleet has seen its cluster yet\n".to_owned()));
+    pulse.set_synced();
+    assert_eq!(ready().await, (200, "ok\n".to_owned()));
+    pulse.stand_by(None);
+    assert_eq!(ready().await.0, 503, "it leads no more");
+    assert_eq!(get_from(&daemon, "/livez").await.status(), StatusCode::OK);
 }
 
 #[tokio::test]

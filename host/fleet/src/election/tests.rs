@@ -393,5 +393,9 @@ fn of_those_that_start_together_one_leads() {
         (0..5).for_each(|_| world.start());
         (0..3_000).for_each(|_| world.tick());
         assert_eq!((world.log.as_slice(), world.leader.is_some()), (&["0 lead".to_owned()][..], true));
+        let leader = world.lease.as_ref().map(|(lease, _)| &*lease.holder);
+        for (host, (election, _)) in world.hosts.iter().enumerate() {
+            assert_eq!(election.holder(), leader.filter(|_| world.leader != Some(host)), "{host}");
+        }
     }
 }

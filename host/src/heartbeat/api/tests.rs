@@ -122,6 +122,21 @@ async fn the_fleets_token_speaks_for_all_its_executors() {
 }
 
 #[tokio::test]
+async fn a_host_that_stands_by_sends_callers_elsewhere() {
+    let server = serve(10).await;
+    server.intake.directory.close();
+    for token in ["t1", "wrong"] {
+        let (status, answer) = server.post(token, json!([{"fleet": "etl", "executor": 1}])).await;
+        assert_eq!(
+            (status, answer["error"].as_str().unwrap().contains("stands by")),
+            (503, true),
+            "{answer}"
+        );
+    }
+    assert_eq!((server.count(Fate::StandingBy), server.count(Fate::Accepted)), (2, 0));
+}
+
+#[tokio::test]
 async fn a_pods_token_speaks_for_its_own_executor_only() {
     let mut server = serve(10).await;
     let own = json!([{"fleet": "etl", "executor": 1}]);

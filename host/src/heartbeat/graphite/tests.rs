@@ -1,6 +1,7 @@
 //! Over real sockets on loopback.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use fleet::id::{ExecutorId, Uid};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -78,6 +79,32 @@ async fn eventually(what: &str, condition: impl Fn() -> bool) {
         sleep(Duration::from_millis(10)).await;
     }
     panic!("not within 1.8 s: {what}");
+}
+
+#[tokio::test]
+async fn a_host_that_stands_by_turns_senders_away_until_it_leads() {
+    let mut listener = listen(Limits::default()).await;
+    let directory = Arc::clone(&listener.intake.directory);
+    directory.close();
+    let mut refused = TcpStream::connect(listener.at).await.unwrap();
+    let read = timeout(Duration::from_secs(2), refused.read(&mut [0])).await.expect("in time");
+    assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset, "writing to it fails");
+    let counters = Arc::clone(&listener.intake.counters);
+    let counted = |fate| counters.get(Source::Graphite, fate);
+    assert_eq!((counted(Fate::StandingBy), counted(Fate::Accepted)), (1, 0));
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let to = socket.local_addr().unwrap();
+    let datagrams = tokio::spawn(run_udp(socket, listener.intake.clone()));
+    let sender = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    sender.send_to(line(2, 1, 1).as_bytes(), to).await.unwrap();
+    eventually("the datagram is counted", || counted(Fate::StandingBy) == 2).await;
+    directory.open();
+    let mut heard = TcpStream::connect(listener.at).await.unwrap();
+    heard.write_all(line(1, 1, 1).as_bytes()).await.unwrap();
+    assert_eq!(beat(&mut listener.signs).await.executor, ExecutorId(1));
+    sender.send_to(line(2, 2, 2).as_bytes(), to).await.unwrap();
+    assert_eq!(beat(&mut listener.signs).await.executor, ExecutorId(2));
+    datagrams.abort();
 }
 
 #[tokio::test]
