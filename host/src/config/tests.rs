@@ -318,7 +318,9 @@ fn directories_are_read_in_order_and_as_kubernetes_mounts_them() {
 fn the_defaults_are_the_cores() {
     let dir = Dir::new("defaults");
     let minimal = one(&dir, MINIMAL);
-    let core = Draft::new("a", "spark-1", CoreMode::Observe, "uid".into(), 10);
+    let mut core = Draft::new("a", "spark-1", CoreMode::Observe, "uid".into(), 10);
+    // Whether a driver answers only a daemon can find out: a core by itself does not wait for it.
+    core.allocation.driver_start_ms = 60_000;
     assert_eq!(minimal.draft("uid".into(), "spark-1"), core);
     let rolling = one(&dir, &format!("{MINIMAL}  roll: {{policies: [OUTLIER]}}"));
     let core = Draft { roll: Some(RollSpec::new("OUTLIER")), ..core };

@@ -1,6 +1,6 @@
 //! Drivers that answer what they like, on loopback.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -166,15 +166,22 @@ async fn what_is_not_an_answer_is_counted_and_hurts_nobody_else() {
 
 #[tokio::test]
 async fn one_that_says_nothing_is_given_up_and_asked_more_rarely() {
-    let (silent, asked) = driver(|stream, _| async move {
-        sleep(Duration::from_secs(5)).await;
-        drop(stream);
+    let answered = Arc::new(AtomicBool::new(false));
+    let (silent, asked) = driver(move |mut stream, _| {
+        let first = !answered.swap(true, Ordering::Relaxed);
+        async move {
+            if first {
+                stream.write_all(&ok(b"[]")).await.unwrap();
+            } else {
+                sleep(Duration::from_secs(5)).await;
+            }
+        }
     })
     .await;
     let running = run(&[silent], Settings { timeout_ms: 20, ..QUICK });
     running.counted(Fate::Failed).await;
     sleep(Duration::from_millis(1_000)).await;
-    // After 50, 100, 200, 400 and 400 ms; without back-off it were 20 times.
+    // One that has answered once is no longer expected to start. After 50, 100, 200, 400 and 400 ms; without back-off it were 20 times.
     let asked = asked.load(Ordering::Relaxed);
     assert!((3..=7).contains(&asked), "{asked}");
 }
