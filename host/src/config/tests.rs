@@ -320,7 +320,7 @@ fn the_defaults_are_the_cores() {
     let minimal = one(&dir, MINIMAL);
     let mut core = Draft::new("a", "spark-1", CoreMode::Observe, "uid".into(), 10);
     // Whether a driver answers only a daemon can find out: a core by itself does not wait for it.
-    core.allocation.driver_start_ms = 60_000;
+    core.driver_start_ms = 60_000;
     assert_eq!(minimal.draft("uid".into(), "spark-1"), core);
     let rolling = one(&dir, &format!("{MINIMAL}  roll: {{policies: [OUTLIER]}}"));
     let core = Draft { roll: Some(RollSpec::new("OUTLIER")), ..core };
