@@ -71,6 +71,16 @@ impl Gatherer {
         self.batch.as_ref().is_some_and(|batch| batch.sender.is_some())
     }
 
+    /// Is the batch of a fleet whose executors a relay may speak for?
+    pub fn is_relayed(&self) -> bool {
+        let sender = self.batch.as_ref().and_then(|batch| batch.sender.as_ref());
+        sender.is_some_and(|sender| !sender.fleet.entry.check_peer)
+    }
+
+    pub fn peer(&self) -> IpAddr {
+        self.peer
+    }
+
     /// When [`flush_due`](Gatherer::flush_due) has something to do.
     pub fn due(&self) -> Option<Instant> {
         self.batch.as_ref().map(|batch| (batch.last + GAP).min(batch.first + AGE_MAX))

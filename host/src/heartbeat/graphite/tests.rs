@@ -327,6 +327,28 @@ async fn who_sends_too_much_is_read_slowly() {
     assert!(listener.intake.counters.get(Source::Graphite, Fate::RateLimited) > 0);
 }
 
+/// Four executors' lines, each a batch of its own or of few, would be slowed down for twenty seconds otherwise.
+#[tokio::test]
+async fn a_relay_may_say_twenty_times_as_much() {
+    let limits = Limits { lines_per_s: 1_000, burst_lines: 200, ..Limits::default() };
+    let mut listener = listen(limits).await;
+    let entry = FleetEntry {
+        application_id: "spark-0123456789abcdef".to_owned(),
+        check_peer: false,
+        ..FleetEntry::default()
+    };
+    listener.intake.directory.set_fleet("etl", entry).unwrap();
+    let mut connection = TcpStream::connect(listener.at).await.unwrap();
+    let text: String =
+        (0..100).flat_map(|time| (0..20).map(move |value| line(time % 4 + 1, value, time))).collect();
+    connection.write_all(text.as_bytes()).await.unwrap();
+    connection.shutdown().await.unwrap();
+    for _ in 0..100 {
+        beat(&mut listener.signs).await;
+    }
+    assert_eq!(listener.intake.counters.get(Source::Graphite, Fate::RateLimited), 0);
+}
+
 #[tokio::test]
 async fn forged_ids_cost_as_much_as_a_batch_each() {
     let limits = Limits { lines_per_s: 10_000, burst_lines: 2_000, ..Limits::default() };
