@@ -39,7 +39,7 @@ fn a_roll_waits_for_the_budget() {
     };
     stage.until(&daemon, "refused twice", || {
         let codes = evictions();
-        if codes == [429, 429] { Ok(()) } else { Err(format!("{codes:?}")) }
+        if codes.starts_with(&[429, 429]) { Ok(()) } else { Err(format!("{codes:?}")) }
     });
     // The replacement is there, the executor too, and everybody can see what it waits for.
     let pods = stage.pods(&fleet).unwrap();
@@ -59,7 +59,10 @@ fn a_roll_waits_for_the_budget() {
     stage.at_strength(&daemon, &fleet, "the budget allows it");
     let deleted = |request: &super::judge::Request| request.verb == "delete" && request.name == name;
     assert!(!stage.requests().iter().any(deleted), "nothing went behind the budget's back");
-    assert_eq!(evictions(), [429, 429, 201]);
+    let codes = evictions();
+    let (last, refused) = codes.split_last().unwrap();
+    let refused = refused.len() >= 2 && refused.iter().all(|code| *code == 429);
+    assert!(refused && *last == 201, "refused as long as it must, then granted: {codes:?}");
     assert_eq!(daemon.status(&fleet).unwrap()["counts"]["lost"], Value::Object(Default::default()));
     stage.judge(&fleet);
 }

@@ -10,7 +10,7 @@ use super::tools;
 
 const LEASE: &str = "leaders";
 /// What the Lease is good for, what its watchers wait between looks, and a busy machine.
-const TAKEOVER: Duration = Duration::from_secs(15 + 3 + 5);
+const TAKEOVER: Duration = Duration::from_secs(15 + 3 + 10);
 
 fn holder(stage: &Stage) -> String {
     let holder = stage.admin(&["get", "lease", LEASE, "-o", "jsonpath={.spec.holderIdentity}"], "");

@@ -185,15 +185,23 @@ fn each_loss_gets_its_verdict_once() {
     stage.until(&daemon, "replaced", || replaced(&stage, &fleet));
     settled(&stage, &daemon, &fleet, &expected);
     stage.at_strength(&daemon, &fleet, "sixteen lost in sixteen ways");
-    let left = stage.pods(&fleet).unwrap();
-    for ((fate, kind, _, kept), (id, pod)) in FATES.iter().zip(&pods) {
+    stage.until(&daemon, "kept who should be, and nobody else", || {
+        let left = stage.pods(&fleet).unwrap();
+        let mut fates = FATES.iter().zip(&pods);
+        match fates.find(|((.., kept), (id, _))| left.contains_key(id) != *kept) {
+            Some(((fate, .., kept), (_, pod))) => {
+                Err(format!("{fate:?}, {}: kept must be {kept}", name(pod)))
+            }
+            None => Ok(()),
+        }
+    });
+    for ((fate, kind, ..), (id, pod)) in FATES.iter().zip(&pods) {
         let history = daemon.explain(&fleet, *id).unwrap()["history"].clone();
         let texts: Vec<&str> =
             history.as_array().unwrap().iter().map(|entry| entry["text"].as_str().unwrap()).collect();
         let verdicts = texts.iter().filter(|text| text.starts_with(&format!("{kind}: "))).count();
         assert_eq!(verdicts, 1, "{} {fate:?}: {kind} is not its verdict: {texts:?}", name(pod));
         println!("{fate:?}: {}", texts.iter().find(|text| text.starts_with(kind)).unwrap());
-        assert_eq!(left.contains_key(id), *kept, "{} {fate:?}: kept or not?", name(pod));
     }
     let failed = FATES.iter().filter(|(_, _, failed, _)| *failed).count();
     assert_eq!(failures(&stage, &fleet), failed as u64, "what is a failure");
