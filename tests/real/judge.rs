@@ -41,6 +41,12 @@ impl Request {
 
 /// What our service accounts asked for, in the order of the answers.
 pub fn requests(plane: &ControlPlane) -> Vec<Request> {
+    let logs = fs::read_dir(plane.directory())
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().into_string().ok());
+    let older: Vec<String> =
+        logs.filter(|name| name.starts_with("audit-") && name.ends_with(".log")).collect();
+    assert!(older.is_empty(), "the audit log has turned over, nobody can judge what was in {older:?}");
     let log = fs::read_to_string(plane.audit_log()).unwrap();
     let ours = format!("system:serviceaccount:{NAMESPACE}:{ACCOUNT}");
     let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -111,9 +117,11 @@ impl Record {
         }
     }
 
-    /// Fails if anything happened to this fleet that must not.
-    pub fn judge(&self, plane: &ControlPlane, fleet: &Fleet) {
+    /// Reads what is new, and fails if anything happened to this fleet that must not.
+    pub fn judge(&mut self, plane: &ControlPlane, fleet: &Fleet) {
+        // Other fleets live on: of what was asked for by now etcd has been told.
         let requests = requests(plane);
+        self.read_on(plane);
         let (created, most) = self.executors(fleet);
         let removals = self.removals(fleet, &requests);
         let writes = self.ledgers(fleet);

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::control_plane::{NAMESPACE, Role};
 use super::observer::{End, Observer};
-use super::stage::{Daemon, Fleet, Stage};
+use super::stage::{Daemon, Fleet, Stage, sum};
 use super::tools;
 use super::versus::peak_mb;
 
@@ -65,11 +65,11 @@ fn many_executors() {
         let full = observer.until_running(executors, patience) - begun;
         let available = all_available(&daemon, &fleet, patience, begun);
 
-        let (requests, cpu, begun) = (asked(&stage), cpu_ms(daemon.pid()), Instant::now());
+        let (requests, cpu, begun) = (stage.requests().len(), cpu_ms(daemon.pid()), Instant::now());
         thread::sleep(STEADY);
         let seconds = begun.elapsed().as_secs_f64();
-        let cpu = (cpu_ms(daemon.pid()) - cpu) as f64 / seconds / 10.0;
-        let requests = (asked(&stage) - requests) as f64 / seconds;
+        let cpu = cpu_ms(daemon.pid()).saturating_sub(cpu) as f64 / seconds / 10.0;
+        let requests = (stage.requests().len() - requests) as f64 / seconds;
         let resident_mb = resident_mb(daemon.pid());
 
         let lost = executors * 3 / 10;
@@ -86,11 +86,7 @@ fn many_executors() {
             peak_mb(daemon.pid()),
         );
         let counts = daemon.status(&fleet).unwrap()["counts"].take();
-        assert_eq!(
-            counts["lost"].as_object().unwrap().values().filter_map(Value::as_u64).sum::<u64>(),
-            lost as u64,
-            "{counts}"
-        );
+        assert_eq!(sum(&counts["lost"]), lost as u64, "{counts}");
         assert_eq!(counts["created"], executors + lost, "nobody was created or lost in vain: {counts}");
     }
 }
@@ -108,14 +104,6 @@ fn all_available(daemon: &Daemon, fleet: &Fleet, patience: Duration, begun: Inst
         thread::sleep(Duration::from_millis(500));
     }
     begun.elapsed()
-}
-
-/// Of the API server, by daemons, until now.
-fn asked(stage: &Stage) -> usize {
-    let log = fs::read_to_string(stage.plane.audit_log()).unwrap();
-    log.lines()
-        .filter(|line| line.contains("serviceaccount:spark:rollcall") && line.contains("ResponseComplete"))
-        .count()
 }
 
 fn cpu_ms(pid: u32) -> u64 {
