@@ -6,7 +6,6 @@
 //! always.
 //!
 //! Where a model does not answer as the real server does, it is in [`EXCEPTIONS`], and has to differ there.
-#![allow(clippy::unwrap_used, reason = "a test may panic; what went wrong is in the error")]
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
