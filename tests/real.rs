@@ -19,6 +19,7 @@ mod leaders;
 mod losses;
 mod namespace;
 mod observer;
+mod process;
 mod rights;
 mod scale;
 mod spark;

@@ -14,17 +14,21 @@
 //! The processes end when the `ControlPlane` is dropped, and also when the tests end without dropping it. Together they
 //! take 4 s to start, 400 MB of memory and 130 MB of disk: tests share one where they can.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
 use serde_json::{Value, json};
+
+use super::process::{Process, guarded};
 
 /// What went wrong, where to look, what to do.
 pub type Result<T> = std::result::Result<T, String>;
@@ -175,7 +179,7 @@ impl ControlPlane {
     }
 
     /// One JSON object of `audit.k8s.io/v1` per line and response; a watch has two. Whoever is answered is in
-    /// it already. At 100 MiB another file begins, and one old one is kept.
+    /// it already. At 1 GiB another file begins: then judges have nothing to say.
     pub fn audit_log(&self) -> PathBuf {
         self.path("audit.log")
     }
@@ -254,7 +258,7 @@ impl ControlPlane {
             "--storage-media-type=application/json".to_owned(),
             "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition".to_owned(),
             format!("--audit-log-path={}", self.audit_log().display()),
-            "--audit-log-maxsize=100".to_owned(),
+            "--audit-log-maxsize=1024".to_owned(),
             "--audit-log-maxbackup=1".to_owned(),
             format!("--audit-policy-file={}", self.path("audit-policy.yaml").display()),
         ];
@@ -263,7 +267,7 @@ impl ControlPlane {
         let ready = ["get", "--raw=/readyz", "--request-timeout=2s"];
         let deadline = Instant::now() + READY_MAX;
         while let Err(why) = self.kubectl(Role::Admin, &ready, "") {
-            self.apiserver.as_mut().map_or(Ok(()), |process| process.patience(deadline, &why))?;
+            patience("kube-apiserver", self.apiserver.as_mut(), deadline, &why)?;
         }
         self.starts.push((begun, Timestamp::now()));
         Ok(())
@@ -367,7 +371,7 @@ impl ControlPlane {
         self.etcd = Some(self.spawn("etcd", &arguments)?);
         let deadline = Instant::now() + READY_MAX;
         while let Err(why) = self.ask_etcd("/v3/maintenance/status", &json!({})) {
-            self.etcd.as_mut().map_or(Ok(()), |process| process.patience(deadline, &why))?;
+            patience("etcd", self.etcd.as_mut(), deadline, &why)?;
         }
         Ok(())
     }
@@ -392,9 +396,19 @@ impl ControlPlane {
         if status.success() { Ok(()) } else { Err(format!("{command}: {status}")) }
     }
 
-    fn spawn(&self, name: &'static str, arguments: &[String]) -> Result<Process> {
-        Process::spawn(name, &self.tools.join(name), arguments, self.path(&format!("{name}.log")))
+    fn spawn(&self, name: &str, arguments: &[String]) -> Result<Process> {
+        let mut command = guarded(self.tools.join(name));
+        command.args(arguments);
+        Process::start(command, self.path(&format!("{name}.log"))).map_err(|error| format!("{name}: {error}"))
     }
+}
+
+/// Whoever this kubeconfig is.
+pub async fn client(kubeconfig: &Path) -> Result<Client> {
+    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", kubeconfig.display());
+    let read = Kubeconfig::read_from(kubeconfig).map_err(|error| failed(&error))?;
+    let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await;
+    Client::try_from(config.map_err(|error| failed(&error))?).map_err(|error| failed(&error))
 }
 
 impl Drop for ControlPlane {
@@ -409,59 +423,22 @@ impl Drop for ControlPlane {
     }
 }
 
-/// A child that does not outlive us, however we end.
-struct Process {
-    name: &'static str,
-    child: Child,
-    log: PathBuf,
-}
-
-/// The shell becomes the program. Beside it stays a guard that reads what nobody writes, and kills the program when
-/// that ends: we closed it, or we are gone.
-pub const GUARDED: &str =
-    r#"exec 3<&0; (cat <&3 >/dev/null; kill -9 $$ 2>/dev/null) & exec "$@" 3<&- </dev/null"#;
-
-impl Process {
-    fn spawn(name: &'static str, program: &Path, arguments: &[String], log: PathBuf) -> Result<Process> {
-        let failed = |error| format!("{name}: {error}");
-        let file: File = OpenOptions::new().create(true).append(true).open(&log).map_err(failed)?;
-        let child = Command::new("sh")
-            .args(["-c", GUARDED, "guard"])
-            .arg(program)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(file.try_clone().map_err(failed)?)
-            .stderr(file)
-            .spawn()
-            .map_err(failed)?;
-        Ok(Process { name, child, log })
-    }
-
-    /// Waits a moment longer for what is not ready because of `why`, unless there is no hope.
-    fn patience(&mut self, deadline: Instant, why: &str) -> Result<()> {
-        let ended = self.child.try_wait().map_err(|error| format!("{}: {error}", self.name))?;
-        let verdict = match ended {
-            Some(status) => format!("ended with {status}"),
-            None if Instant::now() < deadline => {
-                sleep(PROBE_INTERVAL);
-                return Ok(());
-            }
-            None => format!("is not ready after {} s", READY_MAX.as_secs()),
-        };
-        let log = fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
-        Err(format!("{} {verdict}: {why}\nThe end of its log:\n{tail}", self.name))
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Stopped ones too.
-        let _ = self.child.kill();
-        drop(self.child.stdin.take());
-        let _ = self.child.wait();
-    }
+/// Waits a moment longer for what is not ready because of `why`, unless there is no hope.
+fn patience(name: &str, process: Option<&mut Process>, deadline: Instant, why: &str) -> Result<()> {
+    let process = process.ok_or_else(|| format!("{name} does not run"))?;
+    let ended = process.child.try_wait().map_err(|error| format!("{name}: {error}"))?;
+    let verdict = match ended {
+        Some(status) => format!("ended with {status}"),
+        None if Instant::now() < deadline => {
+            sleep(PROBE_INTERVAL);
+            return Ok(());
+        }
+        None => format!("is not ready after {} s", READY_MAX.as_secs()),
+    };
+    let log = process.log();
+    let lines: Vec<&str> = log.lines().collect();
+    let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n");
+    Err(format!("{name} {verdict}: {why}\nThe end of its log:\n{tail}"))
 }
 
 fn directory() -> Result<PathBuf> {
@@ -477,7 +454,7 @@ fn directory() -> Result<PathBuf> {
 
 /// Below the ports that the system gives away by itself (from 32768): while the API server is down nobody takes
 /// its port. Several test processes start at different ones.
-fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     const PORTS: std::ops::Range<u32> = 20_000..30_000;
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let count = PORTS.end - PORTS.start;

@@ -5,13 +5,12 @@
 //! 128 more than the signal's number if one ended it. A deleted pod gets its preStop hook, SIGTERM and, at the end of
 //! its grace period, SIGKILL; then it is gone.
 //!
-//! Of a container it honours command, args, env (values and the fields of [`field`]), volumes and the preStop hook.
+//! Of a container it honours command, args, env (values and the fields of `process::field`), volumes and the preStop hook.
 //! A volume is an empty folder, whatever its kind. Nothing is mounted: where the value of a variable is the path of a
 //! mount, it becomes the folder's. An [`Image`] is a folder too: its files take the place of a command's absolute
 //! path. All of it ends when the `Kubelet` is dropped, and also when the tests end without dropping it.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -22,17 +21,18 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, Config, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
-use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{oneshot, watch};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
-use super::control_plane::{GUARDED, Result};
+use self::process::Process;
+use super::control_plane::{Result, client};
+
+mod process;
 
 /// The node that it is.
 pub const NODE: &str = "process-kubelet";
@@ -42,8 +42,8 @@ const GRACE_MIN: Duration = Duration::from_secs(2);
 const REPORT_MAX: Duration = Duration::from_secs(60);
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Each kubelet has a network: pods have the ports that Spark gives them.
-static NETWORKS: AtomicU32 = AtomicU32::new(20);
+/// In the value of an image's variable: the container's folder.
+pub const TMPDIR: &str = "$(TMPDIR)";
 
 /// What containers are started from.
 #[derive(Clone, Debug)]
@@ -85,12 +85,8 @@ impl Kubelet {
         std::fs::create_dir_all(folder).map_err(|error| wrong(&error))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| wrong(&error))?;
-        let kubeconfig = Kubeconfig::read_from(kubeconfig).map_err(|error| wrong(&error))?;
         let client = runtime.block_on(async {
-            let options = KubeConfigOptions::default();
-            let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
-            let client = Client::try_from(config.map_err(|error| wrong(&error))?);
-            let client = client.map_err(|error| wrong(&error))?;
+            let client = client(kubeconfig).await?;
             register(&client).await.map_err(|error| wrong(&error))?;
             Ok::<_, String>(client)
         })?;
@@ -98,7 +94,7 @@ impl Kubelet {
             pods: Api::namespaced(client, namespace),
             folder: folder.to_path_buf(),
             image,
-            network: NETWORKS.fetch_add(1, Ordering::Relaxed),
+            network: network(),
             addresses: AtomicU32::new(0),
             running: Mutex::default(),
             held: Mutex::default(),
@@ -139,6 +135,13 @@ impl Kubelet {
     pub fn folder(&self, pod: &str) -> PathBuf {
         self.shared.folder.join(pod)
     }
+}
+
+/// Each kubelet has one, because pods have the ports that Spark gives them. Several test processes begin at different
+/// ones, and kwok's is 10.
+fn network() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    20 + std::process::id().wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 200
 }
 
 impl Drop for Kubelet {
@@ -289,131 +292,6 @@ async fn deleted(seen: &mut watch::Receiver<Seen>) -> Duration {
         if seen.changed().await.is_err() {
             return Duration::ZERO;
         }
-    }
-}
-
-/// A container that runs.
-struct Process {
-    child: Child,
-    /// The guard's. `Child::wait` would close it.
-    _stdin: Option<ChildStdin>,
-    pid: u32,
-    pre_stop: Option<Command>,
-}
-
-impl Process {
-    fn spawn(shared: &Shared, pod: &Pod, address: &str) -> Result<Process> {
-        let folder = shared.folder.join(pod.name_any());
-        let container =
-            pod.spec.as_ref().and_then(|spec| spec.containers.first()).ok_or("it has no container")?;
-        let env = environment(shared, pod, container, &folder, address)?;
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(folder.join("log"))
-            .map_err(|error| format!("its log: {error}"))?;
-        let (program, arguments) = match container.command.as_deref().and_then(<[_]>::split_first) {
-            Some((program, arguments)) => (program.as_str(), arguments),
-            None => ("/entrypoint", &[][..]),
-        };
-        let mut command = Command::new("sh");
-        command.args(["-c", GUARDED, "guard"]).arg(shared.resolved(program)).args(arguments);
-        command.args(container.args.iter().flatten()).stdin(Stdio::piped());
-        command.process_group(0).env_clear().envs(env.clone()).current_dir(&folder).kill_on_drop(true);
-        command.stdout(log.try_clone().map_err(|error| error.to_string())?).stderr(log);
-        let mut child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
-        let pid = child.id().ok_or("it has ended")?;
-        let hook =
-            container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref()?.exec.as_ref());
-        let pre_stop =
-            hook.and_then(|hook| hook.command.as_deref()?.split_first()).map(|(program, arguments)| {
-                let mut command = Command::new(shared.resolved(program));
-                // Inside of a container that would be 1.
-                command
-                    .args(arguments)
-                    .env_clear()
-                    .envs(env)
-                    .env("CONTAINER_PID", pid.to_string())
-                    .current_dir(&folder);
-                command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-                command
-            });
-        Ok(Process { _stdin: child.stdin.take(), child, pid, pre_stop })
-    }
-
-    /// As a kubelet does it (`killContainer`): the hook's time is part of the grace period.
-    async fn terminate(&mut self, grace: Duration) -> std::io::Result<ExitStatus> {
-        let deadline = Instant::now() + grace;
-        let hook = self.pre_stop.take().filter(|_| !grace.is_zero());
-        if let Some(Ok(mut hook)) = hook.map(|mut hook| hook.spawn()) {
-            tokio::select! {
-                _ = timeout_at(deadline, hook.wait()) => {}
-                status = self.child.wait() => return status,
-            }
-        }
-        send("TERM", self.pid.into());
-        let deadline = deadline.max(Instant::now() + GRACE_MIN);
-        if let Ok(status) = timeout_at(deadline, self.child.wait()).await {
-            return status;
-        }
-        send("KILL", self.pid.into());
-        self.child.wait().await
-    }
-}
-
-impl Shared {
-    /// The image's file of that name, if it has one.
-    fn resolved(&self, program: &str) -> String {
-        let inside = self.image.folder.join(program.trim_start_matches('/'));
-        if program.starts_with('/') && inside.is_file() {
-            inside.display().to_string()
-        } else {
-            program.to_owned()
-        }
-    }
-}
-
-/// The image's variables, then the container's. Makes the volumes.
-fn environment(
-    shared: &Shared,
-    pod: &Pod,
-    container: &Container,
-    folder: &Path,
-    address: &str,
-) -> Result<Vec<(String, String)>> {
-    let mut mounts = Vec::new();
-    std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    for mount in container.volume_mounts.iter().flatten() {
-        let volume = folder.join("volumes").join(&mount.name);
-        std::fs::create_dir_all(&volume).map_err(|error| format!("{}: {error}", volume.display()))?;
-        mounts.push((mount.mount_path.clone(), volume.display().to_string()));
-    }
-    let mut env = shared.image.env.clone();
-    for variable in container.env.iter().flatten() {
-        let path = variable.value_from.as_ref().and_then(|source| source.field_ref.as_ref());
-        let value = match (path, &variable.value) {
-            (Some(field_ref), _) => field(pod, address, &field_ref.field_path)?,
-            (None, value) => value.clone().unwrap_or_default(),
-        };
-        let mount =
-            mounts.iter().find_map(|(path, volume)| Some((volume, value.strip_prefix(path.as_str())?)));
-        let value = match mount {
-            Some((volume, rest)) if rest.is_empty() || rest.starts_with('/') => format!("{volume}{rest}"),
-            Some(_) | None => value,
-        };
-        env.push((variable.name.clone(), value));
-    }
-    Ok(env)
-}
-
-/// The fields that a variable can have.
-fn field(pod: &Pod, address: &str, path: &str) -> Result<String> {
-    match path {
-        "metadata.name" => Ok(pod.name_any()),
-        "metadata.uid" => Ok(pod.uid().unwrap_or_default()),
-        "status.podIP" => Ok(address.to_owned()),
-        "spec.nodeName" => Ok(NODE.to_owned()),
-        other => Err(format!("this kubelet has no field {other}")),
     }
 }
 

@@ -9,11 +9,12 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, Config, ResourceExt};
+use kube::{Api, ResourceExt};
 use serde_json::json;
 use tokio::sync::oneshot;
+
+use super::control_plane::client;
 
 /// What is seen of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,12 +48,7 @@ impl Observer {
     /// Of the executors of an application.
     pub fn start(kubeconfig: &Path, namespace: &str, application: &str) -> Observer {
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
-        let client = runtime.block_on(async {
-            let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-            Client::try_from(config.unwrap()).unwrap()
-        });
-        let pods: Api<Pod> = Api::namespaced(client, namespace);
+        let pods: Api<Pod> = Api::namespaced(runtime.block_on(client(kubeconfig)).unwrap(), namespace);
         let selector = format!("spark-role=executor,spark-app-selector={application}");
         let config = watcher::Config::default().labels(&selector);
         let (send, sights) = mpsc::channel();

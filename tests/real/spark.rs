@@ -1,19 +1,18 @@
 //! Real Spark: an unmodified PySpark application whose driver and executors are pods of the process kubelet.
-#![allow(clippy::unwrap_used, reason = "a test may panic; what went wrong is in the error")]
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use fleet::question::LossKind;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::control_plane::{ControlPlane, NAMESPACE, Role};
 use super::kubelet::{Image, Kubelet};
-use super::stage::binary;
+use super::stage::{Daemon, free};
 use super::tools;
 use crate::support::root;
 
@@ -23,7 +22,6 @@ mod own;
 const FLEET: &str = "real";
 const DRIVER: &str = "driver";
 const APPLICATION: &str = "spark-real";
-const TOKEN: &str = "of the tests";
 /// JVMs start slowly on a machine with much to do.
 const PATIENCE: Duration = Duration::from_secs(90);
 const LOOK: Duration = Duration::from_millis(200);
@@ -61,23 +59,15 @@ pub fn spark() -> Option<PathBuf> {
     spark
 }
 
-/// The daemon, killed when it is dropped.
-struct Daemon(Child);
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+/// Of every JVM, whatever it makes for itself: in its own folder, and gone with that.
+pub const JAVA_TOOL_OPTIONS: &str = "-Djava.io.tmpdir=$(TMPDIR) -XX:-UsePerfData";
 
 /// A driver that runs its application on a real control plane, and a daemon that looks after its executors.
 struct Application {
     // In the order in which they must end.
-    _daemon: Daemon,
+    daemon: Daemon,
     kubelet: Kubelet,
     plane: ControlPlane,
-    http: SocketAddr,
     /// The driver's UI.
     rest: String,
     document: PathBuf,
@@ -96,8 +86,7 @@ impl Application {
         spec: Value,
     ) -> Application {
         let plane = ControlPlane::start(tools).unwrap();
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let (http, graphite, rest_port) = (free(), free(), free().port());
+        let (graphite, rest_port) = (free(), free().port());
         let kubelet = Kubelet::start(
             &plane.kubeconfig(Role::Kubelet),
             NAMESPACE,
@@ -123,10 +112,20 @@ impl Application {
         });
         plane.kubectl(Role::Driver, &["create", "-f", "-"], &driver.to_string()).unwrap();
 
-        while !kubelet.runs(DRIVER) {
+        let begun = Instant::now();
+        let address = loop {
+            if let Some(address) = kubelet.address(DRIVER) {
+                break address;
+            }
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "the driver does not run after {PATIENCE:?}\n{}\n{}",
+                plane.kubectl(Role::Admin, &["get", "pods", "-o", PODS], "").unwrap_or_default(),
+                log_of(&kubelet, DRIVER)
+            );
             sleep(LOOK);
-        }
-        let rest = format!("{}:{rest_port}", kubelet.address(DRIVER).unwrap());
+        };
+        let rest = format!("{address}:{rest_port}");
 
         let mut fleet = json!({
             "apiVersion": "rollcall.dev/v1alpha1", "kind": "ExecutorFleet",
@@ -141,55 +140,34 @@ impl Application {
         fleet["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
         let document = plane.directory().join("fleet.json");
         fs::write(&document, fleet.to_string()).unwrap();
-        let token = plane.directory().join("token");
-        fs::write(&token, TOKEN).unwrap();
-        let log = fs::File::create(plane.directory().join("rollcall.log")).unwrap();
-        let daemon = Command::new(binary())
-            .args([
-                "run",
-                "--http",
-                &http.to_string(),
-                "--graphite",
-                &graphite.to_string(),
-                "--no-leader-election",
-            ])
-            .arg("-f")
-            .arg(&document)
-            .arg("--token-file")
-            .arg(&token)
-            .arg("--kubeconfig")
-            .arg(plane.kubeconfig(Role::Rollcall))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        Application { _daemon: Daemon(daemon), kubelet, plane, http, rest, document, fleet, executors }
+        let kubeconfig = plane.kubeconfig(Role::Rollcall);
+        let flags = ["--no-leader-election"];
+        let daemon =
+            Daemon::start("rollcall", plane.directory(), &kubeconfig, &[&document], graphite, &flags);
+        Application { daemon, kubelet, plane, rest, document, fleet, executors }
     }
 
-    /// What `rollcall` says to a command, as JSON.
+    /// What `rollcall` says to a question, as JSON.
     fn rollcall(&self, arguments: &[&str]) -> Value {
-        let output = Command::new(binary())
-            .args(arguments)
-            .args(["-o", "json", "--server", &format!("http://{}", self.http)])
-            .env("ROLLCALL_TOKEN", TOKEN)
-            .output()
-            .unwrap();
-        serde_json::from_slice(&output.stdout).unwrap_or_default()
+        self.daemon.json(arguments).unwrap_or_default()
+    }
+
+    /// What the daemon's metrics say of this series. What has not happened yet may not be there.
+    fn metric(&self, series: &str) -> Option<f64> {
+        let text = get(&format!("http://{}/metrics", self.daemon.http))?;
+        text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
     }
 
     /// Of the driver's REST API: every executor that it ever had, but for itself.
     fn all_executors(&self) -> Vec<Value> {
         let url = format!("http://{}/api/v1/applications/{APPLICATION}/allexecutors", self.rest);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let answer =
-            runtime.block_on(async { reqwest::get(url).await.ok()?.json::<Vec<Value>>().await.ok() });
+        let answer: Option<Vec<Value>> = get(&url).and_then(|text| serde_json::from_str(&text).ok());
         answer.unwrap_or_default().into_iter().filter(|executor| executor["id"] != "driver").collect()
     }
 
     /// The driver's words so far.
     fn driver_log(&self) -> String {
-        fs::read_to_string(self.kubelet.folder(DRIVER).join("log")).unwrap_or_default()
+        log_of(&self.kubelet, DRIVER)
     }
 
     /// Jobs that went well, and those that did not.
@@ -255,22 +233,25 @@ impl Application {
             .unwrap()
     }
 
-    /// Why an executor was lost, by the daemon's account.
-    fn verdict(&self, executor: u64) -> Option<String> {
+    /// What the daemon remembers of an executor.
+    fn history(&self, executor: u64) -> Vec<String> {
         let explained = self.rollcall(&["explain", FLEET, &executor.to_string()]);
-        let history = explained["history"].as_array()?;
-        let texts = history.iter().filter_map(|entry| entry["text"].as_str()?.split_once(": "));
-        texts
-            .map(|(kind, _)| kind)
-            .find(|kind| !matches!(LossKind::named(kind), LossKind::Other(_)))
-            .map(str::to_owned)
+        let history = explained["history"].as_array().map(Vec::as_slice).unwrap_or_default();
+        history.iter().filter_map(|entry| entry["text"].as_str().map(str::to_owned)).collect()
     }
 
-    /// Has the policy pick somebody, and waits until it was decommissioned and replaced.
-    fn roll(&self, what: &str) -> u64 {
+    /// Why an executor was lost, by the daemon's account.
+    fn verdict(&self, executor: u64) -> Option<String> {
+        let history = self.history(executor);
+        let mut kinds = history.iter().filter_map(|text| Some(text.split_once(": ")?.0));
+        kinds.find(|kind| !matches!(LossKind::named(kind), LossKind::Other(_))).map(str::to_owned)
+    }
+
+    /// Has this policy pick somebody, and waits until it was decommissioned.
+    fn roll(&self, policy: &str) -> u64 {
         let before = self.at_strength("at strength");
-        self.rollcall(&["roll", FLEET]);
-        let rolled = self.wait(what, || {
+        self.daemon.order(&["roll", FLEET]);
+        let rolled = self.wait(&format!("roll by {policy}"), || {
             let gone: Vec<Value> =
                 self.all_executors().into_iter().filter(|it| it["isActive"] == false).collect();
             let gone = gone
@@ -285,6 +266,9 @@ impl Application {
         });
         let message = format!("Received executor {rolled} decommissioned message");
         assert!(self.driver_log().contains(&message), "{}", self.picture());
+        let history = self.history(rolled);
+        let picked = history.iter().find(|text| text.starts_with(&format!("{policy}, score ")));
+        println!("{}", picked.unwrap_or_else(|| panic!("{policy} did not pick {rolled}: {history:?}")));
         rolled
     }
 
@@ -298,9 +282,18 @@ impl Application {
 
     /// Writes another document, and waits until it is followed.
     fn change(&mut self, change: impl FnOnce(&mut Value)) {
+        const CHANGES: &str = "rollcall_step_seconds_count{event=\"spec-changed\"}";
+        let before = self.metric(CHANGES).unwrap_or_default();
         change(&mut self.fleet["spec"]);
         fs::write(&self.document, self.fleet.to_string()).unwrap();
-        sleep(Duration::from_secs(3));
+        self.wait("the document has changed", || (self.metric(CHANGES) > Some(before)).then_some(()));
+    }
+
+    /// Executors were heard, and not only seen in the driver's REST API.
+    fn heard(&self) {
+        let heard = self.metric("rollcall_heartbeats_total{source=\"graphite\",result=\"accepted\"}");
+        println!("{} heartbeats over Graphite", heard.unwrap_or_default());
+        assert!(heard > Some(self.executors as f64), "{heard:?}\n{}", self.picture());
     }
 
     /// Everything that a person would look at.
@@ -309,15 +302,26 @@ impl Application {
             let lines: Vec<&str> = text.lines().collect();
             lines[lines.len().saturating_sub(60)..].join("\n")
         };
-        let log = fs::read_to_string(self.plane.directory().join("rollcall.log")).unwrap_or_default();
         let pods = self.plane.kubectl(Role::Admin, &["get", "pods", "-o", PODS], "").unwrap_or_default();
         format!(
             "--- pods\n{pods}\n--- status\n{:#}\n--- rollcall\n{}\n--- driver\n{}",
             self.rollcall(&["status", FLEET]),
-            tail(log),
+            tail(self.daemon.log()),
             tail(self.driver_log())
         )
     }
+}
+
+/// What a pod has said so far.
+fn log_of(kubelet: &Kubelet, pod: &str) -> String {
+    fs::read_to_string(kubelet.folder(pod).join("log")).unwrap_or_default()
+}
+
+/// What is there to be read, while somebody answers.
+fn get(url: &str) -> Option<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let text = async { reqwest::get(url).await.ok()?.text().await.ok() };
+    runtime.block_on(async { timeout(PATIENCE, text).await.ok()? })
 }
 
 /// `SPARK_HOME`.
@@ -336,6 +340,7 @@ fn image(spark: &Path) -> Image {
         ("HOME", inherited("HOME")),
         ("JAVA_HOME", inherited("JAVA_HOME")),
         ("SPARK_HOME", home.display().to_string()),
+        ("JAVA_TOOL_OPTIONS", JAVA_TOOL_OPTIONS.to_owned()),
     ];
     let env = env.into_iter().filter(|(_, value)| !value.is_empty());
     Image {

@@ -11,9 +11,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Command, ExitStatus, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::sleep;
@@ -21,9 +21,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::control_plane::{ACCOUNT, ControlPlane, NAMESPACE, Role, STAGES};
+use super::control_plane::{ACCOUNT, ControlPlane, NAMESPACE, Role, STAGES, free_port};
 use super::history;
 use super::judge::{self, Record};
+use super::process::{Process, guarded};
 
 pub const NODE: &str = "node-1";
 /// Longer than an old Lease lives.
@@ -46,13 +47,12 @@ pub struct Fleet {
 
 /// A daemon's process, killed when it is dropped.
 pub struct Daemon {
-    child: Child,
+    process: Process,
     pub http: SocketAddr,
     pub graphite: SocketAddr,
     /// For commands.
     token: PathBuf,
-    log: PathBuf,
-    /// Its credentials, as [`ControlPlane::new_token`] knows them.
+    /// As in a pod: it becomes part of the Lease holder's name.
     pub name: String,
 }
 
@@ -184,21 +184,9 @@ impl Stage {
     /// With credentials that are there.
     pub fn daemon_as(&self, name: &str, fleets: &[&Fleet], flags: &[&str]) -> Daemon {
         let directory = self.plane.directory();
-        let path = |what: &str| directory.join(format!("{name}.{what}"));
-        let (log, token) = (path("log"), path("operators"));
-        fs::write(&token, "operators").unwrap();
-        let [http, graphite] = [free(), free()];
-        let file = fs::OpenOptions::new().append(true).create(true).open(&log).unwrap();
-        let mut command = Command::new(binary());
-        command.args(["run", "--http", &http.to_string(), "--graphite", &graphite.to_string()]);
-        command.arg("--kubeconfig").arg(path("kubeconfig")).arg("--token-file").arg(&token);
-        for fleet in fleets {
-            command.arg("-f").arg(&fleet.document);
-        }
-        // As in a pod: it becomes part of the Lease holder's name.
-        command.env("HOSTNAME", name);
-        command.args(flags).stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
-        Daemon { child: command.spawn().unwrap(), http, graphite, token, log, name: name.to_owned() }
+        let documents: Vec<&Path> = fleets.iter().map(|fleet| &*fleet.document).collect();
+        let kubeconfig = directory.join(format!("{name}.kubeconfig"));
+        Daemon::start(name, directory, &kubeconfig, &documents, free(), flags)
     }
 
     // ------------------------------------------------------------------------------------- judging --
@@ -253,7 +241,6 @@ impl Stage {
 
     /// Fails if anything happened to this fleet, since the beginning, that must not.
     pub fn judge(&self, fleet: &Fleet) {
-        self.record();
         self.record.lock().unwrap_or_else(PoisonError::into_inner).judge(&self.plane, &fleet.judged);
     }
 
@@ -264,6 +251,29 @@ impl Stage {
 }
 
 impl Daemon {
+    /// A daemon that listens there for heartbeats. Its log and its token for commands are in `directory`.
+    pub fn start(
+        name: &str,
+        directory: &Path,
+        kubeconfig: &Path,
+        documents: &[&Path],
+        graphite: SocketAddr,
+        flags: &[&str],
+    ) -> Daemon {
+        let token = directory.join(format!("{name}.operators"));
+        fs::write(&token, "operators").unwrap();
+        let http = free();
+        let mut command = guarded(binary());
+        command.args(["run", "--http", &http.to_string(), "--graphite", &graphite.to_string()]);
+        command.arg("--kubeconfig").arg(kubeconfig).arg("--token-file").arg(&token);
+        for document in documents {
+            command.arg("-f").arg(document);
+        }
+        command.args(flags).env("HOSTNAME", name);
+        let process = Process::start(command, directory.join(format!("{name}.log"))).unwrap();
+        Daemon { process, http, graphite, token, name: name.to_owned() }
+    }
+
     /// What `rollcall` says to these arguments, about this daemon.
     pub fn ask(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(binary());
@@ -273,12 +283,17 @@ impl Daemon {
 
     /// `rollcall status`; `None` while there is no answer.
     pub fn status(&self, fleet: &Fleet) -> Option<Value> {
-        serde_json::from_slice(&self.ask(&["status", &fleet.name]).stdout).ok()
+        self.json(&["status", &fleet.name])
     }
 
     /// `rollcall explain`.
     pub fn explain(&self, fleet: &Fleet, executor: u64) -> Option<Value> {
-        serde_json::from_slice(&self.ask(&["explain", &fleet.name, &executor.to_string()]).stdout).ok()
+        self.json(&["explain", &fleet.name, &executor.to_string()])
+    }
+
+    /// The answer, if there is one.
+    pub fn json(&self, arguments: &[&str]) -> Option<Value> {
+        serde_json::from_slice(&self.ask(arguments).stdout).ok()
     }
 
     /// A command that must be taken on.
@@ -298,15 +313,15 @@ impl Daemon {
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.child.id()
     }
 
     pub fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
+        self.process.log()
     }
 
     pub fn signal(&self, signal: &str) {
-        let kill = format!("kill -{signal} {}", self.child.id());
+        let kill = format!("kill -{signal} {}", self.pid());
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success(), "{kill}");
     }
 
@@ -324,15 +339,7 @@ impl Daemon {
 
     /// How it has ended, if it has.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().unwrap()
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // Also one that is stopped.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.child.try_wait().unwrap()
     }
 }
 
@@ -355,6 +362,7 @@ pub fn sum(counts: &Value) -> u64 {
     counts.as_object().unwrap().values().filter_map(Value::as_u64).sum()
 }
 
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+/// An address of this machine where nobody listens.
+pub fn free() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], free_port().unwrap()))
 }

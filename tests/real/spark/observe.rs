@@ -35,13 +35,14 @@ fn observe_mode_classifies_and_rolls() {
     application.lost_and_replaced("its pod deleted", ids[0], "deleted");
 
     let longest = application.with_most("totalDuration");
-    let rolled = application.roll("roll by OUTLIER");
+    let rolled = application.roll("OUTLIER");
     assert_eq!(rolled, longest);
 
     application.at_strength("at strength");
     application.jobs_go_on();
     let (well, failed) = application.jobs();
     println!("{well} jobs went well");
+    application.heard();
     assert!(failed.is_empty(), "{failed:?}\n{}", application.picture());
     let counts = &application.rollcall(&["status", FLEET])["counts"];
     println!("{counts}");

@@ -63,18 +63,19 @@ fn own_mode_whatever_befalls_the_executors() {
     assert_eq!(application.verdict(stuck).as_deref(), Some("image"), "{}", application.picture());
 
     let longest = application.with_most("totalDuration");
-    let rolled = application.roll("roll by OUTLIER");
+    let rolled = application.roll("OUTLIER");
     assert_eq!(rolled, longest, "among so few nobody is out of line: then it is the longest total duration");
 
     let ids = application.at_strength("at strength");
     application.change(|spec| spec["roll"]["policies"] = json!(["ID"]));
-    let rolled = application.roll("roll by ID");
+    let rolled = application.roll("ID");
     assert_eq!(rolled, ids[0], "the smallest");
 
     application.at_strength("at strength");
     application.jobs_go_on();
     let (well, failed) = application.jobs();
     println!("{well} jobs went well");
+    application.heard();
     assert!(failed.is_empty(), "{failed:?}\n{}", application.picture());
     let counts = &application.rollcall(&["status", FLEET])["counts"];
     println!("{counts}");

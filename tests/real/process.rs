@@ -1,0 +1,48 @@
+//! A program that does not outlive us, however we end.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+/// The shell becomes the program. Beside it stays a guard that reads what nobody writes, and kills the program when
+/// that ends: we closed it, or we are gone.
+const GUARDED: &str =
+    r#"exec 3<&0; (cat <&3 >/dev/null; kill -9 $$ 2>/dev/null) & exec "$@" 3<&- </dev/null"#;
+
+/// This program, guarded by its standard input: it lives for as long as that is open. Its process's number is the
+/// child's.
+pub fn guarded(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", GUARDED, "guard"]).arg(program).stdin(Stdio::piped());
+    command
+}
+
+/// A guarded program that runs, killed when it is dropped.
+pub struct Process {
+    pub child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// What it says is appended to the log.
+    pub fn start(mut command: Command, log: PathBuf) -> std::io::Result<Process> {
+        let file = File::options().create(true).append(true).open(&log)?;
+        let child = command.stdout(file.try_clone()?).stderr(file).spawn()?;
+        Ok(Process { child, log })
+    }
+
+    /// What it has said.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Stopped ones too.
+        let _ = self.child.kill();
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
