@@ -219,7 +219,7 @@ impl Pulse {
         self.leader.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Every fleet has seen its cluster once.
+    /// A fleet has seen its cluster once.
     pub fn set_synced(&self) {
         self.synced.store(true, Ordering::Relaxed);
     }

@@ -7,6 +7,7 @@ use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use sim::embedded::Chaos;
+use sim::server::Verdict;
 use tokio::time::{Instant, sleep};
 
 use super::real::{Process, Town, rollcall};
@@ -95,6 +96,34 @@ async fn one_that_stands_by_is_not_ready_and_hears_nobody() {
     town.at_rest(&second, TARGET as usize, 60).await;
     assert_eq!(ready(&second).await, (200, "ok\n".to_owned()));
     assert_eq!(town.world.wrong(), Vec::<String>::new());
+}
+
+/// A fleet whose namespace may not be read keeps nobody else from being heard.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_fleet_that_sees_nothing_does_not_make_the_daemon_unready() {
+    let town = Town::start(7, Chaos::None, TARGET).await;
+    town.world.server.set_interceptor(Some(Box::new(|parts| {
+        if !parts.uri.path().contains("/namespaces/forbidden/") {
+            return Verdict::Pass;
+        }
+        Verdict::Respond { status: 403, retry_after: None, message: "no right".to_owned() }
+    })));
+    let other = std::fs::read_to_string(town.dir.join("fleet.json")).expect("a document");
+    let mut other: Value = serde_json::from_str(&other).expect("JSON");
+    other["metadata"] = json!({ "name": "blind", "namespace": "forbidden" });
+    std::fs::write(town.dir.join("other.json"), other.to_string()).expect("a file");
+    let process = Process::with(&town, &["--no-leader-election", "-f", "other.json"]);
+    process.listens().await;
+    let begun = Instant::now();
+    loop {
+        let said = town.get(&process, "/readyz").await.expect("it answers");
+        if said.0 == 200 {
+            break;
+        }
+        assert!(begun.elapsed().as_secs() < 10, "{said:?}: {}", process.log().join("\n"));
+        sleep(Duration::from_millis(100)).await;
+    }
+    process.logs(0, &["the fleet has to wait", "blind"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

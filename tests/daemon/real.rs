@@ -195,15 +195,15 @@ struct Heard {
 impl Process {
     /// Runs the daemon, the only one.
     pub fn start(town: &Town) -> Process {
-        Process::run(town, &["--no-leader-election"])
+        Process::with(town, &["--no-leader-election"])
     }
 
     /// One of several.
     pub fn replica(town: &Town) -> Process {
-        Process::run(town, &[])
+        Process::with(town, &[])
     }
 
-    fn run(town: &Town, arguments: &[&str]) -> Process {
+    pub fn with(town: &Town, arguments: &[&str]) -> Process {
         let mut child = Command::new(env!("CARGO_BIN_EXE_rollcall"))
             .args(["run", "--log=json", "-f", "fleet.json", "--kubeconfig", "kubeconfig"])
             .args(arguments)

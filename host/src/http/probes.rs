@@ -37,7 +37,7 @@ pub async fn readyz(State(app): State<App>) -> Response {
     let pulse = app.handle.pulse();
     let why = match (pulse.is_leading(), pulse.is_synced(), pulse.leader()) {
         (true, true, _) => return "ok\n".into_response(),
-        (true, false, _) => "not every fleet has seen its cluster yet\n".to_owned(),
+        (true, false, _) => "no fleet has seen its cluster yet\n".to_owned(),
         (false, _, Some(leader)) => format!("this host stands by: {leader} leads\n"),
         (false, _, None) => "this host stands by: it is not known who leads\n".to_owned(),
     };

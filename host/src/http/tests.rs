@@ -298,7 +298,7 @@ async fn ready_is_who_leads_and_has_seen_its_cluster() {
     pulse.stand_by(Some("rollcall-1_0"));
     assert_eq!(ready().await, (503, "this host stands by: rollcall-1_0 leads\n".to_owned()));
     pulse.lead();
-    assert_eq!(ready().await, (503, "not every fleet has seen its cluster yet\n".to_owned()));
+    assert_eq!(ready().await, (503, "no fleet has seen its cluster yet\n".to_owned()));
     pulse.set_synced();
     assert_eq!(ready().await, (200, "ok\n".to_owned()));
     pulse.stand_by(None);
