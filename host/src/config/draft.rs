@@ -91,16 +91,7 @@ impl FleetConfig {
     }
 
     fn refused(&self, error: SpecError) -> Problem {
-        self.problem(&document_path(error.path), error.message)
-    }
-}
-
-/// The core names its own fields; the document has durations with their units in the value, and the
-/// target under the name that Spark has for it.
-pub(super) fn document_path(core: &str) -> String {
-    match core {
-        "spec.target" => "spec.executors".to_owned(),
-        other => other.strip_suffix("Ms").unwrap_or(other).to_owned(),
+        self.problem(error.path, error.message)
     }
 }
 

@@ -484,8 +484,7 @@ fn the_core_names_fields_that_the_document_has() {
     let paths: std::collections::BTreeSet<_> = errors.iter().map(|error| error.path).collect();
     assert!(paths.len() >= 34, "{}: {paths:?}", paths.len());
     for path in paths {
-        let ours = draft::document_path(path);
-        assert!(fields.contains(&ours), "{path} is called {ours} in the document?");
+        assert!(fields.iter().any(|field| field == path), "{path} is not in the document");
     }
 }
 

@@ -8,7 +8,7 @@ use crate::guardrail::LOSSES_KEPT;
 /// One thing wrong with a spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpecError {
-    /// The field in the ExecutorFleet document, for instance `spec.roll.intervalMs`.
+    /// The field in the ExecutorFleet document, for instance `spec.roll.interval`.
     pub path: &'static str,
     /// What is wrong, and what would be right.
     pub message: String,
@@ -88,42 +88,42 @@ fn identity(draft: &Draft, check: &mut Check) {
 
 fn times(draft: &Draft, check: &mut Check) {
     let heartbeat = &draft.heartbeat;
-    check.time("spec.heartbeat.timeoutMs", heartbeat.timeout_ms);
-    check.time("spec.heartbeat.intervalMs", heartbeat.interval_ms);
-    check.at_least_ms("spec.heartbeat.intervalMs", heartbeat.interval_ms, 500);
+    check.time("spec.heartbeat.timeout", heartbeat.timeout_ms);
+    check.time("spec.heartbeat.interval", heartbeat.interval_ms);
+    check.at_least_ms("spec.heartbeat.interval", heartbeat.interval_ms, 500);
     // One heartbeat may be late.
     let shorter = heartbeat.timeout_ms > 0 && heartbeat.timeout_ms < heartbeat.interval_ms.saturating_mul(2);
-    check.refuse_if(shorter, "spec.heartbeat.timeoutMs", || {
+    check.refuse_if(shorter, "spec.heartbeat.timeout", || {
         format!(
             "{} ms is shorter than two intervals of {} ms: an executor would be lost with one late heartbeat",
             heartbeat.timeout_ms, heartbeat.interval_ms
         )
     });
     let recovery = &draft.recovery;
-    check.time("spec.recovery.checkIntervalMs", recovery.check_interval_ms);
-    check.time("spec.recovery.failuresWindowMs", recovery.failures_window_ms);
+    check.time("spec.recovery.checkInterval", recovery.check_interval_ms);
+    check.time("spec.recovery.failuresWindow", recovery.failures_window_ms);
     check.refuse_if(recovery.checks_max > 1_000, "spec.recovery.checksMax", || {
         format!("{} checks would keep a loss open for too long: at most 1000", recovery.checks_max)
     });
     let allocation = &draft.allocation;
-    check.time("spec.allocation.batchDelayMs", allocation.batch_delay_ms);
-    check.at_least_ms("spec.allocation.batchDelayMs", allocation.batch_delay_ms, 100);
-    check.time("spec.allocation.pendingTimeoutMs", allocation.pending_timeout_ms);
-    check.time("spec.allocation.backoffFirstMs", allocation.backoff_first_ms);
-    check.time("spec.allocation.nodeWindowMs", allocation.node_window_ms);
+    check.time("spec.allocation.batchDelay", allocation.batch_delay_ms);
+    check.at_least_ms("spec.allocation.batchDelay", allocation.batch_delay_ms, 100);
+    check.time("spec.allocation.pendingTimeout", allocation.pending_timeout_ms);
+    check.time("spec.allocation.backoffFirst", allocation.backoff_first_ms);
+    check.time("spec.allocation.nodeWindow", allocation.node_window_ms);
     check.refuse_if(
         allocation.backoff_last_ms < allocation.backoff_first_ms,
-        "spec.allocation.backoffLastMs",
-        || format!("must not be shorter than backoffFirstMs, {} ms", allocation.backoff_first_ms),
+        "spec.allocation.backoffLast",
+        || format!("must not be shorter than backoffFirst, {} ms", allocation.backoff_first_ms),
     );
-    check.time("spec.limits.massLossWindowMs", draft.limits.mass_loss_window_ms);
+    check.time("spec.limits.massLossWindow", draft.limits.mass_loss_window_ms);
     if let Some(roll) = &draft.roll {
-        check.time("spec.roll.intervalMs", roll.interval_ms);
-        check.at_least_ms("spec.roll.intervalMs", roll.interval_ms, 1_000);
-        check.time("spec.roll.timeoutMs", roll.timeout_ms);
+        check.time("spec.roll.interval", roll.interval_ms);
+        check.at_least_ms("spec.roll.interval", roll.interval_ms, 1_000);
+        check.time("spec.roll.timeout", roll.timeout_ms);
         check.refuse_if(
             roll.grace_ms.is_some_and(|grace| grace >= roll.timeout_ms),
-            "spec.roll.graceMs",
+            "spec.roll.grace",
             || {
                 format!(
                     "a decommission may not take longer than the roll's timeout of {} ms",
@@ -140,7 +140,7 @@ fn limits(draft: &Draft, check: &mut Check) {
     check.refuse_if(limits.executors_max > TARGET_MAX, "spec.limits.executorsMax", || {
         format!("{} is more than {TARGET_MAX}", limits.executors_max)
     });
-    check.refuse_if(target > limits.executors_max, "spec.target", || {
+    check.refuse_if(target > limits.executors_max, "spec.executors", || {
         format!("{target} is more than limits.executorsMax, {}", limits.executors_max)
     });
     check.at_least_one("spec.allocation.batchSize", draft.allocation.batch_size);

@@ -27,30 +27,30 @@ fn each_wrong_field_is_named_with_its_reason() {
         ("metadata.name", "1 to 46", |d| d.name = "x".repeat(47)),
         ("spec.applicationId", "label value", |d| d.application_id = "a b".to_owned()),
         ("spec.driver", "no UID", |d| d.driver = "".into()),
-        ("spec.target", "more than limits.executorsMax, 10000", |d| d.target = 10_001),
+        ("spec.executors", "more than limits.executorsMax, 10000", |d| d.target = 10_001),
         ("spec.limits.executorsMax", "more than 50000", |d| d.limits.executors_max = u32::MAX),
-        ("spec.heartbeat.timeoutMs", "longer than 0", |d| {
+        ("spec.heartbeat.timeout", "longer than 0", |d| {
             d.heartbeat.timeout_ms = 0;
             d.heartbeat.interval_ms = 500;
         }),
-        ("spec.heartbeat.timeoutMs", "shorter than two intervals", |d| d.heartbeat.timeout_ms = 19_999),
-        ("spec.heartbeat.intervalMs", "is the unit right", |d| d.heartbeat.interval_ms = 10),
-        ("spec.allocation.batchDelayMs", "is the unit right", |d| d.allocation.batch_delay_ms = 1),
+        ("spec.heartbeat.timeout", "shorter than two intervals", |d| d.heartbeat.timeout_ms = 19_999),
+        ("spec.heartbeat.interval", "is the unit right", |d| d.heartbeat.interval_ms = 10),
+        ("spec.allocation.batchDelay", "is the unit right", |d| d.allocation.batch_delay_ms = 1),
         ("spec.allocation.nodeLossesMax", "more than 16", |d| d.allocation.node_losses_max = 17),
         ("spec.recovery.keptPodsMax", "more than 1000", |d| d.recovery.kept_pods_max = u32::MAX),
         ("spec.limits.surge", "more than limits.executorsMax", |d| d.limits.surge = Amount::Count(u32::MAX)),
-        ("spec.roll.intervalMs", "is the unit right", |d| d.roll.as_mut().unwrap().interval_ms = 1),
-        ("spec.heartbeat.intervalMs", "longer than 0", |d| d.heartbeat.interval_ms = 0),
-        ("spec.recovery.checkIntervalMs", "longer than 0", |d| d.recovery.check_interval_ms = 0),
+        ("spec.roll.interval", "is the unit right", |d| d.roll.as_mut().unwrap().interval_ms = 1),
+        ("spec.heartbeat.interval", "longer than 0", |d| d.heartbeat.interval_ms = 0),
+        ("spec.recovery.checkInterval", "longer than 0", |d| d.recovery.check_interval_ms = 0),
         ("spec.recovery.checksMax", "at most 1000", |d| d.recovery.checks_max = 1_001),
-        ("spec.recovery.failuresWindowMs", "is the unit right", |d| d.recovery.failures_window_ms = u64::MAX),
+        ("spec.recovery.failuresWindow", "is the unit right", |d| d.recovery.failures_window_ms = u64::MAX),
         ("spec.recovery.policies", "no policy is called \"GONE\"", |d| {
             d.recovery.policies = vec!["GONE".to_owned()];
         }),
         ("spec.allocation.batchSize", "at least 1", |d| d.allocation.batch_size = 0),
-        ("spec.allocation.batchDelayMs", "longer than 0", |d| d.allocation.batch_delay_ms = 0),
+        ("spec.allocation.batchDelay", "longer than 0", |d| d.allocation.batch_delay_ms = 0),
         ("spec.allocation.pendingMax", "at least 1", |d| d.allocation.pending_max = 0),
-        ("spec.allocation.backoffLastMs", "not be shorter", |d| d.allocation.backoff_last_ms = 1),
+        ("spec.allocation.backoffLast", "not be shorter", |d| d.allocation.backoff_last_ms = 1),
         ("spec.allocation.avoidedNodesMax", "more than 50%", |d| {
             d.allocation.avoided_nodes_max = Amount::Percent(51);
         }),
@@ -63,7 +63,7 @@ fn each_wrong_field_is_named_with_its_reason() {
             d.limits.available_min = Amount::Count(11);
         }),
         ("spec.roll.policies", "names no policy", |d| d.roll.as_mut().unwrap().policies.clear()),
-        ("spec.roll.graceMs", "longer than the roll's timeout", |d| {
+        ("spec.roll.grace", "longer than the roll's timeout", |d| {
             d.roll.as_mut().unwrap().grace_ms = Some(900_000);
         }),
         ("spec.roll.picksMax", "at least 1", |d| d.roll.as_mut().unwrap().picks_max = 0),
