@@ -38,6 +38,9 @@ pub enum Request {
     Command { fleet: String, verb: Command, reply: oneshot::Sender<Option<Reply>> },
 }
 
+/// The condition of a fleet that has no core yet, and so none of its conditions.
+pub const DRIVER_MISSING: &str = "DriverMissing";
+
 /// One fleet in few numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Overview {

@@ -12,6 +12,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fleet::question::LossKind;
+use fleet::snapshot::condition_names;
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -19,31 +20,13 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::handle::{Overview, Pulse};
+use crate::handle::{DRIVER_MISSING, Overview, Pulse};
 
 /// `Content-Type` of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// So many policies have a series of their own; those of a host that names more share `other`.
 const POLICIES_MAX: usize = 64;
-
-/// Every condition that a fleet can have: each is reported always, as 0 or 1, so that alerts need not tell
-/// "does not hold" from "is not known". See [`fleet::snapshot::Condition`].
-const CONDITIONS: [&str; 13] = [
-    "BreakerOpen",
-    "DriverGone",
-    "DryRun",
-    "Failed",
-    "HeartbeatsMissing",
-    "LedgerUnavailable",
-    "MassLoss",
-    "NotProgressing",
-    "Paused",
-    "PolicyQuarantined",
-    "SpecRefused",
-    "StuckTerminating",
-    "ViewStale",
-];
 
 /// Cheap to clone: all clones count together.
 #[derive(Clone, Debug)]
@@ -272,7 +255,8 @@ fn moment(fleets: &[Overview], pulse: &Pulse, lease: &str) -> Registry {
         for (refusal, count) in &fleet.refusals {
             refusals.get_or_create(&[name(), ("reason", refusal.code().into())]).inc_by(*count);
         }
-        for kind in CONDITIONS {
+        // Always, as 0 or 1: an alert need not tell "does not hold" from "is not known".
+        for kind in condition_names().chain([DRIVER_MISSING]) {
             conditions.get_or_create(&[name(), ("type", kind.into())]).set(0);
         }
         for condition in &fleet.conditions {
@@ -413,6 +397,7 @@ mod tests {
             ("rollcall_fleet_refusals_total{fleet=\"etl\",reason=\"max-surge\"}", 7.0),
             ("rollcall_fleet_condition{fleet=\"etl\",type=\"Paused\"}", 1.0),
             ("rollcall_fleet_condition{fleet=\"etl\",type=\"MassLoss\"}", 0.0),
+            ("rollcall_fleet_condition{fleet=\"etl\",type=\"DriverMissing\"}", 0.0),
             ("leader_election_master_status{name=\"rollcall\"}", 1.0),
             ("workqueue_depth{name=\"fleet\"}", 9.0),
         ] {

@@ -195,49 +195,60 @@ impl Fleet {
     }
 
     pub fn conditions(&self) -> Vec<Condition> {
-        let ledger = self.book.get();
-        let mut conditions = Vec::new();
-        let mut add = |holds: bool, name, message: String| {
-            if holds {
-                conditions.push(Condition { name, message });
-            }
+        let of = |(name, said): &(&'static str, Said)| {
+            let name = *name;
+            said(self).into_iter().map(move |message| Condition { name, message }).collect::<Vec<_>>()
         };
-        let executors = |count: u32| format!("{count} executors");
-        add(
-            self.breaker.is_open(),
-            "BreakerOpen",
-            executors(self.breaker.failed_in_a_row()) + " failed in a row",
-        );
-        add(self.driver_gone(), "DriverGone", "the driver's pod has ended".to_owned());
-        add(self.spec.dry_run, "DryRun", "nothing is changed".to_owned());
-        add(ledger.failed, "Failed", "too many executors failed; reset the breaker to go on".to_owned());
-        let broken = self.hearing.is_broken();
-        add(broken, "HeartbeatsMissing", "no executor is heard: is the listener reachable?".to_owned());
-        let failures = self.book.failures();
-        add(failures > 2, "LedgerUnavailable", format!("{failures} calls in a row failed"));
-        add(
-            self.mass_loss.is_on(self.now.instant),
-            "MassLoss",
-            "many executors were lost at once".to_owned(),
-        );
-        let paused = self.spec.paused || ledger.paused;
-        add(paused, "Paused", "nothing is changed until it is resumed".to_owned());
-        for (policy, fault) in self.asker.quarantined(self.now.instant) {
-            add(true, "PolicyQuarantined", format!("{policy}: {fault}"));
-        }
-        add(self.held.is_some(), "NotProgressing", self.held.map_or("", Refusal::meaning).to_owned());
-        for error in &self.spec_errors {
-            add(true, "SpecRefused", error.to_string());
-        }
-        let stuck = self.roster.iter().filter(|(_, one)| {
+        CONDITIONS.iter().flat_map(of).collect()
+    }
+}
+
+/// The names of all conditions that there can be.
+pub fn condition_names() -> impl Iterator<Item = &'static str> {
+    CONDITIONS.iter().map(|(name, _)| *name)
+}
+
+/// What there is to say while a condition holds; nothing while it does not.
+type Said = fn(&Fleet) -> Vec<String>;
+
+const CONDITIONS: [(&str, Said); 13] = [
+    ("BreakerOpen", |fleet| {
+        let failed = fleet.breaker.failed_in_a_row();
+        say(fleet.breaker.is_open(), &format!("{failed} executors failed in a row"))
+    }),
+    ("DriverGone", |fleet| say(fleet.driver_gone(), "the driver's pod has ended")),
+    ("DryRun", |fleet| say(fleet.spec.dry_run, "nothing is changed")),
+    ("Failed", |fleet| say(fleet.book.get().failed, "too many executors failed; reset the breaker to go on")),
+    ("HeartbeatsMissing", |fleet| {
+        say(fleet.hearing.is_broken(), "no executor is heard: is the listener reachable?")
+    }),
+    ("LedgerUnavailable", |fleet| {
+        let failures = fleet.book.failures();
+        say(failures > 2, &format!("{failures} calls in a row failed"))
+    }),
+    ("MassLoss", |fleet| say(fleet.mass_loss.is_on(fleet.now.instant), "many executors were lost at once")),
+    ("NotProgressing", |fleet| fleet.held.iter().map(|held| held.meaning().to_owned()).collect()),
+    ("Paused", |fleet| {
+        say(fleet.spec.paused || fleet.book.get().paused, "nothing is changed until it is resumed")
+    }),
+    ("PolicyQuarantined", |fleet| {
+        let quarantined = fleet.asker.quarantined(fleet.now.instant);
+        quarantined.map(|(policy, fault)| format!("{policy}: {fault}")).collect()
+    }),
+    ("SpecRefused", |fleet| fleet.spec_errors.iter().map(ToString::to_string).collect()),
+    ("StuckTerminating", |fleet| {
+        let stuck = fleet.roster.iter().filter(|(_, one)| {
             let refused = one.stage.removal().is_some_and(|removal| removal.backoff.tries() > 2);
-            refused || one.stage.awaits_end() && self.now.instant.since_ms(one.since) > STUCK_MS
+            refused || one.stage.awaits_end() && fleet.now.instant.since_ms(one.since) > STUCK_MS
         });
         let stuck = stuck.count();
-        add(stuck > 0, "StuckTerminating", format!("{stuck} pods do not go away"));
-        add(!self.view_fresh, "ViewStale", "the watch is broken".to_owned());
-        conditions
-    }
+        say(stuck > 0, &format!("{stuck} pods do not go away"))
+    }),
+    ("ViewStale", |fleet| say(!fleet.view_fresh, "the watch is broken")),
+];
+
+fn say(holds: bool, message: &str) -> Vec<String> {
+    if holds { vec![message.to_owned()] } else { Vec::new() }
 }
 
 /// A removal that takes longer than this is reported: twice the longest usual grace period.

@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::config::FleetConfig;
 use crate::config::document::Mode;
-use crate::handle::Overview;
+use crate::handle::{DRIVER_MISSING, Overview};
 use crate::heartbeat::directory::{DriverEntry, FleetEntry, Secret};
 
 /// Spark's `spark.driver.port` in cluster mode.
@@ -197,7 +197,7 @@ impl Managed {
     }
 
     fn waiting(&self) -> Condition {
-        Condition { name: "DriverMissing", message: self.waits.clone() }
+        Condition { name: DRIVER_MISSING, message: self.waits.clone() }
     }
 
     pub fn snapshot(&self, now: fleet::time::Now) -> Snapshot {

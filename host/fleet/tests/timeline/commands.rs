@@ -69,7 +69,7 @@ fn paused_is_nothing_at_all() {
             > 101s get 1
         101s get 1 ok
         102s conditions
-            > 102s conditions Paused NotProgressing
+            > 102s conditions NotProgressing Paused
         103s resume
             > 103s delete 1 uid u1
             > 103s reply done
