@@ -16,9 +16,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::response::Response;
+use axum::response::IntoResponse;
 use serde_json::{Value, json};
 use sim::server::{Server, Verdict};
 use tokio::net::TcpListener;
@@ -138,10 +137,8 @@ impl Drop for Killed {
     }
 }
 
-async fn serve(State(server): State<Server>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    let body = axum::body::to_bytes(body, 16 << 20).await.unwrap();
-    server.call(axum::http::Request::from_parts(parts, body)).map(Body::new)
+async fn serve(State(server): State<Server>, request: Request) -> impl IntoResponse {
+    server.answer(request).await.unwrap()
 }
 
 fn spawn(directory: &std::path::Path, api: SocketAddr, executors: usize) -> (Child, SocketAddr) {

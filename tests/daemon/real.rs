@@ -14,9 +14,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use rollcall::config::FleetConfig;
 use serde_json::{Value, json};
@@ -158,12 +158,8 @@ async fn serve(app: Router) -> SocketAddr {
     address
 }
 
-async fn answer(State(server): State<Server>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    match axum::body::to_bytes(body, 8 << 20).await {
-        Ok(body) => server.call(Request::from_parts(parts, body)).map(Body::new),
-        Err(_) => axum::http::StatusCode::BAD_REQUEST.into_response(),
-    }
+async fn answer(State(server): State<Server>, request: Request) -> Result<impl IntoResponse, StatusCode> {
+    server.answer(request).await.map_err(|_| StatusCode::BAD_REQUEST)
 }
 
 async fn report(mut reports: tokio::sync::mpsc::Receiver<String>, to: watch::Receiver<Option<SocketAddr>>) {

@@ -149,6 +149,16 @@ impl Server {
         });
     }
 
+    /// The same, for a request whose body is still to come.
+    pub async fn answer<B>(&self, request: Request<B>) -> io::Result<Response<Body>>
+    where
+        B: http_body::Body,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (parts, body) = request.into_parts();
+        Ok(self.call(Request::from_parts(parts, collect(body).await?)))
+    }
+
     /// Serves a request whose body is complete. A watch's answer goes on in its body.
     pub fn call(&self, request: Request<Bytes>) -> Response<Body> {
         let (parts, body) = request.into_parts();
@@ -310,9 +320,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let server = self.clone();
         Box::pin(async move {
-            let (parts, body) = request.into_parts();
-            let body = collect(body).await?;
-            let response = Server::call(&server, Request::from_parts(parts, body));
+            let response = server.answer(request).await?;
             match &response.body().0 {
                 body::Kind::Lost => Err(body::lost()),
                 body::Kind::Hung => std::future::pending().await,

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use axum::routing::get;
 use serde_json::Value;
 use sim::embedded::{Chaos, Cluster, Judge, Options, Signal, Truth};
@@ -127,13 +126,9 @@ impl World {
     }
 }
 
-/// kubectl's requests; their bodies are small.
-async fn serve(State(server): State<Server>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    match axum::body::to_bytes(body, 1 << 20).await {
-        Ok(body) => server.call(axum::http::Request::from_parts(parts, body)).map(Body::new),
-        Err(_) => StatusCode::PAYLOAD_TOO_LARGE.into_response(),
-    }
+/// kubectl's requests.
+async fn serve(State(server): State<Server>, request: Request) -> Result<impl IntoResponse, StatusCode> {
+    server.answer(request).await.map_err(|_| StatusCode::BAD_REQUEST)
 }
 
 /// As GraphiteSink does it: a connection that stays, made anew when it breaks.
