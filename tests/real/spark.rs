@@ -23,7 +23,7 @@ const FLEET: &str = "real";
 const DRIVER: &str = "driver";
 const APPLICATION: &str = "spark-real";
 /// JVMs start slowly on a machine with much to do.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(240);
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Of pods, what a person looks at first.
