@@ -310,7 +310,8 @@ pub async fn balanced(world: &World, daemon: &Daemon, unseen: u64) {
     let known = counts.created..=counts.created + unseen;
     assert!(
         known.contains(&truth.created),
-        "{unseen} may be unseen; the books and the world: {counts:?} {truth:?}"
+        "seed {}: {unseen} may be unseen; the books and the world: {counts:?} {truth:?}",
+        world.seed
     );
     assert_eq!(truth.ids_reused, 0, "seed {}: {truth:?}", world.seed);
     assert_eq!(world.wrong(), Vec::<String>::new(), "seed {}", world.seed);
