@@ -271,12 +271,14 @@ async fn wait(
     }
 }
 
-/// Pods that went while nobody led.
+/// Pods that went while nobody led, or before a leader that lost its lease could write it down.
 #[derive(Default)]
 pub struct Unseen {
     pub count: u64,
-    /// Pods ever created, and those there were, when somebody led last.
+    /// Pods ever created, and those there were, when a ledger knew of them last.
     last: Option<(u64, BTreeSet<String>)>,
+    /// Some have gone since: the ledger as it was when that was noticed.
+    noticed: Option<Arc<Value>>,
     led: bool,
 }
 
@@ -292,8 +294,12 @@ impl Unseen {
             // The truth is told in ticks: what came may have gone.
             self.count += were.difference(&now).count() as u64 + (created - before);
         }
-        if leads {
+        let gone = self.last.as_ref().is_some_and(|(_, were)| !were.is_subset(&now));
+        let ledger = world.server.list("configmaps").pop().unwrap_or_default();
+        let begins = leads && !self.led;
+        if leads && (begins || !gone || *self.noticed.get_or_insert_with(|| Arc::clone(&ledger)) != ledger) {
             self.last = Some((created, now));
+            self.noticed = None;
         }
         self.led = leads;
     }
