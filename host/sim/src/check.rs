@@ -270,6 +270,9 @@ impl Checks {
             Event::Finished { outcome: Outcome::Ok(Done::Ledger { ledger, edited, .. }), .. } => {
                 let first = !std::mem::replace(&mut life.read, true) && life.epoch.is_none();
                 if first {
+                    // Should the ledger be deleted before it is claimed, this is what was under way.
+                    life.may_roll.extend(rolls_under_way(&ledger.leaving));
+                    life.carried = rolls_under_way(&ledger.leaving).count();
                     life.paused = ledger.paused;
                 } else if *edited || life.epoch.is_none() {
                     // Which of the two is in force is the leader's affair.

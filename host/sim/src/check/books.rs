@@ -31,7 +31,7 @@ impl World<'_> {
             life.base = old.reserved.0;
             life.claimed_born = !old.born.is_empty();
             life.may_roll.extend(rolls_under_way(&old.leaving));
-            life.carried = rolls_under_way(&old.leaving).count();
+            life.carried = life.carried.max(rolls_under_way(&old.leaving).count());
             self.checks.newest = Some((at, life_number));
             // What only a leader knew that did not come to write it down is lost with it.
             self.checks.unsure |= tampered || self.checks.aware.take().is_some();
