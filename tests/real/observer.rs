@@ -134,6 +134,21 @@ impl Observer {
         }
     }
 
+    /// Waits until nothing happens any more, with no more running than so many: Spark's allocator may ask for more than
+    /// are missing, and would then not replace the next.
+    pub fn settle(&mut self, count: usize) {
+        const QUIET: Duration = Duration::from_secs(1);
+        for _ in 0..10 {
+            while self.next(QUIET).is_some() {}
+            let surplus: Vec<String> = self.running.iter().skip(count).cloned().collect();
+            if surplus.is_empty() {
+                return;
+            }
+            self.end(&surplus, End::Killed);
+        }
+        panic!("{} run, and no more than {count} should", self.running.len());
+    }
+
     /// Ends so many, and says how long after each of them another appeared, the first after the first.
     pub fn replaced(&mut self, count: usize, how: End, within: Duration) -> Vec<Duration> {
         let victims: Vec<String> = self.running.iter().take(count).cloned().collect();

@@ -25,8 +25,8 @@ const EXECUTORS: usize = 60;
 const ROUNDS: [(usize, End, usize, usize); 5] = [
     (1, End::Killed, 5, 20),
     (5, End::Killed, 2, 10),
-    (50, End::Killed, 1, 5),
     (1, End::Vanished, 1, 5),
+    (50, End::Killed, 1, 5),
     (50, End::Vanished, 1, 3),
 ];
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -79,7 +79,7 @@ fn measured(observer: &mut Observer) -> Vec<Vec<u128>> {
         let mut all = Vec::new();
         for _ in 0..rounds {
             sleep(PAUSE);
-            observer.until_running(EXECUTORS, PATIENCE);
+            observer.settle(EXECUTORS);
             all.extend(observer.replaced(lost, how, PATIENCE).iter().map(Duration::as_millis));
             observer.until_running(EXECUTORS, PATIENCE);
         }
