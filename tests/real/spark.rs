@@ -221,6 +221,37 @@ impl Application {
         assert!(!ids.contains(&executor), "{ids:?}");
     }
 
+    fn begins(&self) {
+        self.at_strength("started");
+        self.jobs_go_on();
+    }
+
+    fn loses_one_to_a_kill(&self) {
+        let ids = self.at_strength("at strength");
+        self.kubelet.signal(&self.pod(ids[0]), "KILL").unwrap();
+        self.lost_and_replaced("kill -9", ids[0], "killed");
+    }
+
+    fn loses_one_to_a_deletion(&self) {
+        let ids = self.at_strength("at strength");
+        let delete = ["delete", "pod", "--wait=false", &self.pod(ids[0])];
+        self.plane.kubectl(Role::Admin, &delete, "").unwrap();
+        self.lost_and_replaced("its pod deleted", ids[0], "deleted");
+    }
+
+    /// All are there, no job has failed, and Graphite was heard. What the daemon has counted.
+    fn ends_well(&self) -> Value {
+        self.at_strength("at strength");
+        self.jobs_go_on();
+        let (well, failed) = self.jobs();
+        println!("{well} jobs went well");
+        self.heard();
+        assert!(failed.is_empty(), "{failed:?}\n{}", self.picture());
+        let counts = self.rollcall(&["status", FLEET])["counts"].take();
+        println!("{counts}");
+        counts
+    }
+
     /// The name of an executor's pod.
     fn pod(&self, executor: u64) -> String {
         let label = format!("spark-exec-id={executor}");

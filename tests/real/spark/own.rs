@@ -32,22 +32,14 @@ fn own_mode_whatever_befalls_the_executors() {
             }},
         }),
     );
-    let ids = application.at_strength("started");
-    application.jobs_go_on();
-
-    application.kubelet.signal(&application.pod(ids[0]), "KILL").unwrap();
-    application.lost_and_replaced("kill -9", ids[0], "killed");
+    application.begins();
+    application.loses_one_to_a_kill();
 
     let ids = application.at_strength("at strength");
     application.kubelet.signal(&application.pod(ids[0]), "STOP").unwrap();
     application.lost_and_replaced("stopped, alive and silent", ids[0], "heartbeat-lost");
 
-    let ids = application.at_strength("at strength");
-    application
-        .plane
-        .kubectl(Role::Admin, &["delete", "pod", "--wait=false", &application.pod(ids[0])], "")
-        .unwrap();
-    application.lost_and_replaced("its pod deleted", ids[0], "deleted");
+    application.loses_one_to_a_deletion();
 
     let ids = application.at_strength("at strength");
     fs::write(application.kubelet.folder(DRIVER).join("out-of-memory"), ids[0].to_string()).unwrap();
@@ -71,14 +63,7 @@ fn own_mode_whatever_befalls_the_executors() {
     let rolled = application.roll("ID");
     assert_eq!(rolled, ids[0], "the smallest");
 
-    application.at_strength("at strength");
-    application.jobs_go_on();
-    let (well, failed) = application.jobs();
-    println!("{well} jobs went well");
-    application.heard();
-    assert!(failed.is_empty(), "{failed:?}\n{}", application.picture());
-    let counts = &application.rollcall(&["status", FLEET])["counts"];
-    println!("{counts}");
+    let counts = application.ends_well();
     assert_eq!(
         counts["lost"],
         json!({"killed": 2, "heartbeat-lost": 1, "deleted": 1, "out-of-memory": 1, "image": 1}),
