@@ -163,7 +163,7 @@ async fn play(args: Args, policies: Policies) -> Result<ExitCode> {
         output::line(format_args!(
             "A fleet of {} executors on a cluster in memory. Look around while it runs:\n  \
              kubectl --server http://{api} -n {NAMESPACE} get pods -w\n  \
-             rollcall --server http://{http} status {FLEET}\n  curl http://{http}/metrics\n",
+             rollcall status {FLEET} --server http://{http}\n  curl http://{http}/metrics\n",
             args.executors,
             http = service.http,
         ))?;

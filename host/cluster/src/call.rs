@@ -263,3 +263,56 @@ pub async fn find_driver(
 pub(crate) fn describe(error: &kube::Error) -> String {
     outcome::of(error).to_string()
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use fleet::action::Cause;
+    use fleet::id::ActionId;
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::json;
+
+    use super::*;
+
+    pub(crate) fn place() -> Place {
+        Place {
+            fleet: "f".to_owned(),
+            namespace: "n".to_owned(),
+            application_id: "a".to_owned(),
+            driver: "d".to_owned(),
+            driver_uid: "u".into(),
+            template: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_list_says_of_the_driver_is_no_older_than_the_list() {
+        // Its driver ends while the pods are listed.
+        let ended = Arc::new(AtomicBool::new(false));
+        let server = tower::service_fn(move |request: Request<Body>| {
+            let ended = Arc::clone(&ended);
+            async move {
+                let driver = request.uri().path().ends_with("/pods/d");
+                let (status, body) = if !driver {
+                    ended.store(true, Ordering::Relaxed);
+                    (200, json!({"metadata": {"resourceVersion": "9"}, "items": []}))
+                } else if ended.load(Ordering::Relaxed) {
+                    (404, json!({"kind": "Status", "reason": "NotFound", "code": 404}))
+                } else {
+                    let meta = json!({"name": "d", "uid": "u", "resourceVersion": "7"});
+                    (200, json!({"metadata": meta, "status": {"phase": "Running"}}))
+                };
+                let response =
+                    Response::builder().status(status).body(Body::from(body.to_string().into_bytes()));
+                Ok::<_, http::Error>(response?)
+            }
+        });
+        let calls = Calls::new(Client::new(server, "n"), Arc::new(place()));
+        let action = Action { id: ActionId(1), cause: Cause::Start, verb: Verb::Relist };
+        let answer = calls.carry_out(&action).await.expect("a call");
+        let Event::Relisted(list) = answer.event else { panic!("{:?}", answer.event) };
+        assert_eq!((list.revision, list.driver), (9, DriverView::Gone));
+    }
+}

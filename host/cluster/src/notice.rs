@@ -74,6 +74,7 @@ fn kind(reason: Reason) -> EventType {
         Reason::ExecutorReplaced
         | Reason::ExecutorRemoved
         | Reason::RollStarted
+        | Reason::RollProposed
         | Reason::BreakerClosed
         | Reason::LedgerRestored => EventType::Normal,
         Reason::ExecutorLost
@@ -99,6 +100,7 @@ pub fn name(reason: Reason) -> &'static str {
         Reason::CreateFailed => "CreateFailed",
         Reason::DeleteFailed => "DeleteFailed",
         Reason::RollStarted => "RollStarted",
+        Reason::RollProposed => "RollProposed",
         Reason::RollAbandoned => "RollAbandoned",
         Reason::BreakerOpened => "BreakerOpened",
         Reason::BreakerClosed => "BreakerClosed",

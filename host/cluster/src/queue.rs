@@ -6,14 +6,15 @@
 //! (lists, the ledger) goes ahead, because everything else waits for it.
 //!
 //! To remove an executor by choice is right only while the others are well. Where that had to wait it goes back
-//! to the core unsent, as throttled, and is decided anew.
+//! to the core unsent, as throttled, and is decided anew. So does whatever was to change the pods of a fleet that
+//! stands still by now: who paused it was told that nothing happens any more.
 //!
 //! The lines need no bound of their own: a fleet has at most one call under way for each executor, and one
 //! each for its ledger and its list.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use fleet::action::{Action, Verb};
@@ -59,16 +60,33 @@ impl Gate {
     }
 }
 
+/// Whether a fleet's pods must stay as they are; asked right before every call that changes them.
+#[derive(Clone, Debug, Default)]
+pub struct Still(Arc<AtomicBool>);
+
+impl Still {
+    pub fn set(&self, still: bool) {
+        self.0.store(still, Ordering::Release);
+    }
+}
+
 /// An action on its way, and who carries it out.
 pub struct Job {
     pub fleet: u64,
     pub action: Action,
     pub calls: Calls,
+    pub still: Still,
     /// When what led to it became known.
     pub since: Instant,
 }
 
 impl Job {
+    /// Is it right no more, or perhaps?
+    fn is_outdated(&self) -> bool {
+        let late = self.action.cause.is_voluntary() && self.since.elapsed() > DECISION_MAX;
+        late || self.action.verb.mutates() && self.still.0.load(Ordering::Acquire)
+    }
+
     /// To be decided anew.
     fn unsent(self) -> Done {
         let outcome = Outcome::Throttled { after_ms: None };
@@ -116,7 +134,7 @@ pub async fn run(
             (!lines.is_empty()).then(|| permits.clone().try_acquire_owned().ok()).flatten()
         {
             let Some(job) = lines.next(bucket.ready_at() <= Instant::now()) else { break };
-            if job.action.cause.is_voluntary() && job.since.elapsed() > DECISION_MAX {
+            if job.is_outdated() {
                 let _ = done.send(job.unsent());
                 continue;
             }
@@ -297,26 +315,19 @@ mod tests {
     use fleet::id::{ActionId, ExecutorId};
 
     use super::*;
-    use crate::call::Place;
+    use crate::call::tests::place;
 
     fn job(fleet: u64, id: u64) -> Job {
-        let place = Place {
-            fleet: "f".to_owned(),
-            namespace: "n".to_owned(),
-            application_id: "a".to_owned(),
-            driver: "d".to_owned(),
-            driver_uid: "u".into(),
-            template: None,
-        };
         let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
             Ok::<_, std::io::Error>(http::Response::new(kube::client::Body::empty()))
         });
-        let calls = Calls::new(kube::Client::new(service, "n"), Arc::new(place));
+        let calls = Calls::new(kube::Client::new(service, "n"), Arc::new(place()));
         let verb = Verb::CreatePod { executor: ExecutorId(id), pod: "p".into(), avoid_nodes: vec![] };
         Job {
             fleet,
             action: Action { id: ActionId(id), cause: Cause::Start, verb },
             calls,
+            still: Still::default(),
             since: Instant::now(),
         }
     }
@@ -357,6 +368,39 @@ mod tests {
             assert_eq!((action, done.outcome != "throttled"), (ActionId(id), sent));
         }
         assert!(start.elapsed() < Duration::from_millis(2_500), "what is not sent takes nobody's turn");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fleet_that_is_paused_changes_no_pods_whatever_was_decided_before() {
+        let (jobs, inbox) = mpsc::unbounded_channel();
+        let (done, mut answers) = mpsc::unbounded_channel();
+        let (gate, start, still) = (Gate::default(), Instant::now(), Still::default());
+        gate.open_until_ms(60_000);
+        let rates = Rates { changes_per_s: 1.0, burst: 1, calls_max: 4 };
+        tokio::spawn(run(inbox, done, rates, gate, start));
+        let send = |fleet, id, verb: Option<Verb>| {
+            let mut job = job(fleet, id);
+            job.action.verb = verb.unwrap_or(job.action.verb);
+            if fleet == 0 {
+                job.still = still.clone();
+            }
+            jobs.send(job).unwrap_or_else(|_| panic!("it runs"));
+        };
+        let mut next = async || {
+            let done = answers.recv().await.expect("an answer");
+            let Event::Finished { action, .. } = done.answer.event else { panic!("{:?}", done.answer.event) };
+            (action.0, done.outcome != "throttled")
+        };
+        send(0, 1, None);
+        send(0, 2, None);
+        assert_eq!(next().await, (1, true));
+        still.set(true);
+        send(0, 3, Some(Verb::ReadLedger));
+        send(1, 4, None);
+        assert_eq!([next().await, next().await, next().await], [(3, true), (4, true), (2, false)]);
+        still.set(false);
+        send(0, 5, None);
+        assert_eq!(next().await, (5, true));
     }
 
     #[tokio::test(start_paused = true)]

@@ -44,7 +44,7 @@ pub enum Verb {
     Stop,
     /// Tell an operator what became of a command. Has no outcome.
     Reply { command: CommandId, reply: Reply },
-    /// Tell people. Has no outcome, and may be lost.
+    /// Tell people. Has no outcome; it may be lost, and the next leader may say it again.
     Publish(Notice),
 }
 
@@ -162,6 +162,8 @@ pub enum Reason {
     CreateFailed,
     DeleteFailed,
     RollStarted,
+    /// A dry run.
+    RollProposed,
     RollAbandoned,
     BreakerOpened,
     BreakerClosed,

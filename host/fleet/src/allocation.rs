@@ -18,7 +18,7 @@ use crate::breaker::Turn;
 use crate::event::{Done, Outcome, PodView};
 use crate::executor::{Confirmation, Executor, Stage};
 use crate::fleet::{ATTENDED_MAX, Fleet, Phase};
-use crate::guardrail::Refusal;
+use crate::guardrail::{Refusal, unless_dry};
 use crate::id::ExecutorId;
 use crate::plant::Plant;
 use crate::question::{DeletionCause, Trigger};
@@ -339,14 +339,15 @@ impl Fleet {
 
     /// May executors be let go because there are too many?
     pub(crate) fn may_shrink(&self) -> Result<(), Refusal> {
-        self.may_change_pods()?;
-        if !self.view_fresh {
-            Err(Refusal::ViewStale)
-        } else if self.driver_gone() {
-            Err(Refusal::DriverGone)
-        } else {
-            Ok(())
-        }
+        unless_dry(self.may_change_pods(), || {
+            if !self.view_fresh {
+                Err(Refusal::ViewStale)
+            } else if self.driver_gone() {
+                Err(Refusal::DriverGone)
+            } else {
+                Ok(())
+            }
+        })
     }
 
     /// Too many serve: let the least useful go. First those that do not run, then the idle, then the

@@ -281,6 +281,11 @@ impl Fleet {
         Bounds::new(&self.spec, self.target())
     }
 
+    /// Must its pods stay as they are, whatever was decided before?
+    pub fn stands_still(&self) -> bool {
+        matches!(self.may_change_pods(), Err(Refusal::Paused | Refusal::DryRun))
+    }
+
     /// May pods be changed at all?
     pub(crate) fn may_change_pods(&self) -> Result<(), Refusal> {
         if self.phase != Phase::Active {

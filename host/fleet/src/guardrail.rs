@@ -132,7 +132,7 @@ impl Refusal {
             Refusal::DisruptionBudget => {
                 ("disruption-budget", "a PodDisruptionBudget does not allow its eviction now")
             }
-            Refusal::DoNotRoll => ("do-not-roll", "its pod is annotated do-not-roll"),
+            Refusal::DoNotRoll => ("do-not-roll", "its pod has the annotation rollcall.dev/do-not-roll"),
             Refusal::TooYoung => ("too-young", "it is younger than the minimum age"),
             Refusal::TooFewTasks => ("too-few-tasks", "it has run fewer tasks than the minimum"),
             Refusal::NotAvailable => ("not-available", "it is not available"),
@@ -145,6 +145,17 @@ impl Refusal {
             Refusal::PolicyDeclined => ("policy-declined", "the policy has nobody to roll"),
             Refusal::PolicyFailed => ("policy-failed", "no policy of the chain answered"),
         }
+    }
+}
+
+/// That it is only a dry run is said last: what it proposes is what would be done.
+pub(crate) fn unless_dry(
+    may: Result<(), Refusal>,
+    others: impl FnOnce() -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    match may {
+        Ok(()) | Err(Refusal::DryRun) => others().and(may),
+        Err(refusal) => Err(refusal),
     }
 }
 

@@ -22,7 +22,7 @@ use crate::ask::{About, Open};
 use crate::event::PodView;
 use crate::executor::{Executor, Stage};
 use crate::fleet::Fleet;
-use crate::guardrail::Refusal;
+use crate::guardrail::{Refusal, unless_dry};
 use crate::id::{ActionId, ExecutorId};
 use crate::plant::Plant;
 use crate::question::{Candidate, Candidates, DeletionCause, Metric, Node, RollQuestion, Selection};
@@ -130,16 +130,17 @@ impl Fleet {
 
     /// May anything voluntary be done at all?
     pub(crate) fn may_disrupt(&self) -> Result<(), Refusal> {
-        self.may_shrink()?;
-        if self.book.get().failed {
-            Err(Refusal::FleetFailed)
-        } else if self.breaker.is_open() {
-            Err(Refusal::BreakerOpen)
-        } else if self.mass_loss.is_on(self.now.instant) {
-            Err(Refusal::MassLoss)
-        } else {
-            Ok(())
-        }
+        unless_dry(self.may_shrink(), || {
+            if self.book.get().failed {
+                Err(Refusal::FleetFailed)
+            } else if self.breaker.is_open() {
+                Err(Refusal::BreakerOpen)
+            } else if self.mass_loss.is_on(self.now.instant) {
+                Err(Refusal::MassLoss)
+            } else {
+                Ok(())
+            }
+        })
     }
 
     // ----------------------------------------------------------------------------------- decide --
@@ -354,24 +355,30 @@ impl Fleet {
             Selection::Roll(picks) => {
                 let Some(spec) = self.spec.roll.clone() else { return self.rest(None) };
                 let mut refused = None;
+                let mut proposed = 0;
                 for pick in picks {
                     // What the policy says is advice: only what it was offered, only what may be rolled
                     // now, and only as many as the limits allow.
                     let Some(&id) = offered.get(pick.index).or(self.anybody(pick.index).as_ref()) else {
                         continue;
                     };
-                    if let Err(refusal) = self.begin_roll(id, &spec, false) {
-                        self.refused(refusal);
-                        self.log.add(
-                            self.now,
-                            Some(id),
-                            format!("picked, not rolled: {}", refusal.meaning()),
-                        );
-                        refused = Some(refusal);
+                    let why = format!("{}, score {}: {}", open.policy, pick.score, pick.reason);
+                    let Err(refusal) = self.begin_roll(id, &spec, false) else {
+                        self.publish(Reason::RollStarted, Some(id), why);
+                        continue;
+                    };
+                    self.refused(refusal);
+                    refused = Some(refusal);
+                    if refusal != Refusal::DryRun {
+                        let why = format!("picked, not rolled: {} ({why})", refusal.meaning());
+                        self.log.add(self.now, Some(id), why);
                         continue;
                     }
-                    let message = format!("{}, score {}: {}", open.policy, pick.score, pick.reason);
-                    self.publish(Reason::RollStarted, Some(id), message);
+                    self.publish(Reason::RollProposed, Some(id), format!("would be rolled: {why}"));
+                    proposed += 1;
+                    if proposed == spec.picks_max {
+                        break;
+                    }
                 }
                 self.rest(refused);
             }
@@ -407,18 +414,24 @@ impl Fleet {
     }
 
     fn begin_roll(&mut self, id: ExecutorId, spec: &RollSpec, by_hand: bool) -> Result<(), Refusal> {
-        self.may_disrupt()?;
-        let executor = self.roster.get(id).ok_or(Refusal::UnknownExecutor)?;
-        self.may_roll(executor, spec, by_hand)?;
         let now = self.now.instant;
         self.rolls.begun.retain(|begun| now.since_ms(*begun) < HOUR_MS);
-        if !by_hand && self.rolls.begun.len() >= spec.per_hour_max as usize {
-            return Err(Refusal::MaxRolls);
+        let may = unless_dry(self.may_disrupt(), || {
+            let executor = self.roster.get(id).ok_or(Refusal::UnknownExecutor)?;
+            self.may_roll(executor, spec, by_hand)?;
+            if !by_hand && self.rolls.begun.len() >= spec.per_hour_max as usize {
+                return Err(Refusal::MaxRolls);
+            }
+            if !by_hand && self.rolls.under_way.len() >= spec.picks_max as usize {
+                return Err(Refusal::RollUnderWay);
+            }
+            Ok(())
+        });
+        // A dry run proposes no more than would be rolled.
+        if may.is_ok() || may == Err(Refusal::DryRun) && !by_hand {
+            self.rolls.begun.push_back(now);
         }
-        if !by_hand && self.rolls.under_way.len() >= spec.picks_max as usize {
-            return Err(Refusal::RollUnderWay);
-        }
-        self.rolls.begun.push_back(now);
+        may?;
         self.rolls.under_way.push(Roll { executor: id, since: now, held: None });
         self.roster.change(id, |executor| executor.rolling = true);
         Ok(())

@@ -181,6 +181,11 @@ impl Api {
         ElectionOutcome::Written(records::version(at))
     }
 
+    pub fn delete_lease(&mut self) {
+        self.next_revision();
+        self.lease = None;
+    }
+
     /// Somebody takes the holder's name off it.
     pub fn clear_lease(&mut self) {
         let at = self.next_revision();

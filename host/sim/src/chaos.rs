@@ -47,6 +47,10 @@ impl World<'_> {
         if self.sim.strikes(Fault::TwoLeaders) {
             self.take_early();
         }
+        if self.sim.strikes(Fault::LeaseDeleted) {
+            self.sim.say(|| "somebody deletes the lease".to_owned());
+            self.api.delete_lease();
+        }
         if self.sim.strikes(Fault::Partitioned) {
             let at = self.random_host();
             let ms = self.sim.tape.between(1_000, 40_000);

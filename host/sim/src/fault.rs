@@ -14,6 +14,10 @@
 //! - F52 out of fuel, F54 refused memory and F55 garbage reach the core as the policy's fault, so F51
 //!   stands for them; the sandbox's own tests tell them apart.
 //! - F60 a missing policy at the start of a host is F59 plus F23.
+//!
+//! F67 is not in the catalogue; the real API server taught it. It tries a deletion on what its watch cache
+//! has first. A pod that is not bound there needs no grace, and that stays in the options when the try on
+//! the stored one follows.
 
 use crate::tape::Tape;
 
@@ -94,6 +98,7 @@ faults! {
     CrashLoop "F25" "crash-loop" Second "the host dies at every few requests";
     Freeze "F26" "freeze" Second "the host stands still for longer than its lease";
     TwoLeaders "F27" "two-leaders" Second "another host takes the lease too early";
+    LeaseDeleted "F27" "lease-deleted" Second "somebody deletes the lease";
     WallJumps "F28" "wall-jumps" Second "the wall clock jumps by up to two hours";
     TicksLate "F29" "ticks-late" Second "the host notices deadlines late for a while";
     LedgerConflict "F30" "ledger-conflict" Request "a write of the ledger is lost or conflicts";
@@ -112,6 +117,7 @@ faults! {
     NodePressure "F40" "node-pressure" Second "a kubelet evicts an executor";
     SpotReclaim "F41" "spot-reclaim" Second "30 % of the nodes' executors go at once";
     ZoneLost "F42" "zone-lost" Second "all nodes of a zone are lost";
+    GraceLost "F67" "grace-lost" Request "a deletion of a pod that was just bound has no grace";
     TerminatingForever "F43" "terminating-forever" Pod "a finalizer that nobody removes";
     DeletedByHuman "F44" "deleted-by-human" Second "kubectl delete pod";
     LabelsEdited "F45" "labels-edited" Second "somebody takes an executor's labels away";

@@ -5,7 +5,7 @@
 //! whatever becomes of the request. A host that dies does not take its requests along.
 
 use fleet::action::{Action, Verb};
-use fleet::event::{Answer, Event, Outcome, finished};
+use fleet::event::{Answer, Event, Outcome, Phase, finished};
 
 use crate::api::NewPod;
 use crate::cluster::Maker;
@@ -233,11 +233,13 @@ impl World<'_> {
             Verb::GetPod { pod, .. } => self.api.get(pod),
             Verb::DeletePod { pod, uid, grace_ms, .. } => {
                 self.check_victim(call);
-                self.api.delete(pod, Some(uid), *grace_ms)
+                let grace_ms = self.grace(pod, *grace_ms);
+                self.api.delete(pod, Some(uid), grace_ms)
             }
             Verb::EvictPod { pod, uid, grace_ms, .. } => {
                 self.check_victim(call);
-                self.api.evict(pod, Some(uid), *grace_ms)
+                let grace_ms = self.grace(pod, *grace_ms);
+                self.api.evict(pod, Some(uid), grace_ms)
             }
             Verb::DeleteDriver { uid } => self.api.delete_driver(uid),
             Verb::Ask { .. } | Verb::Reply { .. } | Verb::Stop | Verb::Publish(_) => {
@@ -245,6 +247,13 @@ impl World<'_> {
             }
         };
         finished(&call.action, outcome)
+    }
+
+    /// What is left of a grace on its way to a pod.
+    fn grace(&mut self, pod: &str, grace_ms: Option<u64>) -> Option<u64> {
+        let view = self.api.serial(pod).and_then(|serial| self.api.pod(serial)).map(|pod| &pod.view);
+        let starts = view.is_some_and(|view| view.phase == Phase::Pending && view.node.is_some());
+        if starts && self.sim.strikes(Fault::GraceLost) { Some(0) } else { grace_ms }
     }
 
     fn relisted(&mut self, at: usize, life: u32) -> Event {

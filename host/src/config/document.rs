@@ -65,7 +65,7 @@ pub struct Spec {
     /// Change nothing in the cluster.
     #[serde(default)]
     pub paused: bool,
-    /// Decide and tell, but change no pod.
+    /// Ask the policies and tell whom they would roll (Event RollProposed), but change no pod.
     #[serde(default)]
     pub dry_run: bool,
     #[serde(default)]
@@ -366,7 +366,8 @@ fn every_day() -> Vec<Day> {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct Spark {
-    /// Where the driver listens for executors. Without it: made from the driver's pod.
+    /// Where the driver listens for executors. Without it: spark://CoarseGrainedScheduler@<IP of the driver's pod>:7078.
+    /// Spark uses that port in cluster mode; in client mode set spark.driver.port to it.
     pub driver_url: Option<String>,
     /// Tasks at a time. Spark: spark.executor.cores.
     pub executor_cores: NonZeroU32,

@@ -197,7 +197,8 @@ impl Daemon {
             return;
         }
         let action = Action { id: OWN_LIST, cause: Cause::Start, verb: Verb::Relist };
-        let job = Job { fleet: number, action, calls: life.calls.clone(), since };
+        let (calls, still) = (life.calls.clone(), life.still.clone());
+        let job = Job { fleet: number, action, calls, still, since };
         let _ = self.jobs.send(job);
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cluster::call::{Calls, find_driver};
 use cluster::pod::DriverSeen;
+use cluster::queue::Still;
 use cluster::watch;
 use fleet::event::{DriverView, Event, Outcome};
 use fleet::time::Instant;
@@ -240,6 +241,7 @@ impl Daemon {
             number: self.lives + 1,
             fleet,
             calls: Calls::new(self.clients.call.clone(), Arc::new(place)),
+            still: Still::default(),
             driver,
             application_id,
             settings: settings(&managed.config),
@@ -253,6 +255,8 @@ impl Daemon {
     /// A life is over; its pods are its driver's, and end with it.
     pub(super) fn end(&mut self, name: &str) {
         let Some(life) = self.fleets.get_mut(name).and_then(|managed| managed.life.take()) else { return };
+        // What is on its way for it is nobody's any more.
+        life.still.set(true);
         self.names.remove(&life.number);
         self.applications.retain(|_, number| *number != life.number);
         self.deadlines.remove(&(life.armed, life.number));

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use cluster::call::{Calls, Place};
 use cluster::pod::DriverSeen;
+use cluster::queue::Still;
 use cluster::template::{Spark, Template};
 use fleet::Fleet;
 use fleet::snapshot::{Condition, Counts, Snapshot};
@@ -41,6 +42,8 @@ pub struct Life {
     pub number: u64,
     pub fleet: Fleet,
     pub calls: Calls,
+    /// What is on its way asks it.
+    pub still: Still,
     pub driver: DriverSeen,
     pub application_id: String,
     /// Settings of policies, by name.

@@ -28,6 +28,7 @@ impl Daemon {
         let begun = std::time::Instant::now();
         let Some(life) = self.life(number) else { return };
         let actions = life.fleet.step(event, now);
+        life.still.set(life.fleet.stands_still());
         let at = life.fleet.deadline().map_or(Instant::NEVER, |(at, _)| at);
         let before = std::mem::replace(&mut life.armed, at);
         self.metrics.step(kind, begun.elapsed().as_secs_f64());
@@ -52,7 +53,8 @@ impl Daemon {
             | Verb::DeletePod { .. }
             | Verb::EvictPod { .. }
             | Verb::DeleteDriver { .. } => {
-                let job = Job { fleet: number, action, calls: life.calls.clone(), since };
+                let (calls, still) = (life.calls.clone(), life.still.clone());
+                let job = Job { fleet: number, action, calls, still, since };
                 // It takes everything until the loop itself is over.
                 let _ = self.jobs.send(job);
             }

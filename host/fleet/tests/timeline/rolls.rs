@@ -384,19 +384,22 @@ fn when_observing_the_driver_replaces() {
 }
 
 #[test]
-fn dry_runs_decide_and_change_nothing() {
+fn dry_runs_say_whom_they_would_roll_and_change_nothing() {
     let mut draft = rolling(2);
     draft.dry_run = true;
     check(
         draft,
         "
+        0s show RollProposed
         0s lead
         1s pod 1 running
-        1s beat 1
-            > 60s ask OUTLIER whom to roll of [1]
-        60s picks 0
-        61s explain 1
-            > 61s 1 is available: dry-run
+        1s pod 2 running
+        1s beat 1 2
+            > 60s ask OUTLIER whom to roll of [1, 2]
+        60s picks 1 0
+            > 60s RollProposed 2: would be rolled: OUTLIER, score 1: slow
+        61s explain 2
+            > 61s 2 is available: dry-run
         70s pod 1 failed exit=1
             > 70s ask SPARK why 1 was lost: PodFailed, check 0
         70s lost 1 exit-status
