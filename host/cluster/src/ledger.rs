@@ -64,6 +64,8 @@ pub fn encode(ledger: &Ledger) -> String {
     let removed = ledger.removed.iter().map(|(cause, count)| (cause.name().to_owned(), json!(count)));
     let fields = [
         ("epoch", json!(ledger.epoch)),
+        // In words: not everybody's JSON has numbers of 64 bits.
+        ("leader", json!(format!("{:016x}", ledger.leader))),
         ("writes", json!(ledger.writes)),
         ("reserved", json!(ledger.reserved.0)),
         ("revision", json!(ledger.revision)),
@@ -100,6 +102,9 @@ pub fn decode(text: &str) -> Result<Ledger, String> {
     let mut get = |name: &str| number(name, take(name)?);
     let (epoch, writes, reserved, revision, created) =
         (get("epoch")?, get("writes")?, get("reserved")?, get("revision")?, get("created")?);
+    let leader = take("leader")?;
+    let leader = leader.as_str().and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    let leader = leader.ok_or("`leader` is no hexadecimal number")?;
     let set = |name: &str, value: Value| {
         value.as_str().and_then(parse_runs).ok_or_else(|| format!("`{name}` is no list of runs like 1-7,9"))
     };
@@ -129,6 +134,7 @@ pub fn decode(text: &str) -> Result<Ledger, String> {
     let others = object.into_iter().map(|(name, value)| (name.into(), value.to_string().into())).collect();
     Ok(Ledger {
         epoch,
+        leader,
         writes,
         reserved: ExecutorId(reserved),
         revision,
@@ -186,6 +192,7 @@ mod tests {
     fn full() -> Ledger {
         Ledger {
             epoch: 3,
+            leader: u64::MAX - 1,
             writes: 9,
             reserved: ExecutorId(40),
             revision: 77,

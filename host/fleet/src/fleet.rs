@@ -160,7 +160,8 @@ pub(crate) const OTHER_STORE_MS: u64 = 90_000;
 pub(crate) const ATTENDED_MAX: usize = 128;
 
 impl Fleet {
-    /// A fleet that waits for its host to lead. The same seed and events make the same actions.
+    /// A fleet that waits for its host to lead. The same seed and events make the same actions; no other host, and
+    /// no other life of this one, may have the same.
     pub fn new(draft: Draft, policies: &[String], seed: u64) -> Result<Fleet, Vec<SpecError>> {
         let spec = Spec::check(draft, policies)?;
         Ok(Fleet {
@@ -176,7 +177,7 @@ impl Fleet {
             now: Now::default(),
             seed: Seed::new(seed),
             roster: Roster::default(),
-            book: Book::new(),
+            book: Book::new(seed),
             recording: VecDeque::new(),
             replies: VecDeque::new(),
             hearing: Hearing::new(Instant::START),

@@ -28,6 +28,9 @@ pub struct Ledger {
     /// The leader's term, or one more than the last leader's epoch where that is higher. So a later
     /// leader's is higher, even if what it read was an old backup.
     pub epoch: u64,
+    /// Who wrote it: a number of this leader's own. Two may have one epoch where terms began anew, with a Lease
+    /// that somebody deleted.
+    pub leader: u64,
     /// Counts this leader's writes.
     pub writes: u64,
     /// Ids up to this one have been reserved: a later leader begins above it.
@@ -171,9 +174,9 @@ pub(crate) enum Progress {
 }
 
 impl Book {
-    pub(crate) fn new() -> Book {
+    pub(crate) fn new(leader: u64) -> Book {
         Book {
-            ledger: Ledger::default(),
+            ledger: Ledger { leader, ..Ledger::default() },
             version: None,
             state: State::Closed,
             claimed: false,
@@ -327,12 +330,15 @@ impl Book {
             }
         }
         let ours = &mut self.ledger;
-        let later = theirs.epoch > ours.epoch || (theirs.epoch == ours.epoch && theirs.writes > ours.writes);
-        if self.claimed && later {
+        let same = theirs.epoch == ours.epoch;
+        let by_us = same && theirs.leader == ours.leader;
+        // Of two in one epoch who has written nothing yet can still begin another.
+        let twin = same && !by_us && self.confirmed > 0;
+        if self.claimed && (theirs.epoch > ours.epoch || twin) {
             self.state = State::Closed;
             return Progress::Deposed;
         }
-        let applied = self.claimed && theirs.epoch == ours.epoch && theirs.writes > self.confirmed;
+        let applied = self.claimed && by_us && theirs.writes > self.confirmed;
         let newer = !self.claimed || (theirs.epoch, theirs.writes) > self.base;
         if self.confirmed == 0 && !applied && newer {
             // Nothing of ours was ever written: what is there now is what we go on from.
@@ -340,7 +346,7 @@ impl Book {
             self.claimed = true;
             let (epoch, writes) = (ours.epoch.max(theirs.epoch.saturating_add(1)), ours.writes);
             let (reserved, suspect) = (ours.reserved.max(theirs.reserved), theirs.suspect || suspect);
-            self.ledger = Ledger { epoch, writes, reserved, suspect, ..theirs };
+            self.ledger = Ledger { epoch, leader: ours.leader, writes, reserved, suspect, ..theirs };
             self.dirty = true;
             return Progress::Opened;
         }

@@ -128,7 +128,8 @@ impl World<'_> {
         if self.hosts[at].is_up() {
             return;
         }
-        let seed = self.sim.tape.below(1 << 32);
+        // Its own, even on a tape of zeros.
+        let seed = self.sim.tape.below(1 << 32) << 32 | u64::from(self.hosts[at].life) << 8 | at as u64;
         let made = (self.make)(self.human.draft.clone(), &self.human.policies, seed);
         let Ok(core) = made else {
             // The spec in force is refused: tried again, as by a supervisor.

@@ -132,6 +132,21 @@ fn another_epoch_in_the_ledger_ends_this_leader() {
     );
 }
 
+/// Terms begin anew with a Lease that somebody deleted, and then both go on from the same record.
+#[test]
+fn two_leaders_of_one_epoch_are_told_apart() {
+    check(
+        draft(1),
+        "
+        0s ledger twin
+        0s lead
+            > 0.477s relist
+        1s list
+            > 1s create 2041
+        ",
+    );
+}
+
 #[test]
 fn an_older_ledger_is_overwritten_from_memory() {
     check(

@@ -82,6 +82,8 @@ pub struct World {
     beating: Vec<u64>,
     terms: u64,
     ledger_edited: bool,
+    /// Another leader of the same epoch is faster with the next write.
+    ledger_twin: bool,
 }
 
 impl World {
@@ -103,6 +105,7 @@ impl World {
             beating: vec![],
             terms: 0,
             ledger_edited: false,
+            ledger_twin: false,
         }
     }
 
@@ -214,6 +217,11 @@ impl World {
         let version = |number: u64| Version(number.to_string().into());
         match verb {
             Verb::WriteLedger { ledger, over } => {
+                if std::mem::take(&mut self.ledger_twin) {
+                    let (leader, reserved) = (ledger.leader ^ 1, ExecutorId(ledger.reserved.0 + 5));
+                    self.revision += 1;
+                    self.ledger = Some((Ledger { leader, reserved, ..(**ledger).clone() }, self.revision));
+                }
                 let held = self.ledger.as_ref().map(|(_, number)| version(*number));
                 if held != *over {
                     return Outcome::Conflict;
@@ -366,6 +374,10 @@ impl World {
                     }
                     "deleted" => {
                         self.ledger = None;
+                        None
+                    }
+                    "twin" => {
+                        self.ledger_twin = true;
                         None
                     }
                     "usurped" => {
