@@ -211,16 +211,22 @@ impl Fleet {
             Outcome::AlreadyExists if self.planted(Plant::TakenIsOurs) => self.born(id),
             Outcome::AlreadyExists => self.doubt(id, true),
             Outcome::Unknown(_) if self.planted(Plant::CreateRepeated) => self.not_created(id, None, None),
-            Outcome::Unknown(_) => {
-                self.create_failed(None);
+            Outcome::Unknown(why) => {
+                if self.create_failed(None) {
+                    self.publish(Reason::CreateFailed, Some(id), format!("it may exist or not: {why}"));
+                }
                 self.doubt(id, false);
             }
             Outcome::Throttled { after_ms } => self.not_created(id, after_ms, None),
             Outcome::Forbidden(why) | Outcome::Invalid(why) => self.not_created(id, None, Some(why)),
-            Outcome::Conflict
-            | Outcome::NotFound
-            | Outcome::Budget
-            | Outcome::Ok(Done::Ledger { .. } | Done::Written(_) | Done::Deleted) => {
+            Outcome::Conflict => {
+                let why = "409: another change at the same moment, of a ResourceQuota for instance";
+                self.not_created(id, None, Some(why.to_owned()));
+            }
+            Outcome::NotFound => {
+                self.not_created(id, None, Some("404: its namespace does not exist".to_owned()));
+            }
+            Outcome::Budget | Outcome::Ok(Done::Ledger { .. } | Done::Written(_) | Done::Deleted) => {
                 self.not_created(id, None, Some("an answer that no create has".to_owned()));
             }
         }
@@ -253,15 +259,17 @@ impl Fleet {
         }
     }
 
-    fn create_failed(&mut self, after_ms: Option<u64>) {
+    /// Whether it is the first: creates that failed together are one failure.
+    fn create_failed(&mut self, after_ms: Option<u64>) -> bool {
         let now = self.now.instant;
-        // Creates that failed together are one failure.
-        if now >= self.pace.not_before {
+        let first = now >= self.pace.not_before;
+        if first {
             let wait_ms = self.pace.backoff.failed_ms(&mut self.seed);
             self.pace.not_before = now + wait_ms;
         }
         self.pace.not_before = self.pace.not_before.max(now + after_ms.unwrap_or(0));
         self.pace.limit = Some(1);
+        first
     }
 
     // ------------------------------------------------------------------------------------- doubt --
@@ -356,6 +364,7 @@ impl Fleet {
         if self.may_shrink().is_err() {
             return;
         }
+        let floor = self.bounds().floor;
         let usefulness = |(id, executor): (ExecutorId, &Executor)| {
             let rank = if executor.is_available() {
                 2
@@ -364,9 +373,11 @@ impl Fleet {
             } else {
                 0
             };
-            // What is not there yet cannot be removed, and what is rolled goes by itself.
+            // What is not there yet cannot be removed, what is rolled goes by itself, and what may be of use soon
+            // would have to stay after all.
             let unseen = matches!(executor.stage, Stage::AwaitingCreate(_) | Stage::AwaitingConfirmation(_));
-            if unseen || executor.rolling || !executor.stage.serves() {
+            let needed = rank < 2 && executor.is_useful() && self.available_count() < floor;
+            if unseen || executor.rolling || !executor.stage.serves() || needed {
                 return None;
             }
             let counters = executor.facts.as_ref().and_then(|facts| facts.counters.as_ref());
@@ -375,7 +386,6 @@ impl Fleet {
         };
         let mut candidates: Vec<_> = self.roster.iter().filter_map(usefulness).collect();
         candidates.sort_unstable();
-        let floor = self.bounds().floor;
         self.shrinking = candidates.len().min(excess as usize) > ATTENDED_MAX;
         for (rank, .., id) in candidates.into_iter().take((excess as usize).min(ATTENDED_MAX)) {
             if rank == 2 && self.available_count() <= floor {

@@ -311,6 +311,11 @@ impl Executor {
         self.pod.as_ref().and_then(|pod| pod.node.as_deref())
     }
 
+    /// It ran, or was heard: it is of use, or will be again.
+    pub(crate) fn is_useful(&self) -> bool {
+        self.proven || self.registered || self.detector.last_heard().is_some()
+    }
+
     /// Would its going be a voluntary disruption, i.e. is it of any use now?
     pub(crate) fn is_available(&self) -> bool {
         matches!(self.stage, Stage::Available)

@@ -20,7 +20,7 @@ use crate::bucket::Bucket;
 use crate::event::{DriverView, Event, NodeView, Outcome};
 use crate::executor::{Executor, Roster, Stage};
 use crate::guardrail::{Bounds, MassLoss, NodeLosses, Refusal};
-use crate::heartbeat::Hearing;
+use crate::heartbeat::{Detector, Hearing};
 use crate::id::{ActionId, CommandId, ExecutorId};
 use crate::ledger::{Book, Progress, Request};
 use crate::log::Log;
@@ -271,8 +271,12 @@ impl Fleet {
         &self.spec
     }
 
-    /// How many executors there should be: an operator's number for as long as the spec's stays.
+    /// How many executors there should be: an operator's number for as long as the spec's stays. Where that is the
+    /// driver's own affair: as many as there are.
     pub fn target(&self) -> u32 {
+        if !self.owns() && self.spec.target == 0 {
+            return self.roster.tally().serving;
+        }
         let ledger = self.book.get();
         let requested = ledger.requested.filter(|requested| requested.spec_target == self.spec.target);
         requested.map_or(self.spec.target, |requested| requested.total).min(self.spec.limits.executors_max)
@@ -353,12 +357,10 @@ impl Fleet {
                 self.revision = self.revision.max(pod.revision);
             }
             Event::DriverReported(_) if self.phase != Phase::Active => self.driver_answered = true,
+            Event::NodeChanged(node) => self.node_changed(*node),
             _ if self.phase != Phase::Active => {}
             Event::PodChanged(pod) => self.pod_changed(*pod),
             Event::PodGone(pod) => self.pod_gone(*pod),
-            Event::NodeChanged(node) => {
-                self.nodes.insert(node.state.name.as_str().into(), *node);
-            }
             Event::ViewStale => self.view_fresh = false,
             Event::ViewFresh => self.view_fresh = true,
             Event::Heartbeat(beat) => self.heard(*beat),
@@ -398,7 +400,18 @@ impl Fleet {
             Ok(spec) if errors.is_empty() => {
                 let rates = spec.allocation != self.spec.allocation;
                 let heals = rates || spec.target != self.spec.target;
+                let listens = self.spec.heartbeat.disabled && !spec.heartbeat.disabled;
                 self.spec = spec;
+                self.forget_requested();
+                if listens {
+                    // Nobody was listened to: all silence begins now.
+                    self.hearing = Hearing::new(self.now.instant);
+                    let ids: Vec<ExecutorId> = self.roster.iter().map(|(id, _)| id).collect();
+                    for id in ids {
+                        self.roster
+                            .change(id, |executor| executor.detector = Detector::new(self.now.instant));
+                    }
+                }
                 if heals {
                     self.pace = Pace::new(&self.spec.allocation);
                 }
@@ -422,6 +435,13 @@ impl Fleet {
         self.spec_errors = errors;
     }
 
+    /// An operator's number ends with the target that the spec had then; it must not come back with it.
+    fn forget_requested(&mut self) {
+        if self.book.get().requested.is_some_and(|requested| requested.spec_target != self.spec.target) {
+            self.book.edit().requested = None;
+        }
+    }
+
     /// Somebody else leads: never act again.
     fn depose(&mut self) {
         if self.planted(Plant::DeposedActs) {
@@ -442,6 +462,7 @@ impl Fleet {
             Progress::Opened => {
                 self.phase = Phase::AwaitingClaim;
                 self.book.witness(self.witness);
+                self.forget_requested();
                 if self.planted(Plant::IdsInMemory) {
                     self.book.edit().reserved = ExecutorId(0);
                 }

@@ -13,7 +13,7 @@ use crate::action::{Cause, Question, Reason, Verb};
 use crate::ask::{About, Open};
 use crate::backoff::Backoff;
 use crate::event::{Answer, Done, Fault, Outcome};
-use crate::executor::{Loss, Removal, Stage, Then};
+use crate::executor::{Executor, Loss, Removal, Stage, Then};
 use crate::fleet::Fleet;
 use crate::id::{ActionId, ExecutorId};
 use crate::ledger::End;
@@ -89,12 +89,13 @@ impl Fleet {
     /// It is lost: find out why. Nothing, if it is lost already.
     pub(crate) fn lose(&mut self, id: ExecutorId, trigger: Trigger) {
         let again = self.planted(Plant::SettledTwice);
-        let may = |executor: &&crate::executor::Executor| executor.stage.can_be_lost() || again;
+        let may = |executor: &&Executor| executor.stage.can_be_lost() || again;
         let Some(executor) = self.roster.get(id).filter(may) else {
             return;
         };
         let served = executor.stage.serves();
         let ours = matches!(trigger, Trigger::OperatorKill | Trigger::PendingTimeout);
+        let released = !self.owns() && is_release(executor, trigger);
         let kill = trigger == Trigger::OperatorKill;
         if !kill && self.book.get().leaving.contains_key(&id) {
             // It died of something else before we got to it.
@@ -107,7 +108,7 @@ impl Fleet {
         if trigger == Trigger::HeartbeatTimeout {
             self.mass_silence.lost(self.now.instant, &self.spec.limits, target);
         }
-        if !ours && self.mass_loss.lost(self.now.instant, &self.spec.limits, target) {
+        if !ours && !released && self.mass_loss.lost(self.now.instant, &self.spec.limits, target) {
             self.pace.restart();
             let message = format!("more than {} of {target} executors at once", self.spec.limits.mass_loss);
             self.publish(Reason::MassLoss, None, message);
@@ -146,10 +147,13 @@ impl Fleet {
 
     /// It has not started, or not registered, for too long. When observing that is the driver's to mend.
     pub(crate) fn check_pending(&mut self, id: ExecutorId) {
-        let Some(executor) = self.roster.get(id).filter(|_| self.owns()) else { return };
+        let Some(executor) = self.roster.get(id) else { return };
         let runs = matches!(executor.stage, Stage::AwaitingRegistration);
         if runs && self.spec.heartbeat.disabled {
             return self.available(id);
+        }
+        if !self.owns() {
+            return;
         }
         if runs && executor.registered {
             // It was heard by an earlier host: its silence counts.
@@ -236,7 +240,7 @@ impl Fleet {
 
     /// Ask the first classifier of the chain that may be asked.
     pub(crate) fn ask_why(&mut self, id: ExecutorId) {
-        let waits = |executor: &&crate::executor::Executor| matches!(&executor.stage, Stage::AwaitingReason(loss) if loss.asked.is_none());
+        let waits = |executor: &&Executor| matches!(&executor.stage, Stage::AwaitingReason(loss) if loss.asked.is_none());
         if self.roster.get(id).filter(waits).is_some() {
             self.ask_why_from(id, 0);
         }
@@ -474,9 +478,8 @@ impl Fleet {
 
     fn keep_within_limit(&mut self) {
         while self.roster.tally().kept > self.spec.recovery.kept_pods_max {
-            let kept = |(id, executor): (ExecutorId, &crate::executor::Executor)| {
-                matches!(executor.stage, Stage::Kept).then_some(id)
-            };
+            let kept =
+                |(id, executor): (ExecutorId, &Executor)| matches!(executor.stage, Stage::Kept).then_some(id);
             let Some(oldest) = self.roster.iter().find_map(kept) else { return };
             self.keep_no_more(oldest);
         }
@@ -544,6 +547,12 @@ impl Fleet {
 
 /// Does it count as a failure of the executor? Spark counts every pod that becomes `Failed`; we do not
 /// count what Kubernetes, the node, the driver, a person or Rollcall did to it.
+/// A driver that lets idle executors go ends them well, or deletes their pods. Kubernetes says so when it does.
+fn is_release(executor: &Executor, trigger: Trigger) -> bool {
+    let disrupted = executor.pod.as_deref().is_some_and(crate::event::PodView::disrupted);
+    trigger == Trigger::PodSucceeded || trigger == Trigger::PodDeleted && !disrupted
+}
+
 fn is_failure(reason: &LossReason) -> bool {
     match &reason.kind {
         LossKind::Released

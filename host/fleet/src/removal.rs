@@ -86,8 +86,7 @@ impl Fleet {
         // It was decided a write ago: is it still so? To roll needs a fleet at peace; to shrink does not.
         let peace = if cause == Some(DeletionCause::Roll) { self.may_disrupt() } else { self.may_shrink() };
         // It may have come up since: then it is one more of use.
-        let useful = executor.proven || executor.detector.last_heard().is_some();
-        let short = useful && self.available_count() < self.bounds().floor;
+        let short = executor.is_useful() && self.available_count() < self.bounds().floor;
         if voluntary && short && !removal.was_asked_for() {
             return self.stay(id, "the fleet cannot do without it now");
         }
@@ -173,9 +172,20 @@ impl Fleet {
                 Some(BUDGET_MS)
             }
             Outcome::Throttled { after_ms } => after_ms.filter(|ms| *ms > 0),
-            Outcome::Unknown(_) => {
+            Outcome::Unknown(why) => {
                 let until = self.now.instant + LATE_REQUEST_MS;
-                self.removal(id, |removal| removal.doubtful_until = until);
+                let mut first = false;
+                self.removal(id, |removal| {
+                    first = removal.backoff.tries() == 0;
+                    removal.doubtful_until = until;
+                });
+                if first {
+                    self.publish(
+                        Reason::DeleteFailed,
+                        Some(id),
+                        format!("it may be asked for or not: {why}"),
+                    );
+                }
                 None
             }
             Outcome::Forbidden(why) | Outcome::Invalid(why) => {
@@ -187,15 +197,14 @@ impl Fleet {
             | Outcome::AlreadyExists
             | Outcome::Ok(Done::Pod(_) | Done::Ledger { .. } | Done::Written(_)) => None,
         };
-        let mut backoff_ms = 0;
         let seed = &mut self.seed;
-        self.roster.change(id, |executor| {
-            if let Some(removal) = executor.stage.removal_mut() {
-                removal.call = None;
-                backoff_ms = removal.backoff.failed_ms(seed);
-            }
+        let wait_ms = self.roster.change(id, |executor| {
+            let removal = executor.stage.removal_mut()?;
+            removal.call = None;
+            // Who is told to wait has not failed.
+            Some(retry_ms.unwrap_or_else(|| removal.backoff.failed_ms(seed)))
         });
-        self.roster.wake_at(id, self.now.instant + retry_ms.unwrap_or(backoff_ms));
+        self.roster.wake_at(id, self.now.instant + wait_ms.flatten().unwrap_or(0));
     }
 
     /// Told once: it is asked again and again.

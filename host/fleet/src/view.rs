@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use crate::action::Reason;
-use crate::event::{Beat, DriverRow, Phase as PodPhase, PodView, Relist};
+use crate::event::{Beat, DriverRow, NodeView, Phase as PodPhase, PodView, Relist};
 use crate::executor::{Executor, Facts, Removal, Stage, Then};
 use crate::fleet::{Fleet, OTHER_STORE_MS, Phase, RESTORED_MS};
 use crate::heartbeat::{Detector, Hearing};
@@ -78,6 +78,16 @@ impl Fleet {
             let used: BTreeSet<&str> =
                 self.roster.iter().filter_map(|(_, executor)| executor.node()).collect();
             self.nodes.retain(|name, node| !node.state.gone || used.contains(&**name));
+        }
+    }
+
+    /// One that is gone is of interest for as long as there is somebody to ask why it was lost with it.
+    pub(crate) fn node_changed(&mut self, node: NodeView) {
+        let gone = node.state.gone && self.phase == Phase::Active;
+        if gone && !self.roster.iter().any(|(_, executor)| executor.node() == Some(&node.state.name)) {
+            self.nodes.remove(&*node.state.name);
+        } else {
+            self.nodes.insert(node.state.name.as_str().into(), node);
         }
     }
 

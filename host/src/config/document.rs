@@ -56,7 +56,8 @@ fn default_namespace() -> String {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Spec {
     pub mode: Mode,
-    /// How many executors there should be. When observing: how many the driver is asked for.
+    /// How many executors there should be. When observing: how many the driver is asked for; 0 with dynamic allocation,
+    /// and whatever limits and rolls count is what there is.
     pub executors: u32,
     pub driver: Driver,
     /// Spark's application id. Without it: label spark-app-selector of the driver's pod.

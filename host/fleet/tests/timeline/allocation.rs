@@ -363,13 +363,14 @@ fn a_node_that_kills_what_it_gets_is_avoided() {
     check(
         draft(1),
         "
-        0s lead
-            > 0s create 1
+        # Nodes are told of as soon as there is somebody to tell.
         0s node bad
         0s node a
         0s node b
         0s node c
         0s node d
+        0s lead
+            > 0s create 1
         0s create 1 ok
         1s pod 1 running node=bad
         1s beat 1

@@ -82,6 +82,35 @@ fn paused_is_nothing_at_all() {
 }
 
 #[test]
+fn a_requested_total_that_is_over_does_not_come_back_with_the_old_spec() {
+    check(
+        draft(3),
+        "
+        0s lead
+            > 0s create 1
+            > 0s create 2
+            > 0s create 3
+        1s start 1 2 3
+        2s total 2
+            > 2s reply done
+            > 2s delete 3 uid u3
+        2s delete 3 ok
+        3s gone 3
+        4s spec target=4
+            > 4s create 4
+            > 4s create 5
+        5s start 4 5
+        6s restart
+        6s lead
+        7s beat 1 2 4 5
+        8s spec target=3
+            > 8s delete 5 uid u5
+        9s delete 5 ok
+        ",
+    );
+}
+
+#[test]
 fn a_requested_total_outlives_a_restart_but_not_a_new_spec() {
     check(
         draft(1),

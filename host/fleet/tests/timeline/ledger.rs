@@ -90,6 +90,34 @@ fn what_ended_while_nobody_looked_is_counted_once() {
 }
 
 #[test]
+fn to_shrink_a_new_leader_waits_until_it_has_heard_enough() {
+    check(
+        draft(4),
+        "
+        0s lead
+            > 0s create 1
+            > 0s create 2
+            > 0s create 3
+            > 0s create 4
+        1s start 1 2 3 4
+        2s total 2
+            > 2s reply done
+            > 2s delete 3 uid u3
+            > 2s delete 4 uid u4
+        3s restart
+        3s show RollAbandoned
+        3s lead
+            > 3s RollAbandoned 3: stays: the fleet cannot do without it now
+            > 3s RollAbandoned 4: stays: the fleet cannot do without it now
+        10s beat 1
+        20s beat 2 3 4
+            > 20s delete 3 uid u3
+            > 20s delete 4 uid u4
+        ",
+    );
+}
+
+#[test]
 fn a_removal_of_ours_is_ours_after_a_restart_too() {
     check(
         rolling(2),

@@ -16,6 +16,8 @@ pub struct Stored {
     pub version: u64,
     /// A person wrote this version, and not a leader.
     pub tampered: bool,
+    /// Its writer wrote a later one, which a person deleted before this one arrived.
+    pub late: bool,
 }
 
 pub(super) fn version(revision: u64) -> Version {
@@ -58,8 +60,10 @@ impl Api {
     fn put_ledger(&mut self, ledger: Ledger, tampered: bool) -> u64 {
         let version = self.next_revision();
         let ledger = Arc::new(ledger);
+        let late = !tampered
+            && self.ledgers.iter().any(|old| old.leader == ledger.leader && old.writes >= ledger.writes);
         self.ledgers.push(Arc::clone(&ledger));
-        self.ledger = Some(Stored { ledger, version, tampered });
+        self.ledger = Some(Stored { ledger, version, tampered, late });
         version
     }
 

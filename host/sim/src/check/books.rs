@@ -19,7 +19,7 @@ impl World<'_> {
         let new = std::sync::Arc::clone(&stored.ledger);
         self.sim.trace.number(new.epoch << 32 | new.writes);
         let existed = self.api.ledgers().len() > 1;
-        let mut tampered = before.map_or(existed, |before| before.tampered);
+        let mut tampered = before.map_or(existed, |before| before.tampered || before.late);
         let tampers = self.api.tampers();
         let writer = self.checks.writer.replace((at, life_number));
         let Some(life) = self.checks.lives.get_mut(&(at, life_number)) else { return };
