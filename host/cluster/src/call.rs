@@ -89,8 +89,8 @@ impl Calls {
     /// Carries an action out. `None`: it is not one for the API server.
     pub async fn carry_out(&self, action: &Action) -> Option<Answer> {
         let outcome = match &action.verb {
-            Verb::Relist => {
-                return Some(match self.list().await {
+            Verb::Relist { known } => {
+                return Some(match self.list(*known).await {
                     Ok((list, seen)) => Answer { event: Event::Relisted(list), seen },
                     Err(outcome) => Answer { event: finished(action, outcome), seen: Vec::new() },
                 });
@@ -167,7 +167,7 @@ impl Calls {
 
     /// From the store, not from a cache: no `resourceVersion` is given. All pages are of one revision; if
     /// the API server has forgotten it meanwhile, the list has failed.
-    async fn list(&self) -> Result<(Relist, Vec<Seen>), Outcome> {
+    async fn list(&self, known: u64) -> Result<(Relist, Vec<Seen>), Outcome> {
         let started = tokio::time::Instant::now();
         let mut params = ListParams::default().labels(&self.place.selector()).limit(PAGE);
         let (mut seen, mut revision) = (Vec::new(), 0);
@@ -185,7 +185,7 @@ impl Calls {
         // Asked last: what is said of it is as new as the list, or newer.
         let driver = self.driver().await?;
         let pods = seen.iter().map(|seen| seen.view.clone()).collect();
-        Ok((Relist { revision, pods, driver }, seen))
+        Ok((Relist { known, revision, pods, driver }, seen))
     }
 
     async fn driver(&self) -> Result<DriverView, Outcome> {
@@ -310,9 +310,9 @@ pub(crate) mod tests {
             }
         });
         let calls = Calls::new(Client::new(server, "n"), Arc::new(place()));
-        let action = Action { id: ActionId(1), cause: Cause::Start, verb: Verb::Relist };
+        let action = Action { id: ActionId(1), cause: Cause::Start, verb: Verb::Relist { known: 3 } };
         let answer = calls.carry_out(&action).await.expect("a call");
         let Event::Relisted(list) = answer.event else { panic!("{:?}", answer.event) };
-        assert_eq!((list.revision, list.driver), (9, DriverView::Gone));
+        assert_eq!((list.known, list.revision, list.driver), (3, 9, DriverView::Gone));
     }
 }

@@ -203,7 +203,7 @@ fn throttled(outcome: &Outcome) -> Duration {
 /// The verb, as a label.
 pub fn verb(verb: &Verb) -> &'static str {
     match verb {
-        Verb::Relist => "list",
+        Verb::Relist { .. } => "list",
         Verb::ReadLedger => "read-ledger",
         Verb::WriteLedger { .. } => "write-ledger",
         Verb::CreatePod { .. } => "create",

@@ -112,11 +112,11 @@ impl Bench {
                 Verb::CreatePod { executor, .. } => {
                     Outcome::Ok(Done::Pod(Box::new(pod(executor.0, self.revision, Phase::Pending))))
                 }
-                Verb::Relist => {
+                Verb::Relist { known } => {
                     let driver = DriverView::Running("0f0e0d0c-1f0a-4c1e-9b7e-0123456789ab".into());
                     let pods = (1..=u64::from(EXECUTORS)).map(|id| pod(id, id, Phase::Running)).collect();
                     self.revision = 1_000_000;
-                    self.step(Event::Relisted(Relist { revision: self.revision, pods, driver }));
+                    self.step(Event::Relisted(Relist { known, revision: self.revision, pods, driver }));
                     continue;
                 }
                 Verb::DeletePod { .. } | Verb::EvictPod { .. } => Outcome::Ok(Done::Deleted),
@@ -184,7 +184,8 @@ fn main() {
         bench.revision += 1;
         let pods = (1..=u64::from(EXECUTORS)).map(|id| pod(id, bench.revision, Phase::Running)).collect();
         let driver = DriverView::Running("0f0e0d0c-1f0a-4c1e-9b7e-0123456789ab".into());
-        passes.push(bench.step(Event::Relisted(Relist { revision: bench.revision, pods, driver })).0);
+        passes
+            .push(bench.step(Event::Relisted(Relist { known: 0, revision: bench.revision, pods, driver })).0);
     }
     report("a complete list", passes);
     let mut snapshots = Vec::new();

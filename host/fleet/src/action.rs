@@ -21,8 +21,9 @@ pub struct Action {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verb {
     /// List all pods of the fleet, from the API server's store and not from a cache. Answered by
-    /// [`Event::Relisted`](crate::event::Event::Relisted); fails with `Finished`.
-    Relist,
+    /// [`Event::Relisted`](crate::event::Event::Relisted); fails with `Finished`. The newest revision that is known
+    /// by now goes with it, and comes back in the list.
+    Relist { known: u64 },
     /// Read the ledger. `NotFound`: there is none yet.
     ReadLedger,
     /// Write the ledger if it still has this version; without one, if there is none yet.
@@ -56,7 +57,7 @@ impl Verb {
             | Verb::GetPod { executor, .. }
             | Verb::DeletePod { executor, .. }
             | Verb::EvictPod { executor, .. } => Some(*executor),
-            Verb::Relist
+            Verb::Relist { .. }
             | Verb::ReadLedger
             | Verb::WriteLedger { .. }
             | Verb::DeleteDriver { .. }
@@ -74,7 +75,7 @@ impl Verb {
             | Verb::DeletePod { .. }
             | Verb::EvictPod { .. }
             | Verb::DeleteDriver { .. } => true,
-            Verb::Relist
+            Verb::Relist { .. }
             | Verb::ReadLedger
             | Verb::WriteLedger { .. }
             | Verb::GetPod { .. }

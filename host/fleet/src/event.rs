@@ -53,6 +53,9 @@ pub enum Event {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Relist {
+    /// The newest revision that was known when it was asked for: the list must not be older. What came to be known
+    /// meanwhile may be newer than the list, and stays.
+    pub known: u64,
     /// `metadata.resourceVersion` of the list. Kubernetes lets versions of one resource be compared
     /// as integers (KEP-5504).
     pub revision: u64,

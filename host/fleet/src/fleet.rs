@@ -21,7 +21,7 @@ use crate::event::{DriverView, Event, NodeView, Outcome};
 use crate::executor::{Executor, Roster, Stage};
 use crate::guardrail::{Bounds, MassLoss, NodeLosses, Refusal};
 use crate::heartbeat::{Detector, Hearing};
-use crate::id::{ActionId, CommandId, ExecutorId};
+use crate::id::{ActionId, CommandId, ExecutorId, Uid};
 use crate::ledger::{Book, Progress, Request};
 use crate::log::Log;
 use crate::plant::Plant;
@@ -29,6 +29,7 @@ use crate::recovery::Ending;
 use crate::roll::Rolls;
 use crate::spec::{Draft, Mode, Spec, SpecError};
 use crate::time::{Instant, Now};
+use crate::view::Early;
 
 /// The executors of one application, and everything that is decided about them.
 #[derive(Debug)]
@@ -68,8 +69,12 @@ pub struct Fleet {
     /// Where there was no executor yet when all was seen for the first time.
     pub(crate) driver_awaited_since: Option<Instant>,
     pub(crate) view_fresh: bool,
-    /// The newest revision seen: lists that are older are of no use.
+    /// The newest revision seen.
     pub(crate) revision: u64,
+    /// What was told of pods before the first list.
+    pub(crate) early: Early,
+    /// The last that were told to be gone, with revisions: a list may be under way that is older.
+    pub(crate) buried: VecDeque<(Uid, u64)>,
     relist: Relisting,
     /// The highest id that was seen before the ledger was claimed.
     witness: ExecutorId,
@@ -194,8 +199,10 @@ impl Fleet {
             driver_revision: 0,
             driver_answered: false,
             driver_awaited_since: None,
-            view_fresh: false,
+            view_fresh: true,
             revision: 0,
+            early: Early::default(),
+            buried: VecDeque::new(),
             relist: Relisting {
                 action: None,
                 due: None,
@@ -264,6 +271,11 @@ impl Fleet {
             deadlines.push(at(self.shrinking.then_some(self.now.instant), Why::Backlog));
         }
         deadlines.into_iter().flatten().min()
+    }
+
+    /// The newest revision that it knows of: a list that is asked for now is no older.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// What the fleet is meant to be.
@@ -351,18 +363,16 @@ impl Fleet {
                     self.revision = self.revision.max(list.revision);
                 }
             }
-            // Before the first complete list nothing else is of use: that list will say it all, if it is no
-            // older than what was told before it.
-            Event::PodChanged(pod) | Event::PodGone(pod) if self.phase != Phase::Active => {
-                self.revision = self.revision.max(pod.revision);
-            }
+            // Before the first complete list nothing is known; what is newer than that list counts after it.
+            Event::PodChanged(pod) if self.phase != Phase::Active => self.early(*pod, false),
+            Event::PodGone(pod) if self.phase != Phase::Active => self.early(*pod, true),
             Event::DriverReported(_) if self.phase != Phase::Active => self.driver_answered = true,
             Event::NodeChanged(node) => self.node_changed(*node),
+            Event::ViewStale => self.view_fresh = false,
+            Event::ViewFresh => self.view_fresh = true,
             _ if self.phase != Phase::Active => {}
             Event::PodChanged(pod) => self.pod_changed(*pod),
             Event::PodGone(pod) => self.pod_gone(*pod),
-            Event::ViewStale => self.view_fresh = false,
-            Event::ViewFresh => self.view_fresh = true,
             Event::Heartbeat(beat) => self.heard(*beat),
             Event::DriverReported(rows) => self.driver_reported(rows),
             Event::Deadline => {}
@@ -519,7 +529,6 @@ impl Fleet {
         self.relist.action = None;
         self.relist.due = None;
         self.relist.backoff.reset();
-        self.view_fresh = true;
     }
 
     // --------------------------------------------------------------------------------------- pump --
@@ -534,7 +543,7 @@ impl Fleet {
         }
         if self.relist.due.is_some_and(|due| due <= self.now.instant) {
             self.relist.due = None;
-            self.relist.action = Some(self.act(Cause::Start, Verb::Relist));
+            self.relist.action = Some(self.act(Cause::Start, Verb::Relist { known: self.revision }));
         }
         if self.phase == Phase::Active {
             for _ in 0..ATTENDED_MAX {

@@ -5,14 +5,14 @@
 //! known is dropped, by revision. What is missing is concluded only from a complete list that is at
 //! least as new as the pod that it misses.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::action::Reason;
 use crate::event::{Beat, DriverRow, NodeView, Phase as PodPhase, PodView, Relist};
 use crate::executor::{Executor, Facts, Removal, Stage, Then};
 use crate::fleet::{Fleet, OTHER_STORE_MS, Phase, RESTORED_MS};
 use crate::heartbeat::{Detector, Hearing};
-use crate::id::ExecutorId;
+use crate::id::{ExecutorId, Uid};
 use crate::ledger::End;
 use crate::plant::Plant;
 use crate::question::Trigger;
@@ -21,20 +21,28 @@ use crate::time::Instant;
 
 /// Columns beyond this many are dropped: 100 is what an executor reports with all sources on, twice.
 const METRICS_MAX: usize = 200;
+/// Pods that are told of before the first list: 5 KB each, 50 MB. Beyond that another list is needed.
+const EARLY_MAX: usize = 10_000;
+/// More than go while one list is under way. Whoever is missed here is found out by the list after that.
+const BURIED_MAX: usize = 1_000;
 /// So far beyond the reserved ids a pod that is not ours is taken for one that was.
 const STRANGER_AHEAD_MAX: u64 = 100_000;
+
+/// By UID; whether it is gone.
+pub(crate) type Early = BTreeMap<Uid, (PodView, bool)>;
 
 impl Fleet {
     pub(crate) fn relisted(&mut self, list: Relist) {
         // Who is gone stays gone, also in a list that is too old to tell of pods.
         self.driver_is(list.driver.clone(), list.revision);
-        if list.revision < self.revision && !self.planted(Plant::OldListBelieved) {
+        if list.revision < self.revision.min(list.known) && !self.planted(Plant::OldListBelieved) {
             // From a replica that lags: it says what was.
             if !self.believes_past(RESTORED_MS) {
                 return self.relist_again();
             }
             self.roster.forget_revisions();
-            self.driver_revision = 0;
+            (self.revision, self.driver_revision) = (0, 0);
+            self.buried.clear();
         }
         let first = self.phase == Phase::AwaitingRelist;
         // Earlier leaders' pods are older than our claim: a list that is older may lack them.
@@ -42,7 +50,7 @@ impl Fleet {
         if older && !self.believes_past(OTHER_STORE_MS) {
             return self.relist_again();
         }
-        self.revision = list.revision;
+        self.revision = self.revision.max(list.revision);
         self.relist_done();
         self.driver_is(list.driver, list.revision);
         if first {
@@ -58,7 +66,10 @@ impl Fleet {
         let mut listed: Vec<ExecutorId> = ours.map(|pod| pod.executor).collect();
         listed.sort_unstable();
         for pod in list.pods {
-            self.pod_changed(pod);
+            let gone = self.buried.iter().any(|(uid, revision)| *uid == pod.uid && *revision >= pod.revision);
+            if !gone || self.roster.get(pod.executor).is_some() {
+                self.pod_changed(pod);
+            }
         }
         let missing = |(id, executor): (ExecutorId, &Executor)| {
             let known = executor.pod.as_ref().filter(|_| !executor.gone)?;
@@ -73,11 +84,27 @@ impl Fleet {
         }
         if first {
             self.find_the_unborn(&listed);
+            let early = std::mem::take(&mut self.early);
+            if early.len() >= EARLY_MAX {
+                self.relist_again();
+            }
+            for (pod, gone) in early.into_values().filter(|(pod, _)| pod.revision > list.revision) {
+                if gone { self.pod_gone(pod) } else { self.pod_changed(pod) }
+            }
         }
         if self.nodes.values().any(|node| node.state.gone) {
             let used: BTreeSet<&str> =
                 self.roster.iter().filter_map(|(_, executor)| executor.node()).collect();
             self.nodes.retain(|name, node| !node.state.gone || used.contains(&**name));
+        }
+    }
+
+    /// Told of a pod before the first list.
+    pub(crate) fn early(&mut self, pod: PodView, gone: bool) {
+        self.revision = self.revision.max(pod.revision);
+        let known = self.early.get(&pod.uid).map_or(0, |(known, _)| known.revision);
+        if known < pod.revision && self.is_ours(&pod) && self.early.len() < EARLY_MAX {
+            self.early.insert(pod.uid.clone(), (pod, gone));
         }
     }
 
@@ -185,6 +212,10 @@ impl Fleet {
     pub(crate) fn pod_gone(&mut self, pod: PodView) {
         let id = pod.executor;
         self.revision = self.revision.max(pod.revision);
+        if self.buried.len() == BURIED_MAX {
+            self.buried.pop_front();
+        }
+        self.buried.push_back((pod.uid.clone(), pod.revision));
         let Some(executor) = self.roster.get(id) else { return };
         match &executor.pod {
             Some(known) if known.uid != pod.uid || executor.gone || known.revision > pod.revision => {}

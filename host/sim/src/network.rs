@@ -5,7 +5,7 @@
 //! whatever becomes of the request. A host that dies does not take its requests along.
 
 use fleet::action::{Action, Verb};
-use fleet::event::{Answer, Event, Outcome, Phase, finished};
+use fleet::event::{Answer, Event, Outcome, Phase, Relist, finished};
 
 use crate::api::NewPod;
 use crate::cluster::Maker;
@@ -57,7 +57,7 @@ impl World<'_> {
             }
             Verb::Stop => self.depose(at),
             Verb::Publish(_) => {}
-            Verb::Relist
+            Verb::Relist { .. }
             | Verb::ReadLedger
             | Verb::WriteLedger { .. }
             | Verb::CreatePod { .. }
@@ -199,7 +199,7 @@ impl World<'_> {
     fn applied(&mut self, call: &Call) -> Event {
         let driver = self.api.driver_uid().clone();
         let outcome = match &call.action.verb {
-            Verb::Relist => return self.relisted(call.host, call.life),
+            Verb::Relist { known } => return self.relisted(call.host, call.life, *known),
             Verb::ReadLedger => self.api.read_ledger(),
             Verb::WriteLedger { ledger, over } => {
                 let before = self.api.ledger().cloned();
@@ -256,7 +256,7 @@ impl World<'_> {
         if starts && self.sim.strikes(Fault::GraceLost) { Some(0) } else { grace_ms }
     }
 
-    fn relisted(&mut self, at: usize, life: u32) -> Event {
+    fn relisted(&mut self, at: usize, life: u32, known: u64) -> Event {
         let mut list = self.api.list();
         if self.sim.strikes(Fault::RelistBack) {
             let back_ms = self.sim.tape.between(500, 60_000);
@@ -266,7 +266,7 @@ impl World<'_> {
         if self.hosts[at].life == life {
             self.check_listed(at, list.revision);
         }
-        Event::Relisted(list)
+        Event::Relisted(Relist { known, ..list })
     }
 
     // ----------------------------------------------------------------------------------- policies --

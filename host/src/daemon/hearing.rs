@@ -196,7 +196,8 @@ impl Daemon {
             life.list_again = true;
             return;
         }
-        let action = Action { id: OWN_LIST, cause: Cause::Start, verb: Verb::Relist };
+        let action =
+            Action { id: OWN_LIST, cause: Cause::Start, verb: Verb::Relist { known: life.fleet.revision() } };
         let (calls, still) = (life.calls.clone(), life.still.clone());
         let job = Job { fleet: number, action, calls, still, since };
         let _ = self.jobs.send(job);

@@ -45,7 +45,7 @@ impl Daemon {
         let since = self.since;
         let Some(life) = self.life(number) else { return };
         match action.verb {
-            Verb::Relist
+            Verb::Relist { .. }
             | Verb::ReadLedger
             | Verb::WriteLedger { .. }
             | Verb::CreatePod { .. }

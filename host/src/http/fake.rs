@@ -175,10 +175,10 @@ impl World {
     fn carry_out(&mut self, action: Action) {
         self.revision += 1;
         match action.verb.clone() {
-            Verb::Relist => {
+            Verb::Relist { known } => {
                 let driver = DriverView::Running("driver".into());
                 let pods = self.pods.values().cloned().collect();
-                self.step(Event::Relisted(Relist { revision: self.revision, pods, driver }));
+                self.step(Event::Relisted(Relist { known, revision: self.revision, pods, driver }));
             }
             Verb::ReadLedger => {
                 let outcome = self.ledger.clone().map_or(Outcome::NotFound, |(ledger, version)| {

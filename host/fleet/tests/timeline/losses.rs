@@ -93,6 +93,38 @@ fn a_list_from_the_past_concludes_nothing() {
     );
 }
 
+/// There is always something new, and a list takes its time.
+#[test]
+fn what_is_told_while_a_list_is_under_way_comes_on_top_of_it() {
+    check(
+        draft(2),
+        "
+        0s lead
+            > 0s create 1
+            > 0s create 2
+        1s start 1 2
+        2s restart
+        2s lead unlisted
+            > 2s relist
+        3s pod 1 failed exit=1
+        4s list taken
+            > 4s ask SPARK why 1 was lost: PodFailed, check 0
+            > 4s create 21 for 1
+        4s lost 1 exit-status
+            > 4s delete 1 uid u1
+        5s start 21
+        5s unseen 3 running
+        5s list revision=5
+            > 5.496s relist
+        6s gone 3
+        6s gone 1
+        7s list taken
+        8s counts
+            > 8s created 3 = live 2 + terminating 0 + reason pending 0 + lost [exit-status 1] + removed []
+        ",
+    );
+}
+
 #[test]
 fn silent_is_strictly_longer_than_the_timeout_and_others_are_heard() {
     check(

@@ -61,10 +61,11 @@ impl Api {
         revision < self.compacted
     }
 
-    /// A complete list from the store.
+    /// A complete list from the store, told at once: all that is known by then was known when it was asked for.
     pub fn list(&self) -> Relist {
         let pods = self.pods.values().filter(|pod| pod.view.selected);
         Relist {
+            known: u64::MAX,
             revision: self.revision,
             pods: pods.map(|pod| PodView::clone(&pod.view)).collect(),
             driver: self.driver(),
@@ -87,7 +88,7 @@ impl Api {
             }
         }
         let pods = pods.into_values().map(|pod| PodView::clone(pod)).collect();
-        Relist { revision, pods, driver }
+        Relist { known: u64::MAX, revision, pods, driver }
     }
 }
 

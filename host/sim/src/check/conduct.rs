@@ -65,7 +65,7 @@ impl World<'_> {
                     life.paused = false;
                 }
             }
-            Verb::Relist
+            Verb::Relist { .. }
             | Verb::ReadLedger
             | Verb::WriteLedger { .. }
             | Verb::GetPod { .. }
@@ -223,7 +223,7 @@ pub(super) fn serial_of(uid: &Uid) -> Option<Serial> {
 
 fn verb_name(verb: &Verb) -> &'static str {
     match verb {
-        Verb::Relist => "a list",
+        Verb::Relist { .. } => "a list",
         Verb::ReadLedger => "to read the ledger",
         Verb::WriteLedger { .. } => "to write the ledger",
         Verb::CreatePod { .. } => "to create a pod",

@@ -19,7 +19,7 @@ impl World<'_> {
     pub(crate) fn check_victim(&mut self, call: &Call) {
         let (pod, uid) = match &call.action.verb {
             Verb::DeletePod { pod, uid, .. } | Verb::EvictPod { pod, uid, .. } => (pod, uid),
-            Verb::Relist
+            Verb::Relist { .. }
             | Verb::ReadLedger
             | Verb::WriteLedger { .. }
             | Verb::CreatePod { .. }

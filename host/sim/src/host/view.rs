@@ -227,7 +227,7 @@ pub(super) fn outcome_number(outcome: &Outcome) -> u64 {
 
 pub(super) fn verb_number(verb: &Verb) -> u64 {
     let (kind, number) = match verb {
-        Verb::Relist => (1, 0),
+        Verb::Relist { .. } => (1, 0),
         Verb::ReadLedger => (2, 0),
         Verb::WriteLedger { ledger, .. } => (3, ledger.epoch << 32 | ledger.writes),
         Verb::CreatePod { executor, .. } => (4, executor.0),
@@ -302,7 +302,7 @@ pub(super) fn verb_words(verb: &Verb) -> String {
                 )
             }
         },
-        Verb::Relist
+        Verb::Relist { .. }
         | Verb::ReadLedger
         | Verb::CreatePod { .. }
         | Verb::GetPod { .. }

@@ -71,6 +71,8 @@ pub struct World {
     pub text: String,
     revision: u64,
     pods: BTreeMap<u64, PodView>,
+    /// Both as they were when a list was last asked for.
+    listed: (u64, BTreeMap<u64, PodView>),
     /// Unfinished calls, by what they are and about whom.
     calls: BTreeMap<(&'static str, u64), Action>,
     ledger: Option<(Ledger, u64)>,
@@ -95,6 +97,7 @@ impl World {
             text: String::new(),
             revision: 100,
             pods: BTreeMap::new(),
+            listed: Default::default(),
             calls: BTreeMap::new(),
             ledger: None,
             ledger_fails: None,
@@ -141,8 +144,9 @@ impl World {
                 let outcome = self.ledger_fails.clone().unwrap_or_else(|| self.keep_ledger(&action.verb));
                 self.step(finished(&action, outcome));
             }
-            Verb::Relist => {
+            Verb::Relist { .. } => {
                 self.show("relist");
+                self.listed = (self.revision, self.pods.clone());
                 self.calls.insert(("relist", 0), action);
             }
             Verb::CreatePod { executor, avoid_nodes, .. } => {
@@ -568,18 +572,23 @@ impl World {
     }
 
     fn relist(&mut self, words: &[&str]) {
-        self.calls.remove(&("relist", 0));
-        let mut revision = self.revision;
+        let known = match self.calls.remove(&("relist", 0)) {
+            Some(Action { verb: Verb::Relist { known }, .. }) => known,
+            _ => u64::MAX,
+        };
+        let (mut revision, mut pods) = (self.revision, self.pods.clone());
         for word in words {
             let (key, value) = word.split_once('=').unwrap_or((word, ""));
             match key {
                 "revision" => revision = value.parse().unwrap(),
                 "driver" => self.driver = DriverView::Gone,
+                // As it was when it was asked for.
+                "taken" => (revision, pods) = self.listed.clone(),
                 other => panic!("list {other}"),
             }
         }
-        let pods = self.pods.values().cloned().collect();
-        self.step(Event::Relisted(Relist { revision, pods, driver: self.driver.clone() }));
+        let pods = pods.into_values().collect();
+        self.step(Event::Relisted(Relist { known, revision, pods, driver: self.driver.clone() }));
     }
 
     fn driver(&mut self, words: &[&str]) {
