@@ -126,6 +126,30 @@ fn what_is_told_while_a_list_is_under_way_comes_on_top_of_it() {
 }
 
 #[test]
+fn silence_from_before_anybody_listened_does_not_count() {
+    let mut draft = draft(2);
+    draft.heartbeat.disabled = true;
+    check(
+        draft,
+        "
+        0s lead
+            > 0s create 1
+            > 0s create 2
+        0s create 1 ok
+        0s create 2 ok
+        1s pod 1 running
+        1s pod 2 running
+        900s beating 2
+        1000s spec heartbeats=on
+            > 1120.001s ask SPARK why 1 was lost: HeartbeatTimeout, check 0
+            > 1120.001s create 3 for 1
+        1121s lost 1 exit-status
+            > 1121s delete 1 uid u1
+        ",
+    );
+}
+
+#[test]
 fn silent_is_strictly_longer_than_the_timeout_and_others_are_heard() {
     check(
         draft(2),

@@ -383,6 +383,47 @@ fn when_observing_the_driver_replaces() {
     );
 }
 
+/// What the driver lets go is no loss, and how many there should be is its own affair.
+#[test]
+fn with_dynamic_allocation_limits_count_what_there_is() {
+    let mut draft = rolling(0);
+    draft.mode = Mode::Observe;
+    draft.limits.unavailable = Amount::Percent(25);
+    check(
+        draft,
+        "
+        0s show MassLoss
+        0s lead
+        1s pod 1 running
+        1s pod 2 running
+        1s pod 3 running
+        1s pod 4 running
+        1s pod 5 running
+        1s pod 6 running
+        1s pod 7 running
+        1s pod 8 running
+        2s beating 1 2 3 4 5 6 7 8
+        50s pod 5 succeeded
+            > 50s ask SPARK why 5 was lost: PodSucceeded, check 0
+        50s lost 5 released
+        50s pod 6 succeeded
+            > 50s ask SPARK why 6 was lost: PodSucceeded, check 0
+        50s lost 6 released
+        51s gone 7
+            > 51s ask SPARK why 7 was lost: PodDeleted, check 0
+        51s lost 7 deleted
+        51s gone 8
+            > 51s ask SPARK why 8 was lost: PodDeleted, check 0
+        51s lost 8 deleted
+            > 60s ask OUTLIER whom to roll of [1, 2, 3, 4]
+        61s beating 1 2 3 4
+        61s picks 0
+            > 61s evict 1 uid u1
+        62s evict 1 ok
+        ",
+    );
+}
+
 #[test]
 fn dry_runs_say_whom_they_would_roll_and_change_nothing() {
     let mut draft = rolling(2);

@@ -668,6 +668,7 @@ impl World {
                 "unavailable" => draft.limits.unavailable = Amount::Count(number()),
                 "batch" => draft.allocation.batch_size = number(),
                 "paused" => draft.paused = value == "true",
+                "heartbeats" => draft.heartbeat.disabled = value == "off",
                 "dry-run" => draft.dry_run = value == "true",
                 "name" => draft.name = value.to_owned(),
                 other => panic!("spec {other}"),
