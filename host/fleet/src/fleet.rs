@@ -227,6 +227,9 @@ impl Fleet {
     #[cfg(feature = "plants")]
     pub fn plant(&mut self, plant: Plant) {
         self.plant = Some(plant);
+        if plant == Plant::LeadersAlike {
+            self.book = Book::new(0);
+        }
     }
 
     #[cfg(feature = "plants")]

@@ -40,10 +40,12 @@ pub enum Plant {
     CreateRepeated,
     /// What a verdict is acted on before it is recorded.
     ActBeforeRecord,
+    /// All leaders sign the ledger alike.
+    LeadersAlike,
 }
 
 impl Plant {
-    pub const ALL: [Plant; 18] = [
+    pub const ALL: [Plant; 19] = [
         Plant::NoUid,
         Plant::IdsInMemory,
         Plant::CreateBeforeReserve,
@@ -62,6 +64,7 @@ impl Plant {
         Plant::OldListBelieved,
         Plant::CreateRepeated,
         Plant::ActBeforeRecord,
+        Plant::LeadersAlike,
     ];
 
     /// The name on the command line.
@@ -85,6 +88,7 @@ impl Plant {
             Plant::OldListBelieved => "old-list-believed",
             Plant::CreateRepeated => "create-repeated",
             Plant::ActBeforeRecord => "act-before-record",
+            Plant::LeadersAlike => "leaders-alike",
         }
     }
 }

@@ -124,7 +124,7 @@ pub fn hunt(bait: &Bait) -> Catch {
 
 /// Every planted bug, with what it takes to find it: some ten times what it took when this was written,
 /// because a change of the simulator deals the seeds anew.
-pub const BAITS: [Bait; 18] = [
+pub const BAITS: [Bait; 19] = [
     Bait { plant: Plant::NoUid, seeds_max: 10, checkers: &["S6"] },
     Bait { plant: Plant::IdsInMemory, seeds_max: 10, checkers: &["S2", "S13"] },
     Bait { plant: Plant::CreateBeforeReserve, seeds_max: 10, checkers: &["S2"] },
@@ -143,4 +143,5 @@ pub const BAITS: [Bait; 18] = [
     Bait { plant: Plant::OldListBelieved, seeds_max: 3_000, checkers: &["L1", "S17", "S3"] },
     Bait { plant: Plant::CreateRepeated, seeds_max: 200, checkers: &["S2"] },
     Bait { plant: Plant::ActBeforeRecord, seeds_max: 10, checkers: &["S8"] },
+    Bait { plant: Plant::LeadersAlike, seeds_max: 4_000, checkers: &["S13", "S2"] },
 ];
