@@ -99,11 +99,11 @@ impl Fleet {
         }
     }
 
-    /// Told of a pod before the first list.
+    /// Told of a pod before the first list. Also of one that is not ours: it may be no longer.
     pub(crate) fn early(&mut self, pod: PodView, gone: bool) {
         self.revision = self.revision.max(pod.revision);
         let known = self.early.get(&pod.uid).map_or(0, |(known, _)| known.revision);
-        if known < pod.revision && self.is_ours(&pod) && self.early.len() < EARLY_MAX {
+        if known < pod.revision && self.early.len() < EARLY_MAX {
             self.early.insert(pod.uid.clone(), (pod, gone));
         }
     }
