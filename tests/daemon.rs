@@ -4,6 +4,7 @@
 //! Most suites run under tokio's paused clock: a minute takes as long as the work in it, and a time limit is
 //! met exactly. Where TCP, signals or files are the point, time is real.
 
+mod changes;
 mod faults;
 mod hostile;
 mod process;

@@ -67,7 +67,7 @@ fn values(lines: &str) -> BTreeMap<&str, f64> {
 
 // ---------------------------------------------------------------------------------------- the pods --
 
-fn pod(server: &Server, executor: u64, owner: &Value) {
+pub fn pod(server: &Server, executor: u64, owner: &Value) {
     let pod = json!({
         "metadata": {
             "name": format!("app-exec-{executor}"),
@@ -99,12 +99,12 @@ fn set(server: &Server, name: &str, phase: &str, state: Value) {
     });
 }
 
-fn runs(server: &Server, name: &str) {
+pub fn runs(server: &Server, name: &str) {
     set(server, name, "Running", json!({ "running": { "startedAt": server.timestamp() } }));
 }
 
 /// A cluster in which time passes, with a driver. The UID of the driver's pod.
-fn cluster() -> (Server, Value) {
+pub fn cluster() -> (Server, Value) {
     let server = Server::new(1);
     server.set_wall_clock(jiff::Timestamp::now().as_millisecond());
     server.create("namespaces", "", json!({ "metadata": { "name": NAMESPACE } })).expect("a namespace");

@@ -153,8 +153,8 @@ pub struct Daemon {
     pub handle: Handle,
     stop: watch::Sender<bool>,
     task: JoinHandle<Ended>,
-    /// Open as long as the daemon is.
-    _changes: mpsc::Sender<Change>,
+    /// Other documents, or policies.
+    pub changes: mpsc::Sender<Change>,
 }
 
 impl Daemon {
@@ -164,6 +164,15 @@ impl Daemon {
     }
 
     pub fn run(how: How, directory: Arc<Directory>, signs: mpsc::Receiver<Sign>) -> Daemon {
+        Daemon::with(how, policies(), directory, signs)
+    }
+
+    pub fn with(
+        how: How,
+        policies: Arc<Policies>,
+        directory: Arc<Directory>,
+        signs: mpsc::Receiver<Sign>,
+    ) -> Daemon {
         let (handle, requests) = Handle::new(256, 4_096);
         let (changes, heard) = mpsc::channel(4);
         let (stop, stopped) = watch::channel(false);
@@ -175,7 +184,7 @@ impl Daemon {
         let task = tokio::spawn(daemon::run(Parts {
             clients: Clients::over(how.client),
             fleets: vec![how.config],
-            policies: policies(),
+            policies,
             lease,
             rates: Rates::default(),
             instance: format!("rollcall-{}", how.number),
@@ -189,7 +198,7 @@ impl Daemon {
             stop: stopped,
             random: u128::from(how.number) << 64 | 0x9e37_79b9_7f4a_7c15,
         }));
-        Daemon { handle, stop, task, _changes: changes }
+        Daemon { handle, stop, task, changes }
     }
 
     pub fn has_ended(&self) -> bool {

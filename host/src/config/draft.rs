@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use cluster::template::{Spark, Template};
 use fleet::id::Uid;
 use fleet::spec::{self, Draft, SpecError};
 
@@ -67,8 +68,26 @@ impl FleetConfig {
         }
     }
 
-    /// What the core has against this fleet, given the policies that there are. The driver's UID is a
-    /// stand-in, as is the application id where the document has none.
+    /// What executors' pods are made from, given where they find their driver. `None`: the driver makes them.
+    pub fn template(&self, driver_url: String) -> Result<Option<Template>, String> {
+        let Some(template) = &self.fleet.spec.template else { return Ok(None) };
+        let spark = self.fleet.spec.spark.clone().unwrap_or_default();
+        let spark = Spark {
+            driver_url,
+            cores: spark.executor_cores.get(),
+            memory: spark.executor_memory.as_str().to_owned(),
+            user: spark.user,
+            conf_dir: spark.conf_dir,
+            java_options: spark.java_options,
+            resource_profile_id: spark.resource_profile_id,
+            decommission: spark.decommission,
+        };
+        Template::new(template, &spark).map(Some)
+    }
+
+    /// What cannot be followed of this document, given the policies that there are: by the core, or because no
+    /// pod can be made of its template. The driver's UID and address are stand-ins, as is the application id where
+    /// the document has none.
     pub fn check(&self, policies: &[String]) -> Vec<Problem> {
         let application_id = self.fleet.spec.application_id.as_deref().unwrap_or("spark-0");
         let draft = self.draft(Uid::from("stand-in"), application_id);
@@ -82,6 +101,10 @@ impl FleetConfig {
             let near = schema::nearest(name, policies.iter().cloned());
             problem.help = near.map(|near| format!("did you mean `{near}`?"));
             problems.push(problem);
+        }
+        if let Err(error) = self.template("spark://stand-in".to_owned()) {
+            let (path, message) = error.split_once(": ").unwrap_or(("spec.template", &error));
+            problems.push(self.problem(path, message));
         }
         problems
     }

@@ -9,6 +9,7 @@ use cluster::pod::DriverSeen;
 use cluster::queue::Still;
 use cluster::watch;
 use fleet::event::{DriverView, Event, Outcome};
+use fleet::spec::Spec;
 use fleet::time::Instant;
 
 use super::managed::{Life, Managed};
@@ -22,10 +23,7 @@ impl Daemon {
     pub(super) fn change(&mut self, change: Change) {
         match change {
             Change::Fleets(fleets) => self.configure(fleets),
-            Change::Policies => {
-                let fleets = self.fleets.values().map(|managed| managed.config.clone()).collect();
-                self.configure(fleets);
-            }
+            Change::Policies => self.configure(self.fleets.values().map(Managed::newest).cloned().collect()),
         }
     }
 
@@ -41,12 +39,22 @@ impl Daemon {
         }
         for config in fleets {
             let name = config.fleet.metadata.name.clone();
+            let problems = self.policies.problems(std::slice::from_ref(&config));
+            let good = problems.is_empty();
             let Some(managed) = self.fleets.get_mut(&name) else {
-                self.fleets.insert(name.clone(), Managed::new(config));
+                self.fleets.insert(name.clone(), Managed::new(config, self.policies.names(), good));
                 self.seek(&name);
                 continue;
             };
-            let before = std::mem::replace(&mut managed.config, config);
+            if managed.good && !good {
+                for problem in problems {
+                    tracing::error!(fleet = name, %problem, "the document is refused; the last good one stays");
+                }
+                managed.refused = Some(config);
+                self.show_refused(&name);
+                continue;
+            }
+            let before = managed.take(config, self.policies.names(), good);
             let (old, new) = (&before.fleet, &managed.config.fleet);
             let moved = old.metadata.namespace != new.metadata.namespace
                 || old.spec.driver.pod_name != new.spec.driver.pod_name
@@ -61,42 +69,47 @@ impl Daemon {
         }
     }
 
+    /// What the core refuses it shows as a condition. What is refused for another reason it would follow.
+    fn show_refused(&mut self, name: &str) {
+        let Some(managed) = self.fleets.get(name) else { return };
+        let (Some(life), Some(refused)) = (&managed.life, &managed.refused) else { return };
+        let application_id = refused.fleet.spec.application_id.as_ref().unwrap_or(&life.application_id);
+        let (number, draft) = (life.number, refused.draft(life.driver.uid.clone(), application_id));
+        let policies = self.policies.names();
+        if Spec::check(draft.clone(), &policies).is_err() {
+            self.step(number, Event::SpecChanged { draft: Box::new(draft), policies });
+        }
+    }
+
     /// The document or the policies have changed.
     fn respec(&mut self, name: &str) {
-        let names = self.policies.names();
+        let Some(managed) = self.fleets.get_mut(name) else { return };
+        let Some(life) = &mut managed.life else { return self.seek(name) };
+        life.settings = settings(&managed.config);
+        let (number, policies) = (life.number, managed.policies.clone());
+        let draft = managed.config.draft(life.driver.uid.clone(), &life.application_id);
+        self.place(name);
+        self.step(number, Event::SpecChanged { draft: Box::new(draft), policies });
+    }
+
+    /// How executors are made and heard, by the document and the driver's pod as they are now.
+    fn place(&mut self, name: &str) {
         let Some(managed) = self.fleets.get(name) else { return };
-        let Some(life) = &managed.life else { return self.seek(name) };
-        let (number, driver, application_id) =
-            (life.number, life.driver.clone(), life.application_id.clone());
-        let draft = managed.config.draft(driver.uid.clone(), &application_id);
-        // All of it or nothing: what the core will refuse changes nothing else either.
-        let mut wrong: Vec<String> = self
-            .policies
-            .problems(std::slice::from_ref(&managed.config))
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        let place = managed.place(&driver, &application_id).map_err(|error| wrong.push(error)).ok();
-        if let Some(place) = place.filter(|_| wrong.is_empty()) {
-            let (calls, settings) =
-                (Calls::new(self.clients.call.clone(), Arc::new(place)), settings(&managed.config));
-            if let Err(error) = self.directory.set_fleet(name, managed.entry(&driver, &application_id)) {
-                tracing::error!(fleet = name, %error, "its heartbeats cannot be told apart");
+        let Some(life) = &managed.life else { return };
+        let (number, entry) = (life.number, managed.entry(&life.driver, &life.application_id));
+        if let Err(error) = self.directory.set_fleet(name, entry) {
+            tracing::error!(fleet = name, %error, "its heartbeats cannot be told apart");
+        }
+        match managed.place(&life.driver, &life.application_id) {
+            Ok(place) => {
+                let calls = Calls::new(self.clients.call.clone(), Arc::new(place));
+                if let Some(life) = self.life(number) {
+                    life.calls = calls;
+                }
             }
-            if let Some(life) = self.life(number) {
-                (life.calls, life.settings) = (calls, settings);
-            }
+            // Once it has one, this is done again.
+            Err(error) => tracing::warn!(fleet = name, error, "executors are made as before"),
         }
-        // What the core refuses it shows as a condition; what it knows nothing of must not reach it.
-        let core = self.fleets.get(name).is_some_and(|managed| !managed.config.check(&names).is_empty());
-        let refused = !wrong.is_empty() && !core;
-        for error in wrong {
-            tracing::error!(fleet = name, error, "the document is refused; the last good one stays");
-        }
-        if refused {
-            return;
-        }
-        self.step(number, Event::SpecChanged { draft: Box::new(draft), policies: names });
     }
 
     /// Looks for the driver's pod, and watches the namespace.
@@ -216,8 +229,10 @@ impl Daemon {
         let key = (managed.namespace().into(), life.application_id.as_str().into());
         managed.life = Some(life);
         managed.seeking = false;
+        managed.good = true;
         self.applications.insert(key, number);
         self.step(number, Event::LeadershipGained { term });
+        self.show_refused(name);
         for node in self.nodes.values().cloned().collect::<Vec<_>>() {
             self.step(number, Event::NodeChanged(Box::new(node)));
         }
@@ -233,7 +248,7 @@ impl Daemon {
         let draft = managed.config.draft(driver.uid.clone(), &application_id);
         #[allow(clippy::cast_possible_truncation, reason = "any bits will do")]
         let seed = self.random as u64 ^ self.lives;
-        let fleet = fleet::Fleet::new(draft, &self.policies.names(), seed)
+        let fleet = fleet::Fleet::new(draft, &managed.policies, seed)
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
         let entry = managed.entry(&driver, &application_id);
         self.directory.set_fleet(managed.name(), entry).map_err(|error| error.to_string())?;

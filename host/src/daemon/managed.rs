@@ -11,7 +11,6 @@ use std::sync::Arc;
 use cluster::call::{Calls, Place};
 use cluster::pod::DriverSeen;
 use cluster::queue::Still;
-use cluster::template::{Spark, Template};
 use fleet::Fleet;
 use fleet::snapshot::{Condition, Counts, Snapshot};
 use fleet::time::Instant;
@@ -26,7 +25,15 @@ use crate::heartbeat::directory::{DriverEntry, FleetEntry, Secret};
 const DRIVER_PORT: u16 = 7_078;
 
 pub struct Managed {
+    /// What is followed: the newest document, or the last good one.
     pub config: FleetConfig,
+    /// The policies that there were when it was taken. One that has gone since is a fault whenever it is asked, and
+    /// no reason to have no executors.
+    pub policies: Vec<String>,
+    /// Nothing was wrong with it, or a life has begun with it.
+    pub good: bool,
+    /// The newest document, where there was something wrong with it and an earlier one was good.
+    pub refused: Option<FleetConfig>,
     pub life: Option<Life>,
     /// Why there is no core yet.
     pub waits: String,
@@ -59,9 +66,21 @@ pub struct Life {
 }
 
 impl Managed {
-    pub fn new(config: FleetConfig) -> Managed {
+    pub fn new(config: FleetConfig, policies: Vec<String>, good: bool) -> Managed {
         let waits = "its driver's pod was not looked for yet".to_owned();
-        Managed { config, life: None, waits, looked: false, seeking: false }
+        let (life, refused) = (None, None);
+        Managed { config, policies, good, refused, life, waits, looked: false, seeking: false }
+    }
+
+    /// Follows another document from now on. The one before.
+    pub fn take(&mut self, config: FleetConfig, policies: Vec<String>, good: bool) -> FleetConfig {
+        (self.policies, self.good, self.refused) = (policies, good, None);
+        std::mem::replace(&mut self.config, config)
+    }
+
+    /// As it is written now, right or wrong.
+    pub fn newest(&self) -> &FleetConfig {
+        self.refused.as_ref().unwrap_or(&self.config)
     }
 
     /// There is no core yet, because of this.
@@ -107,9 +126,9 @@ impl Managed {
     /// What calls need to know, or what is still missing.
     pub fn place(&self, driver: &DriverSeen, application_id: &str) -> Result<Place, String> {
         let spec = &self.config.fleet.spec;
-        let template = match (&spec.template, spec.mode) {
-            (Some(template), Mode::Own) => Some(Template::new(template, &self.spark(driver)?)?),
-            (_, Mode::Own | Mode::Observe) => None,
+        let template = match spec.mode {
+            Mode::Own => self.config.template(self.driver_url(driver)?)?,
+            Mode::Observe => None,
         };
         Ok(Place {
             fleet: self.name().to_owned(),
@@ -121,9 +140,9 @@ impl Managed {
         })
     }
 
-    fn spark(&self, driver: &DriverSeen) -> Result<Spark, String> {
-        let spark = self.config.fleet.spec.spark.clone().unwrap_or_default();
-        let driver_url = match (spark.driver_url, driver.address) {
+    fn driver_url(&self, driver: &DriverSeen) -> Result<String, String> {
+        let spark = self.config.fleet.spec.spark.as_ref();
+        Ok(match (spark.and_then(|spark| spark.driver_url.clone()), driver.address) {
             (Some(url), _) => url,
             (None, Some(address)) => {
                 let host = match address {
@@ -133,16 +152,6 @@ impl Managed {
                 format!("spark://CoarseGrainedScheduler@{host}:{DRIVER_PORT}")
             }
             (None, None) => return Err(format!("driver pod {} has no address yet", driver.name)),
-        };
-        Ok(Spark {
-            driver_url,
-            cores: spark.executor_cores.get(),
-            memory: spark.executor_memory.as_str().to_owned(),
-            user: spark.user,
-            conf_dir: spark.conf_dir,
-            java_options: spark.java_options,
-            resource_profile_id: spark.resource_profile_id,
-            decommission: spark.decommission,
         })
     }
 

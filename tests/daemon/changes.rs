@@ -1,0 +1,178 @@
+//! What changes under a daemon: documents, policies, drivers, and what is seen of them.
+//!
+//! No kubelet is here. A pod is what a test makes of it, and an executor is there when its pod is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rollcall::config::FleetConfig;
+use rollcall::daemon::{Change, Policies};
+use serde_json::{Value, json};
+use sim::server::Server;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+
+use super::replay::{cluster, runs};
+use super::support::{APPLICATION, DRIVER, Daemon, How, NAMESPACE, document, policies};
+use crate::support::{answer, guest, roll_policy};
+
+const TARGET: u32 = 3;
+const LIMIT: Duration = Duration::from_secs(30);
+const OTHER: &str = "spark-2";
+
+/// Of executors that never start, which is all the same here.
+fn fleet(change: impl FnOnce(&mut Value)) -> FleetConfig {
+    document(TARGET, |document| {
+        document["spec"]["heartbeat"] = json!({ "disabled": true });
+        document["spec"]["allocation"] = json!({ "pendingTimeout": "24h", "startFailuresMax": 100 });
+        change(document);
+    })
+}
+
+fn daemon(server: &Server, config: FleetConfig, policies: Arc<Policies>) -> Daemon {
+    let client = cluster::Client::new(server.clone(), NAMESPACE);
+    let how = How { config, client, lease: false, number: 1 };
+    let (_, signs) = mpsc::channel(1);
+    Daemon::with(how, policies, Arc::default(), signs)
+}
+
+/// Pods of an application's executors.
+fn executors(server: &Server, application: &str) -> Vec<Arc<Value>> {
+    let mut pods = server.list("pods");
+    pods.retain(|pod| {
+        let labels = &pod["metadata"]["labels"];
+        labels["spark-role"] == "executor" && labels["spark-app-selector"] == application
+    });
+    pods
+}
+
+async fn strong(server: &Server, daemon: &Daemon, application: &str) {
+    let begun = Instant::now();
+    while executors(server, application).len() < TARGET as usize {
+        let overview = daemon.overview().await;
+        assert!(begun.elapsed() < LIMIT, "{application} has too few after {LIMIT:?}: {overview:#?}");
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// One is deleted, and replaced.
+async fn replaces(server: &Server, daemon: &Daemon, application: &str) {
+    let pods = executors(server, application);
+    let name = pods[0]["metadata"]["name"].as_str().expect("a name");
+    server.delete("pods", NAMESPACE, name, Some(0)).expect("it is there");
+    strong(server, daemon, application).await;
+}
+
+/// Another driver's pod takes the place of the one there is. It is as it was created: not even scheduled.
+fn another_driver(server: &Server, application: &str) {
+    server.delete("pods", NAMESPACE, DRIVER, Some(0)).expect("it is there");
+    let labels = json!({ "spark-role": "driver", "spark-app-selector": application });
+    let driver = json!({
+        "metadata": { "name": DRIVER, "labels": labels },
+        "spec": { "containers": [{ "name": "spark-kubernetes-driver", "image": "apache/spark:4.3.0" }] },
+    });
+    server.create("pods", NAMESPACE, driver).expect("the name is free");
+}
+
+async fn conditions(daemon: &Daemon) -> String {
+    let overview = daemon.overview().await.expect("it answers");
+    format!("{} {:?}", overview.phase, overview.conditions)
+}
+
+/// A document is given to the daemon, and refused by its core.
+async fn refused(daemon: &Daemon, config: FleetConfig, why: &str) {
+    assert!(daemon.changes.send(Change::Fleets(vec![config])).await.is_ok());
+    is_refused(daemon, why).await;
+}
+
+async fn is_refused(daemon: &Daemon, why: &str) {
+    sleep(Duration::from_secs(1)).await;
+    let said = conditions(daemon).await;
+    assert!(said.starts_with("active") && said.contains("SpecRefused") && said.contains(why), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_document_moves_nothing() {
+    let (server, _) = cluster();
+    let daemon = daemon(&server, fleet(|_| {}), policies());
+    strong(&server, &daemon, APPLICATION).await;
+    for (field, value) in [
+        ("applicationId", json!("spark-other")),
+        ("applicationId", json!("no label")),
+        ("mode", json!("Observe")),
+        ("driver", json!({ "podName": "another" })),
+    ] {
+        let moved = fleet(|document| {
+            document["spec"][field] = value;
+            document["spec"]["executors"] = 99_999_999.into();
+        });
+        refused(&daemon, moved, "spec.executors: 99999999").await;
+        replaces(&server, &daemon, APPLICATION).await;
+    }
+    // Nor does a template of which no pod can be made, which the core knows nothing of.
+    let moved = fleet(|document| {
+        document["spec"]["applicationId"] = "spark-other".into();
+        document["spec"]["template"]["spec"]["containers"][0]["image"] = 7.into();
+    });
+    assert!(daemon.changes.send(Change::Fleets(vec![moved])).await.is_ok());
+    sleep(Duration::from_secs(1)).await;
+    replaces(&server, &daemon, APPLICATION).await;
+    // A good one does.
+    let moved = fleet(|document| document["spec"]["applicationId"] = "spark-other".into());
+    assert!(daemon.changes.send(Change::Fleets(vec![moved])).await.is_ok());
+    strong(&server, &daemon, "spark-other").await;
+    let said = conditions(&daemon).await;
+    assert!(!said.contains("SpecRefused"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_document_keeps_the_last_good_one_for_another_driver() {
+    let (server, _) = cluster();
+    let daemon = daemon(&server, fleet(|_| {}), policies());
+    strong(&server, &daemon, APPLICATION).await;
+    let unknown = fleet(|document| document["spec"]["recovery"]["policies"] = json!(["NOBODYS"]));
+    refused(&daemon, unknown, "NOBODYS").await;
+    another_driver(&server, OTHER);
+    runs(&server, DRIVER);
+    strong(&server, &daemon, OTHER).await;
+    is_refused(&daemon, "NOBODYS").await;
+    assert!(daemon.changes.send(Change::Fleets(vec![fleet(|_| {})])).await.is_ok());
+    sleep(Duration::from_secs(1)).await;
+    let said = conditions(&daemon).await;
+    assert!(!said.contains("SpecRefused"), "{said}");
+}
+
+/// A policy whose file is taken away decides no more; that is no reason to have no executors. One that arrives late is
+/// what its document waited for.
+#[tokio::test(start_paused = true)]
+async fn policies_that_go_and_come() {
+    let dir = std::env::temp_dir().join(format!("rollcall-changes-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("a directory");
+    let file = dir.join("bad.wasm");
+    let module = guest(&roll_policy("", "", &answer(&[])), "");
+    std::fs::write(&file, &module).expect("a file");
+    let policies = Arc::new(Policies::load(Some(dir.clone())).expect("they load"));
+    let (server, _) = cluster();
+    let config =
+        fleet(|document| document["spec"]["roll"] = json!({ "policies": ["BAD"], "timeout": "30s" }));
+    let daemon = daemon(&server, config, Arc::clone(&policies));
+    strong(&server, &daemon, APPLICATION).await;
+    let change = async || {
+        assert!(policies.refresh(), "they have changed");
+        assert!(daemon.changes.send(Change::Policies).await.is_ok());
+    };
+    std::fs::remove_file(&file).expect("it is there");
+    change().await;
+    is_refused(&daemon, "BAD").await;
+    another_driver(&server, OTHER);
+    runs(&server, DRIVER);
+    strong(&server, &daemon, OTHER).await;
+    is_refused(&daemon, "BAD").await;
+
+    std::fs::write(&file, &module).expect("a file");
+    change().await;
+    sleep(Duration::from_secs(1)).await;
+    let said = conditions(&daemon).await;
+    assert!(!said.contains("SpecRefused"), "{said}");
+    std::fs::remove_dir_all(&dir).expect("it is there");
+}
