@@ -176,3 +176,24 @@ async fn policies_that_go_and_come() {
     assert!(!said.contains("SpecRefused"), "{said}");
     std::fs::remove_dir_all(&dir).expect("it is there");
 }
+
+/// A driver's pod may get another address: the network of its node was made anew, and its containers are restarted.
+#[tokio::test(start_paused = true)]
+async fn executors_are_told_where_their_driver_is_now() {
+    let (server, _) = cluster();
+    let daemon = daemon(&server, fleet(|_| {}), policies());
+    strong(&server, &daemon, APPLICATION).await;
+    let told = |address: &str| {
+        let pods = executors(&server, APPLICATION);
+        let url = json!({
+            "name": "SPARK_DRIVER_URL", "value": format!("spark://CoarseGrainedScheduler@{address}:7078"),
+        });
+        let env = |pod: &Value| pod["spec"]["containers"][0]["env"].as_array().cloned().unwrap_or_default();
+        pods.iter().filter(|pod| env(pod).contains(&url)).count()
+    };
+    assert_eq!(told("127.0.0.1"), 3);
+    server.change("pods", NAMESPACE, DRIVER, |pod| pod["status"]["podIP"] = "10.0.0.9".into());
+    sleep(Duration::from_secs(1)).await;
+    replaces(&server, &daemon, APPLICATION).await;
+    assert_eq!((told("127.0.0.1"), told("10.0.0.9")), (2, 1));
+}

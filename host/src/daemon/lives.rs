@@ -190,14 +190,13 @@ impl Daemon {
                 let view =
                     if driver.live { DriverView::Running(driver.uid.clone()) } else { DriverView::Gone };
                 let (number, revision) = (life.number, driver.revision);
-                let moved = driver.address.is_some() && driver.address != life.driver.address;
-                let application_id = life.application_id.clone();
-                life.driver = driver.clone();
-                if moved
-                    && let Err(error) =
-                        self.directory.set_fleet(name, managed.entry(&driver, &application_id))
-                {
-                    tracing::error!(fleet = name, %error, "its driver cannot be asked");
+                // An answer may be older than what the watch has told meanwhile.
+                if revision >= life.driver.revision {
+                    let moved = driver.address.is_some() && driver.address != life.driver.address;
+                    life.driver = driver;
+                    if moved {
+                        self.place(name);
+                    }
                 }
                 return self.step(number, Event::DriverChanged { driver: view, revision });
             }
