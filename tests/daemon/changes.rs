@@ -8,7 +8,7 @@ use std::time::Duration;
 use rollcall::config::FleetConfig;
 use rollcall::daemon::{Change, Policies};
 use serde_json::{Value, json};
-use sim::server::Server;
+use sim::server::{Server, Verdict};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
@@ -196,4 +196,32 @@ async fn executors_are_told_where_their_driver_is_now() {
     sleep(Duration::from_secs(1)).await;
     replaces(&server, &daemon, APPLICATION).await;
     assert_eq!((told("127.0.0.1"), told("10.0.0.9")), (2, 1));
+}
+
+/// It is given its address while every watch is refused, and nothing tells of it.
+#[tokio::test(start_paused = true)]
+async fn a_driver_without_an_address_is_not_forgotten() {
+    let (server, _) = cluster();
+    let daemon = daemon(&server, fleet(|_| {}), policies());
+    strong(&server, &daemon, APPLICATION).await;
+    another_driver(&server, OTHER);
+    sleep(Duration::from_secs(1)).await;
+    let said = conditions(&daemon).await;
+    assert!(said.contains("has no address yet"), "{said}");
+    server.set_interceptor(Some(Box::new(|parts| {
+        let watches = parts.uri.query().is_some_and(|query| query.contains("watch=true"));
+        let refused = Verdict::Respond { status: 500, retry_after: None, message: String::new() };
+        if watches { refused } else { Verdict::Pass }
+    })));
+    // What there is ends: the API server keeps a watch for 90 s.
+    sleep(Duration::from_secs(100)).await;
+    assert_eq!(executors(&server, OTHER).len(), 0);
+    runs(&server, DRIVER);
+    server.set_interceptor(None);
+    strong(&server, &daemon, OTHER).await;
+    // Nor is it looked for ever after.
+    let gets = || server.requests()[&("get".to_owned(), "pods".to_owned())];
+    let before = gets();
+    sleep(Duration::from_secs(60)).await;
+    assert!(gets() <= before + 2, "{} times", gets() - before);
 }

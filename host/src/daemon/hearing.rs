@@ -104,6 +104,8 @@ impl Daemon {
             self.fleets.values().filter(whose).map(|managed| managed.name().to_owned()).collect();
         for name in names {
             self.driver_is(&name, driver.clone());
+            // What it still lacks, an address for instance, may come while nobody watches.
+            self.seek(&name);
         }
     }
 

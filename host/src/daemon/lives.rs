@@ -160,7 +160,9 @@ impl Daemon {
                 managed.wait(why);
             }
         }
-        if self.fleets.get(name).is_some_and(|managed| managed.life.is_none()) {
+        let Some(managed) = self.fleets.get_mut(name) else { return };
+        if managed.life.is_none() {
+            managed.seeking = true;
             self.later(DRIVER_RETRY, News::Seek(name.to_owned()));
             self.check_synced();
         }
