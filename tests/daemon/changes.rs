@@ -5,15 +5,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fleet::id::ExecutorId;
 use rollcall::config::FleetConfig;
 use rollcall::daemon::{Change, Policies};
+use rollcall::heartbeat::{Directory, Sign};
 use serde_json::{Value, json};
 use sim::server::{Server, Verdict};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-use super::replay::{cluster, runs};
-use super::support::{APPLICATION, DRIVER, Daemon, How, NAMESPACE, document, policies};
+use super::replay::{cluster, pod, runs};
+use super::support::{APPLICATION, DRIVER, Daemon, FLEET, How, NAMESPACE, document, policies};
 use crate::support::{answer, guest, roll_policy};
 
 const TARGET: u32 = 3;
@@ -30,10 +32,20 @@ fn fleet(change: impl FnOnce(&mut Value)) -> FleetConfig {
 }
 
 fn daemon(server: &Server, config: FleetConfig, policies: Arc<Policies>) -> Daemon {
+    let (_, signs) = mpsc::channel(1);
+    hearing(server, config, policies, Arc::default(), signs)
+}
+
+fn hearing(
+    server: &Server,
+    config: FleetConfig,
+    policies: Arc<Policies>,
+    directory: Arc<Directory>,
+    signs: mpsc::Receiver<Sign>,
+) -> Daemon {
     let client = cluster::Client::new(server.clone(), NAMESPACE);
     let how = How { config, client, lease: false, number: 1 };
-    let (_, signs) = mpsc::channel(1);
-    Daemon::with(how, policies, Arc::default(), signs)
+    Daemon::with(how, policies, directory, signs)
 }
 
 /// Pods of an application's executors.
@@ -224,4 +236,43 @@ async fn a_driver_without_an_address_is_not_forgotten() {
     let before = gets();
     sleep(Duration::from_secs(60)).await;
     assert!(gets() <= before + 2, "{} times", gets() - before);
+}
+
+/// An application that has the same id as the one before, and executors with the same ids: those of the driver before
+/// may be there for a while.
+#[tokio::test(start_paused = true)]
+async fn another_drivers_executors_do_not_speak_for_these() {
+    let (server, owner) = cluster();
+    let config = fleet(|document| {
+        let spec = document["spec"].as_object_mut().expect("fields");
+        spec["mode"] = "Observe".into();
+        spec.retain(|field, _| !["spark", "template"].contains(&field.as_str()));
+    });
+    let (directory, (_, signs)) = (Arc::new(Directory::default()), mpsc::channel(1));
+    let daemon = hearing(&server, config, policies(), Arc::clone(&directory), signs);
+    let known = async || {
+        sleep(Duration::from_secs(1)).await;
+        let entry = directory.fleet(FLEET).and_then(|fleet| fleet.executor(ExecutorId(1)));
+        entry.map(|entry| entry.uid.to_string())
+    };
+    assert_eq!(known().await, None);
+    pod(&server, 1, &owner);
+    let ours = known().await;
+    assert!(ours.is_some(), "{}", conditions(&daemon).await);
+    let theirs = json!({
+        "metadata": {
+            "name": "theirs",
+            "labels": {
+                "spark-role": "executor", "spark-app-selector": APPLICATION, "spark-exec-id": "1",
+            },
+            "ownerReferences": [{
+                "apiVersion": "v1", "kind": "Pod", "name": DRIVER, "uid": "another", "controller": true,
+            }],
+        },
+        "spec": { "containers": [{ "name": "spark-kubernetes-executor", "image": "apache/spark:4.3.0" }] },
+    });
+    server.create("pods", NAMESPACE, theirs).expect("a new name");
+    assert_eq!(known().await, ours);
+    // Its owner is gone, and so it is now.
+    assert_eq!(executors(&server, APPLICATION).len(), 1);
 }

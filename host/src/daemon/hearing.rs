@@ -117,9 +117,13 @@ impl Daemon {
         self.step(number, event);
     }
 
-    /// Who may speak for the executor.
+    /// Who may speak for the executor. Not a pod of an earlier driver, of which the ids may be the same.
     fn note(&self, number: u64, seen: &Seen, gone: bool) {
         let Some(name) = self.names.get(&number) else { return };
+        let life = self.fleets.get(name).and_then(|managed| managed.life.as_ref());
+        if life.is_none_or(|life| seen.view.owner.as_ref() != Some(&life.driver.uid)) {
+            return;
+        }
         let executor = seen.view.executor;
         if gone || seen.view.ended() {
             self.directory.remove_executor(name, executor, &seen.view.uid);
