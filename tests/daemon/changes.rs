@@ -276,3 +276,26 @@ async fn another_drivers_executors_do_not_speak_for_these() {
     // Its owner is gone, and so it is now.
     assert_eq!(executors(&server, APPLICATION).len(), 1);
 }
+
+/// No executors are created before the driver has answered: this one, and not the one before it.
+#[tokio::test(start_paused = true)]
+async fn what_was_asked_of_another_driver_is_not_this_ones_answer() {
+    let (server, _) = cluster();
+    let config = fleet(|document| document["spec"]["driver"]["startTimeout"] = "1h".into());
+    let (said, signs) = mpsc::channel(1);
+    let daemon = hearing(&server, config, policies(), Arc::default(), signs);
+    let says = async |life: u64| {
+        said.send(Sign::Driver { life, rows: Vec::new() }).await.expect("it listens");
+        sleep(Duration::from_secs(5)).await;
+    };
+    sleep(Duration::from_secs(1)).await;
+    says(1).await;
+    strong(&server, &daemon, APPLICATION).await;
+    another_driver(&server, OTHER);
+    runs(&server, DRIVER);
+    sleep(Duration::from_secs(1)).await;
+    says(1).await;
+    assert_eq!(executors(&server, OTHER).len(), 0, "{}", conditions(&daemon).await);
+    says(2).await;
+    strong(&server, &daemon, OTHER).await;
+}

@@ -14,11 +14,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval};
 
-use super::support::{APPLICATION, DRIVER, FLEET, NAMESPACE, lock};
+use super::support::{APPLICATION, DRIVER, NAMESPACE, lock};
 
 const TICK: Duration = Duration::from_millis(100);
 /// How often the driver says what it knows.
 const REPORT_MS: u64 = 1_000;
+/// A daemon's first.
+const LIFE: u64 = 1;
 
 pub struct World {
     /// To be told when something fails.
@@ -134,7 +136,7 @@ async fn tick(inner: Arc<Mutex<Inner>>) {
         }
         if now_ms >= reported_ms + REPORT_MS {
             reported_ms = now_ms;
-            signs.push(Sign::Driver { fleet: FLEET.into(), rows: rows(&cluster.allexecutors(APPLICATION)) });
+            signs.push(Sign::Driver { life: LIFE, rows: rows(&cluster.allexecutors(APPLICATION)) });
         }
         // One that is full loses it, as with the real listeners.
         ears.retain(|ear| {
@@ -152,7 +154,7 @@ fn beat(signal: &Signal) -> Option<Sign> {
     let Signal::Graphite { lines, .. } = signal else { return None };
     let executor = lines.split('.').nth(1)?.parse().ok()?;
     let beat = Beat { executor: ExecutorId(executor), uid: None, metrics: Vec::new() };
-    Some(Sign::Beat { fleet: FLEET.into(), beat })
+    Some(Sign::Beat { life: LIFE, beat })
 }
 
 /// As the driver's REST API has them.

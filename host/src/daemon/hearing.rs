@@ -135,14 +135,12 @@ impl Daemon {
 
     pub(super) fn sign(&mut self, sign: Sign) {
         self.since = Clock::now();
-        let (name, event) = match sign {
-            Sign::Beat { fleet, beat } => (fleet, Event::Heartbeat(Box::new(beat))),
-            Sign::Driver { fleet, rows } => (fleet, Event::DriverReported(rows)),
+        let (life, event) = match sign {
+            Sign::Beat { life, beat } => (life, Event::Heartbeat(Box::new(beat))),
+            Sign::Driver { life, rows } => (life, Event::DriverReported(rows)),
         };
-        let number =
-            self.fleets.get(&*name).and_then(|managed| managed.life.as_ref()).map(|life| life.number);
-        if let Some(number) = number {
-            self.step(number, event);
+        if self.names.contains_key(&life) {
+            self.step(life, event);
         }
     }
 

@@ -96,7 +96,8 @@ impl Daemon {
     fn place(&mut self, name: &str) {
         let Some(managed) = self.fleets.get(name) else { return };
         let Some(life) = &managed.life else { return };
-        let (number, entry) = (life.number, managed.entry(&life.driver, &life.application_id));
+        let number = life.number;
+        let entry = managed.entry(number, &life.driver, &life.application_id);
         if let Err(error) = self.directory.set_fleet(name, entry) {
             tracing::error!(fleet = name, %error, "its heartbeats cannot be told apart");
         }
@@ -251,10 +252,11 @@ impl Daemon {
         let seed = self.random as u64 ^ self.lives;
         let fleet = fleet::Fleet::new(draft, &managed.policies, seed)
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
-        let entry = managed.entry(&driver, &application_id);
+        let number = self.lives + 1;
+        let entry = managed.entry(number, &driver, &application_id);
         self.directory.set_fleet(managed.name(), entry).map_err(|error| error.to_string())?;
         Ok(Life {
-            number: self.lives + 1,
+            number,
             fleet,
             calls: Calls::new(self.clients.call.clone(), Arc::new(place)),
             still: Still::default(),

@@ -156,7 +156,7 @@ impl Managed {
     }
 
     /// What heartbeats are checked against.
-    pub fn entry(&self, driver: &DriverSeen, application_id: &str) -> FleetEntry {
+    pub fn entry(&self, life: u64, driver: &DriverSeen, application_id: &str) -> FleetEntry {
         let spec = &self.config.fleet.spec;
         let heartbeat = &spec.heartbeat;
         let token = heartbeat.token_file.as_ref().and_then(|file| match std::fs::read_to_string(file) {
@@ -168,6 +168,7 @@ impl Managed {
             }
         });
         FleetEntry {
+            life,
             application_id: application_id.to_owned(),
             graphite_prefix: Some(heartbeat.graphite_prefix.clone()).filter(|prefix| !prefix.is_empty()),
             extra_columns: heartbeat.columns.clone(),

@@ -233,7 +233,7 @@ impl Api {
         let kept = said.metrics.into_iter().filter(|(name, _)| fleet.columns.contains(name));
         let metrics = kept.map(|(name, value)| (name.into(), value)).collect();
         let beat = Beat { executor: ExecutorId(said.executor), uid, metrics };
-        self.intake.beat(Source::Api, &fleet.name, beat).map_err(|_| Fate::Dropped)
+        self.intake.beat(Source::Api, fleet.entry.life, beat).map_err(|_| Fate::Dropped)
     }
 }
 

@@ -19,6 +19,8 @@ use subtle::ConstantTimeEq;
 /// What the daemon says about a fleet.
 #[derive(Clone, Debug, Default)]
 pub struct FleetEntry {
+    /// Never the same twice: what was said in an earlier life, and is still on its way, is nobody's.
+    pub life: u64,
     /// Spark's application id, and so the first part of its metrics' names (`spark.metrics.namespace`).
     pub application_id: String,
     /// `spark.metrics.conf.executor.sink.graphite.prefix`, where it is set.

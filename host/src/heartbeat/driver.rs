@@ -84,10 +84,9 @@ impl Poller {
                     for fleet in fleets {
                         let Some(driver) = fleet.entry.driver else { continue };
                         let turn = turns.entry(Arc::clone(&fleet.name)).or_insert_with(Turn::new);
-                        if turn.asks != Some(driver) || turn.application_id != fleet.entry.application_id {
+                        if turn.asks != Some(driver) || turn.life != fleet.entry.life {
                             // Another driver: what the one before did says nothing of it.
-                            let application_id = fleet.entry.application_id.clone();
-                            *turn = Turn { asks: Some(driver), application_id, ..Turn::new() };
+                            *turn = Turn { asks: Some(driver), life: fleet.entry.life, ..Turn::new() };
                         }
                         turn.interval = Duration::from_millis(driver.interval_ms);
                         turn.fleet = Some(fleet);
@@ -129,8 +128,7 @@ impl Poller {
             Ok(Report { rows, skipped }) => {
                 counters.add_many(Source::Driver, Fate::Malformed, skipped);
                 // A full queue was counted; the next report makes up for it.
-                let _ =
-                    self.intake.send(Source::Driver, Sign::Driver { fleet: Arc::clone(&fleet.name), rows });
+                let _ = self.intake.send(Source::Driver, Sign::Driver { life: fleet.entry.life, rows });
                 Ok(())
             }
             Err(error) => {
@@ -171,7 +169,7 @@ struct Turn {
     fleet: Option<Arc<Fleet>>,
     /// Whose it is.
     asks: Option<DriverEntry>,
-    application_id: String,
+    life: u64,
     interval: Duration,
     asked: Option<Id>,
     next_at: Instant,
@@ -184,7 +182,7 @@ impl Turn {
         Turn {
             fleet: None,
             asks: None,
-            application_id: String::new(),
+            life: 0,
             interval: TICK,
             asked: None,
             next_at: Instant::now(),

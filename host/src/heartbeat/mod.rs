@@ -20,13 +20,14 @@ pub mod graphite;
 
 pub use directory::Directory;
 
-/// What the daemon's loop is told, to be handed to the fleet of this name as an event.
+/// What the daemon's loop is told, to be handed as an event to the fleet in this life of it
+/// ([`FleetEntry::life`](directory::FleetEntry::life)).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sign {
     /// [`Event::Heartbeat`](fleet::event::Event::Heartbeat).
-    Beat { fleet: Arc<str>, beat: Beat },
+    Beat { life: u64, beat: Beat },
     /// [`Event::DriverReported`](fleet::event::Event::DriverReported).
-    Driver { fleet: Arc<str>, rows: Vec<DriverRow> },
+    Driver { life: u64, rows: Vec<DriverRow> },
 }
 
 /// What every witness has: who may be heard, where signs go, and the counts.
@@ -43,8 +44,8 @@ impl Intake {
         Intake { directory, counters, signs }
     }
 
-    fn beat(&self, source: Source, fleet: &Arc<str>, beat: Beat) -> Result<(), Full> {
-        self.send(source, Sign::Beat { fleet: Arc::clone(fleet), beat })
+    fn beat(&self, source: Source, life: u64, beat: Beat) -> Result<(), Full> {
+        self.send(source, Sign::Beat { life, beat })
     }
 
     fn send(&self, source: Source, sign: Sign) -> Result<(), Full> {
@@ -222,9 +223,9 @@ mod tests {
     fn a_full_queue_drops_and_counts() {
         let (intake, mut queue) = intake(1);
         let beat = Beat { executor: ExecutorId(1), uid: None, metrics: Vec::new() };
-        assert!(intake.beat(Source::Api, &"f".into(), beat.clone()).is_ok());
-        assert!(intake.beat(Source::Api, &"f".into(), beat.clone()).is_err());
-        assert_eq!(queue.try_recv(), Ok(Sign::Beat { fleet: "f".into(), beat }));
+        assert!(intake.beat(Source::Api, 1, beat.clone()).is_ok());
+        assert!(intake.beat(Source::Api, 1, beat.clone()).is_err());
+        assert_eq!(queue.try_recv(), Ok(Sign::Beat { life: 1, beat }));
         let counts: Vec<_> =
             intake.counters.snapshot().into_iter().filter(|(.., count)| *count > 0).collect();
         assert_eq!(counts, [("api", "accepted", 1), ("api", "dropped", 1)]);

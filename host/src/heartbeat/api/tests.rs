@@ -50,9 +50,10 @@ struct Server {
 /// Fleet `etl` (application `spark-1`, token `t1`) with executors 1 and 2, and fleet `ml` (token `t2`).
 async fn serve(queue: usize) -> Server {
     let (intake, signs) = intake(queue);
-    for (fleet, application, token) in [("etl", "spark-1", "t1"), ("ml", "spark-2", "t2")] {
+    for (life, fleet, application, token) in [(1, "etl", "spark-1", "t1"), (2, "ml", "spark-2", "t2")] {
         let token = Some(Secret::new(token));
-        let entry = FleetEntry { application_id: application.to_owned(), token, ..FleetEntry::default() };
+        let application_id = application.to_owned();
+        let entry = FleetEntry { life, application_id, token, ..FleetEntry::default() };
         intake.directory.set_fleet(fleet, entry).unwrap();
         for id in 1..=2 {
             let uid = Uid::from(&*format!("{fleet}-{id}"));
@@ -113,9 +114,9 @@ async fn the_fleets_token_speaks_for_all_its_executors() {
     assert_eq!((status, answer), (200, json!({"accepted": 2, "rejected": rejected})));
     let metrics = vec![("JVMHeapMemory".into(), 7.0), ("runTime".into(), 1.5)];
     let first = Beat { executor: ExecutorId(1), uid: None, metrics };
-    assert_eq!(server.signs.try_recv(), Ok(Sign::Beat { fleet: "etl".into(), beat: first }));
+    assert_eq!(server.signs.try_recv(), Ok(Sign::Beat { life: 1, beat: first }));
     let second = Beat { executor: ExecutorId(2), uid: Some(Uid::from("etl-2")), metrics: Vec::new() };
-    assert_eq!(server.signs.try_recv(), Ok(Sign::Beat { fleet: "etl".into(), beat: second }));
+    assert_eq!(server.signs.try_recv(), Ok(Sign::Beat { life: 1, beat: second }));
     assert!(server.signs.try_recv().is_err());
     assert_eq!((server.count(Fate::Accepted), server.count(Fate::Malformed)), (2, 2));
     assert_eq!(server.kubernetes.asked.load(Ordering::Relaxed), 0);

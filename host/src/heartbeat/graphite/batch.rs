@@ -99,7 +99,7 @@ impl Gatherer {
         let named = fleet.columns.names.iter().zip(values).filter(|(_, value)| !value.is_nan());
         let metrics = named.map(|(name, value)| (name.clone(), value)).collect();
         // A full queue was counted; there is nobody to tell.
-        let _ = intake.beat(Source::Graphite, &fleet.name, Beat { executor, uid, metrics });
+        let _ = intake.beat(Source::Graphite, fleet.entry.life, Beat { executor, uid, metrics });
     }
 
     /// A line without its newline.
@@ -177,12 +177,17 @@ mod tests {
     use crate::heartbeat::directory::{ExecutorEntry, FleetEntry};
     use crate::heartbeat::tests::{fixture, intake};
 
+    const LIFE: u64 = 7;
     const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 7));
 
     fn hearing(application: &str, check_peer: bool) -> (Intake, mpsc::Receiver<Sign>) {
         let (intake, queue) = intake(1_000);
-        let entry =
-            FleetEntry { application_id: application.to_owned(), check_peer, ..FleetEntry::default() };
+        let entry = FleetEntry {
+            life: LIFE,
+            application_id: application.to_owned(),
+            check_peer,
+            ..FleetEntry::default()
+        };
         intake.directory.set_fleet("etl", entry).unwrap();
         for id in 1..=4 {
             let pod = ExecutorEntry { uid: Uid::from(&*format!("uid-{id}")), pod_ip: Some(PEER) };
@@ -195,8 +200,8 @@ mod tests {
         let mut beats = Vec::new();
         while let Ok(sign) = queue.try_recv() {
             match sign {
-                Sign::Beat { fleet, beat } => {
-                    assert_eq!(&*fleet, "etl");
+                Sign::Beat { life, beat } => {
+                    assert_eq!(life, LIFE);
                     beats.push(beat);
                 }
                 Sign::Driver { .. } => panic!("{sign:?}"),
