@@ -100,6 +100,8 @@ enum News {
     Node(Watched),
     Driver {
         fleet: String,
+        /// Namespace and name of the pod that was looked for.
+        sought: (String, String),
         found: Result<Option<DriverSeen>, Outcome>,
     },
     Answered {

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::replay::{cluster, pod, runs};
-use super::support::{APPLICATION, DRIVER, Daemon, FLEET, How, NAMESPACE, document, policies};
+use super::support::{APPLICATION, DRIVER, Daemon, FLEET, How, NAMESPACE, Wire, document, policies};
 use crate::support::{answer, guest, roll_policy};
 
 const TARGET: u32 = 3;
@@ -298,4 +298,23 @@ async fn what_was_asked_of_another_driver_is_not_this_ones_answer() {
     assert_eq!(executors(&server, OTHER).len(), 0, "{}", conditions(&daemon).await);
     says(2).await;
     strong(&server, &daemon, OTHER).await;
+}
+
+/// The document names another driver while the one before is looked for.
+#[tokio::test(start_paused = true)]
+async fn a_driver_that_is_wanted_no_more_begins_nothing() {
+    let (server, _) = cluster();
+    let client = Wire::new(1, 2_000).client(&server);
+    let how = How { config: fleet(|_| {}), client, lease: false, number: 1 };
+    let (_, signs) = mpsc::channel(1);
+    let daemon = Daemon::run(how, Arc::default(), signs);
+    let moved = fleet(|document| document["spec"]["driver"]["podName"] = "another".into());
+    assert!(daemon.changes.send(Change::Fleets(vec![moved])).await.is_ok());
+    for _ in 0..60 {
+        sleep(Duration::from_millis(500)).await;
+        let said = conditions(&daemon).await;
+        assert!(said.starts_with("awaiting-driver"), "{said}");
+    }
+    let said = conditions(&daemon).await;
+    assert!(said.contains("there is no pod another"), "{said}");
 }

@@ -45,7 +45,7 @@ impl Daemon {
                 | Watched::Driver(_)
                 | Watched::DriverGone(_),
             ) => {}
-            News::Driver { fleet, found } => self.found(&fleet, found),
+            News::Driver { fleet, sought, found } => self.found(&fleet, &sought, found),
             News::Answered { number, action, answer } => {
                 self.step(number, Event::Answered { action, answer });
             }

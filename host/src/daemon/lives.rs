@@ -139,14 +139,21 @@ impl Daemon {
         let (client, news, fleet) = (self.clients.call.clone(), self.news.clone(), name.to_owned());
         tokio::spawn(async move {
             let found = find_driver(client, &namespace, &driver).await;
-            let _ = news.send(News::Driver { fleet, found }).await;
+            let _ = news.send(News::Driver { fleet, sought: (namespace, driver), found }).await;
         });
     }
 
-    pub(super) fn found(&mut self, name: &str, found: Result<Option<DriverSeen>, Outcome>) {
+    pub(super) fn found(
+        &mut self,
+        name: &str,
+        sought: &(String, String),
+        found: Result<Option<DriverSeen>, Outcome>,
+    ) {
         let Some(managed) = self.fleets.get_mut(name) else { return };
         let lives = managed.life.is_some();
         match found {
+            // By now the document names another.
+            _ if (&*sought.0, &*sought.1) != (managed.namespace(), managed.driver_name()) => {}
             Ok(Some(driver)) => self.driver_is(name, driver),
             // That its driver is gone a list tells, with the revision at which it was.
             Ok(None) | Err(_) if lives => {}
