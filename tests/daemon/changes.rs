@@ -86,6 +86,15 @@ fn another_driver(server: &Server, application: &str) {
     server.create("pods", NAMESPACE, driver).expect("the name is free");
 }
 
+/// Everything else goes well.
+fn refuse_watches(server: &Server) {
+    server.set_interceptor(Some(Box::new(|parts| {
+        let watches = parts.uri.query().is_some_and(|query| query.contains("watch=true"));
+        let refused = Verdict::Respond { status: 500, retry_after: None, message: String::new() };
+        if watches { refused } else { Verdict::Pass }
+    })));
+}
+
 async fn conditions(daemon: &Daemon) -> String {
     let overview = daemon.overview().await.expect("it answers");
     format!("{} {:?}", overview.phase, overview.conditions)
@@ -220,11 +229,7 @@ async fn a_driver_without_an_address_is_not_forgotten() {
     sleep(Duration::from_secs(1)).await;
     let said = conditions(&daemon).await;
     assert!(said.contains("has no address yet"), "{said}");
-    server.set_interceptor(Some(Box::new(|parts| {
-        let watches = parts.uri.query().is_some_and(|query| query.contains("watch=true"));
-        let refused = Verdict::Respond { status: 500, retry_after: None, message: String::new() };
-        if watches { refused } else { Verdict::Pass }
-    })));
+    refuse_watches(&server);
     // What there is ends: the API server keeps a watch for 90 s.
     sleep(Duration::from_secs(100)).await;
     assert_eq!(executors(&server, OTHER).len(), 0);
@@ -317,4 +322,27 @@ async fn a_driver_that_is_wanted_no_more_begins_nothing() {
     }
     let said = conditions(&daemon).await;
     assert!(said.contains("there is no pod another"), "{said}");
+}
+
+/// A list that is answered says what is, and not that one will hear of what comes.
+#[tokio::test(start_paused = true)]
+async fn a_view_is_not_fresh_while_its_watch_is_refused() {
+    let (server, _) = cluster();
+    refuse_watches(&server);
+    let daemon = daemon(&server, fleet(|_| {}), policies());
+    let count = |series: &str| -> u32 {
+        let text = daemon.metrics.text(&[], daemon.handle.pulse()).expect("text");
+        let of = text.lines().find_map(|line| line.strip_prefix(series));
+        of.map_or(0, |count| count.trim().parse().expect("a number"))
+    };
+    let told = || count("rollcall_step_seconds_count{event=\"view\"}");
+    let broken = || count("rollcall_watch_restarts_total{reason=\"error\"}");
+    sleep(Duration::from_secs(120)).await;
+    // Each time that the view is stale, and never that it is fresh.
+    assert!(broken() > 5 && (broken() - 1..=broken()).contains(&told()), "{} of {}", told(), broken());
+    assert!(daemon.handle.pulse().is_synced(), "executors have to be heard");
+    server.set_interceptor(None);
+    let (before, stale) = (told(), broken());
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!((told(), broken()), (before + 1, stale));
 }

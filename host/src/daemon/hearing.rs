@@ -80,9 +80,6 @@ impl Daemon {
                 self.metrics.watch_restarted("error");
                 self.watched.insert(Arc::clone(namespace), false);
                 for number in self.numbers_in(namespace) {
-                    if let Some(life) = self.life(number) {
-                        life.fresh = false;
-                    }
                     self.step(number, Event::ViewStale);
                 }
             }
@@ -169,21 +166,29 @@ impl Daemon {
         // The core's own lists are answered too; one of ours is needed all the same.
         let ours = matches!(done.answer.event, Event::Relisted(_)) && std::mem::take(&mut life.listing);
         let again = ours && std::mem::take(&mut life.list_again);
-        life.fresh |= ours && !again;
+        life.listed |= ours;
         self.step(done.fleet, done.answer.event);
         if again {
             self.list(done.fleet);
         } else if ours {
-            self.step(done.fleet, Event::ViewFresh);
+            // A watch that has broken meanwhile is followed by another list when it is up again.
+            if self.is_watched(done.fleet) {
+                self.step(done.fleet, Event::ViewFresh);
+            }
             self.check_synced();
         }
     }
 
+    fn is_watched(&self, number: u64) -> bool {
+        let fleet = self.names.get(&number).and_then(|name| self.fleets.get(name));
+        fleet.is_some_and(|fleet| self.watched.get(fleet.namespace()) == Some(&true))
+    }
+
     /// A fleet has seen its cluster, or has no driver to see. Not all: the others must not go unheard because one
-    /// may see nothing.
+    /// may see nothing. Nor is its watch asked for: executors that are not heard while it is broken would be lost.
     pub(super) fn check_synced(&self) {
         let synced = |managed: &Managed| match &managed.life {
-            Some(life) => life.fresh,
+            Some(life) => life.listed,
             None => managed.looked,
         };
         if self.fleets.is_empty() || self.fleets.values().any(synced) {

@@ -273,7 +273,7 @@ impl Daemon {
             armed: Instant::NEVER,
             listing: false,
             list_again: false,
-            fresh: false,
+            listed: false,
         })
     }
 

@@ -61,8 +61,8 @@ pub struct Life {
     pub listing: bool,
     /// The watch started anew meanwhile.
     pub list_again: bool,
-    /// It was listed while its watch was up.
-    pub fresh: bool,
+    /// Once, at least: who may speak is known.
+    pub listed: bool,
 }
 
 impl Managed {
