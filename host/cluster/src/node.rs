@@ -1,9 +1,15 @@
 //! `v1.Node`, as far as the core cares.
+//!
+//! No watch tells of a node that was deleted while it was down: the list it begins anew with lacks that node, and so
+//! [`Nodes`] remembers those that there are.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleet::event::NodeView;
 use fleet::question::NodeState;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
+use kube::runtime::watcher::Event;
 
 const ZONE: &str = "topology.kubernetes.io/zone";
 /// Taints of one node beyond this many are dropped.
@@ -18,9 +24,46 @@ const SPOT: [(&str, &str); 5] = [
     ("kubernetes.azure.com/scalesetpriority", "spot"),
 ];
 
+/// The nodes that there are, as a watch tells of them.
+#[derive(Debug, Default)]
+pub struct Nodes {
+    known: BTreeMap<String, NodeView>,
+    /// Those that the list under way did not tell of yet.
+    unlisted: BTreeSet<String>,
+    zones: Zones,
+}
+
+impl Nodes {
+    /// What there is to tell of.
+    pub fn take(&mut self, event: Event<Node>) -> Vec<NodeView> {
+        match event {
+            Event::Init => {
+                self.unlisted = self.known.keys().cloned().collect();
+                Vec::new()
+            }
+            Event::Apply(node) | Event::InitApply(node) => {
+                let view = view(&node, &mut self.zones, false);
+                self.unlisted.remove(&view.state.name);
+                self.known.insert(view.state.name.clone(), view.clone());
+                vec![view]
+            }
+            Event::Delete(node) => {
+                let view = view(&node, &mut self.zones, true);
+                self.known.remove(&view.state.name);
+                vec![view]
+            }
+            Event::InitDone => {
+                let gone = std::mem::take(&mut self.unlisted).into_iter();
+                let gone = gone.filter_map(|name| self.known.remove(&name));
+                gone.map(|view| NodeView { state: NodeState { gone: true, ..view.state }, ..view }).collect()
+            }
+        }
+    }
+}
+
 /// Numbers for zones: equal numbers are the same zone.
 #[derive(Debug, Default)]
-pub struct Zones(Vec<String>);
+struct Zones(Vec<String>);
 
 impl Zones {
     /// A cluster has a handful; a label that anybody may set must not grow this without end.
@@ -36,7 +79,7 @@ impl Zones {
 }
 
 /// Maps a node; `gone` says that it was deleted.
-pub fn view(node: &Node, zones: &mut Zones, gone: bool) -> NodeView {
+fn view(node: &Node, zones: &mut Zones, gone: bool) -> NodeView {
     let status = node.status.as_ref();
     let ready = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
     let ready = ready.into_iter().find(|condition| condition.type_ == "Ready");
@@ -53,5 +96,43 @@ pub fn view(node: &Node, zones: &mut Zones, gone: bool) -> NodeView {
             spot: SPOT.iter().any(|(label, value)| node.labels().get(*label).is_some_and(|is| is == value)),
         },
         zone: node.labels().get(ZONE).and_then(|zone| zones.number(zone)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_missing_from_the_next_list_is_gone() {
+        let node = |name: &str| {
+            let ready = json!({ "type": "Ready", "status": "True" });
+            serde_json::from_value::<Node>(json!({
+                "metadata": { "name": name, "labels": { ZONE: name } }, "status": { "conditions": [ready] },
+            }))
+            .expect("a node")
+        };
+        let mut nodes = Nodes::default();
+        let mut told = |event| -> Vec<(String, bool)> {
+            let views = nodes.take(event).into_iter();
+            views.map(|view| (view.state.name, view.state.gone)).collect()
+        };
+        let is = |name: &str, gone| vec![(name.to_owned(), gone)];
+        assert_eq!(told(Event::Init), []);
+        for name in ["a", "b", "c"] {
+            assert_eq!(told(Event::InitApply(node(name))), is(name, false));
+        }
+        assert_eq!(told(Event::InitDone), []);
+        assert_eq!(told(Event::Apply(node("d"))), is("d", false));
+        assert_eq!(told(Event::Delete(node("c"))), is("c", true));
+        // A list that breaks off says nothing of those that it did not come to.
+        assert_eq!(told(Event::Init), []);
+        assert_eq!(told(Event::Init), []);
+        assert_eq!(told(Event::InitApply(node("b"))), is("b", false));
+        assert_eq!(told(Event::InitDone), [is("a", true), is("d", true)].concat());
+        assert_eq!(told(Event::Init), []);
+        assert_eq!(told(Event::InitDone), is("b", true), "once each");
     }
 }

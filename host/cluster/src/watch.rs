@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceBuilder;
 
 use crate::call::describe;
-use crate::node::{Zones, view};
+use crate::node::Nodes;
 use crate::pod::{self, DriverSeen, Role, Seen};
 
 /// How long the API server keeps one watch open.
@@ -78,22 +78,16 @@ pub async fn pods<T: Send>(
         Event::Init | Event::InitApply(_) => None,
         Event::InitDone => Some(Told::Started),
     };
-    watch(api, config, &mut |event| map(event).map(&wrap), &wrap, &told).await;
+    watch(api, config, &mut |event| map(event).map(&wrap).into_iter(), &wrap, &told).await;
 }
 
 /// Watches the nodes, until nobody listens. Needs a ClusterRole; without it there are no facts of nodes.
 pub async fn nodes<T: Send>(client: Client, told: mpsc::Sender<T>, wrap: impl Fn(Told) -> T + Send + Sync) {
     let api: Api<Node> = Api::all(paced(client));
-    let mut zones = Zones::default();
-    let mut map = |event| match event {
-        Event::Apply(node) | Event::InitApply(node) => {
-            Some(Told::Node(Box::new(view(&node, &mut zones, false))))
-        }
-        Event::Delete(node) => Some(Told::Node(Box::new(view(&node, &mut zones, true)))),
-        Event::Init | Event::InitDone => None,
-    };
+    let mut nodes = Nodes::default();
     let config = watcher::Config::default().timeout(WATCH_S);
-    watch(api, config, &mut |event| map(event).map(&wrap), &wrap, &told).await;
+    let map = &mut |event| nodes.take(event).into_iter().map(|node| wrap(Told::Node(Box::new(node))));
+    watch(api, config, map, &wrap, &told).await;
 }
 
 /// A client that is neither hasty nor patient for ever.
@@ -109,10 +103,10 @@ fn paced(client: Client) -> Client {
     Client::new(service, namespace)
 }
 
-async fn watch<K, T: Send>(
+async fn watch<K, T: Send, I: Iterator<Item = T> + Send>(
     api: Api<K>,
     config: watcher::Config,
-    map: &mut (impl FnMut(Event<K>) -> Option<T> + Send),
+    map: &mut (impl FnMut(Event<K>) -> I + Send),
     wrap: &(impl Fn(Told) -> T + Send + Sync),
     told: &mpsc::Sender<T>,
 ) where
@@ -129,10 +123,10 @@ async fn watch<K, T: Send>(
             };
             match event {
                 Ok(Some(Ok(event))) => {
-                    if let Some(news) = map(event)
-                        && told.send(news).await.is_err()
-                    {
-                        return;
+                    for news in map(event) {
+                        if told.send(news).await.is_err() {
+                            return;
+                        }
                     }
                 }
                 // The stream would go on by itself, but not say when it does: made anew, it does.
