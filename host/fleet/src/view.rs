@@ -66,8 +66,8 @@ impl Fleet {
         let mut listed: Vec<ExecutorId> = ours.map(|pod| pod.executor).collect();
         listed.sort_unstable();
         for pod in list.pods {
-            let gone = self.buried.iter().any(|(uid, revision)| *uid == pod.uid && *revision >= pod.revision);
-            if !gone || self.roster.get(pod.executor).is_some() {
+            let is_this = |(uid, revision): &(Uid, u64)| *uid == pod.uid && *revision >= pod.revision;
+            if self.roster.get(pod.executor).is_some() || !self.buried.iter().any(is_this) {
                 self.pod_changed(pod);
             }
         }
