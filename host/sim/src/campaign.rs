@@ -130,7 +130,7 @@ pub const BAITS: [Bait; 19] = [
     Bait { plant: Plant::CreateBeforeReserve, seeds_max: 10, checkers: &["S2"] },
     Bait { plant: Plant::NoExpectations, seeds_max: 50, checkers: &["S3"] },
     Bait { plant: Plant::TakenIsOurs, seeds_max: 500, checkers: &["S10", "L1"] },
-    Bait { plant: Plant::MissingIsKept, seeds_max: 4_000, checkers: &["L1"] },
+    Bait { plant: Plant::MissingIsKept, seeds_max: 8_000, checkers: &["L1"] },
     Bait { plant: Plant::FloorOverLeaving, seeds_max: 100, checkers: &["S5"] },
     Bait { plant: Plant::NoGrace, seeds_max: 50, checkers: &["S17"] },
     Bait { plant: Plant::DeposedActs, seeds_max: 200, checkers: &["S13"] },
@@ -142,6 +142,6 @@ pub const BAITS: [Bait; 19] = [
     Bait { plant: Plant::NoRateLimit, seeds_max: 50, checkers: &["S12"] },
     Bait { plant: Plant::OldListBelieved, seeds_max: 3_000, checkers: &["L1", "S17", "S3"] },
     Bait { plant: Plant::CreateRepeated, seeds_max: 200, checkers: &["S2"] },
-    Bait { plant: Plant::ActBeforeRecord, seeds_max: 10, checkers: &["S8"] },
-    Bait { plant: Plant::LeadersAlike, seeds_max: 4_000, checkers: &["S13", "S2"] },
+    Bait { plant: Plant::ActBeforeRecord, seeds_max: 100, checkers: &["S8"] },
+    Bait { plant: Plant::LeadersAlike, seeds_max: 8_000, checkers: &["S13", "S2"] },
 ];
