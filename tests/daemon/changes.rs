@@ -326,23 +326,29 @@ async fn a_driver_that_is_wanted_no_more_begins_nothing() {
 
 /// A list that is answered says what is, and not that one will hear of what comes.
 #[tokio::test(start_paused = true)]
-async fn a_view_is_not_fresh_while_its_watch_is_refused() {
+async fn a_view_is_stale_as_long_as_its_watch_is_refused() {
     let (server, _) = cluster();
     refuse_watches(&server);
+    // Without an address, so that its life begins between two attempts to watch.
+    another_driver(&server, OTHER);
     let daemon = daemon(&server, fleet(|_| {}), policies());
-    let count = |series: &str| -> u32 {
-        let text = daemon.metrics.text(&[], daemon.handle.pulse()).expect("text");
-        let of = text.lines().find_map(|line| line.strip_prefix(series));
-        of.map_or(0, |count| count.trim().parse().expect("a number"))
+    let stale = async || {
+        let said = conditions(&daemon).await;
+        said.starts_with("active").then(|| said.contains("ViewStale"))
     };
-    let told = || count("rollcall_step_seconds_count{event=\"view\"}");
-    let broken = || count("rollcall_watch_restarts_total{reason=\"error\"}");
-    sleep(Duration::from_secs(120)).await;
-    // Each time that the view is stale, and never that it is fresh.
-    assert!(broken() > 5 && (broken() - 1..=broken()).contains(&told()), "{} of {}", told(), broken());
-    assert!(daemon.handle.pulse().is_synced(), "executors have to be heard");
-    server.set_interceptor(None);
-    let (before, stale) = (told(), broken());
     sleep(Duration::from_secs(60)).await;
-    assert_eq!((told(), broken()), (before + 1, stale));
+    assert_eq!(stale().await, None);
+    runs(&server, DRIVER);
+    let mut looked = 0;
+    for _ in 0..1_200 {
+        sleep(Duration::from_millis(100)).await;
+        let stale = stale().await;
+        assert_ne!(stale, Some(false), "after {looked} looks");
+        looked += u32::from(stale.is_some());
+    }
+    assert!(looked > 1_000, "it was active for {looked} looks");
+    assert!(daemon.handle.pulse().is_synced(), "executors have to be heard all the same");
+    server.set_interceptor(None);
+    sleep(LIMIT + Duration::from_secs(10)).await;
+    assert_eq!(stale().await, Some(false));
 }

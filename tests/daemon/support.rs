@@ -151,7 +151,6 @@ pub struct How {
 
 pub struct Daemon {
     pub handle: Handle,
-    pub metrics: Metrics,
     stop: watch::Sender<bool>,
     task: JoinHandle<Ended>,
     /// Other documents, or policies.
@@ -182,7 +181,6 @@ impl Daemon {
             name: "rollcall".to_owned(),
             settings: ElectionSettings::default(),
         });
-        let metrics = Metrics::new("rollcall", "kubernetes");
         let task = tokio::spawn(daemon::run(Parts {
             clients: Clients::over(how.client),
             fleets: vec![how.config],
@@ -194,13 +192,13 @@ impl Daemon {
             signs,
             handle: handle.clone(),
             requests,
-            metrics: metrics.clone(),
+            metrics: Metrics::new("rollcall", "kubernetes"),
             watch_nodes: true,
             changes: heard,
             stop: stopped,
             random: u128::from(how.number) << 64 | 0x9e37_79b9_7f4a_7c15,
         }));
-        Daemon { handle, metrics, stop, task, changes }
+        Daemon { handle, stop, task, changes }
     }
 
     pub fn has_ended(&self) -> bool {

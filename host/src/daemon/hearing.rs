@@ -179,7 +179,7 @@ impl Daemon {
         }
     }
 
-    fn is_watched(&self, number: u64) -> bool {
+    pub(super) fn is_watched(&self, number: u64) -> bool {
         let fleet = self.names.get(&number).and_then(|name| self.fleets.get(name));
         fleet.is_some_and(|fleet| self.watched.get(fleet.namespace()) == Some(&true))
     }

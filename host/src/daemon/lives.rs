@@ -245,9 +245,10 @@ impl Daemon {
         for node in self.nodes.values().cloned().collect::<Vec<_>>() {
             self.step(number, Event::NodeChanged(Box::new(node)));
         }
-        let namespace: Arc<str> = self.fleets[name].namespace().into();
-        if self.watched.get(&namespace) == Some(&true) {
+        if self.is_watched(number) {
             self.list(number);
+        } else {
+            self.step(number, Event::ViewStale);
         }
     }
 
