@@ -1,10 +1,14 @@
 //! The daemon against the software that it is for: a real kube-apiserver over a real etcd, with kwok as all kubelets.
 //!
-//! Needs what `tests/tools/build.sh` builds; without it these tests say that they were skipped.
+//! Needs what `tests/tools/build.sh` builds; without it these tests do nothing and say so, in one line.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic; what went wrong is in the error")]
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 mod anywhere;
 mod budget;
@@ -28,11 +32,22 @@ mod versus;
 
 /// Where the control plane's programs are.
 fn tools() -> Option<PathBuf> {
-    let tools = std::env::var_os("ROLLCALL_CONTROL_PLANE").map(PathBuf::from);
-    if tools.is_none() {
-        println!(
-            "skipped: export ROLLCALL_CONTROL_PLANE=$(tests/tools/build.sh) to run it on a real control plane"
-        );
+    enabled(
+        "a real control plane",
+        "ROLLCALL_CONTROL_PLANE",
+        "export ROLLCALL_CONTROL_PLANE=$(tests/tools/build.sh)",
+    )
+    .map(PathBuf::from)
+}
+
+/// What this variable says. Without it a tier is skipped, and how to enable it is said once for all of its tests: where
+/// everybody reads it, because what a test prints that passes nobody does.
+fn enabled(tier: &str, variable: &'static str, how: &str) -> Option<OsString> {
+    static SAID: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
+    let value = std::env::var_os(variable);
+    if value.is_none() && SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(variable) {
+        // Unlike `eprintln!`, this is not captured.
+        let _ = writeln!(std::io::stderr(), "skipped: tests on {tier}; to run them, {how}");
     }
-    tools
+    value
 }

@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 
 use super::control_plane::{NAMESPACE, Role, client};
 use super::stage::{Daemon, LOOK, NODE, Stage, free};
-use super::tools;
+use super::{enabled, tools};
 
 const EXECUTORS: u64 = 3;
 /// A node may have to pull the image first.
@@ -33,12 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(180);
 
 #[test]
 fn the_daemon_in_a_cluster_of_ones_own() {
-    let Some(kubeconfig) = std::env::var_os("ROLLCALL_KUBECONFIG").map(PathBuf::from) else {
-        println!(
-            "skipped: ROLLCALL_KUBECONFIG and ROLLCALL_NAMESPACE say in which cluster of yours to run it"
-        );
-        return;
-    };
+    let how = "export ROLLCALL_KUBECONFIG and ROLLCALL_NAMESPACE";
+    let Some(kubeconfig) = enabled("a cluster of your own", "ROLLCALL_KUBECONFIG", how) else { return };
+    let kubeconfig = PathBuf::from(kubeconfig);
     let namespace = std::env::var("ROLLCALL_NAMESPACE").unwrap_or_else(|_| "default".to_owned());
     keep_a_fleet(&kubeconfig, &namespace, None);
 }

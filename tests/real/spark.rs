@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::control_plane::{ControlPlane, NAMESPACE, Role};
 use super::kubelet::{Image, Kubelet};
 use super::stage::{Daemon, free};
-use super::tools;
+use super::{enabled, tools};
 use crate::support::root;
 
 mod observe;
@@ -52,11 +52,8 @@ const JAVA_OPTIONS: [&str; 16] = [
 
 /// Where PySpark is installed.
 pub fn spark() -> Option<PathBuf> {
-    let spark = std::env::var_os("ROLLCALL_SPARK").map(PathBuf::from);
-    if spark.is_none() {
-        println!("skipped: export ROLLCALL_SPARK=$(tests/tools/spark.sh) to run it with real Spark");
-    }
-    spark
+    enabled("real Spark", "ROLLCALL_SPARK", "export ROLLCALL_SPARK=$(tests/tools/spark.sh)")
+        .map(PathBuf::from)
 }
 
 /// Of every JVM, whatever it makes for itself: in its own folder, and gone with that.
