@@ -4,6 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
+use cluster::ledger;
+use fleet::id::ExecutorId;
+use fleet::ledger::Ledger;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
@@ -121,14 +124,21 @@ impl Record {
     pub fn judge(&mut self, plane: &ControlPlane, fleet: &Fleet) {
         // Other fleets live on: of what was asked for by now etcd has been told.
         let requests = requests(plane);
+        let creates = |request: &Request| request.verb == "create" && request.resource == "pods";
+        assert!(
+            requests.iter().any(|request| creates(request) && request.namespace == fleet.namespace),
+            "nothing was judged: the audit log, of {} requests of ours, has nobody create a pod",
+            requests.len()
+        );
         self.read_on(plane);
-        let (created, most) = self.executors(fleet);
+        let ledgers = self.ledgers(fleet);
+        let (created, most) = self.executors(fleet, &ledgers);
         let removals = self.removals(fleet, &requests);
-        let writes = self.ledgers(fleet);
+        let writes = ledgers.len();
         let refused = granted(plane, fleet, &requests);
         println!(
-            "{}: {created} executors created, never one twice, {most} of at most {} at once; {removals} removals asked for, each \
-             with its pod's UID; the ledger written {writes} times, never back; {refused} of {} requests of all daemons forbidden, while the \
+            "{}: {created} executors created, never one twice, each reserved before, {most} of at most {} at once; {removals} \
+             removals asked for, each with its pod's UID; the ledger written {writes} times, balanced, never back; {refused} of {} requests of all daemons forbidden, while the \
              API server started",
             fleet.name,
             fleet.live_max,
@@ -141,14 +151,22 @@ impl Record {
         );
     }
 
-    /// No id twice, and never too many. How many there were, and how many at once.
-    fn executors(&self, fleet: &Fleet) -> (usize, usize) {
+    /// No id twice, none that was not reserved, and never too many. How many there were, and how many at once.
+    fn executors(&self, fleet: &Fleet, ledgers: &[(u64, Ledger)]) -> (usize, usize) {
         let (mut created, mut live, mut most) = (BTreeSet::new(), BTreeSet::new(), 0);
         for change in self.pods.changes.iter().filter(|change| is_executor(&change.object, fleet)) {
             let (meta, phase) = (&change.object["metadata"], &change.object["status"]["phase"]);
             let id = meta["labels"]["spark-exec-id"].as_str().unwrap();
             if change.kind == ChangeKind::Created {
                 assert!(created.insert(id), "{}: executor {id} was created twice", fleet.name);
+                let older = ledgers.partition_point(|(revision, _)| *revision < change.revision);
+                let reserved = older.checked_sub(1).map(|newest| ledgers[newest].1.reserved);
+                assert!(
+                    reserved >= Some(ExecutorId(id.parse().unwrap())),
+                    "{}: executor {id} was created at revision {}, when the ledger had reserved {reserved:?}",
+                    fleet.name,
+                    change.revision
+                );
             }
             let over = change.kind == ChangeKind::Deleted
                 || !meta["deletionTimestamp"].is_null()
@@ -194,8 +212,9 @@ impl Record {
         count
     }
 
-    /// No ledger ever says less than before. How often they were written.
-    fn ledgers(&self, fleet: &Fleet) -> usize {
+    /// No ledger ever says less than before, and the books of each balance: who came to be is there or has ended. All
+    /// that were written, each with its revision.
+    fn ledgers(&self, fleet: &Fleet) -> Vec<(u64, Ledger)> {
         let mut last: BTreeMap<&str, [u64; 4]> = BTreeMap::new();
         let named = |change: &&Change| {
             let meta = &change.object["metadata"];
@@ -205,11 +224,11 @@ impl Record {
                 && meta["namespace"] == fleet.namespace.as_str()
                 && change.kind != ChangeKind::Deleted
         };
-        let written = self.maps.changes.iter().filter(named).inspect(|change| {
-            let text = change.object["data"]["ledger"].as_str().unwrap();
-            let ledger: Value = serde_json::from_str(text).unwrap();
-            let now = ["epoch", "writes", "reserved", "created"].map(|field| ledger[field].as_u64().unwrap());
+        let written = self.maps.changes.iter().filter(named).map(|change| {
             let name = change.object["metadata"]["name"].as_str().unwrap();
+            let text = change.object["data"][ledger::KEY].as_str().unwrap();
+            let it = ledger::decode(text).unwrap_or_else(|why| panic!("{name}: {why} in {text}"));
+            let now = [it.epoch, it.writes, it.reserved.0, it.created];
             if let Some(before) = last.insert(name, now) {
                 let newer =
                     (now[0], now[1]) > (before[0], before[1]) && now[2] >= before[2] && now[3] >= before[3];
@@ -218,8 +237,12 @@ impl Record {
                     "{name} went back: epoch, writes, reserved, created were {before:?}, are {now:?}"
                 );
             }
+            let balanced = it.created == it.born.len() + it.ended() && it.settled.len() == it.ended();
+            let apart = !it.born.iter().any(|executor| it.settled.contains(executor));
+            assert!(balanced && apart, "{name}: the books do not balance: {text}");
+            (change.revision, it)
         });
-        written.count()
+        written.collect()
     }
 }
 
