@@ -99,7 +99,7 @@ fn number(value: &Value) -> u64 {
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Base64, as protobuf's JSON has bytes.
-fn encode(text: &str) -> String {
+pub fn encode(text: &str) -> String {
     let digits = text.as_bytes().chunks(3).flat_map(|chunk| {
         let three = [0, 1, 2].map(|at| u32::from(chunk.get(at).copied().unwrap_or(0)));
         let bits = three[0] << 16 | three[1] << 8 | three[2];
