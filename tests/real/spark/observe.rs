@@ -2,6 +2,7 @@
 //! lost, and rolls; the driver replaces.
 
 use super::*;
+use crate::real::judge;
 
 const EXECUTORS: usize = 2;
 
@@ -30,6 +31,14 @@ fn observe_mode_classifies_and_rolls() {
     assert_eq!(rolled, longest);
 
     let counts = application.ends_well();
-    assert_eq!(counts["lost"], json!({"killed": 1, "deleted": 1}), "{}", application.picture());
-    assert_eq!(counts["removed"], json!({"roll": 1}), "{}", application.picture());
+    assert_eq!(counts["lost"], json!({"killed": 1, "deleted": 1}));
+    assert_eq!(counts["removed"], json!({"roll": 1}));
+
+    let requests = judge::requests(&application.plane);
+    let of_pods = |verb: &str| {
+        let asked = requests.iter().filter(|request| request.resource == "pods" && request.verb == verb);
+        asked.count()
+    };
+    assert!(of_pods("watch") > 0, "the audit log tells of no watch: {requests:?}");
+    assert_eq!(of_pods("create"), 0, "the driver makes the pods, nobody else: {requests:?}");
 }

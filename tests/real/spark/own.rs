@@ -21,7 +21,7 @@ fn own_mode_whatever_befalls_the_executors() {
         &settings,
         json!({
             "mode": "Own",
-            "allocation": {"pendingTimeout": "45s"},
+            "allocation": {"pendingTimeout": "180s"},
             "limits": {"surge": 1},
             "recovery": {"failuresMax": 100},
             "roll": {"policies": ["OUTLIER"], "interval": "1h", "grace": "30s"},
@@ -38,6 +38,11 @@ fn own_mode_whatever_befalls_the_executors() {
     let ids = application.at_strength("at strength");
     application.kubelet.signal(&application.pod(ids[0]), "STOP").unwrap();
     application.lost_and_replaced("stopped, alive and silent", ids[0], "heartbeat-lost");
+    let silent_ms = silent_ms(&application.history(ids[0]));
+    assert!(
+        (40_000..60_000).contains(&silent_ms),
+        "Spark's driver gives it up, too, after 120 s: {silent_ms} ms"
+    );
 
     application.loses_one_to_a_deletion();
 
@@ -45,14 +50,17 @@ fn own_mode_whatever_befalls_the_executors() {
     fs::write(application.kubelet.folder(DRIVER).join("out-of-memory"), ids[0].to_string()).unwrap();
     application.lost_and_replaced("out of memory", ids[0], "out-of-memory");
 
+    // Nobody else is on the way: short of patience is only who waits for what does not start.
     let ids = application.at_strength("at strength");
+    application.change(|spec| spec["allocation"]["pendingTimeout"] = json!("20s"));
     application.kubelet.hold_next("ErrImagePull");
     application.kubelet.signal(&application.pod(ids[0]), "KILL").unwrap();
-    application.lost_and_replaced("kill -9, and its replacement never starts", ids[0], "killed");
-    let ids = application.at_strength("at strength");
-    let stuck = ids.last().unwrap() - 1;
-    assert!(!ids.contains(&stuck), "{ids:?}");
-    assert_eq!(application.verdict(stuck).as_deref(), Some("image"), "{}", application.picture());
+    let stuck = ids.last().unwrap() + 1;
+    let verdict =
+        application.wait("kill -9, and its replacement never starts", || application.verdict(stuck));
+    assert_eq!(verdict, "image", "{:?}", application.history(stuck));
+    application.change(|spec| spec["allocation"]["pendingTimeout"] = json!("180s"));
+    application.lost_and_replaced("kill -9", ids[0], "killed");
 
     let longest = application.with_most("totalDuration");
     let rolled = application.roll("OUTLIER");
@@ -66,8 +74,14 @@ fn own_mode_whatever_befalls_the_executors() {
     let counts = application.ends_well();
     assert_eq!(
         counts["lost"],
-        json!({"killed": 2, "heartbeat-lost": 1, "deleted": 1, "out-of-memory": 1, "image": 1}),
-        "{}",
-        application.picture()
+        json!({"killed": 2, "heartbeat-lost": 1, "deleted": 1, "out-of-memory": 1, "image": 1})
     );
+    assert_eq!(counts["removed"], json!({"roll": 2}));
+}
+
+/// For how long the daemon had heard nothing when it gave an executor up, by its verdict.
+fn silent_ms(history: &[String]) -> u64 {
+    let text = history.iter().find_map(|text| text.split_once(" timed out after "));
+    let (_, text) = text.unwrap_or_else(|| panic!("nothing has timed out: {history:?}"));
+    text.split(' ').next().unwrap().parse().unwrap()
 }
