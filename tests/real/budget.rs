@@ -37,7 +37,7 @@ fn a_roll_waits_for_the_budget() {
             |request: &&super::judge::Request| request.resource == "pods/eviction" && request.name == name;
         stage.requests().iter().filter(ours).map(|request| request.code).collect::<Vec<_>>()
     };
-    stage.until(&daemon, "refused twice", || {
+    stage.until("refused twice", || {
         let codes = evictions();
         if codes.starts_with(&[429, 429]) { Ok(()) } else { Err(format!("{codes:?}")) }
     });
@@ -51,7 +51,7 @@ fn a_roll_waits_for_the_budget() {
     assert_eq!(status["refusals"]["disruption-budget"], 1, "{status}");
 
     allow(&stage, 1);
-    stage.until(&daemon, "rolled", || {
+    stage.until("rolled", || {
         let gone = !stage.pods(&fleet).unwrap().contains_key(&rolled);
         let status = daemon.status(&fleet).unwrap();
         if gone && status["counts"]["removed"] == json!({"roll": 1}) { Ok(()) } else { Err(status) }

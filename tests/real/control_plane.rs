@@ -14,6 +14,7 @@
 //! The processes end when the `ControlPlane` is dropped, and also when the tests end without dropping it. Together they
 //! take 4 s to start, 400 MB of memory and 130 MB of disk: tests share one where they can.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -28,6 +29,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::{Value, json};
 
+use super::evidence::{self, Shown};
 use super::process::{Process, guarded};
 
 /// What went wrong, where to look, what to do.
@@ -52,6 +54,10 @@ const AUDIT_POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy"
     {"level": "Request", "verbs": ["create", "delete"], "resources": [{"group": "", "resources": ["pods", "pods/eviction"]}]},
     {"level": "Metadata"}
 ]}"#;
+
+/// Of pods, what a person looks at first.
+const PODS: &str = "custom-columns=NAMESPACE:.metadata.namespace,NAME:.metadata.name,PHASE:.status.phase,NODE:.spec.nodeName,\
+    IP:.status.podIP,DELETED:.metadata.deletionTimestamp,STATE:.status.containerStatuses[0].state";
 
 /// From exec to ready on a machine that is busy with other things; 1 s and 3 s as a rule.
 const READY_MAX: Duration = Duration::from_secs(90);
@@ -99,8 +105,9 @@ impl Role {
 
 pub struct ControlPlane {
     tools: PathBuf,
-    /// Everything that it writes; removed at the end, unless a test failed.
+    /// Everything that it writes; removed at the end, unless a test of this process has failed.
     directory: PathBuf,
+    _shown: [Shown; 2],
     etcd_port: u16,
     peer_port: u16,
     apiserver_port: u16,
@@ -120,9 +127,18 @@ impl ControlPlane {
                 return Err(format!("{tool} is not in {}: run tests/tools/build.sh", tools.display()));
             }
         }
+        let directory = directory()?;
+        let (kubectl, kubeconfig) = (tools.join("kubectl"), directory.join("admin.kubeconfig"));
+        let pods = ["--request-timeout=10s", "get", "pods", "-A", "-o", PODS].map(OsStr::new);
+        let pods =
+            [kubectl.as_os_str(), OsStr::new("--kubeconfig"), kubeconfig.as_os_str()].into_iter().chain(pods);
         let mut control_plane = ControlPlane {
             tools: tools.to_path_buf(),
-            directory: directory()?,
+            _shown: [
+                evidence::show_everybody([OsStr::new("ls"), directory.as_os_str()]),
+                evidence::show_everybody(pods),
+            ],
+            directory,
             etcd_port: free_port()?,
             peer_port: free_port()?,
             apiserver_port: free_port()?,
@@ -416,8 +432,8 @@ impl Drop for ControlPlane {
         self.kwok = None;
         self.apiserver = None;
         self.etcd = None;
-        // Of a failed test everything is still there.
-        if !std::thread::panicking() {
+        // It may have been another test's, too.
+        if !evidence::anybody_failed() {
             let _ = fs::remove_dir_all(&self.directory);
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::control_plane::NAMESPACE;
-use super::stage::{Daemon, PATIENCE, Stage};
+use super::stage::{PATIENCE, Stage};
 use super::tools;
 
 /// The Role and ClusterRole are those of `deploy/rollcall.yaml`; the account can be deleted without harm to others.
@@ -27,14 +27,14 @@ fn a_token_is_renewed_and_lost_and_found_again() {
 
     // The kubelet writes another token while the old one is still good.
     stage.plane.new_token(ACCOUNT, ACCOUNT).unwrap();
-    let took = renewed(&stage, &daemon);
+    let took = renewed(&stage);
     println!("renewed token: in use after {:.0} s", took.as_secs_f64());
     assert!(daemon.ended().is_none());
 
     // The token is worth nothing any more: no Lease can be renewed with it.
     stage.admin(&["delete", "serviceaccount", ACCOUNT], "");
     stage.admin(&["create", "serviceaccount", ACCOUNT], "");
-    assert_eq!(daemon.wait(PATIENCE).code(), Some(1), "{}", daemon.log());
+    assert_eq!(daemon.wait(PATIENCE).code(), Some(1));
     let log = daemon.log();
     let remedy = "has our token expired, or was its ServiceAccount deleted?";
     assert!(log.contains(remedy), "{log}");
@@ -42,12 +42,12 @@ fn a_token_is_renewed_and_lost_and_found_again() {
 
     // Its kubelet starts it again, and has no token for it yet either.
     daemon = start();
-    stage.until(&daemon, "refused again", || {
+    stage.until("refused again", || {
         let said = daemon.log().matches(remedy).count() > log.matches(remedy).count();
         if said { Ok(()) } else { Err("it does not say so") }
     });
     stage.plane.new_token(ACCOUNT, ACCOUNT).unwrap();
-    let took = renewed(&stage, &daemon);
+    let took = renewed(&stage);
     println!("valid token again: in use after {:.0} s", took.as_secs_f64());
     stage.at_strength(&daemon, &fleet, "with a token again");
     assert!(daemon.ended().is_none());
@@ -55,9 +55,9 @@ fn a_token_is_renewed_and_lost_and_found_again() {
 }
 
 /// Waits until it uses the token that is in the file now.
-fn renewed(stage: &Stage, daemon: &Daemon) -> Duration {
+fn renewed(stage: &Stage) -> Duration {
     let token = stage.token_id(ACCOUNT);
-    stage.until_within(RENEWAL, daemon, "asking with the new token", || {
+    stage.until_within(RENEWAL, "asking with the new token", || {
         let used = stage.requests().iter().any(|request| request.token == token);
         if used { Ok(()) } else { Err("no request has it") }
     })

@@ -33,7 +33,7 @@ fn probe(daemon: &Daemon, path: &str) -> io::Result<String> {
 
 /// It lives, and its Service leaves it alone, for as long as another leads.
 fn stands_by(stage: &Stage, daemon: &Daemon, leader: &Daemon) {
-    stage.until(daemon, "standing by", || match probe(daemon, "/readyz") {
+    stage.until("standing by", || match probe(daemon, "/readyz") {
         Ok(said)
             if said.starts_with(&format!("503 this host stands by: {}_", leader.name))
                 && said.ends_with(" leads") =>
@@ -49,7 +49,7 @@ fn stands_by(stage: &Stage, daemon: &Daemon, leader: &Daemon) {
 }
 
 fn is_ready(stage: &Stage, daemon: &Daemon) {
-    stage.until(daemon, "ready", || match probe(daemon, "/readyz") {
+    stage.until("ready", || match probe(daemon, "/readyz") {
         Ok(said) if said == "200 ok" => Ok(()),
         said => Err(format!("{said:?}")),
     });
@@ -60,7 +60,7 @@ fn takes_over(stage: &Stage, daemon: &Daemon, fleet: &Fleet, what: &str) -> Dura
     let begun = Instant::now();
     let (_, pod) = stage.pods(fleet).unwrap().into_iter().next().unwrap();
     stage.admin(&["delete", "pod", "--wait=false", pod["metadata"]["name"].as_str().unwrap()], "");
-    stage.until(daemon, "taken over", || {
+    stage.until("taken over", || {
         let holder = holder(stage);
         if holder == daemon.name { Ok(()) } else { Err(format!("{holder} holds the Lease")) }
     });
@@ -96,14 +96,14 @@ fn one_leads_at_a_time() {
     assert!(took < TAKEOVER, "{took:?}");
     second.signal("CONT");
     let ended = second.wait(PATIENCE);
-    assert_eq!(ended.code(), Some(1), "it leads no more\n{}", second.log());
+    assert_eq!(ended.code(), Some(1), "it leads no more");
 
     // One that is asked to end hands over.
     let fourth = candidate(&stage, &fleet);
     order.push(fourth.name.clone());
     stands_by(&stage, &fourth, &third);
     third.signal("TERM");
-    assert!(third.wait(PATIENCE).success(), "{}", third.log());
+    assert!(third.wait(PATIENCE).success());
     let took = takes_over(&stage, &fourth, &fleet, "leader ended in order");
     assert!(took < Duration::from_secs(10), "nobody has to wait for a Lease that was released: {took:?}");
 

@@ -56,7 +56,7 @@ fn a_namespace_may_go_and_come_back() {
     assert!((1..=8).contains(&refusals.len()), "tried, and ever more slowly: {refusals:?}");
     assert!(refusals.iter().all(|request| request.code == 403), "{refusals:?}");
     let said = daemon.log().lines().find(|line| line.contains("being terminated")).map(str::to_owned);
-    println!("{}", said.unwrap_or_else(|| panic!("it does not say why\n{}", daemon.log())));
+    println!("{}", said.expect("it says why"));
     let status = daemon.status(&fleet).unwrap();
     assert!(
         status["conditions"].as_array().unwrap().iter().any(|is| is["type"] == "NotProgressing"),
@@ -75,7 +75,7 @@ fn a_namespace_may_go_and_come_back() {
     let requests = within(&stage, &daemon, WATCHED);
     println!("namespace gone: {} requests in {} s", requests.len(), WATCHED.as_secs());
     assert!(requests.len() <= 40, "it is in a hurry: {requests:?}");
-    assert!(daemon.ended().is_none(), "{}", daemon.log());
+    assert!(daemon.ended().is_none());
 
     namespace(&stage);
     fleet.judged.application = "spark-doomed-2".to_owned();

@@ -86,7 +86,7 @@ fn what_is_granted_is_used_and_what_is_used_is_granted() {
     daemon.order(&["kill", "rights", "2", "--replace", "--force"]);
     stage.at_strength(&daemon, &fleet, "one killed");
     daemon.order(&["roll", "rights", "1"]);
-    stage.until(&daemon, "rolled", || {
+    stage.until("rolled", || {
         let status = daemon.status(&fleet).unwrap_or_default();
         if status["counts"]["removed"]["roll"] == 1 { Ok(()) } else { Err(status) }
     });
@@ -96,14 +96,14 @@ fn what_is_granted_is_used_and_what_is_used_is_granted() {
             "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
         }]}));
     }
-    stage.until(&daemon, "ended with its driver", || {
+    stage.until("ended with its driver", || {
         let get = ["get", "pod", "failing-driver", "--ignore-not-found", "-o", "name"];
         let driver = stage.admin(&get, "");
         if driver.is_empty() { Ok(()) } else { Err(driver) }
     });
 
     let granted = granted(&stage);
-    stage.until(&daemon, "using all of its rights", || {
+    stage.until("using all of its rights", || {
         let used = used(&stage, &daemon);
         assert_eq!(used.difference(&granted).next(), None, "used, and not granted in {NAMESPACE}");
         let unused: Vec<&Right> = granted.difference(&used).collect();

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::control_plane::{ControlPlane, NAMESPACE, Role};
+use super::evidence::{self, Shown};
 use super::kubelet::{Image, Kubelet};
-use super::stage::{Daemon, free};
+use super::stage::{Daemon, free, runs};
 use super::{enabled, tools};
 use crate::support::root;
 
@@ -25,10 +26,9 @@ const APPLICATION: &str = "spark-real";
 /// JVMs start slowly on a machine with much to do.
 const PATIENCE: Duration = Duration::from_secs(240);
 const LOOK: Duration = Duration::from_millis(200);
-
-/// Of pods, what a person looks at first.
-const PODS: &str = "custom-columns=NAME:.metadata.name,PHASE:.status.phase,IP:.status.podIP,DELETED:.metadata.deletionTimestamp,\
-    STATE:.status.containerStatuses[0].state";
+const HEARTBEAT_TIMEOUT: &str = "40s";
+/// Of each executor's GraphiteSink.
+const GRAPHITE_PERIOD: Duration = Duration::from_secs(2);
 
 /// Java 17 and later need these to run Spark (`org.apache.spark.launcher.JavaModuleOptions`).
 const JAVA_OPTIONS: [&str; 16] = [
@@ -70,6 +70,7 @@ struct Application {
     document: PathBuf,
     fleet: Value,
     executors: usize,
+    _shown: Shown,
 }
 
 impl Application {
@@ -108,18 +109,14 @@ impl Application {
             }]},
         });
         plane.kubectl(Role::Driver, &["create", "-f", "-"], &driver.to_string()).unwrap();
+        let shown = evidence::show_tail(kubelet.folder(DRIVER).join("log"));
 
         let begun = Instant::now();
         let address = loop {
             if let Some(address) = kubelet.address(DRIVER) {
                 break address;
             }
-            assert!(
-                begun.elapsed() < PATIENCE,
-                "the driver does not run after {PATIENCE:?}\n{}\n{}",
-                plane.kubectl(Role::Admin, &["get", "pods", "-o", PODS], "").unwrap_or_default(),
-                log_of(&kubelet, DRIVER)
-            );
+            assert!(begun.elapsed() < PATIENCE, "the driver does not run after {PATIENCE:?}");
             sleep(LOOK);
         };
         let rest = format!("{address}:{rest_port}");
@@ -131,7 +128,7 @@ impl Application {
                 "executors": executors,
                 "driver": {"podName": DRIVER, "restPort": rest_port, "restInterval": "1s", "allowLoopback": true},
                 // Loopback: every connection comes from 127.0.0.1.
-                "heartbeat": {"timeout": "20s", "interval": "2s", "checkPeer": false},
+                "heartbeat": {"timeout": HEARTBEAT_TIMEOUT, "interval": "2s", "checkPeer": false},
             },
         });
         fleet["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
@@ -141,7 +138,7 @@ impl Application {
         let flags = ["--no-leader-election"];
         let daemon =
             Daemon::start("rollcall", plane.directory(), &kubeconfig, &[&document], graphite, &flags);
-        Application { daemon, kubelet, plane, rest, document, fleet, executors }
+        Application { daemon, kubelet, plane, rest, document, fleet, executors, _shown: shown }
     }
 
     /// What `rollcall` says to a question, as JSON.
@@ -183,7 +180,12 @@ impl Application {
                 return found;
             }
             let in_time = begun.elapsed() < PATIENCE && self.kubelet.runs(DRIVER);
-            assert!(in_time, "{what}: not after {:?}\n{}", begun.elapsed(), self.picture());
+            assert!(
+                in_time,
+                "{what}: not after {:?}: {:#}",
+                begun.elapsed(),
+                self.rollcall(&["status", FLEET])
+            );
             sleep(LOOK);
         }
     }
@@ -200,8 +202,22 @@ impl Application {
                 .collect();
             ids.sort_unstable();
             let available = status["counts"]["available"].as_u64();
-            (available == Some(self.executors as u64) && ids.len() == self.executors).then_some(ids)
+            let all = available == Some(self.executors as u64) && ids.len() == self.executors;
+            (all && self.running()? == ids).then_some(ids)
         })
+    }
+
+    /// By the API server's account: the ids of those whose pods run, ascending. `None` while it gives no answer.
+    fn running(&self) -> Option<Vec<u64>> {
+        let selector = format!("spark-role=executor,spark-app-selector={APPLICATION}");
+        let list =
+            self.plane.kubectl(Role::Admin, &["get", "pods", "-l", &selector, "-o", "json"], "").ok()?;
+        let list: Value = serde_json::from_str(&list).unwrap();
+        let running = list["items"].as_array().unwrap().iter().filter(|pod| runs(pod));
+        let id = |pod: &Value| pod["metadata"]["labels"]["spark-exec-id"].as_str().unwrap().parse().unwrap();
+        let mut ids: Vec<u64> = running.map(id).collect();
+        ids.sort_unstable();
+        Some(ids)
     }
 
     /// Waits until so many more jobs have gone well.
@@ -213,7 +229,7 @@ impl Application {
     /// Waits until an executor that somebody did something to is lost for that, and all are there again.
     fn lost_and_replaced(&self, what: &str, executor: u64, kind: &str) {
         let verdict = self.wait(what, || self.verdict(executor));
-        assert_eq!(verdict, kind, "{what}, executor {executor}\n{}", self.picture());
+        assert_eq!(verdict, kind, "{what}, executor {executor}: {:?}", self.history(executor));
         let ids = self.at_strength(&format!("{what}: {verdict}; at strength"));
         assert!(!ids.contains(&executor), "{ids:?}");
     }
@@ -243,7 +259,7 @@ impl Application {
         let (well, failed) = self.jobs();
         println!("{well} jobs went well");
         self.heard();
-        assert!(failed.is_empty(), "{failed:?}\n{}", self.picture());
+        assert!(failed.is_empty(), "{failed:?}");
         let counts = self.rollcall(&["status", FLEET])["counts"].take();
         println!("{counts}");
         counts
@@ -287,13 +303,12 @@ impl Application {
                 .find(|it| before.iter().any(|id| it["id"].as_str() == Some(id.to_string().as_str())))?;
             assert!(
                 gone["removeReason"].as_str().is_some_and(|reason| reason.contains("decommission")),
-                "{gone:#}\n{}",
-                self.picture()
+                "{gone:#}"
             );
             gone["id"].as_str()?.parse().ok()
         });
         let message = format!("Received executor {rolled} decommissioned message");
-        assert!(self.driver_log().contains(&message), "{}", self.picture());
+        assert!(self.driver_log().contains(&message), "the driver's log has no {message:?}");
         let history = self.history(rolled);
         let picked = history.iter().find(|text| text.starts_with(&format!("{policy}, score ")));
         println!("{}", picked.unwrap_or_else(|| panic!("{policy} did not pick {rolled}: {history:?}")));
@@ -317,26 +332,17 @@ impl Application {
         self.wait("the document has changed", || (self.metric(CHANGES) > Some(before)).then_some(()));
     }
 
-    /// Executors were heard, and not only seen in the driver's REST API.
+    /// Executors are heard, and not only seen in the driver's REST API: at least every other time that they speak.
     fn heard(&self) {
-        let heard = self.metric("rollcall_heartbeats_total{source=\"graphite\",result=\"accepted\"}");
-        println!("{} heartbeats over Graphite", heard.unwrap_or_default());
-        assert!(heard > Some(self.executors as f64), "{heard:?}\n{}", self.picture());
-    }
-
-    /// Everything that a person would look at.
-    fn picture(&self) -> String {
-        let tail = |text: String| {
-            let lines: Vec<&str> = text.lines().collect();
-            lines[lines.len().saturating_sub(60)..].join("\n")
-        };
-        let pods = self.plane.kubectl(Role::Admin, &["get", "pods", "-o", PODS], "").unwrap_or_default();
-        format!(
-            "--- pods\n{pods}\n--- status\n{:#}\n--- rollcall\n{}\n--- driver\n{}",
-            self.rollcall(&["status", FLEET]),
-            tail(self.daemon.log()),
-            tail(self.driver_log())
-        )
+        const TIMES: u32 = 5;
+        let heard = || self.metric("rollcall_heartbeats_total{source=\"graphite\",result=\"accepted\"}");
+        let (before, begun) = (heard().unwrap_or_default(), Instant::now());
+        let after = before + f64::from(TIMES) * self.executors as f64;
+        let now =
+            self.wait("heard over Graphite, each five times", || heard().filter(|heard| *heard >= after));
+        let took = begun.elapsed();
+        println!("{now} heartbeats over Graphite, {} of them in {:.1} s", now - before, took.as_secs_f64());
+        assert!(took <= 2 * TIMES * GRAPHITE_PERIOD, "{} executors were heard too seldom", self.executors);
     }
 }
 
@@ -403,7 +409,7 @@ fn settings_of(
         (graphite_key("class"), "org.apache.spark.metrics.sink.GraphiteSink".to_owned()),
         (graphite_key("host"), graphite.ip().to_string()),
         (graphite_key("port"), graphite.port().to_string()),
-        (graphite_key("period"), "2".to_owned()),
+        (graphite_key("period"), GRAPHITE_PERIOD.as_secs().to_string()),
         (graphite_key("unit"), "seconds".to_owned()),
         ("spark.ui.port".to_owned(), rest_port.to_string()),
     ]);

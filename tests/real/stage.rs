@@ -9,6 +9,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -22,12 +23,13 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::control_plane::{ACCOUNT, ControlPlane, NAMESPACE, Role, STAGES, free_port};
+use super::evidence::{self, Shown};
 use super::history;
 use super::judge::{self, Record};
 use super::process::{Process, guarded};
 
 pub const NODE: &str = "node-1";
-/// Longer than an old Lease lives.
+/// Longer than an old Lease lives, and than a create is waited for that the API server took along when it died: a minute.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 pub const LOOK: Duration = Duration::from_millis(200);
 
@@ -54,6 +56,7 @@ pub struct Daemon {
     token: PathBuf,
     /// As in a pod: it becomes part of the Lease holder's name.
     pub name: String,
+    _shown: [Shown; 2],
 }
 
 impl Stage {
@@ -193,7 +196,7 @@ impl Stage {
 
     /// Waits until the daemon believes it and it is so: as many executors run as should. How long that took.
     pub fn at_strength(&self, daemon: &Daemon, fleet: &Fleet, what: &str) -> Duration {
-        let took = self.until(daemon, &format!("{}, {what}: at strength", fleet.name), || {
+        let took = self.until(&format!("{}, {what}: at strength", fleet.name), || {
             let running = self.pods(fleet).map(|pods| pods.values().filter(|pod| runs(pod)).count());
             let status = daemon.status(fleet);
             let available = status.as_ref().and_then(|status| status["counts"]["available"].as_u64());
@@ -207,19 +210,13 @@ impl Stage {
     }
 
     /// Waits until it holds, or is no error.
-    pub fn until<E: std::fmt::Display>(
-        &self,
-        daemon: &Daemon,
-        what: &str,
-        holds: impl FnMut() -> Result<(), E>,
-    ) -> Duration {
-        self.until_within(PATIENCE, daemon, what, holds)
+    pub fn until<E: std::fmt::Display>(&self, what: &str, holds: impl FnMut() -> Result<(), E>) -> Duration {
+        self.until_within(PATIENCE, what, holds)
     }
 
     pub fn until_within<E: std::fmt::Display>(
         &self,
         patience: Duration,
-        daemon: &Daemon,
         what: &str,
         mut holds: impl FnMut() -> Result<(), E>,
     ) -> Duration {
@@ -227,8 +224,7 @@ impl Stage {
         loop {
             let Err(why) = holds() else { return begun.elapsed() };
             if begun.elapsed() > patience {
-                let pods = self.plane.kubectl(Role::Admin, &["get", "pods", "-A", "-o", "wide"], "");
-                panic!("not {what} after {patience:?}: {why}\n{}\n{pods:?}", daemon.log());
+                panic!("not {what} after {patience:?}: {why}");
             }
             sleep(LOOK);
         }
@@ -270,8 +266,12 @@ impl Daemon {
             command.arg("-f").arg(document);
         }
         command.args(flags).env("HOSTNAME", name);
-        let process = Process::start(command, directory.join(format!("{name}.log"))).unwrap();
-        Daemon { process, http, graphite, token, name: name.to_owned() }
+        let log = directory.join(format!("{name}.log"));
+        let server = format!("--server=http://{http}");
+        let status = [binary().as_os_str(), OsStr::new("status"), OsStr::new(&server)].map(OsStr::to_owned);
+        let shown = [evidence::show(status), evidence::show_tail(&log)];
+        let process = Process::start(command, log).unwrap();
+        Daemon { process, http, graphite, token, name: name.to_owned(), _shown: shown }
     }
 
     /// What `rollcall` says to these arguments, about this daemon.
@@ -299,7 +299,7 @@ impl Daemon {
     /// A command that must be taken on.
     pub fn order(&self, arguments: &[&str]) {
         let output = self.ask(arguments);
-        assert!(output.status.success(), "{arguments:?}: {output:?}\n{}", self.log());
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
     }
 
     /// What is answered over HTTP, whole. The request ends its head with `Connection: close`.
@@ -332,7 +332,7 @@ impl Daemon {
             if let Some(status) = self.ended() {
                 return status;
             }
-            assert!(begun.elapsed() < patience, "it lives on after {patience:?}\n{}", self.log());
+            assert!(begun.elapsed() < patience, "it lives on after {patience:?}");
             sleep(LOOK);
         }
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::control_plane::{NAMESPACE, Role};
+use super::evidence::{self, Shown};
 use super::kubelet::TMPDIR;
 use super::observer::{End, Observer};
 use super::process::{Process, guarded};
@@ -45,7 +46,7 @@ fn side_by_side_with_sparks_allocator() {
     drop((daemon, observer));
 
     let mut observer = Observer::start(&stage.plane.kubeconfig(Role::Admin), NAMESPACE, "spark-own");
-    let driver = driver(&stage, &spark);
+    let (driver, _shown) = driver(&stage, &spark);
     let theirs = measured(&mut observer);
     let their_peak_mb = peak_mb(driver.child.id());
 
@@ -97,7 +98,7 @@ pub fn peak_mb(pid: u32) -> u64 {
 }
 
 /// Spark's driver, which keeps its own executors.
-fn driver(stage: &Stage, spark: &Path) -> Process {
+fn driver(stage: &Stage, spark: &Path) -> (Process, Shown) {
     let directory = stage.plane.directory();
     let template = directory.join("executor.yaml");
     fs::write(&template, json!({"apiVersion": "v1", "kind": "Pod", "spec": {"nodeName": NODE}}).to_string())
@@ -128,5 +129,7 @@ fn driver(stage: &Stage, spark: &Path) -> Process {
     // Nothing of it is left in the machine's folder of temporary files.
     let java = JAVA_TOOL_OPTIONS.replace(TMPDIR, directory.to_str().unwrap());
     command.env("TMPDIR", directory).env("JAVA_TOOL_OPTIONS", java).current_dir(directory);
-    Process::start(command, directory.join("driver.log")).unwrap()
+    let log = directory.join("driver.log");
+    let shown = evidence::show_tail(&log);
+    (Process::start(command, log).unwrap(), shown)
 }
