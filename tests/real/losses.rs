@@ -1,7 +1,8 @@
 //! Every way in which a pod ends, as Kubernetes tells it: each loss gets its verdict once, counts as a failure or does not,
 //! and is made good.
 //!
-//! What a kubelet or a controller would write is written by the test; evictions and deletions are the API server's own.
+//! What a kubelet or a controller would write is written by the test, or by kwok where it says so; evictions and deletions
+//! are the API server's own.
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,8 @@ use super::tools;
 enum Fate {
     /// Its container ends with this exit code and reason, and the pod with it.
     Exits(i32, &'static str),
+    /// Its process exits with this code, and its kubelet, which is kwok, makes of that what it does.
+    ExitsOnItsNode(i32),
     /// The kubelet fails the pod, with this `status.reason`.
     Fails(&'static str),
     /// Somebody asks the eviction API.
@@ -43,7 +46,7 @@ const FATES: [(Fate, &str, bool, bool); 16] = [
     (Fate::IsOnATaintedNode, "deleted", false, false),
     (Fate::Exits(137, "OOMKilled"), "memory-limit", true, true),
     (Fate::Exits(52, "Error"), "out-of-memory", true, true),
-    (Fate::Exits(1, "Error"), "exit-status", true, true),
+    (Fate::ExitsOnItsNode(1), "exit-status", true, true),
     (Fate::Exits(0, "Completed"), "completed", false, false),
     (Fate::Fails("Evicted"), "evicted", false, false),
     (Fate::Fails("NodeLost"), "node-lost", false, false),
@@ -70,6 +73,7 @@ impl Fate {
                 stage.admin(&["taint", "node", node, "node.kubernetes.io/not-ready=:NoExecute"], "");
             }
             Fate::Exits(..)
+            | Fate::ExitsOnItsNode(_)
             | Fate::Fails(_)
             | Fate::IsEvicted
             | Fate::IsDisrupted(_)
@@ -89,6 +93,9 @@ impl Fate {
         };
         match self {
             Fate::Exits(code, reason) => patch(&exited(code, reason)),
+            Fate::ExitsOnItsNode(code) => {
+                stage.admin(&["annotate", "pod", pod, &format!("rollcall.test/exit-code={code}")], "");
+            }
             Fate::Fails(reason) => {
                 let message = "The node was low on resource: memory.";
                 patch(&json!({"phase": "Failed", "reason": reason, "message": message}));
@@ -134,7 +141,7 @@ fn name(pod: &Value) -> &str {
 /// Waits until so many losses are settled, each kind as often as it should.
 fn settled(stage: &Stage, daemon: &Daemon, fleet: &Fleet, expected: &BTreeMap<String, u64>) -> Value {
     let mut status = Value::Null;
-    stage.until(daemon, "classified", || {
+    stage.until("classified", || {
         status = daemon.status(fleet).unwrap_or_default();
         if status["counts"]["lost"] == json!(expected) {
             Ok(())
@@ -165,7 +172,7 @@ fn each_loss_gets_its_verdict_once() {
     stage.create(&json!({"apiVersion": "v1", "kind": "List", "items": nodes}));
     let daemon = stage.daemon(&[&fleet], &["--lease", "losses"]);
     // The n-th executor runs on the n-th node, whoever comes later on one for all.
-    stage.until(&daemon, "on their nodes", || {
+    stage.until("on their nodes", || {
         let pods = stage.pods(&fleet).unwrap();
         for (id, pod) in pods.iter().filter(|(_, pod)| pod["spec"]["nodeName"].is_null()) {
             stage.plane.bind(name(pod), &format!("losses-{id}")).unwrap();
@@ -182,10 +189,10 @@ fn each_loss_gets_its_verdict_once() {
 
     let mut expected: BTreeMap<String, u64> = BTreeMap::new();
     FATES.iter().for_each(|(_, kind, ..)| *expected.entry((*kind).to_owned()).or_default() += 1);
-    stage.until(&daemon, "replaced", || replaced(&stage, &fleet));
+    stage.until("replaced", || replaced(&stage, &fleet));
     settled(&stage, &daemon, &fleet, &expected);
     stage.at_strength(&daemon, &fleet, "sixteen lost in sixteen ways");
-    stage.until(&daemon, "kept who should be, and nobody else", || {
+    stage.until("kept who should be, and nobody else", || {
         let left = stage.pods(&fleet).unwrap();
         let mut fates = FATES.iter().zip(&pods);
         match fates.find(|((.., kept), (id, _))| left.contains_key(id) != *kept) {
@@ -237,7 +244,7 @@ fn what_never_starts_is_given_up_for_its_reason() {
         spec["template"]["metadata"] = json!({"annotations": {"rollcall.test/pending": "true"}});
     });
     let daemon = stage.daemon(&[&fleet], &["--lease", "stuck"]);
-    stage.until(&daemon, "created", || {
+    stage.until("created", || {
         let pods = stage.pods(&fleet).unwrap();
         if pods.len() == STUCK.len() { Ok(()) } else { Err(pods.len()) }
     });
@@ -255,7 +262,7 @@ fn what_never_starts_is_given_up_for_its_reason() {
         }
     }
     // Whoever comes in their place starts.
-    stage.until(&daemon, "replaced", || {
+    stage.until("replaced", || {
         for (_, pod) in stage.pods(&fleet).unwrap().into_iter().filter(|(id, _)| *id > STUCK.len() as u64) {
             if !pod["metadata"]["annotations"]["rollcall.test/pending"].is_null() {
                 stage.admin(&["annotate", "pod", name(&pod), "rollcall.test/pending-"], "");
