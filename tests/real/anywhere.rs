@@ -1,10 +1,10 @@
-//! The daemon in any cluster: kind, k3d, or one where real nodes run real containers. `ROLLCALL_KUBECONFIG` says which,
-//! `ROLLCALL_NAMESPACE` where in it (`default` otherwise); whoever that kubeconfig is needs there what the Role of
-//! `deploy/rollcall.yaml` grants, and, so that nothing is left behind, may also delete `configmaps` and `leases`. What
-//! could not be deleted is printed. (Events go by themselves.)
+//! The daemon in any cluster: kind, k3d, or one where real nodes run real containers, and can pull `busybox`.
+//! `ROLLCALL_KUBECONFIG` says which, `ROLLCALL_NAMESPACE` where in it (`default` otherwise; it must exist). Whoever that
+//! kubeconfig is needs there what the Role of `deploy/rollcall.yaml` grants, and, so that nothing is left behind, may
+//! also delete `configmaps` and `leases`. What could not be deleted is printed. (Events go by themselves.)
 //!
 //! ```console
-//! $ ROLLCALL_KUBECONFIG=~/.kube/config ROLLCALL_NAMESPACE=mine cargo test -p rollcall --test all real::anywhere
+//! $ ROLLCALL_KUBECONFIG=~/.kube/config ROLLCALL_NAMESPACE=mine cargo test -p rollcall --test all real::anywhere -- --nocapture
 //! ```
 //!
 //! On the control plane of the tests the same runs with kwok's pods.
@@ -185,8 +185,7 @@ impl Place {
             if holds(&status) {
                 return println!("{what}: after {:.1} s", begun.elapsed().as_secs_f64());
             }
-            let log = || self.running().log();
-            assert!(begun.elapsed() < PATIENCE, "{what}: not after {PATIENCE:?}: {status:#}\n{}", log());
+            assert!(begun.elapsed() < PATIENCE, "{what}: not after {PATIENCE:?}: {status:#}");
             sleep(LOOK);
         }
     }
