@@ -138,15 +138,19 @@ impl Observer {
     /// are missing, and would then not replace the next.
     pub fn settle(&mut self, count: usize) {
         const QUIET: Duration = Duration::from_secs(1);
-        for _ in 0..10 {
-            while self.next(QUIET).is_some() {}
+        const SETTLED_MAX: Duration = Duration::from_secs(60);
+        let begun = Instant::now();
+        while begun.elapsed() < SETTLED_MAX {
+            if self.next(QUIET).is_some() {
+                continue;
+            }
             let surplus: Vec<String> = self.running.iter().skip(count).cloned().collect();
             if surplus.is_empty() {
                 return;
             }
             self.end(&surplus, End::Killed);
         }
-        panic!("{} run, and no more than {count} should", self.running.len());
+        panic!("{} run, and no more than {count} should, for {SETTLED_MAX:?}", self.running.len());
     }
 
     /// Ends so many, and says how long after each of them another appeared, the first after the first.

@@ -1,4 +1,4 @@
-//! Many executors: kwok runs the pods, a thread speaks for all of them as their GraphiteSinks would.
+//! Many executors: kwok runs the pods, a thread speaks for all of them as their GraphiteSinks would, in Spark's own words.
 //!
 //! `ROLLCALL_SCALE` is how many; `ROLLCALL_BINARY` the daemon that is measured, rather a release.
 
@@ -21,9 +21,10 @@ use super::tools;
 use super::versus::peak_mb;
 
 const EXECUTORS: usize = 300;
-/// Of GraphiteSink: one batch of so many lines in each period. Spark's own sends some 130.
+/// Of GraphiteSink: one batch in each.
 const PERIOD: Duration = Duration::from_secs(10);
-const LINES: usize = 20;
+/// A relay may send 40,000 lines a second over one connection, and these send 12,700.
+const EXECUTORS_PER_CONNECTION: usize = 1_000;
 /// Without any change.
 const STEADY: Duration = Duration::from_secs(30);
 
@@ -61,7 +62,8 @@ fn many_executors() {
         let mut observer = Observer::start(&stage.plane.kubeconfig(Role::Admin), NAMESPACE, "spark-scale");
         let begun = Instant::now();
         let daemon = stage.daemon(&[&fleet], rate.flags);
-        let _speaker = Speaker::start(daemon.graphite, observer.live());
+        let _speaker =
+            Speaker::start(daemon.graphite, executors.div_ceil(EXECUTORS_PER_CONNECTION), observer.live());
         let full = observer.until_running(executors, patience) - begun;
         let available = all_available(&daemon, &fleet, patience, begun);
 
@@ -95,12 +97,7 @@ fn many_executors() {
 fn all_available(daemon: &Daemon, fleet: &Fleet, patience: Duration, begun: Instant) -> Duration {
     let all = |status: &Value| status["counts"]["available"] == fleet.target;
     while !daemon.status(fleet).as_ref().is_some_and(all) {
-        assert!(
-            begun.elapsed() < patience,
-            "{:?}\n{}",
-            daemon.status(fleet).map(|it| it["counts"].clone()),
-            daemon.log()
-        );
+        assert!(begun.elapsed() < patience, "{:?}", daemon.status(fleet).map(|it| it["counts"].clone()));
         thread::sleep(Duration::from_millis(500));
     }
     begun.elapsed()
@@ -125,34 +122,57 @@ struct Speaker {
     thread: Option<thread::JoinHandle<()>>,
 }
 
+/// What one executor of Spark 4.3 sends at a time: names and values of 127 metrics.
+fn batch() -> Vec<&'static str> {
+    let arrivals = include_str!("../fixtures/graphite-arrivals.txt");
+    let (first, _) = arrivals.split_once(' ').unwrap();
+    let lines = arrivals.lines().take_while(|line| line.starts_with(first));
+    // Between application and executor, and time.
+    lines.map(|line| line.split_once(".1.").unwrap().1.rsplit_once(' ').unwrap().0).collect()
+}
+
 impl Speaker {
-    fn start(graphite: SocketAddr, live: Arc<Mutex<BTreeSet<String>>>) -> Speaker {
+    fn start(graphite: SocketAddr, connections: usize, live: Arc<Mutex<BTreeSet<String>>>) -> Speaker {
         const SLICES: u64 = 100;
+        /// Whoever is not read for so long begins anew; and nobody waits longer for us to end.
+        const WRITE_MAX: Duration = Duration::from_secs(5);
+        let connect = move || {
+            let stream = TcpStream::connect_timeout(&graphite, WRITE_MAX).ok()?;
+            stream.set_write_timeout(Some(WRITE_MAX)).ok()?;
+            Some(stream)
+        };
+        let batch = batch();
+        assert_eq!(batch.len(), 127, "one batch of one executor");
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
-            let mut to = None;
+            let mut streams: Vec<Option<TcpStream>> = (0..connections).map(|_| None).collect();
             for slice in (0..SLICES).cycle() {
-                if stopped.load(Ordering::Relaxed) {
-                    return;
-                }
-                let mut text = String::new();
+                let mut texts = vec![String::new(); connections];
                 let seconds = jiff::Timestamp::now().as_second();
                 for name in live.lock().unwrap().iter() {
                     let id: u64 = name.rsplit('-').next().unwrap().parse().unwrap();
                     if id % SLICES != slice {
                         continue;
                     }
-                    for line in 0..LINES {
-                        writeln!(text, "spark-scale.{id}.executor.threadpool.metric{line} {slice} {seconds}")
-                            .unwrap();
+                    let text = &mut texts[(id / SLICES) as usize % connections];
+                    for metric in &batch {
+                        writeln!(text, "spark-scale.{id}.{metric} {seconds}").unwrap();
                     }
                 }
-                if to.is_none() {
-                    to = TcpStream::connect(graphite).ok();
+                for (stream, text) in streams.iter_mut().zip(&texts).filter(|(_, text)| !text.is_empty()) {
+                    if stopped.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    if stream.is_none() {
+                        *stream = connect();
+                    }
+                    if stream.as_mut().is_some_and(|stream| stream.write_all(text.as_bytes()).is_err()) {
+                        *stream = None;
+                    }
                 }
-                if to.as_mut().is_some_and(|to| to.write_all(text.as_bytes()).is_err()) {
-                    to = None;
+                if stopped.load(Ordering::Relaxed) {
+                    return;
                 }
                 thread::sleep(PERIOD / SLICES as u32);
             }
