@@ -5,10 +5,8 @@ use serde_json::Value;
 
 use super::document::{Mode, Spark, Spec};
 use super::{FleetConfig, Problem};
+use crate::heartbeat::directory::{EXTRA_COLUMNS_MAX as COLUMNS_MAX, NAME_MAX, is_name};
 
-/// More metrics than policies can use; each costs 8 bytes for each executor.
-const COLUMNS_MAX: usize = 64;
-const COLUMN_BYTES_MAX: usize = 200;
 const WINDOWS_MAX: usize = 32;
 const JAVA_OPTIONS_MAX: usize = 256;
 
@@ -69,6 +67,14 @@ impl<'a> Rules<'a> {
     }
 
     fn heartbeat(&mut self) {
+        let names = format!("1 to {NAME_MAX} of A-Z, a-z, 0-9, ., _ and -, and not only dots");
+        let prefix = &self.spec().heartbeat.graphite_prefix;
+        self.refuse_if(
+            !prefix.is_empty() && !is_name(prefix),
+            "spec.heartbeat.graphitePrefix",
+            &format!("{prefix:?} is not what names of metrics begin with"),
+            &names,
+        );
         let columns = &self.spec().heartbeat.columns;
         self.refuse_if(
             columns.len() > COLUMNS_MAX,
@@ -78,14 +84,7 @@ impl<'a> Rules<'a> {
         );
         for (at, name) in columns.iter().enumerate().take(COLUMNS_MAX) {
             let path = format!("spec.heartbeat.columns[{at}]");
-            let wrong =
-                name.is_empty() || name.len() > COLUMN_BYTES_MAX || name.contains(char::is_whitespace);
-            self.refuse_if(
-                wrong,
-                &path,
-                &format!("{name:?} is not the name of a metric"),
-                &format!("1 to {COLUMN_BYTES_MAX} bytes without spaces"),
-            );
+            self.refuse_if(!is_name(name), &path, &format!("{name:?} is not the name of a metric"), &names);
             self.refuse_if(
                 columns[..at].contains(name),
                 &path,

@@ -188,6 +188,17 @@ fn what_is_wrong_is_told_with_its_place_and_remedy() {
             "f.yaml: document 1: spec.template: has no use
   help: with mode Observe the driver creates the pods: leave it out, or use mode Own",
         ),
+        // What could not be told apart in what executors report.
+        (
+            with("heartbeat: {graphitePrefix: a/b}"),
+            "f.yaml: document 1: spec.heartbeat.graphitePrefix: \"a/b\" is not what names of metrics begin with
+  help: 1 to 253 of A-Z, a-z, 0-9, ., _ and -, and not only dots",
+        ),
+        (
+            with("heartbeat: {columns: [jvm.total.used, 'a b']}"),
+            "f.yaml: document 1: spec.heartbeat.columns[1]: \"a b\" is not the name of a metric
+  help: 1 to 253 of A-Z, a-z, 0-9, ., _ and -, and not only dots",
+        ),
         // YAML itself.
         (with("\tpaused: true"), "f.yaml:8:4: document 1: spec: while parsing a block mapping, did not find expected key"),
         (

@@ -100,7 +100,7 @@ pub enum DirectoryError {
     Columns { count: usize },
 }
 
-/// Columns of a fleet beside the known ones.
+/// Columns of a fleet beside the known ones: more than policies can use; each costs 8 bytes for each executor.
 pub const EXTRA_COLUMNS_MAX: usize = 64;
 /// Bytes of an application id, a prefix or a column's name.
 pub const NAME_MAX: usize = 253;
@@ -337,15 +337,17 @@ const KNOWN: [&str; 46] = [
     "jvm.non-heap.used",
 ];
 
-fn check_name(field: &'static str, value: &str) -> Result<(), DirectoryError> {
+/// Can this be an application id, a prefix or a column's name?
+pub fn is_name(value: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     // Only dots would be a step up in a URL.
     let dots = value.bytes().all(|byte| byte == b'.');
-    if dots || value.len() > NAME_MAX || !value.bytes().all(plain) {
-        let value = value.chars().take(NAME_MAX).collect();
-        return Err(DirectoryError::Name { field, value });
-    }
-    Ok(())
+    !dots && value.len() <= NAME_MAX && value.bytes().all(plain)
+}
+
+fn check_name(field: &'static str, value: &str) -> Result<(), DirectoryError> {
+    let refused = || DirectoryError::Name { field, value: value.chars().take(NAME_MAX).collect() };
+    is_name(value).then_some(()).ok_or_else(refused)
 }
 
 // What is behind these locks is whole after every statement, so a panic elsewhere does not spoil it.
