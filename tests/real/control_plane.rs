@@ -135,7 +135,7 @@ impl ControlPlane {
         let mut control_plane = ControlPlane {
             tools: tools.to_path_buf(),
             _shown: [
-                evidence::show_everybody([OsStr::new("ls"), directory.as_os_str()]),
+                evidence::show_everybody([OsStr::new("ls"), OsStr::new("-m"), directory.as_os_str()]),
                 evidence::show_everybody(pods),
             ],
             directory,

@@ -26,7 +26,8 @@ const APPLICATION: &str = "spark-real";
 /// JVMs start slowly on a machine with much to do.
 const PATIENCE: Duration = Duration::from_secs(240);
 const LOOK: Duration = Duration::from_millis(200);
-const HEARTBEAT_TIMEOUT: &str = "40s";
+/// Spark's own driver gives an executor up only after 120 s.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(40);
 /// Of each executor's GraphiteSink.
 const GRAPHITE_PERIOD: Duration = Duration::from_secs(2);
 
@@ -128,7 +129,7 @@ impl Application {
                 "executors": executors,
                 "driver": {"podName": DRIVER, "restPort": rest_port, "restInterval": "1s", "allowLoopback": true},
                 // Loopback: every connection comes from 127.0.0.1.
-                "heartbeat": {"timeout": HEARTBEAT_TIMEOUT, "interval": "2s", "checkPeer": false},
+                "heartbeat": {"timeout": format!("{}s", HEARTBEAT_TIMEOUT.as_secs()), "interval": "2s", "checkPeer": false},
             },
         });
         fleet["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
