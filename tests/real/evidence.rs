@@ -71,7 +71,7 @@ fn tell() {
         let [program, arguments @ ..] = &item.command[..] else { continue };
         let said = Command::new(program).args(arguments).output();
         let said = said.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
-        eprintln!("\n$ {}\n{}", words.join(" "), String::from_utf8_lossy(&said));
+        println!("\n$ {}\n{}", words.join(" "), String::from_utf8_lossy(&said));
     }
 }
 

@@ -39,6 +39,7 @@ fn own_mode_whatever_befalls_the_executors() {
     application.kubelet.signal(&application.pod(ids[0]), "STOP").unwrap();
     application.lost_and_replaced("stopped, alive and silent", ids[0], "heartbeat-lost");
     let silent = silent(&application.history(ids[0]));
+    println!("given up after {silent:?}");
     let ours = HEARTBEAT_TIMEOUT..HEARTBEAT_TIMEOUT + Duration::from_secs(20);
     assert!(ours.contains(&silent), "{silent:?}: was it the driver that gave it up, and not Rollcall?");
 
