@@ -116,7 +116,12 @@ impl Bench {
                     let driver = DriverView::Running("0f0e0d0c-1f0a-4c1e-9b7e-0123456789ab".into());
                     let pods = (1..=u64::from(EXECUTORS)).map(|id| pod(id, id, Phase::Running)).collect();
                     self.revision = 1_000_000;
-                    self.step(Event::Relisted(Relist { known: *known, revision: self.revision, pods, driver }));
+                    self.step(Event::Relisted(Relist {
+                        known: *known,
+                        revision: self.revision,
+                        pods,
+                        driver,
+                    }));
                     continue;
                 }
                 Verb::DeletePod { .. } | Verb::EvictPod { .. } => Outcome::Ok(Done::Deleted),
