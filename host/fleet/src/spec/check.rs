@@ -121,6 +121,9 @@ fn times(draft: &Draft, check: &mut Check) {
         check.time("spec.roll.interval", roll.interval_ms);
         check.at_least_ms("spec.roll.interval", roll.interval_ms, 1_000);
         check.time("spec.roll.timeout", roll.timeout_ms);
+        check.refuse_if(roll.grace_ms == Some(0), "spec.roll.grace", || {
+            "0 would be a forced deletion, without a decommission; left out, it is the pod's own".to_owned()
+        });
         check.refuse_if(
             roll.grace_ms.is_some_and(|grace| grace >= roll.timeout_ms),
             "spec.roll.grace",

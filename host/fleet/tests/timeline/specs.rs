@@ -63,6 +63,7 @@ fn each_wrong_field_is_named_with_its_reason() {
             d.limits.available_min = Amount::Count(11);
         }),
         ("spec.roll.policies", "names no policy", |d| d.roll.as_mut().unwrap().policies.clear()),
+        ("spec.roll.grace", "a forced deletion", |d| d.roll.as_mut().unwrap().grace_ms = Some(0)),
         ("spec.roll.grace", "longer than the roll's timeout", |d| {
             d.roll.as_mut().unwrap().grace_ms = Some(900_000);
         }),
