@@ -22,7 +22,7 @@ fn defaults_are_fine() {
 #[test]
 fn each_wrong_field_is_named_with_its_reason() {
     type Case = (&'static str, &'static str, fn(&mut Draft));
-    let cases: [Case; 30] = [
+    let cases: [Case; 31] = [
         ("metadata.name", "1 to 46", |d| d.name = "Bad_Name".to_owned()),
         ("metadata.name", "1 to 46", |d| d.name = "x".repeat(47)),
         ("spec.applicationId", "label value", |d| d.application_id = "a b".to_owned()),
