@@ -220,11 +220,11 @@ impl Fleet {
             Outcome::Throttled { after_ms } => self.not_created(id, after_ms, None),
             Outcome::Forbidden(why) | Outcome::Invalid(why) => self.not_created(id, None, Some(why)),
             Outcome::Conflict => {
-                let why = "409: another change at the same moment, of a ResourceQuota for instance";
+                let why = "another change at the same moment, of a ResourceQuota for instance";
                 self.not_created(id, None, Some(why.to_owned()));
             }
             Outcome::NotFound => {
-                self.not_created(id, None, Some("404: its namespace does not exist".to_owned()));
+                self.not_created(id, None, Some("its namespace does not exist".to_owned()));
             }
             Outcome::Budget | Outcome::Ok(Done::Ledger { .. } | Done::Written(_) | Done::Deleted) => {
                 self.not_created(id, None, Some("an answer that no create has".to_owned()));

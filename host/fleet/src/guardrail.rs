@@ -132,7 +132,7 @@ impl Refusal {
             Refusal::DisruptionBudget => {
                 ("disruption-budget", "a PodDisruptionBudget does not allow its eviction now")
             }
-            Refusal::DoNotRoll => ("do-not-roll", "its pod has the annotation rollcall.dev/do-not-roll"),
+            Refusal::DoNotRoll => ("do-not-roll", "its pod has the annotation do-not-roll"),
             Refusal::TooYoung => ("too-young", "it is younger than the minimum age"),
             Refusal::TooFewTasks => ("too-few-tasks", "it has run fewer tasks than the minimum"),
             Refusal::NotAvailable => ("not-available", "it is not available"),

@@ -12,7 +12,7 @@
 use crate::action::{Cause, Question, Reason, Verb};
 use crate::ask::{About, Open};
 use crate::backoff::Backoff;
-use crate::event::{Answer, Done, Fault, Outcome};
+use crate::event::{Answer, Done, Fault, Outcome, PodView};
 use crate::executor::{Executor, Loss, Removal, Stage, Then};
 use crate::fleet::Fleet;
 use crate::id::{ActionId, ExecutorId};
@@ -374,7 +374,7 @@ impl Fleet {
     fn verdict(&mut self, id: ExecutorId, reason: LossReason) {
         let ours = self.book.get().leaving.get(&id).copied();
         let Some(executor) = self.roster.get(id) else { return };
-        let disrupted = executor.pod.as_deref().is_some_and(crate::event::PodView::disrupted);
+        let disrupted = executor.pod.as_deref().is_some_and(PodView::disrupted);
         let node = executor.node().map(Box::<str>::from);
         let (proven, ended) = (executor.proven, executor.pod.as_deref().is_some_and(|pod| pod.ended()));
         let whole = ended && !executor.gone && !executor.is_terminating();
@@ -549,7 +549,7 @@ impl Fleet {
 /// count what Kubernetes, the node, the driver, a person or Rollcall did to it.
 /// A driver that lets idle executors go ends them well, or deletes their pods. Kubernetes says so when it does.
 fn is_release(executor: &Executor, trigger: Trigger) -> bool {
-    let disrupted = executor.pod.as_deref().is_some_and(crate::event::PodView::disrupted);
+    let disrupted = executor.pod.as_deref().is_some_and(PodView::disrupted);
     trigger == Trigger::PodSucceeded || trigger == Trigger::PodDeleted && !disrupted
 }
 
