@@ -17,10 +17,11 @@ use std::time::Duration;
 
 use ::fleet::action::Reply;
 use ::fleet::election::{ElectionEvent, StopCause};
-use ::fleet::event::{Answer, Event, Fault, NodeView, Outcome};
+use ::fleet::event::{Answer, Event, Fault, Outcome};
 use ::fleet::id::{ActionId, CommandId};
 use ::fleet::time::{Instant, Now};
 use cluster::Clients;
+use cluster::node::NodeSeen;
 use cluster::notice::Notices;
 use cluster::pod::DriverSeen;
 use cluster::queue::{self, Gate, Job, Rates};
@@ -127,7 +128,7 @@ struct Daemon {
     replies: BTreeMap<(u64, CommandId), oneshot::Sender<Option<Reply>>>,
     /// Namespaces that are watched, and whether the watch is up.
     watched: BTreeMap<Arc<str>, bool>,
-    nodes: BTreeMap<String, NodeView>,
+    nodes: BTreeMap<String, NodeSeen>,
     leader: Leader,
     leading: Option<u64>,
     /// When the event at hand became known.

@@ -120,6 +120,9 @@ pub fn view(pod: &k8s::Pod, executor: ExecutorId) -> Option<PodView> {
                 .map(|seconds| seconds.saturating_mul(1_000)),
             conditions: conditions(status),
             containers: containers(pod),
+            // The core knows it from `node`.
+            node_name: None,
+            scheduling_gates: gates(pod),
         }),
     })
 }
@@ -161,6 +164,11 @@ fn containers(pod: &k8s::Pod) -> Vec<Container> {
         restart_count: u32::try_from(one.restart_count).unwrap_or_default(),
     });
     mapped.collect()
+}
+
+fn gates(pod: &k8s::Pod) -> Vec<String> {
+    let gates = pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.as_ref()).into_iter().flatten();
+    gates.take(PARTS_MAX).map(|gate| gate.name.clone()).collect()
 }
 
 fn state(state: Option<&k8s::ContainerState>) -> ContainerState {

@@ -11,7 +11,6 @@
 
 use std::time::Duration;
 
-use fleet::event::NodeView;
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::runtime::watcher::{self, Event, watcher};
@@ -21,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceBuilder;
 
 use crate::call::describe;
-use crate::node::Nodes;
+use crate::node::{NodeSeen, Nodes};
 use crate::pod::{self, DriverSeen, Role, Seen};
 
 /// How long the API server keeps one watch open.
@@ -50,7 +49,7 @@ pub enum Told {
     Gone(Box<Seen>),
     Driver(DriverSeen),
     DriverGone(DriverSeen),
-    Node(Box<NodeView>),
+    Node(Box<NodeSeen>),
     /// It has failed and is tried again.
     Broken(String),
 }

@@ -79,6 +79,8 @@ fn pod(id: u64, revision: u64, phase: Phase) -> PodView {
                 last_terminated: None,
                 restart_count: 0,
             }],
+            node_name: None,
+            scheduling_gates: vec![],
         }),
     }
 }

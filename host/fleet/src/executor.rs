@@ -109,6 +109,8 @@ pub(crate) struct Confirmation {
 #[derive(Debug)]
 pub(crate) struct Loss {
     pub trigger: Trigger,
+    /// When it was found, by the wall clock.
+    pub at_ms: i64,
     /// Checks that ended undetermined.
     pub checks: u32,
     /// The question under way.

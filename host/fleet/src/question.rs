@@ -185,6 +185,7 @@ pub struct Node {
     pub spot: bool,
     pub ready: bool,
     pub cordoned: bool,
+    pub departing: bool,
 }
 
 /// One more fact of each candidate, by name.
@@ -225,6 +226,7 @@ pub struct Evidence {
     pub pod_name: String,
     pub now_ms: i64,
     pub trigger: Trigger,
+    pub lost_at_ms: i64,
     pub checks_made: u32,
     pub checks_max: u32,
     pub ever_registered: bool,
@@ -308,6 +310,8 @@ pub struct Pod {
     pub deletion_grace_ms: Option<u64>,
     pub conditions: Vec<Condition>,
     pub containers: Vec<Container>,
+    pub node_name: Option<String>,
+    pub scheduling_gates: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -361,6 +365,22 @@ pub struct NodeState {
     pub cordoned: bool,
     pub taints: Vec<String>,
     pub spot: bool,
+    pub departures: Vec<Departure>,
+}
+
+/// A sign that a node will go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Departure {
+    pub kind: DepartureKind,
+    pub sign: String,
+}
+
+/// The most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DepartureKind {
+    Reclaimed,
+    Drained,
+    Cordoned,
 }
 
 /// The answer about an [`Evidence`].

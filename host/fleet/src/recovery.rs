@@ -115,7 +115,7 @@ impl Fleet {
         }
         self.log.add(self.now, Some(id), format!("lost: {trigger:?}"));
         self.roster.change(id, |executor| executor.rolling = false);
-        let loss = Loss { trigger, checks: 0, asked: None };
+        let loss = Loss { trigger, at_ms: self.now.wall_ms, checks: 0, asked: None };
         self.enter(id, Stage::AwaitingReason(loss), Instant::NEVER);
         self.asks.push_back(id);
     }
@@ -276,6 +276,7 @@ impl Fleet {
         let pod = executor.pod.as_deref().map(|pod| {
             let mut status = (*pod.status).clone();
             status.gone = executor.gone;
+            status.node_name = pod.node.as_deref().map(str::to_owned);
             status
         });
         let why = self.book.get().leaving.get(&id).copied();
@@ -286,6 +287,7 @@ impl Fleet {
             pod_name: self.pod_name(id).into(),
             now_ms: self.now.wall_ms,
             trigger: loss.trigger,
+            lost_at_ms: loss.at_ms,
             checks_made: loss.checks,
             checks_max: self.spec.recovery.checks_max,
             // Where no heartbeats are expected nobody registers, and who runs is available.

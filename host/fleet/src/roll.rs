@@ -287,8 +287,9 @@ impl Fleet {
                     spot: node.state.spot,
                     ready: node.state.ready == "True",
                     cordoned: node.state.cordoned,
+                    departing: !node.state.departures.is_empty(),
                 },
-                None => Node { zone: None, spot: false, ready: true, cordoned: false },
+                None => Node { zone: None, spot: false, ready: true, cordoned: false, departing: false },
             })
             .collect();
         let under_way = u32::try_from(self.rolls.under_way.len()).unwrap_or(u32::MAX);

@@ -36,6 +36,7 @@ impl<'a> Lent<'a> {
             spot: n.spot,
             ready: n.ready,
             cordoned: n.cordoned,
+            departing: n.departing,
         });
         let metrics = question.metrics.iter().map(|m| wit::Metric { name: &m.name, values: &m.values });
         Lent { nodes: nodes.collect(), metrics: metrics.collect() }
@@ -138,6 +139,9 @@ pub(crate) fn with_evidence<R>(evidence: &q::Evidence, call: impl FnOnce(wit::Ev
     let conditions: Vec<_> = evidence.pod.iter().flat_map(|pod| &pod.conditions).map(condition).collect();
     let containers: Vec<_> = evidence.pod.iter().flat_map(|pod| &pod.containers).map(container).collect();
     let taints: Vec<&str> = evidence.node.iter().flat_map(|node| &node.taints).map(String::as_str).collect();
+    let gates: Vec<&str> =
+        evidence.pod.iter().flat_map(|pod| &pod.scheduling_gates).map(String::as_str).collect();
+    let departures: Vec<_> = evidence.node.iter().flat_map(|node| &node.departures).map(departure).collect();
     call(wit::Evidence {
         fleet: &evidence.fleet,
         application_id: &evidence.application_id,
@@ -154,6 +158,7 @@ pub(crate) fn with_evidence<R>(evidence: &q::Evidence, call: impl FnOnce(wit::Ev
             q::Trigger::PendingTimeout => wit::Trigger::PendingTimeout,
             q::Trigger::OperatorKill => wit::Trigger::OperatorKill,
         },
+        lost_at_ms: evidence.lost_at_ms,
         checks_made: evidence.checks_made,
         checks_max: evidence.checks_max,
         ever_registered: evidence.ever_registered,
@@ -185,6 +190,8 @@ pub(crate) fn with_evidence<R>(evidence: &q::Evidence, call: impl FnOnce(wit::Ev
             deletion_grace_ms: pod.deletion_grace_ms,
             conditions: &conditions,
             containers: &containers,
+            node_name: pod.node_name.as_deref(),
+            scheduling_gates: &gates,
         }),
         node: evidence.node.as_ref().map(|node| wit::NodeState {
             name: &node.name,
@@ -194,8 +201,20 @@ pub(crate) fn with_evidence<R>(evidence: &q::Evidence, call: impl FnOnce(wit::Ev
             cordoned: node.cordoned,
             taints: &taints,
             spot: node.spot,
+            departures: &departures,
         }),
     })
+}
+
+fn departure(departure: &q::Departure) -> wit::Departure<'_> {
+    wit::Departure {
+        kind: match departure.kind {
+            q::DepartureKind::Reclaimed => wit::DepartureKind::Reclaimed,
+            q::DepartureKind::Drained => wit::DepartureKind::Drained,
+            q::DepartureKind::Cordoned => wit::DepartureKind::Cordoned,
+        },
+        sign: &departure.sign,
+    }
 }
 
 fn condition(condition: &q::Condition) -> wit::Condition<'_> {

@@ -200,6 +200,7 @@ impl Node {
                     vec!["node.kubernetes.io/unreachable".to_owned()]
                 },
                 spot: self.spot,
+                departures: Vec::new(),
             },
             zone: Some(self.zone),
         }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use cluster::node::Signs;
 use cluster::template::{Spark, Template};
 use fleet::id::Uid;
 use fleet::spec::{self, Draft, SpecError};
@@ -66,6 +67,11 @@ impl FleetConfig {
             },
             roll: spec.roll.as_ref().map(roll),
         }
+    }
+
+    /// What tells this fleet that a node is spot capacity, or will go.
+    pub fn signs(&self) -> Signs {
+        Signs::default()
     }
 
     /// What executors' pods are made from, given where they find their driver. `None`: the driver makes them.

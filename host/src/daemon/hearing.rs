@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::node::NodeSeen;
 use cluster::pod::{DriverSeen, Seen};
 use cluster::queue::{self, Job};
 use cluster::watch::Told as Watched;
@@ -26,12 +27,13 @@ impl Daemon {
         match news {
             News::Watched { namespace, told } => self.watched(&namespace, told),
             News::Node(Watched::Node(node)) => {
-                self.nodes.insert(node.state.name.clone(), (*node).clone());
-                if node.state.gone {
-                    self.nodes.remove(&node.state.name);
+                if node.gone() {
+                    self.nodes.remove(node.name());
+                } else {
+                    self.nodes.insert(node.name().to_owned(), (*node).clone());
                 }
                 for number in self.numbers() {
-                    self.step(number, Event::NodeChanged(node.clone()));
+                    self.show_nodes(number, std::slice::from_ref(&*node));
                 }
             }
             News::Node(Watched::Broken(why)) => {
@@ -127,6 +129,15 @@ impl Daemon {
         } else {
             let entry = ExecutorEntry { uid: seen.view.uid.clone(), pod_ip: seen.address };
             self.directory.set_executor(name, executor, entry);
+        }
+    }
+
+    /// Tells a fleet of nodes, by its own signs.
+    pub(super) fn show_nodes(&mut self, number: u64, nodes: &[NodeSeen]) {
+        let Some(life) = self.life(number) else { return };
+        let views: Vec<_> = nodes.iter().map(|node| life.signs.view(node)).collect();
+        for view in views {
+            self.step(number, Event::NodeChanged(Box::new(view)));
         }
     }
 

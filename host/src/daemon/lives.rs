@@ -86,10 +86,15 @@ impl Daemon {
         let Some(managed) = self.fleets.get_mut(name) else { return };
         let Some(life) = &mut managed.life else { return self.seek(name) };
         life.settings = settings(&managed.config);
+        let signs = std::mem::replace(&mut life.signs, managed.config.signs());
+        let other_signs = signs != life.signs;
         let (number, policies) = (life.number, managed.policies.clone());
         let draft = managed.config.draft(life.driver.uid.clone(), &life.application_id);
         self.place(name);
         self.step(number, Event::SpecChanged { draft: Box::new(draft), policies });
+        if other_signs {
+            self.show_nodes(number, &self.nodes.values().cloned().collect::<Vec<_>>());
+        }
     }
 
     /// How executors are made and heard, by the document and the driver's pod as they are now.
@@ -242,9 +247,7 @@ impl Daemon {
         self.applications.insert(key, number);
         self.step(number, Event::LeadershipGained { term });
         self.show_refused(name);
-        for node in self.nodes.values().cloned().collect::<Vec<_>>() {
-            self.step(number, Event::NodeChanged(Box::new(node)));
-        }
+        self.show_nodes(number, &self.nodes.values().cloned().collect::<Vec<_>>());
         if self.is_watched(number) {
             self.list(number);
         } else {
@@ -271,6 +274,7 @@ impl Daemon {
             driver,
             application_id,
             settings: settings(&managed.config),
+            signs: managed.config.signs(),
             armed: Instant::NEVER,
             listing: false,
             list_again: false,

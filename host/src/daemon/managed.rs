@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use cluster::call::{Calls, Place};
+use cluster::node::Signs;
 use cluster::pod::DriverSeen;
 use cluster::queue::Still;
 use fleet::Fleet;
@@ -55,6 +56,8 @@ pub struct Life {
     pub application_id: String,
     /// Settings of policies, by name.
     pub settings: Arc<BTreeMap<String, Value>>,
+    /// By which this fleet knows spot nodes, and those that will go.
+    pub signs: Signs,
     /// The core's deadline, as it is noted in the loop.
     pub armed: Instant,
     /// A list that the loop itself asked for is under way.

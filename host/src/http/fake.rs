@@ -267,6 +267,8 @@ fn pending(executor: ExecutorId, name: Box<str>, revision: u64) -> PodView {
             deletion_grace_ms: None,
             conditions: vec![],
             containers: vec![],
+            node_name: None,
+            scheduling_gates: vec![],
         }),
     }
 }

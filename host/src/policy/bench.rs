@@ -293,8 +293,10 @@ fn question(size: u32) -> RollQuestion {
             node: Some((i / 20) as u32),
         });
     }
-    question.nodes =
-        vec![Node { zone: Some(0), spot: false, ready: true, cordoned: false }; size.div_ceil(20) as usize];
+    question.nodes = vec![
+        Node { zone: Some(0), spot: false, ready: true, cordoned: false, departing: false };
+        size.div_ceil(20) as usize
+    ];
     question
 }
 
@@ -306,6 +308,7 @@ fn evidence() -> Evidence {
         pod_name: "bench-exec-7".into(),
         now_ms: 1_800_000_000_000,
         trigger: Trigger::PodFailed,
+        lost_at_ms: 1_800_000_000_000,
         checks_made: 0,
         checks_max: 10,
         ever_registered: true,
@@ -336,6 +339,8 @@ fn evidence() -> Evidence {
                 last_terminated: None,
                 restart_count: 0,
             }],
+            node_name: None,
+            scheduling_gates: Vec::new(),
         }),
         node: None,
     }

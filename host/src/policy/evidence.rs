@@ -1,6 +1,7 @@
 //! Evidence of a loss as JSON: the contract's `evidence` record in camelCase, its enums in kebab-case.
 
 use anyhow::Result;
+use cluster::node::Signs;
 use fleet::question as q;
 use serde::Deserialize;
 use serde_json::Value;
@@ -15,6 +16,7 @@ pub fn evidence(document: &Value, now_ms: i64) -> Result<q::Evidence> {
         pod_name,
         now_ms: asked_ms,
         trigger,
+        lost_at_ms,
         checks_made,
         checks_max,
         ever_registered,
@@ -32,6 +34,7 @@ pub fn evidence(document: &Value, now_ms: i64) -> Result<q::Evidence> {
         pod_name,
         now_ms: asked_ms.unwrap_or(now_ms),
         trigger: trigger.into(),
+        lost_at_ms: lost_at_ms.or(asked_ms).unwrap_or(now_ms),
         checks_made,
         checks_max,
         ever_registered,
@@ -57,6 +60,7 @@ struct Evidence {
     pod_name: String,
     now_ms: Option<i64>,
     trigger: Trigger,
+    lost_at_ms: Option<i64>,
     #[serde(default)]
     checks_made: u32,
     #[serde(default = "checks_max")]
@@ -105,6 +109,7 @@ mirror!(Trigger {
 mirror!(DeletionCause { Roll, ScaleDown, Kill, PendingTimeout, Lost, FleetRemoved });
 mirror!(Driver { Unknown, Running, Gone });
 mirror!(ContainerRole { Executor, Sidecar, Init });
+mirror!(DepartureKind { Reclaimed, Drained, Cordoned });
 
 #[expect(clippy::derivable_impls, reason = "the macro cannot mark a default variant")]
 impl Default for Driver {
@@ -135,6 +140,9 @@ struct Pod {
     conditions: Vec<Condition>,
     #[serde(default)]
     containers: Vec<Container>,
+    node_name: Option<String>,
+    #[serde(default)]
+    scheduling_gates: Vec<String>,
 }
 
 impl From<Pod> for q::Pod {
@@ -149,6 +157,8 @@ impl From<Pod> for q::Pod {
             deletion_grace_ms,
             conditions,
             containers,
+            node_name,
+            scheduling_gates,
         } = pod;
         let conditions = conditions.into_iter().map(|c| {
             let Condition { name, status, reason, message } = c;
@@ -164,6 +174,8 @@ impl From<Pod> for q::Pod {
             deletion_grace_ms,
             conditions: conditions.collect(),
             containers: containers.into_iter().map(Into::into).collect(),
+            node_name,
+            scheduling_gates,
         }
     }
 }
@@ -246,6 +258,15 @@ struct NodeState {
     taints: Vec<String>,
     #[serde(default)]
     spot: bool,
+    /// Without it: what the default signs make of the taints and the cordon.
+    departures: Option<Vec<Departure>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Departure {
+    kind: DepartureKind,
+    sign: String,
 }
 
 fn unknown() -> String {
@@ -254,7 +275,17 @@ fn unknown() -> String {
 
 impl From<NodeState> for q::NodeState {
     fn from(node: NodeState) -> Self {
-        let NodeState { name, gone, ready, reason, cordoned, taints, spot } = node;
-        q::NodeState { name, gone, ready, reason, cordoned, taints, spot }
+        let NodeState { name, gone, ready, reason, cordoned, taints, spot, departures } = node;
+        let departures = match departures {
+            Some(given) => {
+                let given = given.into_iter();
+                given.map(|Departure { kind, sign }| q::Departure { kind: kind.into(), sign }).collect()
+            }
+            None => {
+                let keys: Vec<_> = taints.iter().map(|key| (key.as_str(), None)).collect();
+                Signs::default().departures(&keys, &[], cordoned)
+            }
+        };
+        q::NodeState { name, gone, ready, reason, cordoned, taints, spot, departures }
     }
 }

@@ -180,7 +180,8 @@ fn from_spark(executors: &[Value], min_tasks: i32, now_ms: i64) -> Result<RollQu
     }
     question.target = question.available;
     question.metrics = metrics.finish(question.candidates.len());
-    question.nodes = vec![Node { zone: None, spot: false, ready: true, cordoned: false }; hosts.len()];
+    question.nodes =
+        vec![Node { zone: None, spot: false, ready: true, cordoned: false, departing: false }; hosts.len()];
     Ok(question)
 }
 
@@ -289,6 +290,8 @@ struct FleetNode {
     ready: bool,
     #[serde(default)]
     cordoned: bool,
+    #[serde(default)]
+    departing: bool,
 }
 
 fn from_fleet(document: &Value, min_tasks: i32, now_ms: i64) -> Result<RollQuestion> {
@@ -352,7 +355,13 @@ fn from_fleet(document: &Value, min_tasks: i32, now_ms: i64) -> Result<RollQuest
     question.metrics = metrics.finish(question.candidates.len());
     question.nodes = nodes
         .into_iter()
-        .map(|FleetNode { zone, spot, ready, cordoned }| Node { zone, spot, ready, cordoned })
+        .map(|FleetNode { zone, spot, ready, cordoned, departing }| Node {
+            zone,
+            spot,
+            ready,
+            cordoned,
+            departing,
+        })
         .collect();
     Ok(question)
 }

@@ -47,6 +47,7 @@ fn fleet(question: &RollQuestion) -> Fleet {
         spot: node.spot,
         ready: node.ready,
         cordoned: node.cordoned,
+        departing: node.departing,
     });
     Fleet { nodes: nodes.collect(), picks_max: question.picks_max, ..Fleet::of(rows) }
 }
@@ -77,6 +78,7 @@ fn failed(evidence: &Evidence) -> rollcall_policy::Evidence {
         pod_name: evidence.pod_name.clone(),
         now_ms: evidence.now_ms,
         trigger: Trigger::PodFailed,
+        lost_at_ms: evidence.lost_at_ms,
         checks_made: evidence.checks_made,
         checks_max: evidence.checks_max,
         ever_registered: evidence.ever_registered,
@@ -94,6 +96,8 @@ fn failed(evidence: &Evidence) -> rollcall_policy::Evidence {
             deletion_grace_ms: None,
             conditions: Vec::new(),
             containers: containers.collect(),
+            node_name: None,
+            scheduling_gates: Vec::new(),
         }),
         node: None,
     }

@@ -21,6 +21,7 @@ fn lost() -> Lost {
         pod_name: "exec-7".into(),
         now_ms: NOW_MS,
         trigger: Trigger::DriverRemoved,
+        lost_at_ms: NOW_MS,
         checks_made: 0,
         checks_max: 10,
         ever_registered: true,
@@ -38,6 +39,8 @@ fn lost() -> Lost {
             deletion_grace_ms: None,
             conditions: Vec::new(),
             containers: vec![container(ContainerRole::Executor, running())],
+            node_name: None,
+            scheduling_gates: Vec::new(),
         }),
         node: Some(NodeState {
             name: "node-1".into(),
@@ -47,6 +50,7 @@ fn lost() -> Lost {
             cordoned: false,
             taints: Vec::new(),
             spot: false,
+            departures: Vec::new(),
         }),
     })
 }

@@ -117,6 +117,8 @@ impl Api {
                 deletion_grace_ms: None,
                 conditions: Vec::new(),
                 containers,
+                node_name: None,
+                scheduling_gates: Vec::new(),
             }),
         };
         self.names.insert(new.name, serial);

@@ -89,7 +89,7 @@ mod tests {
             node,
             ..Executor::default()
         });
-        let node = |spot| Node { zone: None, spot, ready: true, cordoned: false };
+        let node = |spot| Node { zone: None, spot, ready: true, cordoned: false, departing: false };
         Fleet { picks_max, nodes: vec![node(true), node(false), node(false)], ..Fleet::of(executors) }
     }
 

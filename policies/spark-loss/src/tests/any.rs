@@ -172,7 +172,14 @@ impl Random {
                 })
                 .collect(),
             containers: (0..self.next() % 4).map(|_| self.container()).collect(),
+            node_name: self.maybe(Self::text),
+            scheduling_gates: if self.one_in(9) { vec![self.text()] } else { Vec::new() },
         }
+    }
+
+    fn departure(&mut self) -> Departure {
+        let kind = self.of(&[DepartureKind::Reclaimed, DepartureKind::Drained, DepartureKind::Cordoned]);
+        Departure { kind, sign: self.text() }
     }
 
     fn evidence(&mut self) -> Evidence {
@@ -195,6 +202,7 @@ impl Random {
                 Trigger::OperatorKill,
                 Trigger::Other(trigger),
             ]),
+            lost_at_ms: self.time_ms(),
             checks_made: (self.next() % 5) as u32,
             checks_max: (self.next() % 5) as u32,
             ever_registered: self.one_in(2),
@@ -223,6 +231,7 @@ impl Random {
                     cordoned: self.one_in(2),
                     taints: if self.one_in(9) { vec![self.text()] } else { Vec::new() },
                     spot: self.one_in(2),
+                    departures: if self.one_in(3) { vec![self.departure()] } else { Vec::new() },
                 })
             } else {
                 None

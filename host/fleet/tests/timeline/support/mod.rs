@@ -347,6 +347,7 @@ impl World {
                     reason: None,
                     cordoned: false,
                     taints: vec![],
+                    departures: vec![],
                     spot: false,
                 };
                 self.step(Event::NodeChanged(Box::new(NodeView { state, zone: None })));
@@ -519,6 +520,8 @@ impl World {
                 deletion_grace_ms: None,
                 conditions: vec![],
                 containers: vec![],
+                node_name: None,
+                scheduling_gates: vec![],
             }),
         };
         let pod = self.pods.entry(id).or_insert(fresh);
