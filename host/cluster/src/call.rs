@@ -33,6 +33,8 @@ pub struct Place {
     pub application_id: String,
     pub driver: String,
     pub driver_uid: Uid,
+    /// What the fleet calls the executor's container.
+    pub executor_container: Option<String>,
     /// From what executors' pods are made; without one none can be created.
     pub template: Option<Template>,
 }
@@ -124,7 +126,7 @@ impl Calls {
     }
 
     fn seen(&self, pod: &k8s::Pod, executor: ExecutorId) -> Outcome {
-        let view = pod::view(pod, executor);
+        let view = pod::view(pod, executor, self.place.executor_container.as_deref());
         let unnamed = || Outcome::Unknown("the answer's pod has no name or UID".to_owned());
         view.map_or_else(unnamed, |view| Outcome::Ok(Done::Pod(Box::new(self.ours(view, pod)))))
     }
@@ -176,7 +178,8 @@ impl Calls {
             let left = LIST_TIMEOUT.saturating_sub(started.elapsed()).min(CALL_TIMEOUT);
             let page = within(left, self.pods.list(&params)).await?;
             revision = revision.max(pod::revision(page.metadata.resource_version.as_deref()));
-            seen.extend(page.items.iter().filter_map(pod::executor));
+            let named = self.place.executor_container.as_deref();
+            seen.extend(page.items.iter().filter_map(|pod| pod::executor(pod, named)));
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params.continue_token = Some(token),
                 None => break,
@@ -190,10 +193,7 @@ impl Calls {
 
     async fn driver(&self) -> Result<DriverView, Outcome> {
         match within(CALL_TIMEOUT, self.pods.get(&self.place.driver)).await {
-            Ok(pod) => Ok(match pod::driver(&pod) {
-                Some(driver) if driver.live => DriverView::Running(driver.uid),
-                Some(_) | None => DriverView::Gone,
-            }),
+            Ok(pod) => Ok(pod::driver(&pod).map_or(DriverView::Gone, |driver| driver.view())),
             Err(Outcome::NotFound) => Ok(DriverView::Gone),
             Err(outcome) => Err(outcome),
         }
@@ -283,6 +283,7 @@ pub(crate) mod tests {
             application_id: "a".to_owned(),
             driver: "d".to_owned(),
             driver_uid: "u".into(),
+            executor_container: None,
             template: None,
         }
     }

@@ -9,6 +9,7 @@
 //! | module | translates |
 //! |---|---|
 //! | [`client`] | a kubeconfig, or the pod's own account, into two clients |
+//! | [`container`] | a pod's containers into the one that is Spark's |
 //! | [`pod`], [`node`] | `v1.Pod` and `v1.Node` into views; nothing else of them is kept |
 //! | [`watch`] | a namespace's watch into events |
 //! | [`call`] | actions into calls |
@@ -21,6 +22,7 @@
 
 pub mod call;
 pub mod client;
+pub mod container;
 pub mod lease;
 pub mod ledger;
 pub mod node;

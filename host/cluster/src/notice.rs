@@ -85,6 +85,7 @@ fn kind(reason: Reason) -> EventType {
         | Reason::FleetFailed
         | Reason::MassLoss
         | Reason::PolicyFault
+        | Reason::PolicyNotAsked
         | Reason::PolicyQuarantined
         | Reason::SpecRefused
         | Reason::LedgerUnavailable => EventType::Warning,
@@ -107,6 +108,7 @@ pub fn name(reason: Reason) -> &'static str {
         Reason::FleetFailed => "FleetFailed",
         Reason::MassLoss => "MassLoss",
         Reason::PolicyFault => "PolicyFault",
+        Reason::PolicyNotAsked => "PolicyNotAsked",
         Reason::PolicyQuarantined => "PolicyQuarantined",
         Reason::SpecRefused => "SpecRefused",
         Reason::LedgerUnavailable => "LedgerUnavailable",

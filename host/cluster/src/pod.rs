@@ -5,13 +5,15 @@
 
 use std::net::IpAddr;
 
-use fleet::event::{Phase, PodView};
+use fleet::event::{DriverView, Phase, PodView};
 use fleet::id::{ExecutorId, Uid};
 use fleet::question::{Condition, Container, ContainerRole, ContainerState, Pod as Status, Terminated};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as k8s;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
+
+use crate::container::{self, Found};
 
 pub const APP: &str = "spark-app-selector";
 pub const ROLE: &str = "spark-role";
@@ -35,6 +37,24 @@ pub struct Seen {
     pub view: PodView,
     /// `status.podIP`: where its heartbeats come from.
     pub address: Option<IpAddr>,
+    /// How its executor's container was found.
+    pub container: Found,
+}
+
+impl Seen {
+    /// Takes the container of this name for the executor's, unless that is known by what it runs.
+    pub fn name_executor(&mut self, name: &str) {
+        let containers = &mut self.view.status.containers;
+        let one = |container: &Container| container.role != ContainerRole::Init && container.name == name;
+        if self.container == Found::ByProcess || !containers.iter().any(one) {
+            return;
+        }
+        for container in containers.iter_mut().filter(|container| container.role != ContainerRole::Init) {
+            let is = container.name == name;
+            container.role = if is { ContainerRole::Executor } else { ContainerRole::Sidecar };
+        }
+        self.container = Found::ByName;
+    }
 }
 
 /// The driver's pod.
@@ -46,7 +66,19 @@ pub struct DriverSeen {
     pub revision: u64,
     /// It has neither ended nor is it being deleted.
     pub live: bool,
+    /// How often its container has ended.
+    pub ends: u32,
     pub address: Option<IpAddr>,
+}
+
+impl DriverSeen {
+    pub fn view(&self) -> DriverView {
+        if self.live {
+            DriverView::Running { uid: self.uid.clone(), ends: self.ends }
+        } else {
+            DriverView::Gone
+        }
+    }
 }
 
 /// What a pod is to us.
@@ -61,7 +93,7 @@ pub enum Role {
 pub fn role(pod: &k8s::Pod) -> Role {
     match pod.labels().get(ROLE).map(String::as_str) {
         Some("driver") => driver(pod).map_or(Role::Other, Role::Driver),
-        Some(_) | None => executor(pod).map_or(Role::Other, |seen| Role::Executor(Box::new(seen))),
+        Some(_) | None => executor(pod, None).map_or(Role::Other, |seen| Role::Executor(Box::new(seen))),
     }
 }
 
@@ -73,23 +105,26 @@ pub fn driver(pod: &k8s::Pod) -> Option<DriverSeen> {
         application_id: pod.labels().get(APP).map(|app| app.as_str().into()),
         revision: revision(pod.metadata.resource_version.as_deref()),
         live: !ended && pod.metadata.deletion_timestamp.is_none(),
+        ends: container::driver_ends(pod),
         address: address(pod),
     })
 }
 
-/// An executor's pod, even if it has lost a label; `None` if no executor id can be told.
-pub fn executor(pod: &k8s::Pod) -> Option<Seen> {
+/// An executor's pod, even if it has lost a label; `None` if no executor id can be told. `named`: what the fleet calls
+/// the executor's container.
+pub fn executor(pod: &k8s::Pod, named: Option<&str>) -> Option<Seen> {
     let labels = pod.labels();
     let executor = executor_id(labels.get(EXECUTOR_ID)?)?;
     Some(Seen {
         application_id: labels.get(APP).map(String::as_str).unwrap_or_default().into(),
-        view: view(pod, executor)?,
+        view: view(pod, executor, named)?,
         address: address(pod),
+        container: container::executor(pod, named).map_or(Found::ByName, |(_, found)| found),
     })
 }
 
 /// The pod of an executor whose id is known from elsewhere: an answer to a create or a GET by name.
-pub fn view(pod: &k8s::Pod, executor: ExecutorId) -> Option<PodView> {
+pub fn view(pod: &k8s::Pod, executor: ExecutorId, named: Option<&str>) -> Option<PodView> {
     let meta = &pod.metadata;
     let labels = pod.labels();
     let labelled = labels.get(EXECUTOR_ID).and_then(|id| executor_id(id)) == Some(executor);
@@ -119,7 +154,7 @@ pub fn view(pod: &k8s::Pod, executor: ExecutorId) -> Option<PodView> {
                 .and_then(|seconds| u64::try_from(seconds).ok())
                 .map(|seconds| seconds.saturating_mul(1_000)),
             conditions: conditions(status),
-            containers: containers(pod),
+            containers: containers(pod, named),
             // The core knows it from `node`.
             node_name: None,
             scheduling_gates: gates(pod),
@@ -127,12 +162,14 @@ pub fn view(pod: &k8s::Pod, executor: ExecutorId) -> Option<PodView> {
     })
 }
 
-/// Conditions that say something about an end. `Ready` and its like change often and say nothing.
+/// Conditions that say something about an end, and those that are not known. `Ready` and its like change often and say
+/// nothing.
 fn conditions(status: Option<&k8s::PodStatus>) -> Vec<Condition> {
     let all = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
-    let telling = all.filter(|condition| {
-        condition.type_ == "DisruptionTarget"
-            || condition.type_ == "PodScheduled" && condition.status != "True"
+    let telling = all.filter(|condition| match &*condition.type_ {
+        "Ready" | "ContainersReady" | "Initialized" | "PodReadyToStartContainers" => false,
+        "PodScheduled" => condition.status != "True",
+        _ => true,
     });
     let mapped = telling.take(PARTS_MAX).map(|condition| Condition {
         name: condition.type_.clone(),
@@ -143,12 +180,9 @@ fn conditions(status: Option<&k8s::PodStatus>) -> Vec<Condition> {
     mapped.collect()
 }
 
-/// The executor's container has Spark's name for it, or is the first.
-fn containers(pod: &k8s::Pod) -> Vec<Container> {
+fn containers(pod: &k8s::Pod, named: Option<&str>) -> Vec<Container> {
     let Some(status) = &pod.status else { return Vec::new() };
-    let mut names = pod.spec.iter().flat_map(|spec| &spec.containers).map(|container| &*container.name);
-    let first = names.clone().next().unwrap_or(EXECUTOR_CONTAINER);
-    let executor = names.find(|name| *name == EXECUTOR_CONTAINER).unwrap_or(first);
+    let executor = container::executor(pod, named).map_or(EXECUTOR_CONTAINER, |(name, _)| name);
     let role = |name: &str| if name == executor { ContainerRole::Executor } else { ContainerRole::Sidecar };
     let main = status.container_statuses.iter().flatten().map(|one| (role(&one.name), one));
     let init = status.init_container_statuses.iter().flatten().map(|one| (ContainerRole::Init, one));

@@ -115,7 +115,8 @@ impl Bench {
                     Outcome::Ok(Done::Pod(Box::new(pod(executor.0, self.revision, Phase::Pending))))
                 }
                 Verb::Relist { known } => {
-                    let driver = DriverView::Running("0f0e0d0c-1f0a-4c1e-9b7e-0123456789ab".into());
+                    let driver =
+                        DriverView::Running { uid: "0f0e0d0c-1f0a-4c1e-9b7e-0123456789ab".into(), ends: 0 };
                     let pods = (1..=u64::from(EXECUTORS)).map(|id| pod(id, id, Phase::Running)).collect();
                     self.revision = 1_000_000;
                     self.step(Event::Relisted(Relist {
@@ -190,7 +191,7 @@ fn main() {
     for _ in 0..20 {
         bench.revision += 1;
         let pods = (1..=u64::from(EXECUTORS)).map(|id| pod(id, bench.revision, Phase::Running)).collect();
-        let driver = DriverView::Running("0f0e0d0c-1f0a-4c1e-9b7e-0123456789ab".into());
+        let driver = DriverView::Running { uid: "0f0e0d0c-1f0a-4c1e-9b7e-0123456789ab".into(), ends: 0 };
         passes
             .push(bench.step(Event::Relisted(Relist { known: 0, revision: bench.revision, pods, driver })).0);
     }

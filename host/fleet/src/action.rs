@@ -171,6 +171,8 @@ pub enum Reason {
     FleetFailed,
     MassLoss,
     PolicyFault,
+    /// No answer for a reason of the host's own: no sandbox was free, or there was no time.
+    PolicyNotAsked,
     PolicyQuarantined,
     SpecRefused,
     LedgerUnavailable,

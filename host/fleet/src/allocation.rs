@@ -198,10 +198,8 @@ impl Fleet {
         let allocation = &self.spec.allocation;
         self.creates.take(self.now.instant, allocation.batch_size, allocation.batch_delay_ms);
         self.breaker.created(id);
-        match replaces {
-            Some(lost) => self.publish(Reason::ExecutorReplaced, Some(id), format!("in place of {lost}")),
-            None => self.log.add(self.now, Some(id), "created"),
-        }
+        self.roster.change(id, |executor| executor.replaces = replaces);
+        self.log.add(self.now, Some(id), "created");
     }
 
     pub(crate) fn create_finished(&mut self, id: ExecutorId, outcome: Outcome) {

@@ -10,7 +10,7 @@ use std::fmt;
 use crate::action::Action;
 use crate::id::{ActionId, CommandId, ExecutorId, Uid, Version};
 use crate::ledger::Ledger;
-use crate::question::{NodeState, Pod, Selection, Verdict};
+use crate::question::{ContainerRole, ContainerState, NodeState, Pod, Selection, Verdict};
 use crate::spec::Draft;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -96,10 +96,35 @@ impl PodView {
         matches!(self.phase, Phase::Succeeded | Phase::Failed)
     }
 
-    /// Condition `DisruptionTarget` is `True`: Kubernetes itself is about to end it.
+    /// Has the executor ended, alone or with its pod? A sidecar may keep the pod `Running` after it (SPARK-33874).
+    pub fn executor_ended(&self) -> bool {
+        self.ended() || self.executor_exit().is_some()
+    }
+
+    /// Did the executor end well? Of one that has ended.
+    pub fn executor_succeeded(&self) -> bool {
+        self.phase == Phase::Succeeded || !self.ended() && self.executor_exit() == Some(0)
+    }
+
+    /// Exit code of the executor's container.
+    fn executor_exit(&self) -> Option<i32> {
+        let executor = self.status.containers.iter().find(|one| one.role == ContainerRole::Executor)?;
+        match &executor.state {
+            ContainerState::Terminated(end) => Some(end.exit_code),
+            ContainerState::Waiting { .. } | ContainerState::Running { .. } => None,
+        }
+    }
+
+    /// Kubernetes or Kueue itself is about to end it: condition `DisruptionTarget` or `TerminationTarget` is `True`.
     pub fn disrupted(&self) -> bool {
-        let mut conditions = self.status.conditions.iter();
-        conditions.any(|condition| condition.name == "DisruptionTarget" && condition.status == "True")
+        self.status.conditions.iter().any(|condition| {
+            matches!(&*condition.name, "DisruptionTarget" | "TerminationTarget") && condition.status == "True"
+        })
+    }
+
+    /// The scheduler leaves it alone while it has `spec.schedulingGates`: Kueue admits it when there is quota.
+    pub fn gated(&self) -> bool {
+        !self.status.scheduling_gates.is_empty()
     }
 }
 
@@ -120,10 +145,23 @@ pub struct NodeView {
     pub zone: Option<u32>,
 }
 
+impl NodeView {
+    /// Does the node explain that an executor on it was killed? It is gone or not ready, it was announced to go, or it is
+    /// spot capacity, of which not every end is announced.
+    pub fn explains_a_kill(&self) -> bool {
+        let state = &self.state;
+        state.gone || state.ready != "True" || state.spot || !state.departures.is_empty()
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DriverView {
     /// Its pod is live.
-    Running(Uid),
+    Running {
+        uid: Uid,
+        /// How often its container has ended: a restart of it is not the executors' failure.
+        ends: u32,
+    },
     /// Its pod has ended, is being deleted, or does not exist.
     Gone,
 }
@@ -146,7 +184,8 @@ pub struct DriverRow {
     pub active: bool,
     /// Spark: `removeReason`.
     pub remove_reason: Option<Box<str>>,
-    pub counters: Counters,
+    /// `None`: it has not said them all.
+    pub counters: Option<Counters>,
 }
 
 /// Spark's counters of an executor (`ExecutorSummary`), under the names of

@@ -44,6 +44,8 @@ pub(crate) struct Executor {
     pub rolling: bool,
     /// We or somebody before us created it at this moment, as far as this host knows.
     pub created: Instant,
+    /// The lost one that it is created for, until its pod exists.
+    pub replaces: Option<ExecutorId>,
     pub driver_said: Option<Box<str>>,
     pub facts: Option<Box<Facts>>,
     /// A GET that shows whether it is stuck, or only our view of it.
@@ -56,6 +58,8 @@ pub(crate) struct Executor {
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
     pub counters: Option<Counters>,
+    /// When the driver said them.
+    pub counted: Instant,
     /// Aligned with the fleet's metric names; NaN where there is none.
     pub metrics: Vec<f64>,
 }
@@ -288,11 +292,22 @@ impl Executor {
             proven: false,
             rolling: false,
             created: now,
+            replaces: None,
             driver_said: None,
             facts: None,
             look: None,
             wake: Instant::NEVER,
         }
+    }
+
+    /// The stage's name, for people.
+    pub(crate) fn stage_name(&self) -> &'static str {
+        if self.rolling { "rolling" } else { self.stage.name() }
+    }
+
+    /// Its pod is held back by a scheduling gate.
+    pub(crate) fn is_gated(&self) -> bool {
+        self.is_live() && self.pod.as_ref().is_some_and(|pod| pod.gated())
     }
 
     pub(crate) fn enter(&mut self, stage: Stage, now: Instant) {

@@ -19,6 +19,7 @@ use crate::breaker::Breaker;
 use crate::bucket::Bucket;
 use crate::event::{DriverView, Event, NodeView, Outcome};
 use crate::executor::{Executor, Roster, Stage};
+use crate::failures::Failures;
 use crate::guardrail::{Bounds, MassLoss, NodeLosses, Refusal};
 use crate::heartbeat::{Detector, Hearing};
 use crate::id::{ActionId, CommandId, ExecutorId, Uid};
@@ -84,6 +85,7 @@ pub struct Fleet {
     /// How often each guard-rail said no.
     pub(crate) refusals: BTreeMap<Refusal, u64>,
     pub(crate) ending: Ending,
+    pub(crate) failures: Failures,
     /// Why nothing is created, although executors are missing.
     pub(crate) held: Option<Refusal>,
     /// More executors are to go than one step lets go.
@@ -212,6 +214,7 @@ impl Fleet {
             owed: VecDeque::new(),
             refusals: BTreeMap::new(),
             ending: Ending::new(),
+            failures: Failures::default(),
             shrinking: false,
             held: None,
             log: Log::default(),
@@ -323,14 +326,36 @@ impl Fleet {
 
     /// What is older than what is known is of no interest.
     pub(crate) fn driver_is(&mut self, driver: DriverView, revision: u64) {
-        if revision >= self.driver_revision {
-            (self.driver, self.driver_revision) = (Some(driver), revision);
+        if revision < self.driver_revision {
+            return;
+        }
+        let ends = |driver: &DriverView| match driver {
+            DriverView::Running { uid, ends } if *uid == self.spec.driver => Some(*ends),
+            DriverView::Running { .. } | DriverView::Gone => None,
+        };
+        let before = self.driver.as_ref().and_then(ends);
+        let ended = before.zip(ends(&driver)).is_some_and(|(before, now)| before < now);
+        (self.driver, self.driver_revision) = (Some(driver), revision);
+        if ended {
+            self.driver_ended();
+        }
+    }
+
+    /// Its container has ended and starts again, in the same pod. Its executors end with it, which is not their failure,
+    /// and new ones have nowhere to register until it answers.
+    fn driver_ended(&mut self) {
+        self.log.add(self.now, None, "the driver's container has ended");
+        self.driver_answered = false;
+        self.driver_awaited_since = Some(self.now.instant);
+        if !self.planted(Plant::DriverEndsAreFailures) {
+            let max = self.spec.failures_max(self.target());
+            self.failures.driver_ended(self.now.instant, self.book.edit(), max);
         }
     }
 
     pub(crate) fn driver_gone(&self) -> bool {
         match &self.driver {
-            Some(DriverView::Running(uid)) => *uid != self.spec.driver,
+            Some(DriverView::Running { uid, .. }) => *uid != self.spec.driver,
             Some(DriverView::Gone) => true,
             None => false,
         }

@@ -40,6 +40,7 @@ pub enum Refusal {
     DoNotRoll,
     TooYoung,
     TooFewTasks,
+    NoCounters,
     NotAvailable,
     AlreadyLeaving,
     Busy,
@@ -47,13 +48,14 @@ pub enum Refusal {
     AboveMaximum,
     NoCandidate,
     NotPicked,
+    NoRollPolicy,
     PolicyDeclined,
     PolicyFailed,
 }
 
 impl Refusal {
     /// Every one of them.
-    pub const ALL: [Refusal; 35] = [
+    pub const ALL: [Refusal; 37] = [
         Refusal::NotLeading,
         Refusal::ViewStale,
         Refusal::Paused,
@@ -80,6 +82,7 @@ impl Refusal {
         Refusal::DoNotRoll,
         Refusal::TooYoung,
         Refusal::TooFewTasks,
+        Refusal::NoCounters,
         Refusal::NotAvailable,
         Refusal::AlreadyLeaving,
         Refusal::Busy,
@@ -87,6 +90,7 @@ impl Refusal {
         Refusal::AboveMaximum,
         Refusal::NoCandidate,
         Refusal::NotPicked,
+        Refusal::NoRollPolicy,
         Refusal::PolicyDeclined,
         Refusal::PolicyFailed,
     ];
@@ -135,6 +139,9 @@ impl Refusal {
             Refusal::DoNotRoll => ("do-not-roll", "its pod has the annotation do-not-roll"),
             Refusal::TooYoung => ("too-young", "it is younger than the minimum age"),
             Refusal::TooFewTasks => ("too-few-tasks", "it has run fewer tasks than the minimum"),
+            Refusal::NoCounters => {
+                ("no-counters", "the driver's REST API has not reported its counters lately")
+            }
             Refusal::NotAvailable => ("not-available", "it is not available"),
             Refusal::AlreadyLeaving => ("already-leaving", "it is already being removed or rolled"),
             Refusal::Busy => ("busy", "it has running tasks, and force was not asked for"),
@@ -142,6 +149,7 @@ impl Refusal {
             Refusal::AboveMaximum => ("above-maximum", "more than limits.executorsMax"),
             Refusal::NoCandidate => ("no-candidate", "no executor may be rolled now"),
             Refusal::NotPicked => ("not-picked", "the policy did not pick it"),
+            Refusal::NoRollPolicy => ("no-roll-policy", "the fleet has no roll policy: spec.roll.policies"),
             Refusal::PolicyDeclined => ("policy-declined", "the policy has nobody to roll"),
             Refusal::PolicyFailed => ("policy-failed", "no policy of the chain answered"),
         }

@@ -17,6 +17,7 @@
 //! | `executor` | the stages of one executor's life, and the sums over all |
 //! | `view` | what pods, drivers and signs of life mean |
 //! | `recovery` | who is lost, why, and what becomes of its pod |
+//! | `failures` | which losses count towards the end of the fleet |
 //! | `allocation` | how many are created, and when |
 //! | `roll` | who is rolled, and when it may go |
 //! | `removal` | how a pod is got rid of |
@@ -37,6 +38,7 @@ mod command;
 pub mod election;
 pub mod event;
 mod executor;
+mod failures;
 mod fleet;
 pub mod guardrail;
 pub mod heartbeat;

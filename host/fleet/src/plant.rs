@@ -42,10 +42,24 @@ pub enum Plant {
     ActBeforeRecord,
     /// All leaders sign the ledger alike.
     LeadersAlike,
+    /// Only the pod's phase says that an executor has ended.
+    EndedUnseen,
+    /// An executor whose pod is Pending again stays available.
+    PendingAgainUnseen,
+    /// A pod that waits for admission is late like any other.
+    GatedIsLate,
+    /// Executors that their node takes along are failures.
+    ReclaimsAreFailures,
+    /// Executors that end with the driver's container are failures.
+    DriverEndsAreFailures,
+    /// Candidates stand in the order of their ids.
+    CandidatesUnsorted,
+    /// Counters of long ago are good enough to roll by.
+    OldCountersBelieved,
 }
 
 impl Plant {
-    pub const ALL: [Plant; 19] = [
+    pub const ALL: [Plant; 26] = [
         Plant::NoUid,
         Plant::IdsInMemory,
         Plant::CreateBeforeReserve,
@@ -65,6 +79,13 @@ impl Plant {
         Plant::CreateRepeated,
         Plant::ActBeforeRecord,
         Plant::LeadersAlike,
+        Plant::EndedUnseen,
+        Plant::PendingAgainUnseen,
+        Plant::GatedIsLate,
+        Plant::ReclaimsAreFailures,
+        Plant::DriverEndsAreFailures,
+        Plant::CandidatesUnsorted,
+        Plant::OldCountersBelieved,
     ];
 
     /// The name on the command line.
@@ -89,6 +110,13 @@ impl Plant {
             Plant::CreateRepeated => "create-repeated",
             Plant::ActBeforeRecord => "act-before-record",
             Plant::LeadersAlike => "leaders-alike",
+            Plant::EndedUnseen => "ended-unseen",
+            Plant::PendingAgainUnseen => "pending-again-unseen",
+            Plant::GatedIsLate => "gated-is-late",
+            Plant::ReclaimsAreFailures => "reclaims-are-failures",
+            Plant::DriverEndsAreFailures => "driver-ends-are-failures",
+            Plant::CandidatesUnsorted => "candidates-unsorted",
+            Plant::OldCountersBelieved => "old-counters-believed",
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::ask::{About, Open};
 use crate::backoff::Backoff;
 use crate::event::{Answer, Done, Fault, Outcome, PodView};
 use crate::executor::{Executor, Loss, Removal, Stage, Then};
+use crate::failures::{Blame, blame};
 use crate::fleet::Fleet;
 use crate::id::{ActionId, ExecutorId};
 use crate::ledger::End;
@@ -159,6 +160,10 @@ impl Fleet {
             // It was heard by an earlier host: its silence counts.
             return self.check_heartbeat(id);
         }
+        if executor.is_gated() && !self.planted(Plant::GatedIsLate) {
+            // It waits for admission, and another would wait as long. Its time begins when it is admitted.
+            return;
+        }
         let due = executor.since + self.spec.allocation.pending_timeout_ms + 1;
         if self.now.instant < due {
             self.roster.wake_at(id, due);
@@ -199,8 +204,9 @@ impl Fleet {
                 let ran = self.runs_unheard(id);
                 self.pod_changed(*pod);
                 let pends = self.roster.get(id).is_some_and(|e| matches!(e.stage, Stage::AwaitingStart));
-                // One that turns out to run gets its time to register.
-                if pends || ran && self.runs_unheard(id) {
+                let gated = self.roster.get(id).is_some_and(Executor::is_gated);
+                // One that turns out to run gets its time to register, and one that is gated its time to be admitted.
+                if pends && (!gated || self.planted(Plant::GatedIsLate)) || ran && self.runs_unheard(id) {
                     self.pending_from = self.now.instant + self.pending.failed_ms(&mut self.seed);
                     self.lose(id, Trigger::PendingTimeout);
                 } else if self.roster.get(id).is_some_and(|executor| executor.stage.awaits_end()) {
@@ -333,7 +339,12 @@ impl Fleet {
 
     fn faulted(&mut self, action: ActionId, open: &Open, fault: &Fault) {
         let (Fault::Policy(message) | Fault::Host(message)) = fault;
-        self.publish(Reason::PolicyFault, None, format!("{}: {message}", open.policy));
+        let reason = match fault {
+            Fault::Policy(_) => Reason::PolicyFault,
+            // The policy is not to blame for it.
+            Fault::Host(_) => Reason::PolicyNotAsked,
+        };
+        self.publish(reason, None, format!("{}: {message}", open.policy));
         if self.asker.failed(&open.policy, fault, self.now.instant) {
             self.publish(Reason::PolicyQuarantined, None, format!("{} is skipped for a while", open.policy));
         }
@@ -376,20 +387,34 @@ impl Fleet {
     fn verdict(&mut self, id: ExecutorId, reason: LossReason) {
         let ours = self.book.get().leaving.get(&id).copied();
         let Some(executor) = self.roster.get(id) else { return };
-        let disrupted = executor.pod.as_deref().is_some_and(PodView::disrupted);
+        let pod = executor.pod.as_deref();
+        let disrupted = pod.is_some_and(PodView::disrupted);
         let node = executor.node().map(Box::<str>::from);
-        let (proven, ended) = (executor.proven, executor.pod.as_deref().is_some_and(|pod| pod.ended()));
-        let whole = ended && !executor.gone && !executor.is_terminating();
+        let (proven, ended) = (executor.proven, pod.is_some_and(PodView::executor_ended));
+        let whole = pod.is_some_and(PodView::ended) && !executor.gone && !executor.is_terminating();
         // A failure has to be seen: who vanished has not failed, whatever a policy makes of it.
         let late =
             matches!(&executor.stage, Stage::AwaitingReason(loss) if loss.trigger == Trigger::PendingTimeout);
         let seen = ended || late;
-        if ours.is_none() && !disrupted || self.planted(Plant::RemovalsAreFailures) {
-            if seen && is_failure(&reason) || self.planted(Plant::RemovalsAreFailures) {
-                self.count_failure();
-                if !proven {
-                    self.start_failed(id);
+        let explained = node
+            .as_deref()
+            .and_then(|node| self.nodes.get(node))
+            .is_some_and(|node| node.explains_a_kill() && !self.planted(Plant::ReclaimsAreFailures));
+        if ours.is_none() || self.planted(Plant::RemovalsAreFailures) {
+            let always = self.planted(Plant::RemovalsAreFailures);
+            match blame(&reason, explained) {
+                Blame::Fleet if seen && !disrupted || always => {
+                    if !self.failures.excuses(&reason.kind, self.now.instant) {
+                        self.count_failure(&reason.kind);
+                    }
+                    if !proven {
+                        self.start_failed(id);
+                    }
                 }
+                Blame::Fleet if disrupted && !proven => self.start_failed(id),
+                Blame::Cluster if !proven => self.start_failed(id),
+                Blame::Nothing if always => self.count_failure(&reason.kind),
+                Blame::Fleet | Blame::Cluster | Blame::Nothing => {}
             }
             if let Some(node) = node.filter(|_| !reason.exit_caused_by_app) {
                 self.node_losses.lost(&node, self.now.instant, &self.spec.allocation);
@@ -498,28 +523,12 @@ impl Fleet {
     }
 
     /// Count a failure against the fleet's limit.
-    fn count_failure(&mut self) {
+    fn count_failure(&mut self, kind: &LossKind) {
         let window_ms = self.spec.recovery.failures_window_ms;
-        // Sixty steps to a window, so that the record stays small.
-        let step_ms = i64::try_from(window_ms / 60).unwrap_or(i64::MAX).max(1);
-        let step = self.now.wall_ms.div_euclid(step_ms).saturating_mul(step_ms);
-        let oldest = self.now.wall_ms.saturating_sub(i64::try_from(window_ms).unwrap_or(i64::MAX));
         let max = self.spec.failures_max(self.target());
-        let ledger = self.book.edit();
-        // Steps of the future are left from before the wall clock went back.
-        ledger.failures.retain(|(at, _)| (oldest..=step).contains(at));
-        match ledger.failures.back_mut() {
-            Some((at, count)) if *at == step => *count += 1,
-            _ => ledger.failures.push_back((step, 1)),
-        }
-        let failures: u32 = ledger.failures.iter().map(|(_, count)| count).sum();
-        if failures > max && !ledger.failed {
-            ledger.failed = true;
-            self.publish(
-                Reason::FleetFailed,
-                None,
-                format!("{failures} executors failed; {max} are allowed"),
-            );
+        if let Some(failures) = self.failures.count(kind, self.now, self.book.edit(), window_ms, max) {
+            let message = format!("{failures} executors failed; {max} are allowed");
+            self.publish(Reason::FleetFailed, None, message);
         }
     }
 
@@ -547,39 +556,10 @@ impl Fleet {
     }
 }
 
-/// Does it count as a failure of the executor? Spark counts every pod that becomes `Failed`; we do not
-/// count what Kubernetes, the node, the driver, a person or Rollcall did to it.
 /// A driver that lets idle executors go ends them well, or deletes their pods. Kubernetes says so when it does.
 fn is_release(executor: &Executor, trigger: Trigger) -> bool {
     let disrupted = executor.pod.as_deref().is_some_and(PodView::disrupted);
     trigger == Trigger::PodSucceeded || trigger == Trigger::PodDeleted && !disrupted
-}
-
-fn is_failure(reason: &LossReason) -> bool {
-    match &reason.kind {
-        LossKind::Released
-        | LossKind::Deleted
-        | LossKind::DriverGone
-        | LossKind::Completed
-        | LossKind::Evicted
-        | LossKind::Preempted
-        | LossKind::NodeLost
-        | LossKind::NotAdmitted
-        | LossKind::HeartbeatLost
-        | LossKind::Unknown => false,
-        LossKind::MemoryLimit
-        | LossKind::OutOfMemory
-        | LossKind::AppFailure
-        | LossKind::NativeCrash
-        | LossKind::ExitStatus
-        | LossKind::Killed
-        | LossKind::Disk
-        | LossKind::DriverConnection
-        | LossKind::Image
-        | LossKind::Config
-        | LossKind::StartFailed => true,
-        LossKind::Other(_) => reason.exit_caused_by_app,
-    }
 }
 
 /// The removals that are somebody's wish rather than somebody's fault.

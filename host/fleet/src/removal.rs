@@ -40,11 +40,12 @@ impl Fleet {
     pub(crate) fn leave_on(&mut self, id: ExecutorId, cause: DeletionCause) {
         let Some(executor) = self.roster.get(id) else { return };
         let Some(pod) = executor.pod.as_deref() else { return };
-        let (ended, terminating) = (pod.ended(), pod.terminating());
+        let (ended, terminating) = (pod.executor_ended(), pod.terminating());
         if ended && terminating {
             return self.settle(id, End::Removed(cause), Then::Clear);
         } else if ended {
-            return self.lose(id, Trigger::PodFailed);
+            let trigger = if pod.executor_succeeded() { Trigger::PodSucceeded } else { Trigger::PodFailed };
+            return self.lose(id, trigger);
         }
         let mut removal = Removal::new(cause == DeletionCause::Roll);
         removal.accepted = terminating;
@@ -220,8 +221,12 @@ impl Fleet {
 
     /// It need not go after all.
     pub(crate) fn stay(&mut self, id: ExecutorId, why: &str) {
-        self.book.edit().leaving.remove(&id);
-        self.publish(Reason::RollAbandoned, Some(id), format!("stays: {why}"));
+        let message = format!("stays: {why}");
+        // What was to go because there were too many is wanted again: nothing that people have to look at.
+        match self.book.edit().leaving.remove(&id) {
+            Some(DeletionCause::Roll) => self.publish(Reason::RollAbandoned, Some(id), message),
+            Some(_) | None => self.log.add(self.now, Some(id), message),
+        }
         self.enter(id, Stage::AwaitingStart, self.now.instant);
         self.follow(id);
     }

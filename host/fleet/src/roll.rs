@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::action::{Cause, Question, Reason, Verb};
 use crate::ask::{About, Open};
-use crate::event::PodView;
+use crate::event::{Counters, PodView};
 use crate::executor::{Executor, Stage};
 use crate::fleet::Fleet;
 use crate::guardrail::{Refusal, unless_dry};
@@ -223,12 +223,18 @@ impl Fleet {
         if self.age_ms(executor) < spec.age_min_ms {
             return Err(Refusal::TooYoung);
         }
-        let counters = executor.facts.as_ref().and_then(|facts| facts.counters.as_ref());
-        let tasks = counters.map_or(0, |counters| counters.total_tasks);
-        if i64::from(tasks) < i64::from(spec.tasks_min) {
+        let counters = self.counters(executor).ok_or(Refusal::NoCounters)?;
+        if i64::from(counters.total_tasks) < i64::from(spec.tasks_min) {
             return Err(Refusal::TooFewTasks);
         }
         Ok(())
+    }
+
+    /// What the driver said of it, unless that is too old.
+    fn counters<'a>(&self, executor: &'a Executor) -> Option<&'a Counters> {
+        let facts = executor.facts.as_deref()?;
+        let old = self.now.instant.since_ms(facts.counted) > 2 * self.spec.driver_report_ms;
+        facts.counters.as_ref().filter(|_| !old || self.planted(Plant::OldCountersBelieved))
     }
 
     /// The longer of what the pod says and what this host saw.
@@ -240,9 +246,9 @@ impl Fleet {
     }
 
     fn ask_whom(&mut self, spec: &RollSpec, place: usize) -> Result<(), Refusal> {
-        let (question, offered) = self.roll_question(spec);
+        let (question, offered, uncounted) = self.roll_question(spec);
         if offered.is_empty() {
-            return Err(Refusal::NoCandidate);
+            return Err(if uncounted { Refusal::NoCounters } else { Refusal::NoCandidate });
         }
         let chain = spec.policies.iter().map(String::as_str);
         let Some((place, policy)) = self.asker.next(chain, place, self.now.instant) else {
@@ -255,7 +261,9 @@ impl Fleet {
         Ok(())
     }
 
-    fn roll_question(&mut self, spec: &RollSpec) -> (RollQuestion, Vec<ExecutorId>) {
+    /// The question, who is offered in it, and whether executors are missing only because the driver has not reported
+    /// their counters.
+    fn roll_question(&mut self, spec: &RollSpec) -> (RollQuestion, Vec<ExecutorId>, bool) {
         let mut candidates = Candidates::default();
         let mut offered = Vec::new();
         let mut refusals: BTreeMap<Refusal, u64> = BTreeMap::new();
@@ -267,13 +275,22 @@ impl Fleet {
             .iter()
             .map(|name| Metric { name: name.as_ref().to_owned(), values: Vec::new() })
             .collect();
+        let mut may = Vec::new();
         for (id, executor) in self.roster.iter() {
-            if let Err(refusal) = self.may_roll(executor, spec, false) {
-                *refusals.entry(refusal).or_default() += 1;
-                continue;
+            match self.may_roll(executor, spec, false) {
+                Ok(()) => may.push((id.to_string(), id, executor)),
+                Err(refusal) => *refusals.entry(refusal).or_default() += 1,
             }
+        }
+        // As Spark's plugin sees them, whose ties depend on it: `AppStatusStore.executorList(true)` sorts ids as
+        // strings, descending.
+        if !self.planted(Plant::CandidatesUnsorted) {
+            may.sort_unstable_by(|(a, ..), (b, ..)| b.cmp(a));
+        }
+        for (_, id, executor) in may {
+            let Some(counters) = self.counters(executor) else { continue };
             offered.push(id);
-            candidates.push(self.candidate(id, executor, &node_names));
+            candidates.push(self.candidate(id, executor, counters, &node_names));
             for (index, metric) in metrics.iter_mut().enumerate() {
                 let values = executor.facts.as_ref().map(|facts| &facts.metrics);
                 metric.values.push(values.and_then(|values| values.get(index)).copied().unwrap_or(f64::NAN));
@@ -306,14 +323,20 @@ impl Fleet {
             metrics,
         };
         let question = RollQuestion { seed: self.seed.draw(), ..question };
+        let uncounted = refusals.contains_key(&Refusal::NoCounters);
         for (refusal, count) in refusals {
             *self.refusals.entry(refusal).or_default() += count;
         }
-        (question, offered)
+        (question, offered, uncounted)
     }
 
-    fn candidate(&self, id: ExecutorId, executor: &Executor, nodes: &[&str]) -> Candidate {
-        let counters = executor.facts.as_ref().and_then(|facts| facts.counters.clone()).unwrap_or_default();
+    fn candidate(
+        &self,
+        id: ExecutorId,
+        executor: &Executor,
+        counters: &Counters,
+        nodes: &[&str],
+    ) -> Candidate {
         let heard = executor.detector.last_heard();
         let node = executor.node().and_then(|node| nodes.binary_search(&node).ok());
         Candidate {
@@ -443,7 +466,7 @@ impl Fleet {
         let spec = self.roll_spec().clone();
         let Some(id) = executor else {
             if self.spec.roll.is_none() {
-                return Err(Refusal::PolicyFailed);
+                return Err(Refusal::NoRollPolicy);
             }
             self.may_ask(&spec, true)?;
             if let State::AwaitingPicks { .. } = self.rolls.state {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::executor::Executor;
 use crate::fleet::{Fleet, Phase};
 use crate::guardrail::Refusal;
 use crate::id::ExecutorId;
@@ -85,7 +86,7 @@ impl Fleet {
             executor,
             pod: self.pod_name(executor),
             node: one.node().map(Box::from),
-            stage: if one.rolling { "rolling" } else { one.stage.name() },
+            stage: one.stage_name(),
             since_heartbeat_ms: one.detector.last_heard().map(since),
         });
         Snapshot {
@@ -145,7 +146,7 @@ impl Fleet {
         };
         Explanation {
             executor,
-            stage: one.map(|one| one.stage.name()),
+            stage: one.map(Executor::stage_name),
             not_rolled,
             history: self.log.iter().filter(|entry| entry.executor == Some(executor)).cloned().collect(),
         }
@@ -211,7 +212,7 @@ pub fn condition_names() -> impl Iterator<Item = &'static str> {
 /// What there is to say while a condition holds; nothing while it does not.
 type Said = fn(&Fleet) -> Vec<String>;
 
-const CONDITIONS: [(&str, Said); 13] = [
+const CONDITIONS: [(&str, Said); 14] = [
     ("BreakerOpen", |fleet| {
         let failed = fleet.breaker.failed_in_a_row();
         say(fleet.breaker.is_open(), &format!("{failed} executors failed in a row"))
@@ -245,6 +246,12 @@ const CONDITIONS: [(&str, Said); 13] = [
         say(stuck > 0, &format!("{stuck} pods do not go away"))
     }),
     ("ViewStale", |fleet| say(!fleet.view_fresh, "the watch is broken")),
+    ("WaitingForAdmission", |fleet| {
+        let gated = || fleet.roster.iter().filter(|(_, one)| one.is_gated());
+        let first = gated().find_map(|(_, one)| one.pod.as_ref()?.status.scheduling_gates.first().cloned());
+        let count = gated().count();
+        say(count > 0, &format!("{count} pods wait for scheduling gates: {}", first.unwrap_or_default()))
+    }),
 ];
 
 fn say(holds: bool, message: &str) -> Vec<String> {

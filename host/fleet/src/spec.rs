@@ -26,6 +26,9 @@ pub struct Draft {
     /// An application's first executors wait for so long until the driver has answered: one that is still
     /// starting has nowhere for them to register. 0: not at all.
     pub driver_start_ms: u64,
+    /// How often the driver is asked for its executors' counters. What it said more than two intervals ago is too old to
+    /// roll by.
+    pub driver_report_ms: u64,
     /// How many executors there should be. When observing: how many the driver is asked for.
     pub target: u32,
     pub paused: bool,
@@ -187,6 +190,7 @@ impl Draft {
             mode,
             driver,
             driver_start_ms: 0,
+            driver_report_ms: 10_000,
             target,
             paused: false,
             dry_run: false,

@@ -200,9 +200,16 @@ impl Fleet {
             None if !ours => {}
             Some(_) | None => {
                 let born = executor.pod.is_some();
+                let admitted = executor.is_gated() && !pod.gated();
                 self.roster.change(id, |executor| executor.pod = Some(kept(pod)));
                 if !born {
                     self.born(id);
+                }
+                if admitted
+                    && self.roster.get(id).is_some_and(|one| matches!(one.stage, Stage::AwaitingStart))
+                {
+                    // Its time to start begins now.
+                    self.enter(id, Stage::AwaitingStart, self.now.instant);
                 }
                 self.follow(id);
             }
@@ -277,6 +284,9 @@ impl Fleet {
         if unseen {
             let now = self.now.instant;
             self.enter(id, Stage::AwaitingStart, now);
+            if let Some(lost) = self.roster.change(id, |executor| executor.replaces.take()).flatten() {
+                self.publish(Reason::ExecutorReplaced, Some(id), format!("in place of {lost}"));
+            }
             // Its driver may have known it for longer, but its heartbeats were nothing until now.
             self.roster.change(id, |executor| executor.detector = Detector::new(now));
         }
@@ -286,8 +296,11 @@ impl Fleet {
     pub(crate) fn follow(&mut self, id: ExecutorId) {
         let Some(executor) = self.roster.get(id) else { return };
         let Some(pod) = &executor.pod else { return };
-        let (phase, ended, terminating) = (pod.phase, pod.ended(), pod.terminating());
-        let trigger = if phase == PodPhase::Succeeded { Trigger::PodSucceeded } else { Trigger::PodFailed };
+        let unseen = self.planted(Plant::EndedUnseen);
+        let ended = if unseen { pod.ended() } else { pod.executor_ended() };
+        let (phase, terminating) = (pod.phase, pod.terminating());
+        let trigger = if pod.executor_succeeded() { Trigger::PodSucceeded } else { Trigger::PodFailed };
+        let again = phase == PodPhase::Pending && !self.planted(Plant::PendingAgainUnseen);
         match &executor.stage {
             Stage::AwaitingStart | Stage::AwaitingRegistration | Stage::Available => {
                 if ended {
@@ -299,6 +312,8 @@ impl Fleet {
                     self.enter(id, Stage::AwaitingExit { cause: None, removal: None }, wake);
                 } else if phase == PodPhase::Running && matches!(executor.stage, Stage::AwaitingStart) {
                     self.running(id);
+                } else if again && !matches!(executor.stage, Stage::AwaitingStart) {
+                    self.pending_again(id);
                 } else {
                     self.roster.wake_at(id, self.now.instant);
                 }
@@ -328,6 +343,15 @@ impl Fleet {
             | Stage::AwaitingRemoval(_)
             | Stage::Kept => {}
         }
+    }
+
+    /// Its pod ran and is Pending again: its node was restarted, and its containers have to be. What was heard of it
+    /// before says nothing of what comes.
+    fn pending_again(&mut self, id: ExecutorId) {
+        let now = self.now.instant;
+        self.log.add(self.now, Some(id), "its pod is Pending again");
+        self.enter(id, Stage::AwaitingStart, now);
+        self.roster.change(id, |executor| executor.detector = Detector::new(now));
     }
 
     /// The pod runs: listen for the executor.
@@ -419,7 +443,11 @@ impl Fleet {
             let id = row.executor;
             let change = self.roster.change(id, |executor| {
                 let facts = executor.facts.get_or_insert_with(|| Box::new(Facts::default()));
-                let moved = facts.counters.replace(row.counters) != facts.counters;
+                let mut moved = false;
+                if let Some(counters) = row.counters {
+                    moved = facts.counters.as_ref() != Some(&counters);
+                    (facts.counters, facts.counted) = (Some(counters), now);
+                }
                 if row.active {
                     executor.registered = true;
                     if believed || moved {

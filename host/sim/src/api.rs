@@ -62,6 +62,8 @@ pub struct Api {
     compacted: u64,
     driver: Uid,
     driver_running: bool,
+    /// How often its container has ended.
+    driver_ends: u32,
     ledger: Option<records::Stored>,
     ledgers: Vec<Arc<Ledger>>,
     tampers: u64,
@@ -90,6 +92,7 @@ impl Api {
             compacted: 0,
             driver,
             driver_running: true,
+            driver_ends: 0,
             ledger: None,
             ledgers: Vec::new(),
             tampers: 0,
@@ -122,7 +125,11 @@ impl Api {
     // ------------------------------------------------------------------------------------- driver --
 
     pub fn driver(&self) -> DriverView {
-        if self.driver_running { DriverView::Running(self.driver.clone()) } else { DriverView::Gone }
+        if self.driver_running {
+            DriverView::Running { uid: self.driver.clone(), ends: self.driver_ends }
+        } else {
+            DriverView::Gone
+        }
     }
 
     pub fn driver_uid(&self) -> &Uid {
@@ -142,6 +149,14 @@ impl Api {
         }
         self.end_driver();
         Outcome::Ok(fleet::event::Done::Deleted)
+    }
+
+    /// The driver's container ends, and starts again in its pod.
+    pub fn restart_driver(&mut self) {
+        if self.driver_running {
+            self.driver_ends += 1;
+            self.push(Change::Driver(self.driver()));
+        }
     }
 
     /// The driver's pod ends, by whatever hand.

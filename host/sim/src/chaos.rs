@@ -8,7 +8,7 @@
 use fleet::id::ExecutorId;
 
 use crate::api::Serial;
-use crate::cluster::{PodStep, Process};
+use crate::cluster::{NodeStep, PodStep, Process};
 use crate::fault::Fault;
 use crate::host::HostTask;
 use crate::human::Lift;
@@ -119,6 +119,17 @@ impl World<'_> {
             let code = *self.sim.tape.pick(&[1, 50, 52, 56, 134, 0]).expect("six codes");
             self.pod_step(serial, PodStep::Exit(code));
         }
+        if self.sim.strikes(Fault::SidecarOutlives)
+            && let Some(serial) = self.random_running()
+        {
+            let code = *self.sim.tape.pick(&[1, 50, 52, 0]).expect("four codes");
+            self.end_beside_sidecar(serial, code);
+        }
+        if self.sim.strikes(Fault::PendingAgain)
+            && let Some(serial) = self.random_running()
+        {
+            self.pend_again(serial);
+        }
         if self.sim.strikes(Fault::FallsSilent)
             && let Some(serial) = self.random_running()
         {
@@ -166,9 +177,23 @@ impl World<'_> {
             let selected = self.sim.tape.chance(500);
             self.foreign(name.into(), executor, selected);
         }
+        self.driver_chaos();
         if self.sim.strikes(Fault::DriverDies) {
             self.sim.say(|| "the driver dies".to_owned());
             self.api.end_driver();
+        }
+    }
+
+    fn driver_chaos(&mut self) {
+        let now_ms = self.sim.now_ms;
+        if self.sim.strikes(Fault::DriverRestarts) && self.api.is_driver_running() {
+            self.driver_restarts();
+        }
+        if self.sim.strikes(Fault::DriverMute) {
+            self.cluster.mute_until_ms = now_ms + self.sim.tape.between(10_000, 90_000);
+        }
+        if self.sim.strikes(Fault::ReportPartial) {
+            self.cluster.partial_until_ms = now_ms + self.sim.tape.between(10_000, 90_000);
         }
     }
 
@@ -251,6 +276,13 @@ impl World<'_> {
         for node in 0..self.cluster.nodes.len() {
             self.cluster.nodes[node].black_hole = false;
             self.node_returns(node);
+            self.node_step(node, NodeStep::Withdrawn);
+        }
+        (self.cluster.mute_until_ms, self.cluster.partial_until_ms) = (0, 0);
+        let gated: Vec<Serial> =
+            self.api.pods().filter(|(_, pod)| pod.view.gated()).map(|(serial, _)| serial).collect();
+        for serial in gated {
+            self.pod_step(serial, PodStep::Admit);
         }
         let stuck: Vec<Serial> =
             self.cluster.executors.values().filter(|it| it.held).map(|it| it.serial).collect();

@@ -6,10 +6,14 @@
 //!
 //! - S1 S2 S3 S4 when a pod is created: [`bounds`]
 //! - S5 S6 S7 S11 S17 when a pod is deleted: [`victims`]
-//! - S12 S13 S14 S17 when an action is wanted: [`conduct`]
-//! - S8 S10 S13 when a ledger is written: [`books`]; S9 in every snapshot
+//! - S12 S13 S14 S17 S19 S20 when an action is wanted: [`conduct`]
+//! - S8 S10 S13 when a ledger is written: [`books`]; S9 and S18 in every snapshot
 //! - L1 L3 L4 L5 once the faults are over: [`rest`]
 //! - SPIN: a core that wants to be woken for ever in the same moment
+//!
+//! S18 to S20 are not in the catalogue. S18: an executor that has ended, or whose pod is Pending, is not available to a
+//! host that was told so. S19: a pod that waits for a scheduling gate is not cleared away for being late. S20:
+//! candidates stand in the order of Spark's `executorList(true)`, with counters of at most two reports ago.
 //!
 //! Not here: S15 and S16 are about status objects and log lines, which the daemon writes (of S16 only
 //! the length of notices is checked); L6 needs the words of conditions; L7 needs more than one fleet;
@@ -22,10 +26,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fleet::action::Question;
-use fleet::event::{Answer, Command, Done, DriverView, Event, Fault as PolicyFault, Outcome, PodView};
-use fleet::id::{CommandId, ExecutorId};
+use fleet::event::{Answer, Command, Done, DriverView, Event, Fault as PolicyFault, Outcome, Phase, PodView};
+use fleet::id::{CommandId, ExecutorId, Uid};
 use fleet::question::{DeletionCause, Selection};
 use fleet::spec::{Draft, Spec};
+use fleet::time::Instant;
 
 use crate::api::Serial;
 
@@ -127,6 +132,56 @@ pub(crate) struct Life {
     disrupted: BTreeSet<u64>,
     /// Whose loss may be called a failure.
     fair: BTreeSet<u64>,
+    pub(crate) shown_as: Shown,
+}
+
+/// What a host was told that decides who is available, to blame, or a candidate.
+#[derive(Debug, Default)]
+pub(crate) struct Shown {
+    /// The pod under an id: its UID, its newest revision, and whether an executor runs in it by then.
+    pods: BTreeMap<u64, (Uid, u64, bool)>,
+    /// Nodes that explain a kill.
+    explained: BTreeSet<String>,
+    driver_ends: Option<u32>,
+    driver_ended_ms: Option<u64>,
+    /// When the driver told the counters of an executor, by the host's own clock.
+    counted: BTreeMap<u64, Instant>,
+}
+
+impl Shown {
+    fn pod(&mut self, pod: &PodView) {
+        let runs = pod.phase != Phase::Pending && !pod.executor_ended();
+        let entry = self.pods.entry(pod.executor.0).or_insert((pod.uid.clone(), 0, true));
+        if entry.0 != pod.uid || entry.1 < pod.revision {
+            *entry = (pod.uid.clone(), pod.revision, runs);
+        }
+    }
+
+    fn driver(&mut self, driver: &DriverView, now_ms: u64) {
+        let DriverView::Running { ends, .. } = driver else { return };
+        if self.driver_ends.is_some_and(|before| before < *ends) {
+            self.driver_ended_ms = Some(now_ms);
+        }
+        self.driver_ends = self.driver_ends.max(Some(*ends));
+    }
+
+    /// Does no executor run in the pod that it was shown last under this id?
+    pub(crate) fn is_down(&self, executor: u64) -> bool {
+        self.pods.get(&executor).is_some_and(|(.., runs)| !runs)
+    }
+
+    pub(crate) fn explains(&self, node: &str) -> bool {
+        self.explained.contains(node)
+    }
+
+    /// Was it told less than `ms` ago that the driver's container ended?
+    pub(crate) fn driver_ended_within(&self, now_ms: u64, ms: u64) -> bool {
+        self.driver_ended_ms.is_some_and(|ended_ms| now_ms < ended_ms + ms)
+    }
+
+    pub(crate) fn counted(&self, executor: u64) -> Option<Instant> {
+        self.counted.get(&executor).copied()
+    }
 }
 
 impl Checks {
@@ -218,7 +273,7 @@ impl Checks {
     }
 
     /// What a host's core is being told.
-    pub fn told(&mut self, at: usize, event: &Event, now_ms: u64) {
+    pub fn told(&mut self, at: usize, event: &Event, now_ms: u64, instant: Instant) {
         let target = if let Event::Commanded { verb: Command::RequestTotalExecutors(total), .. } = event {
             Some(*total)
         } else if let Event::Commanded { verb: Command::Kill { executors, replace: false, .. }, .. } = event {
@@ -237,6 +292,7 @@ impl Checks {
         let Some(life) = self.life(at) else { return };
         let mut shown = |pod: &PodView| {
             life.shown.insert(pod.executor.0);
+            life.shown_as.pod(pod);
             if pod.disrupted() && pod.owner.as_ref() == Some(&driver) {
                 life.disrupted.insert(pod.executor.0);
             }
@@ -247,6 +303,9 @@ impl Checks {
             Event::Relisted(list) => {
                 list.pods.iter().for_each(shown);
                 life.driver_gone |= list.driver == DriverView::Gone;
+                if life.epoch.is_some() {
+                    life.shown_as.driver(&list.driver, now_ms);
+                }
             }
             Event::LeadershipGained { .. } => life.led_ms = Some(now_ms),
             Event::LeadershipLost => life.lost = true,
@@ -285,13 +344,23 @@ impl Checks {
                     life.heard.entry(beat.executor.0).or_insert(now_ms);
                 }
             }
-            Event::DriverChanged { driver: DriverView::Gone, .. } => life.driver_gone = true,
+            Event::DriverChanged { driver, .. } => {
+                life.driver_gone |= *driver == DriverView::Gone;
+                life.shown_as.driver(driver, now_ms);
+            }
+            Event::NodeChanged(node) if node.explains_a_kill() => {
+                life.shown_as.explained.insert(node.state.name.clone());
+            }
+            Event::NodeChanged(node) => {
+                life.shown_as.explained.remove(&node.state.name);
+            }
+            Event::DriverReported(rows) => {
+                let counted = rows.iter().filter(|row| row.counters.is_some());
+                life.shown_as.counted.extend(counted.map(|row| (row.executor.0, instant)));
+            }
             Event::Finished { .. }
-            | Event::DriverChanged { .. }
-            | Event::NodeChanged(_)
             | Event::ViewStale
             | Event::ViewFresh
-            | Event::DriverReported(_)
             | Event::Answered { .. }
             | Event::Deadline => {}
         }

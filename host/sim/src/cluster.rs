@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fleet::event::NodeView;
 use fleet::id::ExecutorId;
-use fleet::question::NodeState;
+use fleet::question::{Departure, DepartureKind, NodeState};
 
 use crate::api::Serial;
 
@@ -34,6 +34,9 @@ pub struct Cluster {
     /// The driver makes the executors itself: the fleet is observed.
     pub driver_creates: bool,
     pub(crate) driver_ids: u64,
+    /// Until then its REST API does not answer, or leaves out rows and counters.
+    pub(crate) mute_until_ms: u64,
+    pub(crate) partial_until_ms: u64,
     /// Whose hand the pods that are being created right now come from.
     pub(crate) making: Maker,
 }
@@ -50,6 +53,8 @@ pub struct Node {
     pub cordoned: bool,
     /// Every executor on it dies at once.
     pub black_hole: bool,
+    /// It is announced to go.
+    pub announced: bool,
 }
 
 /// Who made a pod.
@@ -106,12 +111,21 @@ pub struct Executor {
     /// Its process goes on sending after its pod is gone.
     pub zombie: bool,
     pub exit_code: Option<i32>,
+    /// Its node, or its driver's container, took it along: no failure of the fleet's.
+    pub taken_by: Option<Taker>,
     pub created_ms: u64,
     pub created_revision: u64,
     /// From this revision on its pod is not recognisably ours.
     pub tampered: Option<u64>,
     /// It was created by a host that somebody else had already taken over from, or unseen by its list.
     pub late: bool,
+}
+
+/// What takes executors along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taker {
+    AnnouncedNode,
+    Driver,
 }
 
 impl Executor {
@@ -142,6 +156,7 @@ impl Cluster {
             gone: false,
             cordoned: false,
             black_hole: false,
+            announced: false,
         };
         Cluster {
             nodes: (0..NODES).map(node).collect(),
@@ -152,6 +167,8 @@ impl Cluster {
             driver_cleans: false,
             driver_creates: false,
             driver_ids: 0,
+            mute_until_ms: 0,
+            partial_until_ms: 0,
             making: Maker::Human,
         }
     }
@@ -200,7 +217,11 @@ impl Node {
                     vec!["node.kubernetes.io/unreachable".to_owned()]
                 },
                 spot: self.spot,
-                departures: Vec::new(),
+                departures: if self.announced {
+                    vec![Departure { kind: DepartureKind::Reclaimed, sign: "taint reclaim".to_owned() }]
+                } else {
+                    Vec::new()
+                },
             },
             zone: Some(self.zone),
         }

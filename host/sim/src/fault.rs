@@ -15,6 +15,8 @@
 //!   stands for them; the sandbox's own tests tell them apart.
 //! - F60 a missing policy at the start of a host is F59 plus F23.
 //!
+//! F68 to F74 are not in the catalogue: other people's reports taught them.
+//!
 //! F67 is not in the catalogue; the real API server taught it. It tries a deletion on what its watch cache
 //! has first. A pod that is not bound there needs no grace, and that stays in the options when the try on
 //! the stored one follows.
@@ -118,6 +120,13 @@ faults! {
     SpotReclaim "F41" "spot-reclaim" Second "30 % of the nodes' executors go at once";
     ZoneLost "F42" "zone-lost" Second "all nodes of a zone are lost";
     GraceLost "F67" "grace-lost" Request "a deletion of a pod that was just bound has no grace";
+    SidecarOutlives "F68" "sidecar-outlives" Second "an executor ends, and a sidecar keeps its pod Running";
+    PendingAgain "F69" "pending-again" Second "a pod that ran is Pending for a while";
+    Gated "F70" "gated" Pod "a scheduling gate holds it for longer than a pod may be pending";
+    NodeAnnounced "F71" "node-announced" Second "a node is announced to go, and goes with a SIGKILL, or stays after all";
+    DriverRestarts "F72" "driver-restarts" Second "the driver's container ends and starts again; its executors exit";
+    DriverMute "F73" "driver-mute" Second "the driver's REST API does not answer for a while";
+    ReportPartial "F74" "report-partial" Second "the driver's REST API leaves out rows and counters for a while";
     TerminatingForever "F43" "terminating-forever" Pod "a finalizer that nobody removes";
     DeletedByHuman "F44" "deleted-by-human" Second "kubectl delete pod";
     LabelsEdited "F45" "labels-edited" Second "somebody takes an executor's labels away";

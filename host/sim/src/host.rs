@@ -271,7 +271,7 @@ impl World<'_> {
         let life = host.life;
         let now = host.now(self.sim.now_ms);
         let Some(core) = &mut host.core else { return };
-        self.checks.told(at, &event, self.sim.now_ms);
+        self.checks.told(at, &event, self.sim.now_ms, now.instant);
         self.sim.trace.number(self.sim.now_ms);
         self.sim.trace.number(event_number(&event) | (at as u64) << 56);
         self.sim.trace.say(self.sim.now_ms, || format!("host {at} <- {}", view::words(&event)));

@@ -7,8 +7,8 @@
 use fleet::action::Question;
 use fleet::event::{Answer, Fault as PolicyFault};
 use fleet::question::{
-    ContainerRole, ContainerState, Evidence, LossKind, LossReason, Pick, RollQuestion, Selection, Trigger,
-    Verdict,
+    Container, ContainerRole, ContainerState, Evidence, LossKind, LossReason, Pick, RollQuestion, Selection,
+    Trigger, Verdict,
 };
 
 use crate::fault::Fault;
@@ -101,7 +101,9 @@ fn sensible(evidence: &Evidence) -> Verdict {
         return known(LossKind::Deleted, false, None);
     }
     if let Some(code) = pod.and_then(exit_code) {
+        let limit = pod.is_some_and(|pod| pod.containers.iter().any(over_limit));
         return match code {
+            137 if !limit => known(LossKind::Killed, false, Some(137)),
             0 => known(LossKind::Completed, false, Some(0)),
             137 => known(LossKind::MemoryLimit, true, Some(137)),
             52 => known(LossKind::OutOfMemory, true, Some(52)),
@@ -122,6 +124,13 @@ fn sensible(evidence: &Evidence) -> Verdict {
         Trigger::PodFailed | Trigger::PodSucceeded | Trigger::DriverRemoved | Trigger::OperatorKill => {
             known(LossKind::Unknown, false, None)
         }
+    }
+}
+
+fn over_limit(container: &Container) -> bool {
+    match &container.state {
+        ContainerState::Terminated(end) => end.reason.as_deref() == Some("OOMKilled"),
+        ContainerState::Waiting { .. } | ContainerState::Running { .. } => false,
     }
 }
 

@@ -72,6 +72,8 @@ pub enum Task {
     },
     /// The driver looks after its executors.
     Driver,
+    /// It is seen that the driver's container has ended and started again.
+    DriverRestarts,
 }
 
 /// Time, chance and order: what every part needs to have a future.
@@ -206,6 +208,7 @@ impl<'a> World<'a> {
             Task::Lease(call) => self.apply_lease(*call),
             Task::Pod { serial, step } => self.pod_step(serial, step),
             Task::Node { node, step } => self.node_step(node, step),
+            Task::DriverRestarts => self.api.restart_driver(),
             Task::Driver => {
                 self.sim.after(1000, Task::Driver);
                 self.driver_looks();

@@ -26,6 +26,7 @@ impl FleetConfig {
             },
             driver,
             driver_start_ms: spec.driver.start_timeout.0,
+            driver_report_ms: spec.driver.rest_interval.0,
             target: spec.executors,
             paused: spec.paused,
             dry_run: spec.dry_run,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::container::Found;
 use cluster::node::NodeSeen;
 use cluster::pod::{DriverSeen, Seen};
 use cluster::queue::{self, Job};
@@ -108,9 +109,21 @@ impl Daemon {
         }
     }
 
-    fn seen(&mut self, namespace: &Arc<str>, seen: Seen, event: fn(Box<PodView>) -> Event) {
+    fn seen(&mut self, namespace: &Arc<str>, mut seen: Seen, event: fn(Box<PodView>) -> Event) {
         let key = (Arc::clone(namespace), seen.application_id.clone());
         let Some(number) = self.applications.get(&key).copied() else { return };
+        if let Some(life) = self.life(number) {
+            if let Some(name) = &life.calls.place().executor_container {
+                seen.name_executor(name);
+            }
+            if seen.container == Found::Guessed && !std::mem::replace(&mut life.guessed, true) {
+                tracing::warn!(
+                    pod = &*seen.view.name,
+                    "the pod has several containers and none is known as the executor's: the last is taken for it; \
+                     set spec.executorContainer"
+                );
+            }
+        }
         let event = event(Box::new(seen.view.clone()));
         self.note(number, &seen, matches!(event, Event::PodGone(_)));
         self.step(number, event);
@@ -124,7 +137,7 @@ impl Daemon {
             return;
         }
         let executor = seen.view.executor;
-        if gone || seen.view.ended() {
+        if gone || seen.view.executor_ended() {
             self.directory.remove_executor(name, executor, &seen.view.uid);
         } else {
             let entry = ExecutorEntry { uid: seen.view.uid.clone(), pod_ip: seen.address };

@@ -202,8 +202,7 @@ impl Daemon {
         let Some(managed) = self.fleets.get_mut(name) else { return };
         if let Some(life) = &mut managed.life {
             if life.driver.uid == driver.uid {
-                let view =
-                    if driver.live { DriverView::Running(driver.uid.clone()) } else { DriverView::Gone };
+                let view = driver.view();
                 let (number, revision) = (life.number, driver.revision);
                 // An answer may be older than what the watch has told meanwhile.
                 if revision >= life.driver.revision {
@@ -274,6 +273,7 @@ impl Daemon {
             driver,
             application_id,
             settings: settings(&managed.config),
+            guessed: false,
             signs: managed.config.signs(),
             armed: Instant::NEVER,
             listing: false,

@@ -56,6 +56,8 @@ pub struct Life {
     pub application_id: String,
     /// Settings of policies, by name.
     pub settings: Arc<BTreeMap<String, Value>>,
+    /// It was said that the executor's container is a guess.
+    pub guessed: bool,
     /// By which this fleet knows spot nodes, and those that will go.
     pub signs: Signs,
     /// The core's deadline, as it is noted in the loop.
@@ -139,6 +141,7 @@ impl Managed {
             application_id: application_id.to_owned(),
             driver: driver.name.to_string(),
             driver_uid: driver.uid.clone(),
+            executor_container: None,
             template,
         })
     }

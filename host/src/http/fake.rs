@@ -176,7 +176,7 @@ impl World {
         self.revision += 1;
         match action.verb.clone() {
             Verb::Relist { known } => {
-                let driver = DriverView::Running("driver".into());
+                let driver = DriverView::Running { uid: "driver".into(), ends: 0 };
                 let pods = self.pods.values().cloned().collect();
                 self.step(Event::Relisted(Relist { known, revision: self.revision, pods, driver }));
             }

@@ -142,7 +142,7 @@ fn a_pod_that_is_late_is_looked_at_before_it_is_judged() {
         608s get 2 ok
         609s beat 2
         610s explain 2
-            > 610s 2 is available: not-picked
+            > 610s 2 is available: no-counters
         ",
     );
 }
@@ -187,7 +187,7 @@ fn a_create_in_doubt_that_was_applied_is_found() {
         1s get 1 ok
         2s beat 1
         3s explain 1
-            > 3s 1 is available: not-picked
+            > 3s 1 is available: no-counters
         ",
     );
 }

@@ -261,7 +261,7 @@ fn heartbeats_of_strangers_are_nothing() {
             > 3s 1 is awaiting-registration: not-available
         4s beat 1 uid=u1
         4s explain 1
-            > 4s 1 is available: not-picked
+            > 4s 1 is available: no-counters
         ",
     );
 }
@@ -481,14 +481,14 @@ fn a_classifier_that_never_answers_costs_time() {
     check(
         draft(1),
         "
-        0s show PolicyFault
+        0s show PolicyFault PolicyNotAsked
         0s lead
             > 0s create 1
         1s start 1
         2s pod 1 failed exit=1
             > 2s ask SPARK why 1 was lost: PodFailed, check 0
             > 2s create 2 for 1
-            > 7s PolicyFault: SPARK: no answer in time
+            > 7s PolicyNotAsked: SPARK: no answer in time
         7s wait
         ",
     );

@@ -11,6 +11,7 @@ mod support;
 
 mod allocation;
 mod commands;
+mod field;
 mod ledger;
 mod losses;
 mod rolls;

@@ -14,14 +14,14 @@ fn the_replacement_comes_first() {
             > 0s create 1
             > 0s create 2
         1s start 1 2
-            > 60s ask OUTLIER whom to roll of [1, 2]
-        60s picks 0
+            > 60s ask OUTLIER whom to roll of [2, 1]
+        60s picks 1
             > 60s RollStarted 1: OUTLIER, score 1: slow
             > 60s create 3
         61s create 3 ok
         62s pod 3 running
         63s explain 1
-            > 63s 1 is available: awaiting-replacement
+            > 63s 1 is rolling: awaiting-replacement
         65s beat 3
             > 65s evict 1 uid u1
         66s evict 1 ok
@@ -48,8 +48,8 @@ fn without_surge_one_goes_first_if_one_may_be_missing() {
             > 0s create 3
             > 0s create 4
         1s start 1 2 3 4
-            > 60s ask OUTLIER whom to roll of [1, 2, 3, 4]
-        60s picks 2
+            > 60s ask OUTLIER whom to roll of [4, 3, 2, 1]
+        60s picks 3
             > 60s evict 3 uid u3
         61s evict 3 ok
         61s pod 3 terminating
@@ -71,8 +71,8 @@ fn a_policy_cannot_widen_what_is_allowed() {
             > 0s create 3
         1s start 1 2 3
         2s pod 1 do-not-roll
-            > 60s ask OUTLIER whom to roll of [2, 3]
-        60s picks 1 0 0 9
+            > 60s ask OUTLIER whom to roll of [3, 2]
+        60s picks 3 2 2 99
             > 60s RollStarted 3: OUTLIER, score 1: slow
             > 60s create 4
         61s counts
@@ -93,8 +93,8 @@ fn everything_at_once_is_one_at_a_time() {
             > 0s create 2
             > 0s create 3
         1s start 1 2 3
-            > 60s ask OUTLIER whom to roll of [1, 2, 3]
-        60s picks 0 1 2
+            > 60s ask OUTLIER whom to roll of [3, 2, 1]
+        60s picks 1 2 3
             > 60s create 4
         61s start 4
             > 61s evict 1 uid u1
@@ -117,8 +117,8 @@ fn an_executor_that_dies_while_it_waits_to_be_rolled_is_lost() {
             > 0s create 1
             > 0s create 2
         1s start 1 2
-            > 60s ask OUTLIER whom to roll of [1, 2]
-        60s picks 0
+            > 60s ask OUTLIER whom to roll of [2, 1]
+        60s picks 1
             > 60s create 3
         61s pod 1 failed exit=52
             > 61s ask SPARK why 1 was lost: PodFailed, check 0
@@ -345,7 +345,7 @@ fn the_young_and_the_idle_are_no_candidates() {
         2s driver 2 tasks=9
         40s start 3
         41s driver 3 tasks=100
-            > 60s ask OUTLIER whom to roll of [1, 3]
+            > 60s ask OUTLIER whom to roll of [3, 1]
         60s explain 2
             > 60s 2 is available: too-few-tasks
         60s explain 3
@@ -366,8 +366,8 @@ fn when_observing_the_driver_replaces() {
         1s pod 1 running
         1s pod 2 running
         2s beat 1 2
-            > 60s ask OUTLIER whom to roll of [1, 2]
-        60s picks 0
+            > 60s ask OUTLIER whom to roll of [2, 1]
+        60s picks 1
             > 60s evict 1 uid u1
         61s evict 1 ok
         61s pod 1 terminating
@@ -415,9 +415,9 @@ fn with_dynamic_allocation_limits_count_what_there_is() {
         51s gone 8
             > 51s ask SPARK why 8 was lost: PodDeleted, check 0
         51s lost 8 deleted
-            > 60s ask OUTLIER whom to roll of [1, 2, 3, 4]
+            > 60s ask OUTLIER whom to roll of [4, 3, 2, 1]
         61s beating 1 2 3 4
-        61s picks 0
+        61s picks 1
             > 61s evict 1 uid u1
         62s evict 1 ok
         ",
@@ -436,8 +436,8 @@ fn dry_runs_say_whom_they_would_roll_and_change_nothing() {
         1s pod 1 running
         1s pod 2 running
         1s beat 1 2
-            > 60s ask OUTLIER whom to roll of [1, 2]
-        60s picks 1 0
+            > 60s ask OUTLIER whom to roll of [2, 1]
+        60s picks 2 1
             > 60s RollProposed 2: would be rolled: OUTLIER, score 1: slow
         61s explain 2
             > 61s 2 is available: dry-run
@@ -467,7 +467,7 @@ fn an_operators_roll_needs_no_policy() {
         2s roll 9
             > 2s reply refused unknown-executor
         2s roll
-            > 2s reply refused policy-failed
+            > 2s reply refused no-roll-policy
         3s start 3
             > 3s evict 1 uid u1
         4s evict 1 ok

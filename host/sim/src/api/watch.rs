@@ -75,7 +75,7 @@ impl Api {
     /// A complete list as it was at an earlier revision.
     pub fn list_at(&self, revision: u64) -> Relist {
         let mut pods: BTreeMap<&str, &Arc<PodView>> = BTreeMap::new();
-        let mut driver = DriverView::Running(self.driver.clone());
+        let mut driver = DriverView::Running { uid: self.driver.clone(), ends: 0 };
         for entry in self.log.iter().take_while(|entry| entry.revision <= revision) {
             match &entry.change {
                 Change::Put(pod) => {

@@ -139,6 +139,17 @@ impl World<'_> {
                 continue;
             };
             let snapshot = core.snapshot(host.now(now_ms));
+            let life = self.checks.current.get(&host.index);
+            let life = life.and_then(|life| self.checks.lives.get(&(host.index, *life)));
+            let twins = |id| self.cluster.executors.values().filter(|truth| truth.executor == id).count();
+            let down = snapshot.executors.iter().find(|row| {
+                let told = life.is_some_and(|life| life.shown_as.is_down(row.executor.0));
+                row.stage == "available" && told && twins(row.executor) == 1
+            });
+            if let Some(id) = down.map(|row| row.executor) {
+                self.checks
+                    .object("S18", now_ms, || format!("{id} is available, and no executor runs in its pod"));
+            }
             let counts = &snapshot.counts;
             let ended: u64 = counts.lost.values().sum::<u64>() + counts.removed.values().sum::<u64>();
             let sum = counts.live + counts.terminating + counts.reason_pending + ended;

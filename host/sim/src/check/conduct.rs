@@ -1,17 +1,19 @@
-//! What a core may want: S12 the rate, S13 who acts, S14 stillness, S17 causes; and S2 again, where an
+//! What a core may want: S12 the rate, S13 who acts, S14 stillness, S17 causes, S19 patience, S20 candidates; and S2 again, where an
 //! id is asked for and not only where it is granted.
 
-use fleet::action::{Action, Cause, Reason, Reply, Verb};
+use fleet::action::{Action, Cause, Question, Reason, Reply, Verb};
 use fleet::id::{ExecutorId, Uid};
 use fleet::spec::Mode;
 
-use super::REACH_MS;
+use super::{Life, REACH_MS};
 use crate::api::Serial;
-use crate::cluster::Maker;
+use crate::cluster::{Executor, Maker, Taker};
 use crate::world::World;
 
 /// A notice for people is a line or a few, not a pod's log (S16).
 const NOTICE_MAX: usize = 2_048;
+/// For so long the end of the driver's container excuses what its executors end with, at least.
+const DRIVER_END_MS: u64 = 120_000;
 
 impl World<'_> {
     pub(crate) fn check_action(&mut self, at: usize, action: &Action) {
@@ -44,7 +46,7 @@ impl World<'_> {
             }
             Verb::Publish(notice) => {
                 if let (Reason::ExecutorLost, Some(executor)) = (notice.reason, notice.executor) {
-                    self.judge(at, life_number, executor);
+                    self.judge(at, life_number, executor, &notice.message);
                 }
                 if notice.message.len() > NOTICE_MAX {
                     let len = notice.message.len();
@@ -70,12 +72,56 @@ impl World<'_> {
             | Verb::WriteLedger { .. }
             | Verb::GetPod { .. }
             | Verb::Stop
-            | Verb::Ask { .. } => {}
+            | Verb::Ask { question: Question::Loss(_), .. } => {}
+            Verb::Ask { question: Question::Roll(question), .. } => {
+                self.check_candidates(at, question.candidates.ids());
+            }
+        }
+    }
+
+    /// S20: as Spark's plugin sees them, and none whose counters the driver has not said lately.
+    fn check_candidates(&mut self, at: usize, ids: &[u64]) {
+        let now = self.hosts[at].now(self.sim.now_ms).instant;
+        let names: Vec<String> = ids.iter().map(u64::to_string).collect();
+        let sorted = names.is_sorted_by(|a, b| a > b);
+        let recent_ms = 2 * self.checks.draft.driver_report_ms;
+        let Some(life) = self.checks.life(at) else { return };
+        let counted =
+            |id: &&u64| life.shown_as.counted(**id).is_none_or(|counted| now.since_ms(counted) > recent_ms);
+        let uncounted = ids.iter().find(counted).copied();
+        if !sorted {
+            self.checks
+                .object("S20", self.sim.now_ms, || format!("candidates out of Spark's order: {names:?}"));
+        }
+        if let Some(id) = uncounted {
+            self.checks.object("S20", self.sim.now_ms, || {
+                format!(
+                    "{id} is a candidate, and its counters are older than {recent_ms} ms or were never told"
+                )
+            });
         }
     }
 
     /// The host says why an executor was lost. May that be its failure, by all that the host was told?
-    fn judge(&mut self, at: usize, life_number: u32, executor: ExecutorId) {
+    fn judge(&mut self, at: usize, life_number: u32, executor: ExecutorId, message: &str) {
+        let now_ms = self.sim.now_ms;
+        let kind = message.split_once(": ").map_or(message, |(kind, _)| kind);
+        let excused = |life: &Life, truth: &Executor| match truth.taken_by {
+            Some(Taker::AnnouncedNode) => {
+                let node = truth.node.map(|node| &self.cluster.nodes[node].name);
+                kind == "killed" && node.is_some_and(|node| life.shown_as.explains(node))
+            }
+            Some(Taker::Driver) => {
+                let follows = ["exit-status", "app-failure", "driver-connection", "killed", "start-failed"];
+                follows.contains(&kind) && life.shown_as.driver_ended_within(now_ms, DRIVER_END_MS)
+            }
+            None => false,
+        };
+        let life = self.checks.lives.get(&(at, life_number));
+        let mut whose = self.cluster.executors.values().filter(|truth| truth.executor == executor);
+        if life.is_some_and(|life| whose.all(|truth| excused(life, truth))) {
+            return;
+        }
         let ours = self.cluster.executors.values().any(|truth| {
             let first = truth.removed_ms.is_some_and(|ms| truth.hurt_ms.is_none_or(|hurt_ms| ms < hurt_ms));
             truth.executor == executor && first && truth.removed_by == Some((at, life_number))
@@ -164,6 +210,18 @@ impl World<'_> {
         let never_owned = truth.tampered == Some(truth.created_revision);
         if stripped && unowned && !never_owned {
             self.checks.object("S7", now_ms, || format!("{pod} has lost its owner, and host {at} knows it"));
+        }
+        let twins = self.cluster.executors.values().filter(|other| other.executor == executor).count();
+        let waits = self.api.pod(truth.serial).is_some_and(|pod| pod.view.gated());
+        let killed = self.checks.killed.contains(&executor.0);
+        if waits
+            && twins == 1
+            && truth.hurt_ms.is_none()
+            && !truth.late
+            && !killed
+            && matches!(cause, Cause::Settled(_))
+        {
+            self.checks.object("S19", now_ms, || format!("{pod} waits for a gate and is cleared away"));
         }
         self.check_recorded(at, executor, cause);
         let per_hour = self.checks.draft.roll.as_ref().map_or(0, |roll| roll.per_hour_max);

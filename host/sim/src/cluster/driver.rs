@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use fleet::event::{Counters, DriverRow, Event, Phase};
 use fleet::id::ExecutorId;
 
-use super::{Maker, PodStep, Process};
+use super::{Maker, PodStep, Process, Taker};
 use crate::api::{NewPod, Serial};
 use crate::fault::Fault;
 use crate::host::HostTask;
@@ -33,6 +33,27 @@ impl World<'_> {
         for serial in owned {
             let wait_ms = self.sim.tape.between(100, 5_000);
             self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Collect });
+        }
+    }
+
+    /// Its container ends and starts again. Each executor finds that out by itself, and exits.
+    pub(crate) fn driver_restarts(&mut self) {
+        self.sim.say(|| "the driver's container ends and starts again".to_owned());
+        let before = self.sim.tape.chance(500);
+        if !before {
+            self.api.restart_driver();
+        }
+        for serial in self.cluster.running() {
+            if let Some(truth) = self.cluster.executors.get_mut(&serial) {
+                truth.taken_by = Some(Taker::Driver);
+            }
+            let wait_ms = self.sim.tape.between(0, 3_000);
+            self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Exit(1) });
+        }
+        if before {
+            // The kubelet of its node is the slower one.
+            let wait_ms = self.sim.tape.between(0, 10_000);
+            self.sim.after(wait_ms, Task::DriverRestarts);
         }
     }
 
@@ -85,7 +106,8 @@ impl World<'_> {
             return;
         }
         self.post(at, POLL_MS, HostTask::PollDriver);
-        if !self.api.is_driver_running() || self.sim.strikes(Fault::RequestLost) {
+        let mute = self.sim.now_ms < self.cluster.mute_until_ms;
+        if mute || !self.api.is_driver_running() || self.sim.strikes(Fault::RequestLost) {
             return;
         }
         let now_ms = self.sim.now_ms;
@@ -115,7 +137,7 @@ impl World<'_> {
                 executor: executor.executor,
                 active,
                 remove_reason: (!active).then(|| "worker lost".into()),
-                counters: Counters {
+                counters: Some(Counters {
                     add_time_ms: self.api.wall_base_ms.saturating_add_unsigned(registered_ms),
                     active_tasks: i32::from(executor.executor.0 % 3 == 0),
                     completed_tasks: count(500),
@@ -123,11 +145,17 @@ impl World<'_> {
                     total_duration_ms,
                     total_gc_time_ms: total_duration_ms / (2 + i64::from(executor.executor.0 as u8 % 50)),
                     ..Counters::default()
-                },
+                }),
             };
             rows.insert(executor.executor, row);
         }
-        let rows = rows.into_values().collect();
+        let mut rows: Vec<DriverRow> = rows.into_values().collect();
+        if now_ms < self.cluster.partial_until_ms {
+            rows.retain(|_| !self.sim.tape.chance(300));
+            for row in &mut rows {
+                row.counters = row.counters.take().filter(|_| !self.sim.tape.chance(300));
+            }
+        }
         let wait_ms = self.sim.tape.between(5, 200);
         self.post(at, wait_ms, HostTask::Tell(Box::new(Event::DriverReported(rows))));
     }

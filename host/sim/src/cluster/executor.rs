@@ -12,6 +12,8 @@ use crate::world::{Task, World};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PodStep {
+    /// Its scheduling gates are lifted.
+    Admit,
     /// The scheduler looks at it.
     Bind,
     /// Its images are there.
@@ -19,6 +21,8 @@ pub enum PodStep {
     Beat,
     /// The process ends by itself, with this code.
     Exit(i32),
+    /// Its containers run again, after it was Pending again.
+    RunAgain,
     /// The kubelet ends it, because it is being deleted.
     Stop,
     /// The object may go.
@@ -66,12 +70,20 @@ impl World<'_> {
             removed_by: None,
             zombie: false,
             exit_code: None,
+            taken_by: None,
             created_ms: self.sim.now_ms,
             created_revision,
             tampered: (!ours).then_some(created_revision),
             late: false,
         };
         self.cluster.executors.insert(serial, truth);
+        if maker != Maker::Human && self.sim.strikes(Fault::Gated) {
+            self.api.change(serial, |pod| {
+                pod.status.scheduling_gates.push("kueue.x-k8s.io/admission".to_owned())
+            });
+            let wait_ms = self.sim.tape.between(20_000, 200_000);
+            self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Admit });
+        }
         if held {
             self.api.change_object(serial, |pod| pod.finalizer = true);
         }
@@ -119,10 +131,12 @@ impl World<'_> {
 
     pub(crate) fn pod_step(&mut self, serial: Serial, step: PodStep) {
         match step {
+            PodStep::Admit => self.api.change(serial, |pod| pod.status.scheduling_gates.clear()),
             PodStep::Bind => self.bind(serial),
             PodStep::Start => self.start_containers(serial),
             PodStep::Beat => self.beat(serial),
             PodStep::Exit(code) => self.exit(serial, code),
+            PodStep::RunAgain => self.run_again(serial),
             PodStep::Stop => self.stop(serial),
             PodStep::Remove => self.api.finish(serial),
             PodStep::Collect => self.api.delete_serial(serial, None),
@@ -137,6 +151,10 @@ impl World<'_> {
     fn bind(&mut self, serial: Serial) {
         let Some(pod) = self.api.pod(serial) else { return };
         if pod.view.terminating() || pod.view.node.is_some() {
+            return;
+        }
+        if pod.view.gated() {
+            self.sim.after(2_000, Task::Pod { serial, step: PodStep::Bind });
             return;
         }
         let nodes = self.cluster_fit(serial);
@@ -317,13 +335,75 @@ impl World<'_> {
         }
     }
 
+    /// The executor's container ends, and another one keeps the pod running.
+    pub(crate) fn end_beside_sidecar(&mut self, serial: Serial, code: i32) {
+        let now_ms = self.sim.now_ms;
+        let wall_ms = self.api.wall_ms();
+        let Some(truth) = self.cluster.executors.get_mut(&serial) else { return };
+        truth.process = Process::Ended;
+        truth.exit_code = Some(code);
+        truth.down(now_ms);
+        truth.hurt(now_ms);
+        if !self.kubelet_works(serial) {
+            return;
+        }
+        self.api.change(serial, |pod| {
+            for container in
+                pod.status.containers.iter_mut().filter(|one| one.role == ContainerRole::Executor)
+            {
+                container.state = ContainerState::Terminated(Terminated {
+                    exit_code: code,
+                    signal: None,
+                    reason: Some(if code == 0 { "Completed" } else { "Error" }.to_owned()),
+                    message: None,
+                    started_at_ms: None,
+                    finished_at_ms: Some(wall_ms),
+                });
+            }
+        });
+        if self.cluster.driver_cleans && self.api.is_driver_running() {
+            let wait_ms = self.sim.tape.between(500, 30_000);
+            self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Collect });
+        }
+    }
+
+    /// Its node restarts the pod's sandbox: it is Pending until its containers run again.
+    pub(crate) fn pend_again(&mut self, serial: Serial) {
+        let now_ms = self.sim.now_ms;
+        let ours = self.api.pod(serial).is_some_and(|pod| {
+            pod.view.phase == Phase::Running && !pod.view.executor_ended() && !pod.view.terminating()
+        });
+        if !ours || !self.kubelet_works(serial) {
+            return;
+        }
+        let Some(truth) = self.cluster.executors.get_mut(&serial) else { return };
+        truth.down(now_ms);
+        truth.hurt(now_ms);
+        self.api.change(serial, |pod| set_phase(pod, Phase::Pending));
+        let wait_ms = self.sim.tape.between(2_000, 60_000);
+        self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::RunAgain });
+    }
+
+    fn run_again(&mut self, serial: Serial) {
+        let pends = self.api.pod(serial).is_some_and(|pod| pod.view.phase == Phase::Pending);
+        if !pends || !self.kubelet_works(serial) {
+            return;
+        }
+        let Some(truth) = self.cluster.executors.get_mut(&serial) else { return };
+        if truth.process == Process::Running {
+            truth.down_ms = None;
+        }
+        self.api.change(serial, |pod| set_phase(pod, Phase::Running));
+    }
+
     fn tell_end(&mut self, serial: Serial, code: i32) {
         let wall_ms = self.api.wall_ms();
+        let taken = self.cluster.executors.get(&serial).is_some_and(|truth| truth.taken_by.is_some());
         self.api.change(serial, |pod| {
             set_phase(pod, if code == 0 { Phase::Succeeded } else { Phase::Failed });
             let reason = match code {
                 0 => "Completed",
-                137 => "OOMKilled",
+                137 if !taken => "OOMKilled",
                 _ => "Error",
             };
             for container in &mut pod.status.containers {

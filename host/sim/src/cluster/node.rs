@@ -3,7 +3,7 @@
 //! Kubernetes takes 40 s to call a node unreachable and tolerates that for 300 s before it evicts.
 //! Here both are shorter, so that a run of minutes sees all of it; the order is what matters.
 
-use super::Process;
+use super::{Process, Taker};
 use crate::api::Serial;
 use crate::fault::Fault;
 use crate::world::{Task, World};
@@ -20,6 +20,10 @@ pub enum NodeStep {
     Gone,
     /// A new node takes its place.
     Replaced,
+    /// It was announced to go: it does.
+    Reclaimed,
+    /// It was announced to go, and stays.
+    Withdrawn,
 }
 
 impl World<'_> {
@@ -84,14 +88,33 @@ impl World<'_> {
                 let wait_ms = self.sim.tape.between(10_000, 60_000);
                 self.sim.after(wait_ms, Task::Node { node, step: NodeStep::Replaced });
             }
+            NodeStep::Reclaimed if it.announced && it.alive => {
+                for serial in self.pods_on(node) {
+                    if let Some(truth) = self.cluster.executors.get_mut(&serial) {
+                        truth.taken_by = Some(Taker::AnnouncedNode);
+                    }
+                    self.pod_step(serial, super::PodStep::Exit(137));
+                }
+                self.lose_node(node);
+            }
+            NodeStep::Withdrawn if it.announced => {
+                it.announced = false;
+                self.tell_node(node);
+            }
             NodeStep::Replaced if it.gone => {
+                it.announced = false;
                 it.gone = false;
                 it.alive = true;
                 it.ready = true;
                 it.black_hole = false;
                 self.tell_node(node);
             }
-            NodeStep::Unreachable | NodeStep::Evict | NodeStep::Gone | NodeStep::Replaced => {}
+            NodeStep::Unreachable
+            | NodeStep::Evict
+            | NodeStep::Gone
+            | NodeStep::Replaced
+            | NodeStep::Reclaimed
+            | NodeStep::Withdrawn => {}
         }
     }
 
@@ -145,6 +168,10 @@ impl World<'_> {
             let node = usize::try_from(self.sim.tape.below(count)).expect("an index");
             self.cluster.nodes[node].black_hole = true;
         }
+        if self.sim.strikes(Fault::NodeAnnounced) {
+            let node = usize::try_from(self.sim.tape.below(count)).expect("an index");
+            self.announce_node(node);
+        }
         if self.sim.strikes(Fault::SpotReclaim) {
             let running = self.cluster.running();
             let count = running.len().div_ceil(3);
@@ -163,6 +190,20 @@ impl World<'_> {
             });
             self.pod_step(serial, super::PodStep::Exit(137));
         }
+    }
+
+    /// A node's end is announced some time ahead, and comes or does not.
+    fn announce_node(&mut self, node: usize) {
+        let it = &mut self.cluster.nodes[node];
+        if it.announced || !it.alive || it.gone {
+            return;
+        }
+        it.announced = true;
+        self.sim.say(|| format!("node-{node} is announced to go"));
+        self.tell_node(node);
+        let step = if self.sim.tape.chance(300) { NodeStep::Withdrawn } else { NodeStep::Reclaimed };
+        let wait_ms = self.sim.tape.between(2_000, 60_000);
+        self.sim.after(wait_ms, Task::Node { node, step });
     }
 
     pub(crate) fn random_running(&mut self) -> Option<Serial> {

@@ -12,8 +12,8 @@ use fleet::guardrail::Refusal;
 use fleet::id::{CommandId, ExecutorId, Uid, Version};
 use fleet::ledger::Ledger;
 use fleet::question::{
-    Condition, Container, ContainerRole, ContainerState, LossKind, LossReason, NodeState, Pick, Pod,
-    Selection, Terminated, Verdict,
+    Condition, Container, ContainerRole, ContainerState, Departure, DepartureKind, LossKind, LossReason,
+    NodeState, Pick, Pod, Selection, Terminated, Verdict,
 };
 use fleet::spec::{Amount, Draft, Mode, RollSpec};
 use fleet::time::{Instant, Now};
@@ -82,6 +82,10 @@ pub struct World {
     driver: DriverView,
     steps_at: (u64, u32),
     beating: Vec<u64>,
+    /// What the driver reports every ten seconds of those that were heard, where the fleet is rolled.
+    counters: BTreeMap<u64, Counters>,
+    reports: bool,
+    driver_ends: u32,
     terms: u64,
     ledger_edited: bool,
     /// Another leader of the same epoch is faster with the next write.
@@ -90,6 +94,7 @@ pub struct World {
 
 impl World {
     pub fn new(draft: Draft) -> World {
+        let reports = draft.roll.is_some();
         let fleet = Fleet::new(draft, &policies(), 1).unwrap_or_else(|errors| panic!("{errors:?}"));
         World {
             fleet,
@@ -103,9 +108,12 @@ impl World {
             ledger_fails: None,
             notices: BTreeSet::new(),
             show_ledger: false,
-            driver: DriverView::Running("driver-uid".into()),
+            driver: DriverView::Running { uid: "driver-uid".into(), ends: 0 },
             steps_at: (0, 0),
             beating: vec![],
+            counters: BTreeMap::new(),
+            reports,
+            driver_ends: 0,
             terms: 0,
             ledger_edited: false,
             ledger_twin: false,
@@ -262,6 +270,7 @@ impl World {
                 self.step(Event::Deadline);
             } else {
                 self.beat(&self.beating.clone(), None);
+                self.report();
             }
         }
         self.now_ms = to_ms;
@@ -340,6 +349,8 @@ impl World {
             }
             "driver" => self.driver(&words[1..]),
             "node" => {
+                let departure = |kind| Departure { kind, sign: "taint".to_owned() };
+                let departures = words[2..].iter().filter(|word| **word == "leaving");
                 let state = NodeState {
                     name: words[1].to_owned(),
                     gone: false,
@@ -347,16 +358,27 @@ impl World {
                     reason: None,
                     cordoned: false,
                     taints: vec![],
-                    departures: vec![],
-                    spot: false,
+                    departures: departures.map(|_| departure(DepartureKind::Reclaimed)).collect(),
+                    spot: words.contains(&"spot"),
                 };
                 self.step(Event::NodeChanged(Box::new(NodeView { state, zone: None })));
             }
             "stale" => self.step(Event::ViewStale),
             "fresh" => self.step(Event::ViewFresh),
             "lost" => self.verdict(number(1), &words[2..]),
+            // By their ids; one that was not offered is an index beyond the candidates.
             "picks" => {
-                let pick = |index: u64| Pick { index: index as usize, score: 1.0, reason: "slow".to_owned() };
+                let offered = match self.calls.get(&("roll", 0)).map(|action| &action.verb) {
+                    Some(Verb::Ask { question: Question::Roll(question), .. }) => {
+                        question.candidates.ids().to_vec()
+                    }
+                    _ => vec![],
+                };
+                let pick = |id: u64| Pick {
+                    index: offered.iter().position(|offered| *offered == id).unwrap_or(offered.len() + 7),
+                    score: 1.0,
+                    reason: "slow".to_owned(),
+                };
                 let picks = ids(1).into_iter().map(pick).collect();
                 self.selection(Ok(Answer::Roll(Selection::Roll(picks))));
             }
@@ -462,9 +484,26 @@ impl World {
 
     fn beat(&mut self, ids: &[u64], uid: Option<Uid>) {
         for id in ids {
+            self.counters.entry(*id).or_default();
             let beat = Beat { executor: ExecutorId(*id), uid: uid.clone(), metrics: vec![] };
             self.step(Event::Heartbeat(Box::new(beat)));
         }
+    }
+
+    /// The driver's regular answer.
+    fn report(&mut self) {
+        if !self.reports {
+            return;
+        }
+        let row = |(id, counters): (&u64, &Counters)| DriverRow {
+            executor: ExecutorId(*id),
+            active: true,
+            remove_reason: None,
+            counters: Some(counters.clone()),
+        };
+        let there = self.counters.iter().filter(|(id, _)| self.pods.contains_key(id));
+        let rows = there.map(row).collect();
+        self.step(Event::DriverReported(rows));
     }
 
     fn outcome(&mut self, kind: &str, id: u64, words: &[&str]) {
@@ -545,6 +584,14 @@ impl World {
                     reason: Some("EvictionByEvictionAPI".to_owned()),
                     message: None,
                 }),
+                "gated" => pod.status.scheduling_gates.push(value.to_owned()),
+                "admitted" => pod.status.scheduling_gates.clear(),
+                "terminating-target" => pod.status.conditions.push(Condition {
+                    name: "TerminationTarget".to_owned(),
+                    status: "True".to_owned(),
+                    reason: Some("WorkloadEvictedDueToPreempted".to_owned()),
+                    message: None,
+                }),
                 "do-not-roll" => pod.do_not_roll = true,
                 "orphaned" => pod.owner = None,
                 "unlabelled" => pod.selected = false,
@@ -602,6 +649,26 @@ impl World {
                 self.step(Event::DriverChanged { driver: DriverView::Gone, revision: self.revision });
             }
             "answers" => self.step(Event::DriverReported(Vec::new())),
+            // Its REST API answers no more, or again.
+            "mute" => self.reports = false,
+            "speaks" => self.reports = true,
+            // Its container has ended, and starts again.
+            "restarts" => {
+                self.driver_ends += 1;
+                self.driver = DriverView::Running { uid: "driver-uid".into(), ends: self.driver_ends };
+                self.revision += 1;
+                self.step(Event::DriverChanged { driver: self.driver.clone(), revision: self.revision });
+            }
+            // driver counts 1 2 3: now, and of no others.
+            "counts" => {
+                let row = |id: &&str| DriverRow {
+                    executor: ExecutorId(id.parse().unwrap()),
+                    active: true,
+                    remove_reason: None,
+                    counters: Some(Counters::default()),
+                };
+                self.step(Event::DriverReported(words[1..].iter().map(row).collect()));
+            }
             // driver 1 removed | driver 1 tasks=3
             id => {
                 let mut counters = Counters::default();
@@ -613,11 +680,13 @@ impl World {
                     }
                 }
                 let removed = words.contains(&"removed");
+                let uncounted = words.contains(&"uncounted");
+                self.counters.insert(id.parse().unwrap(), counters.clone());
                 let row = DriverRow {
                     executor: ExecutorId(id.parse().unwrap()),
                     active: !removed,
                     remove_reason: removed.then(|| "worker lost".into()),
-                    counters,
+                    counters: (!uncounted).then_some(counters),
                 };
                 self.step(Event::DriverReported(vec![row]));
             }
@@ -645,6 +714,11 @@ impl World {
             "node-lost" => known(LossKind::NodeLost),
             "start-failed" => known(LossKind::StartFailed),
             "evicted" => known(LossKind::Evicted),
+            "preempted" => known(LossKind::Preempted),
+            "not-admitted" => known(LossKind::NotAdmitted),
+            "killed" => known(LossKind::Killed),
+            "driver-connection" => known(LossKind::DriverConnection),
+            "out-of-memory" => known(LossKind::OutOfMemory),
             "app-failure" => known(LossKind::AppFailure),
             "trap" => {
                 let fault = Err(Fault::Policy("trapped".to_owned()));
