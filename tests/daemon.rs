@@ -6,6 +6,7 @@
 
 mod changes;
 mod faults;
+mod field;
 mod hostile;
 mod process;
 mod real;

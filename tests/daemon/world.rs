@@ -1,6 +1,7 @@
 //! A cluster that lives on its own: it ticks in a task, hears what executors say, and remembers what its
 //! judge had to say about the daemons.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -71,6 +72,19 @@ impl World {
     /// What the judge found wrong so far.
     pub fn wrong(&self) -> Vec<String> {
         self.inner().wrong.clone()
+    }
+
+    /// Something happens to the cluster, now.
+    pub fn happen<T>(&self, what: impl FnOnce(&mut Cluster) -> T) -> T {
+        what(&mut self.inner().cluster)
+    }
+
+    /// The nodes that executors' pods run on, each once.
+    pub fn busy_nodes(&self) -> BTreeSet<String> {
+        let live =
+            |pod: &Arc<Value>| !matches!(pod["status"]["phase"].as_str(), Some("Failed" | "Succeeded"));
+        let node = |pod: Arc<Value>| pod["spec"]["nodeName"].as_str().map(str::to_owned);
+        self.pods().into_iter().filter(live).filter_map(node).collect()
     }
 
     /// Ends the chaos.
@@ -175,7 +189,7 @@ fn rows(all: &Value) -> Vec<DriverRow> {
             executor: ExecutorId(row["id"].as_str()?.parse().ok()?),
             active: row["isActive"] == true,
             remove_reason: row["removeReason"].as_str().map(Into::into),
-            counters,
+            counters: Some(counters),
         })
     };
     all.as_array().into_iter().flatten().filter_map(row).collect()

@@ -229,7 +229,11 @@ impl Fleet {
             None if !self.is_ours(&pod) => {}
             Some(_) | None => {
                 let born = executor.pod.is_some();
-                self.roster.change(id, |executor| executor.pod = Some(Box::new(pod)));
+                self.roster.change(id, |executor| {
+                    let known = executor.pod.take();
+                    executor.pod =
+                        Some(Box::new(known.map_or_else(|| pod.clone(), |known| last(*known, &pod))));
+                });
                 if !born {
                     self.born(id);
                 }
@@ -468,6 +472,12 @@ impl Fleet {
             }
         }
     }
+}
+
+/// Its last state. A deletion may be told with an older one than was seen: that it had ended, and why, is kept.
+fn last(known: PodView, gone: &PodView) -> PodView {
+    let older = known.executor_ended() && !gone.ended() || known.disrupted() && !gone.disrupted();
+    if older { PodView { revision: gone.revision, ..known } } else { gone.clone() }
 }
 
 /// As it is held: whose it is was checked, and its owner need not be known ten thousand times.

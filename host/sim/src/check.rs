@@ -149,8 +149,12 @@ pub(crate) struct Shown {
 }
 
 impl Shown {
+    fn runs(pod: &PodView) -> bool {
+        pod.phase != Phase::Pending && !pod.executor_ended()
+    }
+
     fn pod(&mut self, pod: &PodView) {
-        let runs = pod.phase != Phase::Pending && !pod.executor_ended();
+        let runs = Shown::runs(pod);
         let entry = self.pods.entry(pod.executor.0).or_insert((pod.uid.clone(), 0, true));
         if entry.0 != pod.uid || entry.1 < pod.revision {
             *entry = (pod.uid.clone(), pod.revision, runs);
@@ -290,9 +294,13 @@ impl Checks {
         }
         let driver = self.draft.driver.clone();
         let Some(life) = self.life(at) else { return };
+        // A list that is too old is refused as a whole: it may show that an executor runs, not that it does not.
+        let listed = matches!(event, Event::Relisted(_));
         let mut shown = |pod: &PodView| {
             life.shown.insert(pod.executor.0);
-            life.shown_as.pod(pod);
+            if !listed || Shown::runs(pod) {
+                life.shown_as.pod(pod);
+            }
             if pod.disrupted() && pod.owner.as_ref() == Some(&driver) {
                 life.disrupted.insert(pod.executor.0);
             }

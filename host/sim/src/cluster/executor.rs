@@ -390,10 +390,16 @@ impl World<'_> {
             return;
         }
         let Some(truth) = self.cluster.executors.get_mut(&serial) else { return };
+        let ended = truth.process == Process::Ended;
         if truth.process == Process::Running {
             truth.down_ms = None;
         }
         self.api.change(serial, |pod| set_phase(pod, Phase::Running));
+        if ended && let Some(truth) = self.cluster.executors.get_mut(&serial) {
+            // The machine restarted under it.
+            truth.process = Process::Running;
+            self.exit(serial, 137);
+        }
     }
 
     fn tell_end(&mut self, serial: Serial, code: i32) {

@@ -3,7 +3,7 @@
 //! The more executors run, the more often one is struck. Some faults are the fate of a pod that is yet to
 //! come; they wait for the next one.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::kubelet::{Exit, Kubelet};
 use super::life::{Life, Stage};
@@ -214,6 +214,44 @@ impl Cluster {
                 }
             }
             (_, None) => {}
+        }
+    }
+
+    /// A node's machine restarts under its pods: the container runtime has lost their containers.
+    pub fn reboot_node(&mut self, node: &str) {
+        self.exit_on(node, Exit::LOST_BY_RUNTIME);
+    }
+
+    /// A node-termination handler announces that a node will go.
+    pub fn announce_node(&self, node: &str) {
+        self.server.change("nodes", "", node, |node| {
+            let taint = json!({ "key": "aws-node-termination-handler/spot-itn", "effect": "NoSchedule" });
+            node["spec"]["taints"] = json!([taint]);
+            node["spec"]["unschedulable"] = true.into();
+        });
+    }
+
+    /// The machine of a node is taken away, and a new one joins.
+    pub fn take_node(&mut self, node: &str) {
+        self.exit_on(node, Exit::KILLED);
+        self.weather.leaving = Some((node.to_owned(), self.now_ms));
+        self.move_nodes();
+        self.weather.joining_ms = Some(self.now_ms);
+        self.move_nodes();
+    }
+
+    fn exit_on(&mut self, node: &str, exit: Exit) {
+        let server = self.server.clone();
+        for uid in self.lives.keys().cloned().collect::<Vec<_>>() {
+            let Some(mut life) = self.lives.remove(&uid) else { continue };
+            let (namespace, name) = (life.namespace.clone(), life.name.clone());
+            let kubelet = Kubelet { server: &server, namespace: &namespace, name: &name };
+            let pod = server.get("pods", &namespace, &name);
+            if life.process.is_some() && pod.is_some_and(|pod| pod["spec"]["nodeName"] == *node) {
+                life.sick = true;
+                self.exit(&mut life, &kubelet, exit, None);
+            }
+            self.lives.insert(uid, life);
         }
     }
 

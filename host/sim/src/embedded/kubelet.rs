@@ -17,6 +17,8 @@ impl Exit {
     pub const DECOMMISSIONED: Exit = Exit { code: 0, reason: "Completed" };
     pub const KILLED: Exit = Exit { code: 137, reason: "Error" };
     pub const OOM_KILLED: Exit = Exit { code: 137, reason: "OOMKilled" };
+    /// What containerd says of a container that it had lost.
+    pub const LOST_BY_RUNTIME: Exit = Exit { code: 255, reason: "Unknown" };
 
     pub fn error(code: u32) -> Exit {
         Exit { code, reason: "Error" }
