@@ -364,12 +364,16 @@ impl Fleet {
         self.enter(id, Stage::AwaitingRegistration, now);
         let disabled = self.spec.heartbeat.disabled;
         let from = if self.planted(Plant::NoGrace) { Instant::START } else { now };
+        let interval_ms = self.spec.heartbeat.interval_ms;
         let registered = self.roster.change(id, |executor| {
-            if executor.detector.last_heard().is_none() {
+            // Its heartbeats may be faster than the watch. One of long before it ever ran says nothing, and silence
+            // since then even less.
+            let lately = |at| executor.proven || now.since_ms(at) <= interval_ms;
+            let heard = executor.detector.last_heard().is_some_and(lately);
+            if !heard {
                 executor.detector = Detector::new(from);
             }
-            // One that ran before this host did is available once it is heard.
-            executor.detector.last_heard().is_some() || disabled
+            heard || disabled
         });
         if registered == Some(true) {
             self.available(id);

@@ -320,3 +320,24 @@ fn a_replacement_is_told_when_its_pod_exists() {
         ",
     );
 }
+
+#[test]
+fn a_heartbeat_of_long_before_its_pod_runs_says_nothing() {
+    check(
+        draft(1),
+        "
+        0s lead
+            > 0s create 1
+        1s create 1 ok gated=kueue.x-k8s.io/admission
+        # Forged, or of another application on that address.
+        5s beat 1
+        300s pod 1 admitted
+        301s pod 1 running
+        302s explain 1
+            > 302s 1 is awaiting-registration: not-available
+        303s beat 1
+        304s explain 1
+            > 304s 1 is available: no-counters
+        ",
+    );
+}
