@@ -168,7 +168,7 @@ fn main() {
         executor: ExecutorId(id),
         active: true,
         remove_reason: None,
-        counters: Counters { total_tasks: id as i32, ..Counters::default() },
+        counters: Some(Counters { total_tasks: id as i32, ..Counters::default() }),
     };
     println!("{EXECUTORS} executors");
     bench.each("a heartbeat with 5 metrics, first", u64::from(EXECUTORS), |id, _| {

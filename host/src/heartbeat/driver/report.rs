@@ -136,7 +136,7 @@ impl ExecutorSummary<'_> {
             peak_jvm_offheap_bytes: peaks.jvm_off_heap_memory.0,
         };
         let remove_reason = self.remove_reason.as_deref().map(clean);
-        Some(DriverRow { executor, active: self.is_active, remove_reason, counters })
+        Some(DriverRow { executor, active: self.is_active, remove_reason, counters: Some(counters) })
     }
 }
 
