@@ -84,11 +84,23 @@ fn the_captured_fleets_get_an_answer_from_every_policy() {
     );
 }
 
+/// An executor as Spark writes it, as far as it is read, with some fields of its own.
+fn executor(id: &str, fields: &Value) -> Value {
+    let mut executor = json!({
+        "id": id, "hostPort": "10.0.0.7:7079", "isActive": true, "addTime": "2026-03-02T07:00:00.000GMT",
+        "activeTasks": 0, "failedTasks": 0, "completedTasks": 0, "totalTasks": 0, "totalDuration": 0,
+        "totalGCTime": 0, "totalInputBytes": 0, "totalShuffleRead": 0, "totalShuffleWrite": 0, "memoryUsed": 0,
+        "diskUsed": 0,
+    });
+    let fields = fields.as_object().expect("fields").clone();
+    executor.as_object_mut().expect("an object").extend(fields);
+    executor
+}
+
 #[test]
 fn json_lines_get_one_answer_a_line() {
     let line = |ids: &[u32]| {
-        let executor =
-            |id: &u32| json!({"id": id.to_string(), "isActive": true, "totalTasks": id, "totalDuration": id});
+        let executor = |id: &u32| executor(&id.to_string(), &json!({"totalTasks": id, "totalDuration": id}));
         json!(ids.iter().map(executor).collect::<Vec<_>>()).to_string()
     };
     let input = [line(&[1, 5, 3]), line(&[]), line(&[2, 1])].join("\n");
@@ -140,13 +152,21 @@ fn bad_input_is_refused_with_its_place_and_the_remedy() {
     refused_with(&RUN, r#"[{"id": "1", "totalTasks": "many"}]"#, &["[0].totalTasks", "\"many\"", "i32"]);
     refused_with(&RUN, r#"[{"id": "1", "totalTasks": 1e99}]"#, &["[0].totalTasks"]);
     refused_with(&RUN, r#"[{"id": "1", "totalDuration": 9223372036854775808}]"#, &["[0].totalDuration"]);
-    refused_with(&RUN, r#"[{"id": "x"}]"#, &["[0].id", "\"x\"", "not a number"]);
+    refused_with(
+        &RUN,
+        r#"[{"id": "1", "totalTasks": 2147483648}]"#,
+        &["[0].totalTasks", "2147483648", "i32"],
+    );
+    refused_with(&RUN, r#"[{"id": "1", "diskUsed": 1.5}]"#, &["[0].diskUsed", "1.5", "i64"]);
+    refused_with(&RUN, r#"[{"id": "1"}, {"id": "1"}]"#, &["[1].id", "earlier row"]);
+    refused_with(&RUN, r#"[{"id": 1}]"#, &["[0].id", "integer `1`", "a string"]);
     refused_with(
         &RUN,
         r#"[{"id": "1", "addTime": "noon"}]"#,
         &["[0].addTime", "noon", "2026-11-21T09:45:09.856GMT"],
     );
-    refused_with(&RUN, &"[".repeat(100_000), &["recursion limit"]);
+    refused_with(&RUN, &"[".repeat(100_000), &["ends too early"]);
+    refused_with(&RUN, &"{\"a\":".repeat(100_000), &["recursion limit"]);
     refused_with(
         &RUN,
         r#"{"executors": [{"id": 1, "totalTask": 1}]}"#,
@@ -210,6 +230,34 @@ fn a_reader_that_goes_away_is_no_panic() {
     }
 }
 
+/// Spark writes all of them; a document without some was made by other means.
+#[test]
+fn an_executor_without_counters_is_no_candidate_and_named() {
+    let mut rows = vec![executor("7", &json!({"addTime": null})), executor("8", &json!({"diskUsed": null}))];
+    let ask = |rows: &[Value]| {
+        let output = rollcall(&["policy", "run", "ADD_TIME", "-", "--output=json"], &json!(rows).to_string());
+        assert!(output.status.success(), "{output:?}");
+        let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        (answer, String::from_utf8(output.stderr).expect("text"))
+    };
+    let (answer, warning) = ask(&rows);
+    assert_eq!((&answer["outcome"], &answer["reason"]), (&json!("nothing"), &json!("no candidates")));
+    assert_eq!(
+        warning,
+        "rollcall: warning: standard input: not candidates, because counters are missing: executor 7 has no \
+         addTime; executor 8 has no diskUsed\n"
+    );
+    rows.push(executor("9", &json!({})));
+    assert_eq!(ask(&rows).0["picks"][0]["executorId"], "9");
+    rows.push(executor("exec-1", &json!({})));
+    let (answer, warning) = ask(&rows);
+    assert_eq!(answer["picks"][0]["executorId"], "9");
+    assert!(warning.contains("[3].id: \"exec-1\" is not a number as Spark on Kubernetes gives"), "{warning}");
+    // The driver and Spark's fallback storage are nothing to warn of.
+    let others = ["driver", "fallback"].map(|id| executor(id, &json!({"addTime": null})));
+    assert_eq!(ask(&others).1, "");
+}
+
 #[test]
 fn a_byte_order_mark_is_skipped() {
     let answer = ok(&RUN, "\u{feff}[]");
@@ -251,8 +299,8 @@ impl Drop for Cases {
 
 #[test]
 fn cases_pass_or_fail_with_the_difference() {
-    for module in ["roll", "loss"] {
-        let good = ok(&["policy", "test", &format!("tests/fixtures/builtin-{module}.yaml")], "");
+    for file in ["builtin-roll", "builtin-loss", "spark/cases"] {
+        let good = ok(&["policy", "test", &format!("tests/fixtures/{file}.yaml")], "");
         assert!(good.contains(" 0 failed"), "{good}");
     }
 

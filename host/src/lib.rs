@@ -14,6 +14,7 @@ pub mod policy;
 pub mod run;
 pub mod service;
 pub mod simulate;
+pub mod spark;
 
 use std::process::ExitCode;
 

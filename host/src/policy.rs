@@ -5,7 +5,7 @@ mod answer;
 mod bench;
 mod build;
 mod evidence;
-mod input;
+pub mod input;
 mod list;
 pub mod modules;
 mod native;

@@ -23,9 +23,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use self::report::Report;
 use super::directory::{DriverEntry, Fleet};
 use super::{Fate, Intake, Sign, Source};
+use crate::spark::Notes;
 
 mod address;
-mod report;
+pub(crate) mod report;
 
 /// How long a driver may take to answer, all in all.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
@@ -98,7 +99,7 @@ impl Poller {
                         Err(error) => (error.id(), Err(PollError::Task(error))),
                     };
                     if let Some((name, turn)) = turns.iter_mut().find(|(_, turn)| turn.asked == Some(id)) {
-                        turn.end(name, result.err().as_ref());
+                        turn.end(name, result.as_ref());
                     }
                 }
             }
@@ -120,16 +121,17 @@ impl Poller {
         }
     }
 
-    async fn poll(&self, fleet: &Fleet) -> Result<(), PollError> {
+    /// What of its answer was left out.
+    async fn poll(&self, fleet: &Fleet) -> Result<Notes, PollError> {
         let limit = self.timeout;
         let asked = timeout(limit, self.ask(fleet)).await.unwrap_or(Err(PollError::Timeout(limit)));
         let counters = &self.intake.counters;
         match asked {
-            Ok(Report { rows, skipped }) => {
-                counters.add_many(Source::Driver, Fate::Malformed, skipped);
+            Ok(Report { rows, notes }) => {
+                counters.add_many(Source::Driver, Fate::Malformed, notes.strangers);
                 // A full queue was counted; the next report makes up for it.
                 let _ = self.intake.send(Source::Driver, Sign::Driver { life: fleet.entry.life, rows });
-                Ok(())
+                Ok(notes)
             }
             Err(error) => {
                 counters.add(Source::Driver, error.fate());
@@ -160,7 +162,7 @@ impl Poller {
         }
         // 20 MB take a tenth of a second, in which nobody would be heard here.
         let parsed = spawn_blocking(move || report::parse(&body)).await.map_err(PollError::Task)?;
-        Ok(parsed?)
+        parsed.map_err(PollError::Malformed)
     }
 }
 
@@ -174,6 +176,8 @@ struct Turn {
     asked: Option<Id>,
     next_at: Instant,
     answered: bool,
+    /// Something of its last answer was left out.
+    noted: bool,
     failures: u32,
 }
 
@@ -187,13 +191,14 @@ impl Turn {
             asked: None,
             next_at: Instant::now(),
             answered: false,
+            noted: false,
             failures: 0,
         }
     }
 
-    fn end(&mut self, name: &str, error: Option<&PollError>) {
-        match error {
-            Some(error) => {
+    fn end(&mut self, name: &str, result: Result<&Notes, &PollError>) {
+        match result {
+            Err(error) => {
                 // Said once, and not with every try.
                 let error = chain(error);
                 if self.failures == if self.answered { 0 } else { START_TRIES } {
@@ -203,13 +208,17 @@ impl Turn {
                 }
                 self.failures = self.failures.saturating_add(1);
             }
-            None => {
+            Ok(notes) => {
                 if self.failures > 0 {
                     let news = if self.answered { "the driver answers again" } else { "the driver answers" };
                     tracing::info!(fleet = name, "{news}");
                 }
+                if !notes.is_empty() && !self.noted {
+                    tracing::warn!(fleet = name, "of the driver's answer is left out: {notes}");
+                }
                 self.failures = 0;
                 self.answered = true;
+                self.noted = !notes.is_empty();
             }
         }
         let pause = self.interval * (1 << self.failures.saturating_sub(1).min(DOUBLINGS_MAX));
@@ -234,8 +243,8 @@ enum PollError {
     Timeout(Duration),
     #[error("no answer")]
     Http(#[from] reqwest::Error),
-    #[error("its answer is not what Spark's /allexecutors answers")]
-    Malformed(#[from] serde_json::Error),
+    #[error("its answer is not what Spark's /allexecutors answers: {0}")]
+    Malformed(String),
     #[error("the request did not end as it should")]
     Task(#[source] tokio::task::JoinError),
 }

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use self::batch::Gatherer;
 use self::line::LINE_MAX;
-pub(super) use self::line::executor_id;
+pub(crate) use self::line::executor_id;
 use super::{Fate, Intake, Source};
 
 mod batch;

@@ -1,33 +1,37 @@
 //! Fleets as JSON: Spark's own, or ours.
 //!
-//! Spark's is the answer of `/api/v1/applications/<id>/executors` or `/allexecutors`, an array. Ours is
-//! an object with the fields of the contract's `fleet` record in camelCase. Several documents may
-//! follow one another, as in JSON Lines.
+//! Spark's is the answer of `/api/v1/applications/<id>/executors` or `/allexecutors`, an array that
+//! [`spark`](crate::spark) reads. Ours is an object with the fields of the contract's `fleet` record in
+//! camelCase. Several documents may follow one another, as in JSON Lines.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{BufRead, BufReader, Read};
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
+use fleet::event::Counters;
 use fleet::question::{Candidate, Metric, Node, RollQuestion};
-use jiff::Timestamp;
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use crate::output;
+use crate::spark::{BYTE_ORDER_MARK, Notes, Summaries, Summary, in_sparks_order, refusal};
 
 /// Reads document after document. Each error names the document's place in the input.
-pub fn documents(input: impl Read) -> impl Iterator<Item = Result<Value>> {
+pub fn documents<T: DeserializeOwned>(input: impl Read) -> impl Iterator<Item = Result<T>> {
     let mut input = BufReader::new(input);
-    // Windows tools put a byte order mark first. An input that cannot be read says so below.
-    if input.fill_buf().is_ok_and(|start| start.starts_with(b"\xef\xbb\xbf")) {
-        input.consume(3);
+    // An input that cannot be read says so below.
+    if input.fill_buf().is_ok_and(|start| start.starts_with(BYTE_ORDER_MARK)) {
+        input.consume(BYTE_ORDER_MARK.len());
     }
-    let documents = serde_json::Deserializer::from_reader(input).into_iter::<Value>();
+    let documents = serde_json::Deserializer::from_reader(input).into_iter::<T>();
     documents.map(|document| {
         document.map_err(|error| {
             if error.is_eof() {
                 anyhow!("the JSON ends too early, at line {} column {}", error.line(), error.column())
+            } else if error.is_data() {
+                anyhow!(refusal(&error))
             } else {
                 anyhow!(error).context("the input is not JSON")
             }
@@ -35,12 +39,25 @@ pub fn documents(input: impl Read) -> impl Iterator<Item = Result<Value>> {
     })
 }
 
-/// A question about this fleet. Candidates are the active executors with enough tasks, in the order of
-/// the document.
-pub fn roll_question(document: &Value, min_tasks: i32, now_ms: i64) -> Result<RollQuestion> {
+/// A question, and what of the document is not in it.
+pub struct Asked {
+    pub question: RollQuestion,
+    pub warning: Option<String>,
+}
+
+/// A question about this fleet. Candidates are the active executors with counters and enough tasks, in the order in
+/// which Spark's own plugin sees them, not in that of the document.
+pub fn roll_question(document: &Document, min_tasks: i32, now_ms: i64) -> Result<Asked> {
+    let document = match document {
+        Document::Spark(executors) => return Ok(from_spark(executors, min_tasks, now_ms)),
+        Document::Other(document) => document,
+    };
     let kind = match document {
-        Value::Array(executors) => return from_spark(executors, min_tasks, now_ms),
-        Value::Object(_) => return from_fleet(document, min_tasks, now_ms),
+        Value::Object(_) => {
+            let question = from_fleet(document, min_tasks, now_ms)?;
+            return Ok(Asked { question, warning: None });
+        }
+        Value::Array(_) => "an array",
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
         Value::Number(_) => "a number",
@@ -63,137 +80,142 @@ pub fn at<'de, T: Deserialize<'de>>(document: &'de Value, place: &str) -> Result
     })
 }
 
-/// Spark's `ExecutorSummary`, as far as policies see it. Spark always writes the counters; from a
-/// document without them (a test's, say) zero is taken and the user is told.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", expecting = "an executor object")]
-struct ExecutorSummary {
-    id: String,
-    host_port: Option<String>,
-    #[serde(default = "yes")]
-    is_active: bool,
-    add_time: Option<String>,
-    active_tasks: Option<i32>,
-    failed_tasks: Option<i32>,
-    completed_tasks: Option<i32>,
-    total_tasks: Option<i32>,
-    total_duration: Option<i64>,
-    #[serde(rename = "totalGCTime")]
-    total_gc_time: Option<i64>,
-    total_input_bytes: Option<i64>,
-    total_shuffle_read: Option<i64>,
-    total_shuffle_write: Option<i64>,
-    memory_used: Option<i64>,
-    disk_used: Option<i64>,
-    /// `ExecutorMetrics`, absent until the executor has reported some.
-    #[serde(default)]
-    peak_memory_metrics: Option<BTreeMap<String, i64>>,
-    /// Not in the contract by name: metric columns.
-    rdd_blocks: Option<i64>,
-    total_cores: Option<i64>,
-    max_tasks: Option<i64>,
-    max_memory: Option<i64>,
-}
-
 /// A default for serde.
 pub fn yes() -> bool {
     true
 }
 
-fn from_spark(executors: &[Value], min_tasks: i32, now_ms: i64) -> Result<RollQuestion> {
-    let mut question = RollQuestion { now_ms, picks_max: 1, ..RollQuestion::default() };
-    let mut hosts: BTreeMap<String, u32> = BTreeMap::new();
+/// What a policy can be asked about.
+pub enum Document {
+    /// Spark's `/executors` or `/allexecutors`.
+    Spark(Executors),
+    /// A fleet object, if anything.
+    Other(Value),
+}
+
+/// The active executors that Spark lists.
+pub struct Executors {
+    rows: Vec<SparkExecutor>,
+    notes: Notes,
+}
+
+struct SparkExecutor {
+    id: u64,
+    counters: Option<Counters>,
+    host: Option<String>,
+    metrics: Vec<(String, f64)>,
+}
+
+impl<'de> Deserialize<'de> for Document {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Document, D::Error> {
+        deserializer.deserialize_any(DocumentVisitor)
+    }
+}
+
+struct DocumentVisitor;
+
+impl<'de> Visitor<'de> for DocumentVisitor {
+    type Value = Document;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array or an object")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, values: A) -> Result<Document, A::Error> {
+        let mut rows = Vec::new();
+        let active = |summary: Summary<'de>| rows.extend(summary.active.then(|| row(summary)));
+        let notes = Summaries(active).visit_seq(values)?;
+        Ok(Document::Spark(Executors { rows, notes }))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Document, A::Error> {
+        Value::deserialize(MapAccessDeserializer::new(map)).map(Document::Other)
+    }
+
+    fn visit_unit<E>(self) -> Result<Document, E> {
+        Ok(Document::Other(Value::Null))
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<Document, E> {
+        Ok(Document::Other(flag.into()))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Document, E> {
+        Ok(Document::Other(number.into()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Document, E> {
+        Ok(Document::Other(number.into()))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Document, E> {
+        Ok(Document::Other(number.into()))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Document, E> {
+        Ok(Document::Other(text.into()))
+    }
+}
+
+fn row(summary: Summary<'_>) -> SparkExecutor {
+    let Summary { id, active: _, remove_reason: _, host_port, counters, others, peaks } = summary;
+    let host = |host_port: &str| host_port.rsplit_once(':').map_or(host_port, |(host, _)| host).to_owned();
+    let others = others.into_iter().map(|(name, value)| (name.to_owned(), value as f64));
+    let peaks = peaks.into_iter().map(|(name, value)| (name.into_owned(), value as f64));
+    SparkExecutor {
+        id: id.0,
+        counters,
+        host: host_port.as_deref().map(host),
+        metrics: others.chain(peaks).collect(),
+    }
+}
+
+fn from_spark(executors: &Executors, min_tasks: i32, now_ms: i64) -> Asked {
+    let Executors { rows, notes } = executors;
+    let available = rows.len() as u32;
+    let mut candidates: Vec<_> = rows
+        .iter()
+        .filter_map(|row| Some((row, row.counters.as_ref()?)))
+        .filter(|(_, counters)| counters.total_tasks >= min_tasks)
+        .collect();
+    in_sparks_order(&mut candidates, |(row, _)| row.id);
+    let mut question =
+        RollQuestion { target: available, available, now_ms, picks_max: 1, ..RollQuestion::default() };
+    let mut hosts: BTreeMap<&str, u32> = BTreeMap::new();
     let mut metrics = Columns::default();
-    let mut absent = BTreeSet::new();
-    for (index, executor) in executors.iter().enumerate() {
-        let place = format!("[{index}]");
-        // The driver's entry is looked at for its id only.
-        if executor.get("id").and_then(Value::as_str) == Some("driver") {
-            continue;
-        }
-        let summary: ExecutorSummary = at(executor, &place)?;
-        if !summary.is_active {
-            continue;
-        }
-        question.available += 1;
-        let mut counter = |name, value: Option<i64>| {
-            value.unwrap_or_else(|| {
-                absent.insert(name);
-                0
-            })
-        };
-        let total_tasks = counter("totalTasks", summary.total_tasks.map(i64::from)) as i32;
-        if total_tasks < min_tasks {
-            continue;
-        }
-        let id = summary.id.parse().map_err(|_| {
-            anyhow!("{place}.id: {:?} is not a number; Spark on Kubernetes numbers its executors", summary.id)
-        })?;
-        let add_time_ms = match &summary.add_time {
-            Some(time) => spark_time(time).with_context(|| format!("{place}.addTime"))?,
-            None => counter("addTime", None),
-        };
-        let node = summary.host_port.as_deref().map(|host_port| {
-            let host = host_port.rsplit_once(':').map_or(host_port, |(host, _)| host);
+    for (index, (row, counters)) in candidates.into_iter().enumerate() {
+        let node = row.host.as_deref().map(|host| {
             let next = hosts.len() as u32;
-            *hosts.entry(host.to_string()).or_insert(next)
+            *hosts.entry(host).or_insert(next)
         });
-        let peaks = summary.peak_memory_metrics.unwrap_or_default();
-        let peak = |name| peaks.get(name).copied().unwrap_or(0);
+        for (name, value) in &row.metrics {
+            metrics.set(name, index, *value);
+        }
         question.candidates.push(Candidate {
-            id,
-            add_time_ms,
-            active_tasks: counter("activeTasks", summary.active_tasks.map(i64::from)) as i32,
-            failed_tasks: counter("failedTasks", summary.failed_tasks.map(i64::from)) as i32,
-            completed_tasks: counter("completedTasks", summary.completed_tasks.map(i64::from)) as i32,
-            total_tasks,
-            total_duration_ms: counter("totalDuration", summary.total_duration),
-            total_gc_time_ms: counter("totalGCTime", summary.total_gc_time),
-            total_input_bytes: counter("totalInputBytes", summary.total_input_bytes),
-            total_shuffle_read_bytes: counter("totalShuffleRead", summary.total_shuffle_read),
-            total_shuffle_write_bytes: counter("totalShuffleWrite", summary.total_shuffle_write),
-            memory_used_bytes: counter("memoryUsed", summary.memory_used),
-            disk_used_bytes: counter("diskUsed", summary.disk_used),
-            peak_jvm_onheap_bytes: peak("JVMHeapMemory"),
-            peak_jvm_offheap_bytes: peak("JVMOffHeapMemory"),
-            age_ms: u64::try_from(now_ms.saturating_sub(add_time_ms)).unwrap_or(0),
+            id: row.id,
+            add_time_ms: counters.add_time_ms,
+            active_tasks: counters.active_tasks,
+            failed_tasks: counters.failed_tasks,
+            completed_tasks: counters.completed_tasks,
+            total_tasks: counters.total_tasks,
+            total_duration_ms: counters.total_duration_ms,
+            total_gc_time_ms: counters.total_gc_time_ms,
+            total_input_bytes: counters.total_input_bytes,
+            total_shuffle_read_bytes: counters.total_shuffle_read_bytes,
+            total_shuffle_write_bytes: counters.total_shuffle_write_bytes,
+            memory_used_bytes: counters.memory_used_bytes,
+            disk_used_bytes: counters.disk_used_bytes,
+            peak_jvm_onheap_bytes: counters.peak_jvm_onheap_bytes,
+            peak_jvm_offheap_bytes: counters.peak_jvm_offheap_bytes,
+            age_ms: u64::try_from(now_ms.saturating_sub(counters.add_time_ms)).unwrap_or(0),
             since_heartbeat_ms: None,
             node,
         });
-        let others = [
-            ("rddBlocks", summary.rdd_blocks),
-            ("totalCores", summary.total_cores),
-            ("maxTasks", summary.max_tasks),
-            ("maxMemory", summary.max_memory),
-        ];
-        let others = others.into_iter().filter_map(|(name, value)| Some((name, value?)));
-        let peaks = peaks.iter().map(|(name, &value)| (name.as_str(), value));
-        let row = question.candidates.len() - 1;
-        for (name, value) in others.chain(peaks) {
-            metrics.set(name, row, value as f64);
-        }
     }
-    static WARNED: AtomicBool = AtomicBool::new(false);
-    if !absent.is_empty() && !WARNED.swap(true, Ordering::Relaxed) {
-        let absent: Vec<&str> = absent.into_iter().collect();
-        output::tell(format_args!("rollcall: warning: executors without {}: taken as 0", absent.join(", ")));
-    }
-    question.target = question.available;
     question.metrics = metrics.finish(question.candidates.len());
     question.nodes =
         vec![Node { zone: None, spot: false, ready: true, cordoned: false, departing: false }; hosts.len()];
-    Ok(question)
-}
-
-/// `2026-11-21T09:45:09.856GMT`, as Spark's REST API writes dates.
-fn spark_time(text: &str) -> Result<i64> {
-    let rfc3339 = text.strip_suffix("GMT").map(|time| format!("{time}Z"));
-    let time: Timestamp = rfc3339
-        .as_deref()
-        .unwrap_or(text)
-        .parse()
-        .map_err(|error| anyhow!("{text:?} is not a time such as 2026-11-21T09:45:09.856GMT: {error}"))?;
-    Ok(time.as_millisecond())
+    Asked { question, warning: (!notes.is_empty()).then(|| notes.to_string()) }
 }
 
 /// Metric columns that fill up row by row.
@@ -320,14 +342,16 @@ fn from_fleet(document: &Value, min_tasks: i32, now_ms: i64) -> Result<RollQuest
         picks_max: picks_max.unwrap_or(1),
         ..RollQuestion::default()
     };
-    let mut metrics = Columns::default();
-    for (index, executor) in executors.into_iter().enumerate() {
-        if executor.total_tasks < min_tasks {
-            continue;
-        }
+    for (index, executor) in executors.iter().enumerate() {
         if let Some(node) = executor.node.filter(|&node| node as usize >= nodes.len()) {
             return Err(anyhow!("executors[{index}].node: {node}, but there are {} nodes", nodes.len()));
         }
+    }
+    let mut executors = executors;
+    executors.retain(|executor| executor.total_tasks >= min_tasks);
+    in_sparks_order(&mut executors, |executor| executor.id);
+    let mut metrics = Columns::default();
+    for executor in executors {
         for (name, value) in &executor.metrics {
             metrics.set(name, question.candidates.len(), *value);
         }
@@ -371,51 +395,113 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn document(document: Value) -> Result<Document> {
+        let text = document.to_string();
+        documents(text.as_bytes()).next().expect("a document")
+    }
+
+    fn question(value: Value, min_tasks: i32, now_ms: i64) -> Result<Asked> {
+        roll_question(&document(value)?, min_tasks, now_ms)
+    }
+
+    #[track_caller]
     fn error(document: Value) -> String {
-        format!("{:#}", roll_question(&document, 0, 0).expect_err("should be refused"))
+        match question(document, 0, 0) {
+            Ok(_) => panic!("should be refused"),
+            Err(error) => format!("{error:#}"),
+        }
+    }
+
+    /// An executor as Spark writes it, with some fields of its own; `null` takes one away.
+    fn executor(id: &str, fields: Value) -> Value {
+        let mut executor = json!({
+            "id": id, "isActive": true, "hostPort": "a:7080", "addTime": "1970-01-01T00:00:00.000GMT",
+            "activeTasks": 0, "failedTasks": 0, "completedTasks": 0, "totalTasks": 0, "totalDuration": 0,
+            "totalGCTime": 0, "totalInputBytes": 0, "totalShuffleRead": 0, "totalShuffleWrite": 0,
+            "memoryUsed": 0, "diskUsed": 0,
+        });
+        let fields = fields.as_object().expect("fields").clone();
+        executor.as_object_mut().expect("fields").extend(fields);
+        executor
     }
 
     #[test]
-    fn spark_executors_become_candidates_in_their_order() {
-        let document = json!([
+    fn spark_executors_become_candidates_in_the_order_of_sparks_plugin() {
+        let executors = json!([
             {"id": "driver", "isActive": true, "hostPort": "d:1"},
-            {"id": "2", "isActive": true, "hostPort": "b:7080", "totalTasks": 5, "addTime": "1970-01-01T00:00:01.500GMT",
-             "peakMemoryMetrics": {"JVMHeapMemory": 7, "MinorGCCount": 3}},
-            {"id": "1", "isActive": false, "totalTasks": 9},
-            {"id": "4", "isActive": true, "totalTasks": 1},
-            {"id": "3", "isActive": true, "hostPort": "b:7081", "totalTasks": 9},
+            executor("2", json!({"hostPort": "b:7080", "totalTasks": 5, "addTime": "1970-01-01T00:00:01.500GMT",
+                "peakMemoryMetrics": {"JVMHeapMemory": 7, "MinorGCCount": 3}})),
+            executor("1", json!({"isActive": false, "totalTasks": 9})),
+            executor("4", json!({"totalTasks": 1})),
+            executor("10", json!({"totalTasks": 9, "peakMemoryMetrics": {}})),
+            executor("3", json!({"hostPort": "b:7081", "totalTasks": 9})),
         ]);
-        let question = roll_question(&document, 2, 2_000).expect("a question");
+        let Asked { question, warning } = question(executors, 2, 2_000).expect("a question");
         let columns = question.candidates.columns();
-        assert_eq!(columns.id, [2, 3]);
-        assert_eq!(columns.node, [0, 0]);
-        assert_eq!(columns.add_time_ms, [1_500, 0]);
-        assert_eq!(columns.age_ms, [500, 2_000]);
-        assert_eq!(columns.peak_jvm_onheap_bytes, [7, 0]);
-        assert_eq!(question.available, 3);
+        assert_eq!(columns.id, [3, 2, 10]);
+        assert_eq!(columns.node, [0, 0, 1]);
+        assert_eq!(columns.add_time_ms, [0, 1_500, 0]);
+        assert_eq!(columns.age_ms, [2_000, 500, 2_000]);
+        assert_eq!(columns.peak_jvm_onheap_bytes, [-1, 7, 0]);
+        assert_eq!((question.available, question.nodes.len(), warning), (4, 2, None));
         let gc = question.metrics.iter().find(|metric| metric.name == "MinorGCCount").expect("a column");
-        assert_eq!((gc.values[0], gc.values[1].is_nan()), (3.0, true));
+        assert!(gc.values[0].is_nan() && gc.values[2].is_nan());
+        assert_eq!(gc.values[1], 3.0);
+    }
+
+    /// Its nodes and metrics go with an executor.
+    #[test]
+    fn a_fleet_objects_executors_stand_in_that_order_too() {
+        let fleet = json!({"nodes": [{"spot": true}, {}], "executors": [
+            {"id": 10, "node": 1, "metrics": {"a": 1.0}}, {"id": 9, "totalTasks": -1},
+            {"id": 2, "node": 0, "metrics": {"a": 2.0}}, {"id": 1}, {"id": 100},
+        ]});
+        let question = question(fleet, 0, 0).expect("a question").question;
+        let columns = question.candidates.columns();
+        assert_eq!(columns.id, [2, 100, 10, 1]);
+        assert_eq!((columns.node[0], columns.node[2]), (0, 1));
+        let values = &question.metrics[0].values;
+        assert_eq!((values[0], values[2]), (2.0, 1.0));
+        assert!(values[1].is_nan() && values[3].is_nan());
+    }
+
+    #[test]
+    fn an_executor_without_counters_is_available_and_no_candidate() {
+        let executors = json!([
+            executor("1", json!({"addTime": null})),
+            executor("2", json!({})),
+            executor("3", json!({"isActive": false, "totalTasks": null})),
+            {"id": "4"},
+        ]);
+        let Asked { question, warning } = question(executors, 0, 0).expect("a question");
+        assert_eq!(question.candidates.columns().id, [2]);
+        assert_eq!(question.available, 3);
+        let warning = warning.expect("a warning");
+        assert!(
+            warning.contains("executor 1 has no addTime; executor 4 has no addTime, activeTasks,"),
+            "{warning}"
+        );
+        assert!(!warning.contains("executor 3"), "{warning}");
     }
 
     #[test]
     fn what_is_wrong_is_named_with_its_place() {
         assert_eq!(
-            error(json!([{"id": "1"}, {"id": "2", "totalTasks": "7"}])),
+            error(json!([executor("1", json!({})), {"id": "2", "totalTasks": "7"}])),
             "[1].totalTasks: invalid type: string \"7\", expected i32"
         );
         assert_eq!(
             error(json!([{"id": "1", "addTime": "yesterday"}])).split(':').next(),
             Some("[0].addTime")
         );
-        assert!(error(json!([{"id": "exec-1"}])).starts_with("[0].id: \"exec-1\" is not a number"));
         assert_eq!(error(json!([7])), "[0]: invalid type: integer `7`, expected an executor object");
         assert!(error(json!({"executors": [{"id": 1, "totalTask": 3}]})).starts_with("executors[0]"));
         assert!(error(json!({"executors": [{"id": 1, "node": 0}]})).starts_with("executors[0].node: 0"));
-        assert!(error(json!(3)).starts_with("the input is a number"));
-        let cut: Vec<_> = documents(&b"[{\"id\": \"1\""[..]).collect();
-        assert_eq!(
-            cut[0].as_ref().expect_err("cut").to_string(),
-            "the JSON ends too early, at line 1 column 11"
-        );
+        for (document, kind) in [(json!(3), "a number"), (json!(null), "null"), (json!("a"), "a string")] {
+            assert!(error(document).starts_with(&format!("the input is {kind}; expected the array")));
+        }
+        let cut: Vec<Result<Document>> = documents(&b"[{\"id\": \"1\""[..]).collect();
+        let cut = cut[0].as_ref().err().expect("cut");
+        assert_eq!(cut.to_string(), "the JSON ends too early, at line 1 column 11");
     }
 }

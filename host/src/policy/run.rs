@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::answer::{self, Answer};
+use super::input::{Asked, Document};
 use super::{evidence, input, modules};
 use crate::output::{self, Output};
 
@@ -63,19 +64,26 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
     };
     let mut asked = 0;
     let mut faulty = false;
-    for document in input::documents(input) {
+    for document in read(input, classify) {
         asked += 1;
         let place = || if asked == 1 { place.clone() } else { format!("{place}, document {asked}") };
         let document = document.with_context(place)?;
         let now_ms = Timestamp::now().as_millisecond();
-        let (answer, log) = if classify {
-            let evidence = evidence::evidence(&document, now_ms).with_context(place)?;
-            let evaluation = sandbox.classify(module, &name, &settings, &evidence);
-            (answer::verdict(&name, &evaluation), evaluation.log)
-        } else {
-            let question = input::roll_question(&document, min_tasks, now_ms).with_context(place)?;
-            let evaluation = sandbox.select(module, &name, &settings, &question);
-            (answer::selection(&name, &question, &evaluation), evaluation.log)
+        let (answer, log) = match document {
+            Input::Loss(document) => {
+                let evidence = evidence::evidence(&document, now_ms).with_context(place)?;
+                let evaluation = sandbox.classify(module, &name, &settings, &evidence);
+                (answer::verdict(&name, &evaluation), evaluation.log)
+            }
+            Input::Roll(document) => {
+                let Asked { question, warning } =
+                    input::roll_question(&document, min_tasks, now_ms).with_context(place)?;
+                if let Some(warning) = warning {
+                    output::tell(format_args!("rollcall: warning: {}: {warning}", place()));
+                }
+                let evaluation = sandbox.select(module, &name, &settings, &question);
+                (answer::selection(&name, &question, &evaluation), evaluation.log)
+            }
         };
         tell(&log);
         faulty |= answer.fault.is_some();
@@ -88,6 +96,19 @@ pub fn run(args: RunArgs) -> Result<ExitCode> {
         return Err(anyhow!("the input is empty").context(place));
     }
     Ok(if faulty { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+enum Input {
+    Roll(Document),
+    Loss(Value),
+}
+
+fn read(input: Box<dyn Read>, classify: bool) -> Box<dyn Iterator<Item = Result<Input>>> {
+    if classify {
+        Box::new(input::documents(input).map(|document| document.map(Input::Loss)))
+    } else {
+        Box::new(input::documents(input).map(|document| document.map(Input::Roll)))
+    }
 }
 
 /// The policy's log lines, apart from the answer.

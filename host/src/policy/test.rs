@@ -11,13 +11,16 @@ use std::process::ExitCode;
 use ::policy::{Question, Sandbox, SettingsError};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::answer::{self, Answer};
+use super::input::{Asked, Document};
 use super::modules::{self, Source};
 use super::{evidence, input};
 use crate::output::{self, Output};
+use crate::spark::refusal;
 
 /// Enough for any sane policy over 10,000 executors, and used up in about a second.
 const FUEL: u64 = 1_000_000_000;
@@ -185,12 +188,12 @@ fn run_case(
     settings: Option<&Value>,
     directory: &Path,
 ) -> Result<(Vec<String>, Option<u64>)> {
-    let fleet = document(&case.fleet, &case.fleet_file, directory)?;
-    let loss = document(&case.evidence, &case.evidence_file, directory)?;
-    let (document, question) = match (fleet, loss) {
-        (Some(fleet), None) => (fleet, Question::Roll),
-        (None, Some(evidence)) => (evidence, Question::Loss),
-        _ => bail!("give one of fleet, fleetFile, evidence, evidenceFile"),
+    let fleet: Option<Document> = document(&case.fleet, &case.fleet_file, directory)?;
+    let loss: Option<Value> = document(&case.evidence, &case.evidence_file, directory)?;
+    let question = match (&fleet, &loss) {
+        (Some(_), None) => Question::Roll,
+        (None, Some(_)) => Question::Loss,
+        (None, None) | (Some(_), Some(_)) => bail!("give one of fleet, fleetFile, evidence, evidenceFile"),
     };
     let (module, _) = modules::find(sources, policy, question)?;
     if let Some(text) = &case.expect.settings_refused {
@@ -210,30 +213,45 @@ fn run_case(
         return Ok((problems, None));
     }
     let settings = modules::settings(module, policy, settings)?;
-    let (answer, fuel) = match question {
-        Question::Roll => {
-            let question = input::roll_question(&document, case.min_tasks, case.now_ms)?;
+    let mut left_out = None;
+    let (answer, fuel) = match (fleet, loss) {
+        (Some(document), _) => {
+            let Asked { question, warning } = input::roll_question(&document, case.min_tasks, case.now_ms)?;
+            left_out = warning;
             let evaluation = sandbox.select(module, policy, &settings, &question);
             (answer::selection(policy, &question, &evaluation), evaluation.cost.fuel)
         }
-        Question::Loss => {
-            let evidence = evidence::evidence(&document, case.now_ms)?;
+        (None, document) => {
+            let evidence = evidence::evidence(&document.unwrap_or_default(), case.now_ms)?;
             let evaluation = sandbox.classify(module, policy, &settings, &evidence);
             (answer::verdict(policy, &evaluation), evaluation.cost.fuel)
         }
     };
-    Ok((case.expect.compare(&answer, fuel)?, fuel))
+    let mut problems = case.expect.compare(&answer, fuel)?;
+    // A case may be about what is left out; one that fails may fail because of it.
+    if !problems.is_empty() {
+        problems.extend(left_out);
+    }
+    Ok((problems, fuel))
 }
 
-fn document(inline: &Option<Value>, file: &Option<PathBuf>, directory: &Path) -> Result<Option<Value>> {
+fn document<T: DeserializeOwned>(
+    inline: &Option<Value>,
+    file: &Option<PathBuf>,
+    directory: &Path,
+) -> Result<Option<T>> {
     match (inline, file) {
         (Some(_), Some(_)) => bail!("give the input here or in a file, not both"),
-        (Some(document), None) => Ok(Some(document.clone())),
+        (Some(document), None) => {
+            Ok(Some(T::deserialize(document).map_err(|error| anyhow!(refusal(&error)))?))
+        }
         (None, Some(file)) => {
             let path = directory.join(file);
             let text =
                 fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            Ok(Some(serde_json::from_str(&text).with_context(|| format!("in {}", path.display()))?))
+            let document = serde_json::from_str(text.strip_prefix('\u{feff}').unwrap_or(&text));
+            let document = document.map_err(|error| anyhow!(refusal(&error)));
+            Ok(Some(document.with_context(|| format!("in {}", path.display()))?))
         }
         (None, None) => Ok(None),
     }

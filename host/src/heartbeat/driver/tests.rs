@@ -147,6 +147,8 @@ async fn what_is_not_an_answer_is_counted_and_hurts_nobody_else() {
         (b"\x00\xff\x16\x03 garbage\r\n\r\n".to_vec(), Fate::Failed),
         (ok(b"<html>Spark is still starting</html>"), Fate::Malformed),
         (ok(b"[{\"id\": 1}]"), Fate::Malformed),
+        (ok(b"[{\"id\": \"1\", \"totalTasks\": 2147483648}]"), Fate::Malformed),
+        (ok(b"[{\"id\": \"1\"}, {\"id\": \"1\"}]"), Fate::Malformed),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n[".to_vec(), Fate::Failed),
         (Vec::new(), Fate::Failed),
     ] {

@@ -1,0 +1,503 @@
+//! What Spark's REST API says of an application's executors, `/executors` or `/allexecutors`: the one reader.
+//!
+//! The daemon asks a driver for this document, `rollcall policy run` takes it from a file. The same document means the
+//! same to both, or is refused by both, because both read it here. The rules:
+//!
+//! - A row is an executor if its id is a number: Spark on Kubernetes counts its executors. The driver and the block
+//!   manager of Spark's fallback storage have rows too, with words for ids; they are left out.
+//! - A number is an integer of Spark's own width. `0.0` and `1e3` are integers that went through a tool which knows
+//!   only floats; `1.5`, and what does not fit, are refused with their place.
+//! - `null` and a missing field are the same.
+//! - A row that lacks one of its counters has none. Nothing is taken as 0 but what Spark itself takes as 0.
+//!
+//! Rows are handed on one by one, and only the caller keeps what it needs of them: a driver is user code, and its
+//! answer must not cost more than it is worth.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::{self, Display, Write};
+
+use fleet::event::Counters;
+use fleet::id::ExecutorId;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde::de::{
+    DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor,
+};
+
+use crate::heartbeat::graphite::executor_id;
+
+/// Windows tools put it first.
+pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// Rows of a document: ten times the largest application, and dead executors.
+pub const ROWS_MAX: usize = 100_000;
+/// Entries of `peakMemoryMetrics`: Spark has 23.
+const PEAKS_MAX: usize = 200;
+/// Executors that a note names; of more it says how many.
+const NAMED_MAX: usize = 5;
+/// Bytes of a text that is quoted: it ends up in logs and terminals.
+const QUOTED_MAX: usize = 100;
+/// Ids that are no executor's in Spark itself: `SparkContext.DRIVER_IDENTIFIER`, what that was before Spark 1.6, and
+/// `FallbackStorage.FALLBACK_BLOCK_MANAGER_ID`.
+const NO_EXECUTORS: [&str; 3] = ["driver", "<driver>", "fallback"];
+
+/// One executor: Spark's `ExecutorSummary`, as far as Rollcall reads it.
+#[derive(Debug, PartialEq)]
+pub struct Summary<'a> {
+    pub id: ExecutorId,
+    /// Where the field is missing, it is: `/executors` lists no others.
+    pub active: bool,
+    pub remove_reason: Option<Cow<'a, str>>,
+    pub host_port: Option<Cow<'a, str>>,
+    /// `None`: the row lacks at least one of them.
+    pub counters: Option<Counters>,
+    /// Numbers that the contract has no name for, by Spark's names.
+    pub others: Vec<(&'static str, i64)>,
+    /// `peakMemoryMetrics`, where it is there.
+    pub peaks: BTreeMap<Cow<'a, str>, i64>,
+}
+
+/// Reads the rows of a document; what it is called with is one executor.
+///
+/// Errors about a row begin with its place: `[3].totalTasks: ...`; see [`refusal`].
+pub struct Summaries<F>(pub F);
+
+/// What the reader left out, for people.
+#[derive(Debug, Default, PartialEq)]
+pub struct Notes {
+    /// Rows with an id that is neither an executor's nor one of Spark's other block managers'.
+    pub strangers: u64,
+    stranger: Option<String>,
+    /// Active executors that lack counters.
+    lacking: u64,
+    lacks: String,
+}
+
+impl Notes {
+    pub fn is_empty(&self) -> bool {
+        self.strangers == 0 && self.lacking == 0
+    }
+
+    fn stranger(&mut self, place: usize, id: &str) {
+        self.strangers += 1;
+        self.stranger.get_or_insert_with(|| format!("[{place}].id: {:?}", quoted(id)));
+    }
+
+    fn lacking(&mut self, id: ExecutorId, fields: &[&str]) {
+        self.lacking += 1;
+        if self.lacking <= NAMED_MAX as u64 {
+            let separator = if self.lacks.is_empty() { "" } else { "; " };
+            write!(self.lacks, "{separator}executor {id} has no {}", fields.join(", "))
+                .expect("a String takes what is written to it");
+        }
+    }
+}
+
+impl Display for Notes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(stranger) = &self.stranger {
+            write!(f, "{stranger} is not a number as Spark on Kubernetes gives its executors: left out")?;
+            match self.strangers - 1 {
+                0 => {}
+                more => write!(f, ", and {more} more")?,
+            }
+        }
+        if self.lacking > 0 {
+            let separator = if self.stranger.is_some() { "; " } else { "" };
+            write!(f, "{separator}not candidates, because counters are missing: {}", self.lacks)?;
+            match self.lacking.saturating_sub(NAMED_MAX as u64) {
+                0 => {}
+                more => write!(f, "; and {more} more executors")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What was wrong with a document, for people. A field is named by its place; where what was read is not JSON, by line
+/// and column.
+pub fn refusal(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    if !error.is_data() {
+        return text;
+    }
+    // Where the reader stood when it noticed is behind the row.
+    let position = format!(" at line {} column {}", error.line(), error.column());
+    text.strip_suffix(&position).map_or(text.clone(), str::to_owned)
+}
+
+/// The order in which Spark's own plugin sees executors, `AppStatusStore.executorList(true)`: by their ids as text,
+/// descending. Which of equal executors a policy picks depends on it, and so do sums of floats.
+pub fn in_sparks_order<T>(executors: &mut [T], id: impl Fn(&T) -> u64) {
+    executors.sort_by_cached_key(|executor| std::cmp::Reverse(id(executor).to_string()));
+}
+
+impl<'de, F: FnMut(Summary<'de>)> Visitor<'de> for Summaries<F> {
+    type Value = Notes;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the array that Spark's /allexecutors answers")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut rows: A) -> Result<Notes, A::Error> {
+        let mut notes = Notes::default();
+        let mut seen = HashSet::new();
+        for place in 0..ROWS_MAX {
+            let Some(row) = rows.next_element_seed(Level::Row)? else { return Ok(notes) };
+            let read = summary(row, place, &mut notes);
+            let Some(summary) = read.map_err(|error| A::Error::custom(format_args!("[{place}]{error}")))?
+            else {
+                continue;
+            };
+            let id = summary.id;
+            if !seen.insert(id) {
+                return Err(A::Error::custom(format_args!("[{place}].id: an earlier row has \"{id}\", too")));
+            }
+            (self.0)(summary);
+        }
+        match rows.next_element::<IgnoredAny>()? {
+            Some(_) => Err(A::Error::custom(format_args!("more than {ROWS_MAX} rows"))),
+            None => Ok(notes),
+        }
+    }
+}
+
+/// `None`: it is not an executor's row. Errors begin with the place in the row.
+fn summary<'a>(row: Token<'a>, place: usize, notes: &mut Notes) -> Result<Option<Summary<'a>>, String> {
+    let mut row = match row {
+        Token::Object(row) => row,
+        other => return Err(format!(": {}", other.is_not("an executor object"))),
+    };
+    if let Some(wrong) = row.wrong.take() {
+        return Err(wrong);
+    }
+    let id = row.text("id")?.ok_or(".id: it is missing")?;
+    // Of what is not an executor nothing else is looked at.
+    let Some(executor) = executor_id(id.as_bytes()) else {
+        if !NO_EXECUTORS.contains(&&*id) {
+            notes.stranger(place, &id);
+        }
+        return Ok(None);
+    };
+    let active = row.flag("isActive")?.unwrap_or(true);
+    let remove_reason = row.text("removeReason")?;
+    let host_port = row.text("hostPort")?;
+    let peaks = row.peaks()?;
+    let mut lacks = Vec::new();
+    let counters = counters(&mut row, peaks.as_ref(), &mut lacks)?;
+    if active && !lacks.is_empty() {
+        notes.lacking(executor, &lacks);
+    }
+    let mut others = Vec::new();
+    for name in ["rddBlocks", "totalCores", "maxTasks", "maxMemory"] {
+        others.extend(row.long(name)?.map(|number| (name, number)));
+    }
+    Ok(Some(Summary {
+        id: executor,
+        active,
+        remove_reason,
+        host_port,
+        counters: lacks.is_empty().then_some(counters),
+        others,
+        peaks: peaks.unwrap_or_default(),
+    }))
+}
+
+fn counters(
+    row: &mut Object<'_>,
+    peaks: Option<&BTreeMap<Cow<'_, str>, i64>>,
+    lacks: &mut Vec<&'static str>,
+) -> Result<Counters, String> {
+    let mut counters = Counters::default();
+    match row.text("addTime")? {
+        Some(time) => {
+            counters.add_time_ms = spark_time(&time).map_err(|error| format!(".addTime: {error}"))?;
+        }
+        None => lacks.push("addTime"),
+    }
+    for (name, counter) in [
+        ("activeTasks", &mut counters.active_tasks),
+        ("failedTasks", &mut counters.failed_tasks),
+        ("completedTasks", &mut counters.completed_tasks),
+        ("totalTasks", &mut counters.total_tasks),
+    ] {
+        match row.int(name)? {
+            Some(number) => *counter = number,
+            None => lacks.push(name),
+        }
+    }
+    for (name, counter) in [
+        ("totalDuration", &mut counters.total_duration_ms),
+        ("totalGCTime", &mut counters.total_gc_time_ms),
+        ("totalInputBytes", &mut counters.total_input_bytes),
+        ("totalShuffleRead", &mut counters.total_shuffle_read_bytes),
+        ("totalShuffleWrite", &mut counters.total_shuffle_write_bytes),
+        ("memoryUsed", &mut counters.memory_used_bytes),
+        ("diskUsed", &mut counters.disk_used_bytes),
+    ] {
+        match row.long(name)? {
+            Some(number) => *counter = number,
+            None => lacks.push(name),
+        }
+    }
+    // In the place of a missing map Spark's plugin has an `ExecutorMetrics` that was never set. Its mark for that is -1
+    // in the first place, which is JVMHeapMemory's. A map without the key is another thing.
+    let peak = |name| peaks.map(|peaks| peaks.get(name).copied().unwrap_or(0));
+    counters.peak_jvm_onheap_bytes = peak("JVMHeapMemory").unwrap_or(-1);
+    counters.peak_jvm_offheap_bytes = peak("JVMOffHeapMemory").unwrap_or(0);
+    Ok(counters)
+}
+
+/// `2026-11-21T09:45:09.856GMT`, as Spark's REST API writes dates.
+fn spark_time(text: &str) -> Result<i64, String> {
+    let rfc3339 = text.strip_suffix("GMT").map(|time| format!("{time}Z"));
+    match rfc3339.as_deref().unwrap_or(text).parse::<Timestamp>() {
+        Ok(time) => Ok(time.as_millisecond()),
+        Err(_) => Err(format!("{:?} is not a time such as 2026-11-21T09:45:09.856GMT", quoted(text))),
+    }
+}
+
+fn quoted(text: &str) -> &str {
+    &text[..text.floor_char_boundary(QUOTED_MAX)]
+}
+
+/// The fields of `ExecutorSummary` that are kept. Spark writes some 30, and `jq -S` sorts them: a row's id may come
+/// last, so that nothing can be refused before all is read.
+fn is_read(name: &str) -> bool {
+    matches!(
+        name,
+        "id" | "hostPort"
+            | "isActive"
+            | "addTime"
+            | "removeReason"
+            | "activeTasks"
+            | "failedTasks"
+            | "completedTasks"
+            | "totalTasks"
+            | "totalDuration"
+            | "totalGCTime"
+            | "totalInputBytes"
+            | "totalShuffleRead"
+            | "totalShuffleWrite"
+            | "memoryUsed"
+            | "diskUsed"
+            | "rddBlocks"
+            | "totalCores"
+            | "maxTasks"
+            | "maxMemory"
+            | "peakMemoryMetrics"
+    )
+}
+
+/// A JSON value, as far as a row's may be looked at.
+enum Token<'a> {
+    Null,
+    Flag(bool),
+    Signed(i64),
+    Unsigned(u64),
+    Float(f64),
+    Text(Cow<'a, str>),
+    Object(Object<'a>),
+    Array,
+}
+
+#[derive(Default)]
+struct Object<'a> {
+    entries: Vec<(Cow<'a, str>, Token<'a>)>,
+    /// Why it is none that can be read; begins with the place in it.
+    wrong: Option<String>,
+}
+
+impl Token<'_> {
+    fn unexpected(&self) -> Unexpected<'_> {
+        match self {
+            Token::Null => Unexpected::Other("null"),
+            Token::Flag(flag) => Unexpected::Bool(*flag),
+            Token::Signed(number) => Unexpected::Signed(*number),
+            Token::Unsigned(number) => Unexpected::Unsigned(*number),
+            Token::Float(number) => Unexpected::Float(*number),
+            Token::Text(text) => Unexpected::Str(quoted(text)),
+            Token::Object(_) => Unexpected::Map,
+            Token::Array => Unexpected::Seq,
+        }
+    }
+
+    fn is_not(&self, expected: &str) -> String {
+        format!("invalid type: {}, expected {expected}", self.unexpected())
+    }
+
+    /// A number that is an integer, however it is written.
+    fn integer(&self, expected: &str) -> Result<i64, String> {
+        let integer = match *self {
+            Token::Signed(number) => Some(number),
+            Token::Unsigned(number) => i64::try_from(number).ok(),
+            Token::Float(number) => {
+                let fits = number.fract() == 0.0 && (-TWO_TO_63..TWO_TO_63).contains(&number);
+                fits.then_some(number as i64)
+            }
+            Token::Null | Token::Flag(_) | Token::Text(_) | Token::Object(_) | Token::Array => {
+                return Err(self.is_not(expected));
+            }
+        };
+        integer.ok_or_else(|| self.does_not_fit(expected))
+    }
+
+    fn does_not_fit(&self, expected: &str) -> String {
+        format!("invalid value: {}, expected {expected}", self.unexpected())
+    }
+}
+
+/// One more than the largest `i64`; its negative is the smallest.
+const TWO_TO_63: f64 = 9_223_372_036_854_775_808.0;
+
+impl<'a> Object<'a> {
+    fn take(&mut self, name: &str) -> Option<Token<'a>> {
+        let (_, token) = self.entries.iter_mut().find(|(known, _)| known == name)?;
+        let token = std::mem::replace(token, Token::Null);
+        (!matches!(token, Token::Null)).then_some(token)
+    }
+
+    fn flag(&mut self, name: &str) -> Result<Option<bool>, String> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Token::Flag(flag)) => Ok(Some(flag)),
+            Some(other) => Err(format!(".{name}: {}", other.is_not("a boolean"))),
+        }
+    }
+
+    fn text(&mut self, name: &str) -> Result<Option<Cow<'a, str>>, String> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Token::Text(text)) => Ok(Some(text)),
+            Some(other) => Err(format!(".{name}: {}", other.is_not("a string"))),
+        }
+    }
+
+    fn long(&mut self, name: &str) -> Result<Option<i64>, String> {
+        let Some(token) = self.take(name) else { return Ok(None) };
+        token.integer("i64").map(Some).map_err(|error| format!(".{name}: {error}"))
+    }
+
+    fn int(&mut self, name: &str) -> Result<Option<i32>, String> {
+        let Some(token) = self.take(name) else { return Ok(None) };
+        let int = token
+            .integer("i32")
+            .and_then(|number| i32::try_from(number).map_err(|_| token.does_not_fit("i32")));
+        int.map(Some).map_err(|error| format!(".{name}: {error}"))
+    }
+
+    fn peaks(&mut self) -> Result<Option<BTreeMap<Cow<'a, str>, i64>>, String> {
+        const NAME: &str = "peakMemoryMetrics";
+        let map = match self.take(NAME) {
+            None => return Ok(None),
+            Some(Token::Object(map)) => map,
+            Some(other) => return Err(format!(".{NAME}: {}", other.is_not("an object"))),
+        };
+        if let Some(wrong) = map.wrong {
+            return Err(format!(".{NAME}{wrong}"));
+        }
+        let mut peaks = BTreeMap::new();
+        for (name, token) in map.entries {
+            if !matches!(token, Token::Null) {
+                let peak = token.integer("i64");
+                let peak =
+                    peak.map_err(|error| format!(".{NAME}.{}: {error}", quoted(&name).escape_debug()))?;
+                peaks.insert(name, peak);
+            }
+        }
+        Ok(Some(peaks))
+    }
+}
+
+/// How deep in a row a value is: what is deeper than a row's fields, and theirs, is skipped.
+#[derive(Clone, Copy)]
+enum Level {
+    Row,
+    Field,
+    Below,
+}
+
+impl<'de> DeserializeSeed<'de> for Level {
+    type Value = Token<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Token<'de>, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+/// A key, borrowed where it can be.
+#[derive(Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// Takes any value: what is wrong with it can be said once it is known whose it is.
+impl<'de> Visitor<'de> for Level {
+    type Value = Token<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Token<'de>, E> {
+        Ok(Token::Null)
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<Token<'de>, E> {
+        Ok(Token::Flag(flag))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Token<'de>, E> {
+        Ok(Token::Signed(number))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Token<'de>, E> {
+        Ok(Token::Unsigned(number))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Token<'de>, E> {
+        Ok(Token::Float(number))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Token<'de>, E> {
+        Ok(Token::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Token<'de>, E> {
+        Ok(Token::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_string<E>(self, text: String) -> Result<Token<'de>, E> {
+        Ok(Token::Text(Cow::Owned(text)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<Token<'de>, A::Error> {
+        while values.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Token::Array)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Token<'de>, A::Error> {
+        let mut object = Object::default();
+        while let Some(Key(name)) = map.next_key()? {
+            let (keeps, below) = match self {
+                Level::Row => (is_read(&name), Level::Field),
+                Level::Field => (true, Level::Below),
+                Level::Below => (false, Level::Below),
+            };
+            if !keeps || object.wrong.is_some() {
+                map.next_value::<IgnoredAny>()?;
+            } else if object.entries.iter().any(|(known, _)| *known == name) {
+                object.wrong = Some(format!(".{}: it is there twice", quoted(&name).escape_debug()));
+                map.next_value::<IgnoredAny>()?;
+            } else if object.entries.len() == PEAKS_MAX {
+                object.wrong = Some(format!(": more than {PEAKS_MAX} entries"));
+                map.next_value::<IgnoredAny>()?;
+            } else {
+                let value = map.next_value_seed(below)?;
+                object.entries.push((name, value));
+            }
+        }
+        Ok(Token::Object(object))
+    }
+}
+
+#[cfg(test)]
+mod tests;
