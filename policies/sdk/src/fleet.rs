@@ -41,7 +41,7 @@ impl Fleet {
         self.len() == 0
     }
 
-    /// The candidates in the order of Spark's REST API.
+    /// The candidates in the order of Spark's own plugin: ids as text, descending.
     pub fn iter(&self) -> impl Iterator<Item = Executor> {
         let e = &self.executors;
         (0..self.len()).map(move |i| Executor {

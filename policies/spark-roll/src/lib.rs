@@ -2,10 +2,10 @@
 //! `ExecutorRollDriverPlugin.choose`): the same pick as Spark, always.
 //!
 //! Spark sorts all candidates and takes the head. Two rules follow that are easy to miss. The sort
-//! is stable, so among equals the *first listed* wins where the smallest is sought; the "biggest"
-//! policies sort ascending and reverse, so there the *last listed* wins. And Spark's averages and
-//! outliers are computed in `Float`: the widths and the order of additions here are Spark's own,
-//! since one rounding more or less is another executor.
+//! is stable, so among equals the *first listed* wins where the smallest is sought, and the *last
+//! listed* for the "biggest", a sort reversed; the host lists ids as Spark does, as text, descending.
+//! And Spark's averages and outliers are computed in `Float`: widths and the order of additions here
+//! are Spark's own, since one rounding more or less is another executor.
 //!
 //! Here nothing is sorted: one pass keeps the best `picks_max`.
 
