@@ -17,6 +17,7 @@ use super::stage::{Daemon, free, runs};
 use super::{enabled, tools};
 use crate::support::root;
 
+mod choose;
 mod observe;
 mod own;
 
