@@ -35,6 +35,7 @@ use crate::heartbeat::{Directory, Sign};
 use crate::metrics::Metrics;
 
 mod hearing;
+mod hearsay;
 mod leader;
 mod lives;
 mod managed;
@@ -133,6 +134,8 @@ struct Daemon {
     leading: Option<u64>,
     /// When the event at hand became known.
     since: Clock,
+    /// When the log is to be told next who is not heard.
+    tell_at: Clock,
     jobs: mpsc::UnboundedSender<Job>,
     news: mpsc::Sender<News>,
     notices: Notices,
@@ -171,6 +174,7 @@ pub async fn run(parts: Parts) -> Ended {
         leader: Leader::new(lease, &parts.instance, gate.clone(), votes, parts.random),
         leading: None,
         since: start,
+        tell_at: start,
         jobs,
         news,
         notices: Notices::start(parts.clients.call.clone(), &parts.instance),
@@ -188,6 +192,7 @@ pub async fn run(parts: Parts) -> Ended {
     while daemon.ended.is_none() {
         daemon.handle.pulse().advance();
         daemon.handle.pulse().set_waiting((inbox.len() + outcomes.len() + signs.len()) as u64);
+        daemon.tell_hearing();
         let wake = daemon.deadline().min(Clock::now() + PULSE);
         tokio::select! {
             Some(event) = elections.recv() => daemon.elect(event),
@@ -239,6 +244,17 @@ impl Daemon {
     fn now(&self) -> Now {
         let instant = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         Now { instant: Instant::from_ms(instant), wall_ms: jiff::Timestamp::now().as_millisecond() }
+    }
+
+    /// Every now and then, for the log.
+    fn tell_hearing(&mut self) {
+        if Clock::now() < self.tell_at {
+            return;
+        }
+        self.tell_at = Clock::now() + PULSE;
+        for managed in self.fleets.values_mut() {
+            managed.tell_hearing(&self.directory);
+        }
     }
 
     /// When the loop has to come round.

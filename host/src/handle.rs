@@ -40,6 +40,8 @@ pub enum Request {
 
 /// The condition of a fleet that has no core yet, and so none of its conditions.
 pub const DRIVER_MISSING: &str = "DriverMissing";
+/// The driver's REST API is of no use. The core does not know that there is one.
+pub const DRIVER_REST_UNAVAILABLE: &str = "DriverRestUnavailable";
 
 /// One fleet in few numbers.
 #[derive(Clone, Debug, PartialEq)]

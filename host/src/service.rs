@@ -80,7 +80,7 @@ impl Service {
         let intake = Intake::new(Arc::clone(&directory), Arc::clone(&counters), sender);
         let policies = Arc::new(settings.policies);
         let (change, changes) = mpsc::channel(4);
-        let poller = driver::Poller::new(intake.clone(), driver::TIMEOUT)?;
+        let poller = driver::Poller::new(intake.clone(), driver::TIMEOUT);
         let mut side = vec![
             tokio::spawn(graphite::run(lines, intake.clone(), graphite::Limits::default())),
             tokio::spawn(graphite::run_udp(datagrams, intake.clone())),

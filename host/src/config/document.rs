@@ -123,6 +123,26 @@ pub struct Driver {
     /// The driver may have a loopback address. For development.
     #[serde(default)]
     pub allow_loopback: bool,
+    /// The REST API speaks TLS. Spark: spark.ssl.ui.enabled, and restPort is spark.ssl.ui.port.
+    #[serde(default)]
+    pub rest_tls: Option<RestTls>,
+    /// A file with a bearer token that the REST API wants, for instance for Spark's JWSFilter; read again with each
+    /// question. Without restTls it goes over the network in clear.
+    #[serde(default)]
+    pub rest_token_file: Option<PathBuf>,
+}
+
+/// How the driver's REST API proves that it is the driver's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RestTls {
+    /// PEM: the CA of the driver's certificate, or the certificate itself if it is self-signed. Read again with each
+    /// question.
+    pub ca_file: PathBuf,
+    /// The DNS name that the certificate is for. It is not looked up: the connection goes to the driver's pod. Without
+    /// it the certificate has to be for the pod's IP address.
+    #[serde(default)]
+    pub server_name: Option<String>,
 }
 
 fn default_rest_port() -> NonZeroU16 {
@@ -149,6 +169,9 @@ pub struct Heartbeat {
     pub disabled: bool,
     /// What stands before the application id in GraphiteSink's metric names: its prefix.
     pub graphite_prefix: String,
+    /// What stands there instead of the application id. Spark: spark.metrics.namespace, as it is after Spark has filled
+    /// in variables. Fleets may have the same, if checkPeer is on in all of them.
+    pub metrics_namespace: Option<String>,
     /// Metrics that policies get beside the usual ones, by their names behind the executor id.
     pub columns: Vec<String>,
     /// A heartbeat must come from the address of the pod that it speaks for. Off, a relay may speak for all: at
@@ -165,6 +188,7 @@ impl Default for Heartbeat {
             interval: Millis(10_000),
             disabled: false,
             graphite_prefix: String::new(),
+            metrics_namespace: None,
             columns: Vec::new(),
             check_peer: true,
             token_file: None,

@@ -39,6 +39,7 @@ pub fn load(paths: &[PathBuf]) -> Result<Vec<FleetConfig>, Vec<Problem>> {
         problems.extend(rules::apply(config));
     }
     problems.extend(duplicates(&fleets));
+    problems.extend(rules::sharing(&fleets));
     if problems.is_empty() { Ok(fleets) } else { Err(problems) }
 }
 

@@ -1,11 +1,14 @@
 //! What a document's types cannot say: which fields need each other, and which values exist in
 //! Kubernetes and in a JVM. What fleets may want is judged by the core, not here.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::document::{Mode, Spark, Spec};
 use super::{FleetConfig, Problem};
-use crate::heartbeat::directory::{EXTRA_COLUMNS_MAX as COLUMNS_MAX, NAME_MAX, is_name};
+use crate::heartbeat::directory::{EXTRA_COLUMNS_MAX as COLUMNS_MAX, SHARED_REMEDY};
+use crate::heartbeat::names::{self, NAME_MAX, is_name, is_namespace};
 
 const WINDOWS_MAX: usize = 32;
 const JAVA_OPTIONS_MAX: usize = 256;
@@ -64,6 +67,13 @@ impl<'a> Rules<'a> {
             &format!("{} is less than 1s", driver.rest_interval),
             "the driver has other things to do",
         );
+        let name = driver.rest_tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+        self.refuse_if(
+            name.is_some_and(|name| !is_dns_name(name)),
+            "spec.driver.restTls.serverName",
+            &format!("{:?} is not a DNS name", name.unwrap_or("")),
+            "write a name that the driver's certificate is for; for its pod's IP address leave it out",
+        );
     }
 
     fn heartbeat(&mut self) {
@@ -74,6 +84,24 @@ impl<'a> Rules<'a> {
             "spec.heartbeat.graphitePrefix",
             &format!("{prefix:?} is not what names of metrics begin with"),
             &names,
+        );
+        let namespace = self.spec().heartbeat.metrics_namespace.as_deref();
+        let (path, shown) = ("spec.heartbeat.metricsNamespace", namespace.unwrap_or(""));
+        let variable = shown.contains("${");
+        self.refuse_if(
+            variable,
+            path,
+            &format!("{shown:?} has a variable that only Spark knows"),
+            "write what it stands for, for instance the application's name for ${spark.app.name}; for \
+             ${spark.app.id} leave it out",
+        );
+        self.refuse_if(
+            namespace.is_some_and(|namespace| !variable && !is_namespace(namespace)),
+            path,
+            &format!("{shown:?} cannot stand in a metric's name"),
+            &format!(
+                "1 to {NAME_MAX} bytes without control characters; where spark.metrics.namespace is not set, leave it out"
+            ),
         );
         let columns = &self.spec().heartbeat.columns;
         self.refuse_if(
@@ -182,6 +210,52 @@ impl<'a> Rules<'a> {
         self.refuse_if(self.spec().template.is_some(), "spec.template", "has no use", help);
         self.refuse_if(self.spec().spark.is_some(), "spec.spark", "has no use", help);
     }
+}
+
+/// Documents of which the executors' metrics have names that begin alike, while one of them takes lines from any
+/// address: whose a line is could not be told.
+pub(super) fn sharing(fleets: &[FleetConfig]) -> Vec<Problem> {
+    let head = |config: &FleetConfig| {
+        let heartbeat = &config.fleet.spec.heartbeat;
+        let prefix = Some(&*heartbeat.graphite_prefix).filter(|prefix| !prefix.is_empty());
+        let namespace =
+            heartbeat.metrics_namespace.as_deref().or(config.fleet.spec.application_id.as_deref());
+        namespace.map(|namespace| names::head(prefix, namespace))
+    };
+    let mut first: BTreeMap<String, &FleetConfig> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for config in fleets.iter().filter(|config| !config.fleet.spec.heartbeat.disabled) {
+        let Some(head) = head(config) else { continue };
+        let Some(before) = first.get(&head) else {
+            first.insert(head, config);
+            continue;
+        };
+        if !(before.fleet.spec.heartbeat.check_peer && config.fleet.spec.heartbeat.check_peer) {
+            let (name, file) = (&before.fleet.metadata.name, before.file.display());
+            let field = if config.fleet.spec.heartbeat.metrics_namespace.is_some() {
+                "spec.heartbeat.metricsNamespace"
+            } else {
+                "spec.applicationId"
+            };
+            let message = format!(
+                "metrics of fleet {name} ({file}, document {}) begin with {head:?} as well, and one of the two takes \
+                 them from any address",
+                before.document
+            );
+            problems.push(config.problem(field, message).help(SHARED_REMEDY));
+        }
+    }
+    problems
+}
+
+/// As in certificates: a wildcard is for those, and an address is none.
+fn is_dns_name(name: &str) -> bool {
+    let label = |label: &str| {
+        let plain = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+        plain && (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let last_is_number = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+    name.len() <= 253 && !last_is_number && name.split('.').all(label)
 }
 
 /// RFC 1123, as Kubernetes has it.

@@ -84,7 +84,7 @@ fn what_is_wrong_is_told_with_its_place_and_remedy() {
         (
             instead("podName: d", "podName: d, colour: red"),
             "f.yaml:7:24: document 1: spec.driver.colour: unknown field
-  help: known here: podName, restPort, restInterval, startTimeout, allowLoopback",
+  help: known here: podName, restPort, restInterval, startTimeout, allowLoopback, restTls, restTokenFile",
         ),
         (
             with("heartbeat: {token: abc}"),
@@ -193,6 +193,25 @@ fn what_is_wrong_is_told_with_its_place_and_remedy() {
             with("heartbeat: {graphitePrefix: a/b}"),
             "f.yaml: document 1: spec.heartbeat.graphitePrefix: \"a/b\" is not what names of metrics begin with
   help: 1 to 253 of A-Z, a-z, 0-9, ., _ and -, and not only dots",
+        ),
+        (
+            with("heartbeat: {metricsNamespace: '${spark.app.name}'}"),
+            "f.yaml: document 1: spec.heartbeat.metricsNamespace: \"${spark.app.name}\" has a variable that only Spark knows
+  help: write what it stands for, for instance the application's name for ${spark.app.name}; for ${spark.app.id} leave it out",
+        ),
+        (
+            with("heartbeat: {metricsNamespace: ''}"),
+            "f.yaml: document 1: spec.heartbeat.metricsNamespace: \"\" cannot stand in a metric's name
+  help: 1 to 253 bytes without control characters; where spark.metrics.namespace is not set, leave it out",
+        ),
+        (
+            instead("{podName: d}", "{podName: d, restTls: {caFile: /ca.pem, serverName: 10.0.0.7}}"),
+            "f.yaml: document 1: spec.driver.restTls.serverName: \"10.0.0.7\" is not a DNS name
+  help: write a name that the driver's certificate is for; for its pod's IP address leave it out",
+        ),
+        (
+            instead("{podName: d}", "{podName: d, restTls: {}}"),
+            "f.yaml:7:27: document 1: spec.driver.restTls.caFile: is required",
         ),
         (
             with("heartbeat: {columns: [jvm.total.used, 'a b']}"),
@@ -339,6 +358,30 @@ fn the_defaults_are_the_cores() {
     // And what is written out says the same.
     let effective = one(&dir, &yaml(&rolling.fleet).unwrap());
     assert_eq!(effective.draft("uid".into(), "spark-1"), core);
+}
+
+#[test]
+fn fleets_with_the_same_names_of_metrics_need_their_pods_addresses() {
+    let dir = Dir::new("sharing");
+    let document = |name: &str, heartbeat: &str| {
+        let text = MINIMAL.replace("{name: a}", &format!("{{name: {name}}}"));
+        format!("---\n{text}  heartbeat: {{{heartbeat}}}\n")
+    };
+    let both = |one: &str, two: &str| dir.problems("f.yaml", document("a", one) + &document("b", two));
+    let named = "metricsNamespace: Daily import";
+    let relayed = "metricsNamespace: Daily import, checkPeer: false";
+    assert_eq!(both(named, named), [""; 0]);
+    let shared = "f.yaml: document 2: spec.heartbeat.metricsNamespace: metrics of fleet a (f.yaml, document 1) begin with \
+                  \"Daily-import\" as well, and one of the two takes them from any address
+  help: leave heartbeat.checkPeer: true in both, so that their pods' addresses tell them apart, or give one application \
+                  another spark.metrics.namespace or sink prefix";
+    assert_eq!(both(named, relayed), [shared]);
+    assert_eq!(both(relayed, named), [shared]);
+    // As the sink writes it.
+    assert_eq!(both(relayed, "metricsNamespace: Daily-import"), [shared]);
+    assert_eq!(both(relayed, "metricsNamespace: Daily import, graphitePrefix: b"), [""; 0]);
+    assert_eq!(both(relayed, "metricsNamespace: Daily import, disabled: true"), [""; 0]);
+    assert_eq!(both(relayed, "checkPeer: false"), [""; 0], "the id is not known yet");
 }
 
 #[test]

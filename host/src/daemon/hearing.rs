@@ -9,7 +9,7 @@ use cluster::pod::{DriverSeen, Seen};
 use cluster::queue::{self, Job};
 use cluster::watch::Told as Watched;
 use fleet::action::{Action, Cause, Verb};
-use fleet::event::{Event, PodView};
+use fleet::event::{Event, Phase, PodView};
 use fleet::id::ActionId;
 use tokio::time::Instant as Clock;
 
@@ -140,7 +140,8 @@ impl Daemon {
         if gone || seen.view.executor_ended() {
             self.directory.remove_executor(name, executor, &seen.view.uid);
         } else {
-            let entry = ExecutorEntry { uid: seen.view.uid.clone(), pod_ip: seen.address };
+            let runs = seen.view.phase == Phase::Running;
+            let entry = ExecutorEntry { uid: seen.view.uid.clone(), pod_ip: seen.address, runs };
             self.directory.set_executor(name, executor, entry);
         }
     }
@@ -160,9 +161,11 @@ impl Daemon {
             Sign::Beat { life, beat } => (life, Event::Heartbeat(Box::new(beat))),
             Sign::Driver { life, rows } => (life, Event::DriverReported(rows)),
         };
-        if self.names.contains_key(&life) {
-            self.step(life, event);
+        let Some(name) = self.names.get(&life) else { return };
+        if let (Event::Heartbeat(_), Some(fleet)) = (&event, self.directory.fleet(name)) {
+            fleet.notes.heard(self.since);
         }
+        self.step(life, event);
     }
 
     pub(super) fn done(&mut self, done: queue::Done) {

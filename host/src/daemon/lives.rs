@@ -279,6 +279,7 @@ impl Daemon {
             listing: false,
             list_again: false,
             listed: false,
+            unheard: None,
         })
     }
 

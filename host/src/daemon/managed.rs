@@ -16,11 +16,14 @@ use fleet::Fleet;
 use fleet::snapshot::{Condition, Counts, Snapshot};
 use fleet::time::Instant;
 use serde_json::Value;
+use tokio::time::Instant as Clock;
 
+use super::hearsay;
 use crate::config::FleetConfig;
 use crate::config::document::Mode;
 use crate::handle::{DRIVER_MISSING, Overview};
-use crate::heartbeat::directory::{DriverEntry, FleetEntry, Secret};
+use crate::heartbeat::Directory;
+use crate::heartbeat::directory::{DriverEntry, DriverTls, FleetEntry, Secret};
 
 /// Spark's `spark.driver.port` in cluster mode.
 const DRIVER_PORT: u16 = 7_078;
@@ -68,6 +71,8 @@ pub struct Life {
     pub list_again: bool,
     /// Once, at least: who may speak is known.
     pub listed: bool,
+    /// Why nobody is heard, as the log was told.
+    pub unheard: Option<String>,
 }
 
 impl Managed {
@@ -176,6 +181,7 @@ impl Managed {
         FleetEntry {
             life,
             application_id: application_id.to_owned(),
+            metrics_namespace: heartbeat.metrics_namespace.clone(),
             graphite_prefix: Some(heartbeat.graphite_prefix.clone()).filter(|prefix| !prefix.is_empty()),
             extra_columns: heartbeat.columns.clone(),
             token,
@@ -183,12 +189,39 @@ impl Managed {
                 address: SocketAddr::new(ip, spec.driver.rest_port.get()),
                 interval_ms: spec.driver.rest_interval.0,
                 loopback: spec.driver.allow_loopback,
+                tls: spec.driver.rest_tls.as_ref().map(|tls| DriverTls {
+                    ca_file: tls.ca_file.clone(),
+                    server_name: tls.server_name.clone(),
+                }),
+                token_file: spec.driver.rest_token_file.clone(),
             }),
             check_peer: heartbeat.check_peer,
         }
     }
 
-    pub fn overview(&self) -> Overview {
+    /// What people should know, by the core and by those who listen.
+    fn conditions(&self, life: &Life, directory: &Directory) -> Vec<Condition> {
+        hearsay::complete(life.fleet.conditions(), &self.config, &life.driver, directory)
+    }
+
+    /// Tells the log when nobody is heard, why not, and when somebody is.
+    pub fn tell_hearing(&mut self, directory: &Directory) {
+        let Some(fleet) = directory.fleet(self.name()) else { return };
+        let heartbeat = &self.config.fleet.spec.heartbeat;
+        let why = hearsay::heartbeats(heartbeat, &fleet, directory, Clock::now());
+        let Some(life) = &mut self.life else { return };
+        let reason = why.as_deref().map(hearsay::reason);
+        if life.unheard.as_deref() == reason {
+            return;
+        }
+        life.unheard = reason.map(str::to_owned);
+        match why {
+            Some(why) => tracing::warn!(fleet = &*fleet.name, why, "its executors are not heard"),
+            None => tracing::info!(fleet = &*fleet.name, "its executors are heard, or none runs"),
+        }
+    }
+
+    pub fn overview(&self, directory: &Directory) -> Overview {
         let spec = &self.config.fleet.spec;
         let (fleet, namespace) = (self.name().to_owned(), self.namespace().to_owned());
         match &self.life {
@@ -200,7 +233,7 @@ impl Managed {
                 target: life.fleet.target(),
                 counts: life.fleet.counts(),
                 refusals: life.fleet.refusals().clone(),
-                conditions: life.fleet.conditions(),
+                conditions: self.conditions(life, directory),
             },
             None => Overview {
                 fleet,
@@ -219,9 +252,12 @@ impl Managed {
         Condition { name: DRIVER_MISSING, message: self.waits.clone() }
     }
 
-    pub fn snapshot(&self, now: fleet::time::Now) -> Snapshot {
+    pub fn snapshot(&self, now: fleet::time::Now, directory: &Directory) -> Snapshot {
         match &self.life {
-            Some(life) => life.fleet.snapshot(now),
+            Some(life) => {
+                let conditions = self.conditions(life, directory);
+                Snapshot { conditions, ..life.fleet.snapshot(now) }
+            }
             None => Snapshot {
                 fleet: self.name().to_owned(),
                 phase: "awaiting-driver",

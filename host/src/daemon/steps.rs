@@ -13,7 +13,6 @@ use fleet::time::Instant;
 
 use tokio::time::Instant as Clock;
 
-use super::managed::Managed;
 use super::{Daemon, Ended, News};
 use crate::handle::{Request, Told};
 
@@ -100,10 +99,12 @@ impl Daemon {
         // Whoever asked may have gone away meanwhile.
         match request {
             Request::Overview(reply) => {
-                let _ = reply.send(self.fleets.values().map(Managed::overview).collect());
+                let _ = reply
+                    .send(self.fleets.values().map(|managed| managed.overview(&self.directory)).collect());
             }
             Request::Snapshot { fleet, reply } => {
-                let _ = reply.send(self.fleets.get(&fleet).map(|managed| managed.snapshot(now)));
+                let _ =
+                    reply.send(self.fleets.get(&fleet).map(|managed| managed.snapshot(now, &self.directory)));
             }
             Request::Explain { fleet, executor, reply } => {
                 let life = self.fleets.get(&fleet).and_then(|managed| managed.life.as_ref());

@@ -8,21 +8,29 @@
 //! pod events in a mass loss would then stop the hearing just when it matters.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use fleet::id::{ExecutorId, Uid};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tokio::time::Instant;
+
+use super::names::{self, NAME_MAX, is_name};
+use super::notes::{Notes, Overheard, Why};
 
 /// What the daemon says about a fleet.
 #[derive(Clone, Debug, Default)]
 pub struct FleetEntry {
     /// Never the same twice: what was said in an earlier life, and is still on its way, is nobody's.
     pub life: u64,
-    /// Spark's application id, and so the first part of its metrics' names (`spark.metrics.namespace`).
+    /// Spark's application id. Metrics' names begin with it, unless there is a namespace.
     pub application_id: String,
+    /// `spark.metrics.namespace`, where it is set. Not unique: executors of several applications may have it.
+    pub metrics_namespace: Option<String>,
     /// `spark.metrics.conf.executor.sink.graphite.prefix`, where it is set.
     pub graphite_prefix: Option<String>,
     /// Metrics that policies want beside the known ones, by their Graphite names without the head
@@ -38,22 +46,37 @@ pub struct FleetEntry {
 
 impl FleetEntry {
     /// What its metrics' names begin with, before the executor id.
-    fn head(&self) -> String {
-        match &self.graphite_prefix {
-            Some(prefix) => format!("{prefix}.{}", self.application_id),
-            None => self.application_id.clone(),
-        }
+    pub fn head(&self) -> String {
+        names::head(self.graphite_prefix.as_deref(), self.namespace())
+    }
+
+    /// What stands for the application in its metrics' names.
+    pub fn namespace(&self) -> &str {
+        self.metrics_namespace.as_deref().unwrap_or(&self.application_id)
     }
 }
 
 /// Where the driver's REST API is, and how often it is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DriverEntry {
     /// The driver's pod IP and the port of its UI (`spark.ui.port`, 4040).
     pub address: SocketAddr,
     pub interval_ms: u64,
     /// It may be on this machine: for tests and demonstrations.
     pub loopback: bool,
+    /// `None`: it is asked in clear.
+    pub tls: Option<DriverTls>,
+    /// A file with a bearer token that it wants to see.
+    pub token_file: Option<PathBuf>,
+}
+
+/// How a driver proves who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DriverTls {
+    /// PEM: who may vouch for it, or its own certificate.
+    pub ca_file: PathBuf,
+    /// The name that its certificate is for. `None`: the address of its pod.
+    pub server_name: Option<String>,
 }
 
 /// The pod that is the executor.
@@ -62,6 +85,8 @@ pub struct ExecutorEntry {
     pub uid: Uid,
     /// `status.podIP`, once it has one.
     pub pod_ip: Option<IpAddr>,
+    /// Its containers run: it is about to speak.
+    pub runs: bool,
 }
 
 /// A token, of which only the digest is kept: comparing digests in constant time says nothing about the
@@ -94,27 +119,41 @@ impl fmt::Debug for Secret {
 pub enum DirectoryError {
     #[error("{field}: {value:?} must be 1 to {NAME_MAX} of `A-Z a-z 0-9 . _ -`, and not only dots")]
     Name { field: &'static str, value: String },
-    #[error("applicationId: {head:?} is already that of fleet {fleet}; an application has one fleet")]
-    Taken { head: String, fleet: Arc<str> },
+    #[error(
+        "applicationId: {application_id:?} is already that of fleet {fleet}; an application has one fleet"
+    )]
+    Taken { application_id: String, fleet: Arc<str> },
+    #[error("metricsNamespace: {value:?} must be 1 to {NAME_MAX} bytes that are not all white space")]
+    Namespace { value: String },
+    #[error(
+        "metrics of fleet {fleet} begin with {head:?} as well, and one of the two takes them from any address: {SHARED_REMEDY}"
+    )]
+    Shared { head: String, fleet: Arc<str> },
     #[error("columns: {count} beside the known ones; at most {EXTRA_COLUMNS_MAX}")]
     Columns { count: usize },
 }
 
+/// Where two fleets have the same names.
+pub const SHARED_REMEDY: &str = "leave heartbeat.checkPeer: true in both, so that their pods' addresses tell them \
+                                 apart, or give one application another spark.metrics.namespace or sink prefix";
+
 /// Columns of a fleet beside the known ones: more than policies can use; each costs 8 bytes for each executor.
 pub const EXTRA_COLUMNS_MAX: usize = 64;
-/// Bytes of an application id, a prefix or a column's name.
-pub const NAME_MAX: usize = 253;
 
 #[derive(Debug, Default)]
-pub struct Directory(RwLock<Maps>);
+pub struct Directory {
+    maps: RwLock<Maps>,
+    /// What was heard of nobody in particular.
+    pub overheard: Overheard,
+}
 
 #[derive(Debug, Default)]
 struct Maps {
     open: bool,
     fleets: HashMap<Arc<str>, Arc<Fleet>>,
     applications: HashMap<Box<str>, Arc<Fleet>>,
-    /// `<prefix>.<application id>`, or without prefix the application id alone.
-    heads: HashMap<Box<[u8]>, Arc<Fleet>>,
+    /// By [`FleetEntry::head`]; in order of their names, where several have the same.
+    heads: HashMap<Box<[u8]>, Arc<[Arc<Fleet>]>>,
     /// The longest head, in bytes: what comes after it need not be searched for one.
     head_max: usize,
 }
@@ -125,13 +164,71 @@ pub struct Fleet {
     pub name: Arc<str>,
     pub entry: FleetEntry,
     pub(super) columns: Columns,
-    /// Outlives the entry when it is replaced.
-    executors: Arc<RwLock<HashMap<ExecutorId, ExecutorEntry>>>,
+    // These two outlive the entry when it is replaced.
+    executors: Arc<RwLock<Executors>>,
+    pub notes: Arc<Notes>,
+}
+
+#[derive(Debug, Default)]
+struct Executors {
+    pods: HashMap<ExecutorId, ExecutorEntry>,
+    /// How many of them have this address.
+    addresses: HashMap<IpAddr, usize>,
+    running: usize,
+    /// Since when at least one runs.
+    running_since: Option<Instant>,
+}
+
+impl Executors {
+    fn insert(&mut self, id: ExecutorId, entry: ExecutorEntry) {
+        if let Some(ip) = entry.pod_ip {
+            *self.addresses.entry(ip.to_canonical()).or_default() += 1;
+        }
+        self.running += usize::from(entry.runs);
+        if self.running > 0 {
+            self.running_since.get_or_insert_with(Instant::now);
+        }
+        // Afterwards: one that takes another's place leaves no gap.
+        if let Some(before) = self.pods.insert(id, entry) {
+            self.forget(&before);
+        }
+    }
+
+    fn remove(&mut self, id: ExecutorId) {
+        if let Some(entry) = self.pods.remove(&id) {
+            self.forget(&entry);
+        }
+    }
+
+    fn forget(&mut self, entry: &ExecutorEntry) {
+        if let Some(ip) = entry.pod_ip
+            && let Entry::Occupied(mut count) = self.addresses.entry(ip.to_canonical())
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        self.running -= usize::from(entry.runs);
+        if self.running == 0 {
+            self.running_since = None;
+        }
+    }
 }
 
 impl Fleet {
     pub fn executor(&self, id: ExecutorId) -> Option<ExecutorEntry> {
-        read(&self.executors).get(&id).cloned()
+        read(&self.executors).pods.get(&id).cloned()
+    }
+
+    /// Since when one of its pods runs. `None`: none does.
+    pub fn running_since(&self) -> Option<Instant> {
+        read(&self.executors).running_since
+    }
+
+    /// Is it an address of one of its pods?
+    fn is_at(&self, ip: IpAddr) -> bool {
+        read(&self.executors).addresses.contains_key(&ip)
     }
 
     /// Is this the fleet's own token?
@@ -142,15 +239,15 @@ impl Fleet {
 
 impl Directory {
     pub fn open(&self) {
-        write(&self.0).open = true;
+        write(&self.maps).open = true;
     }
 
     pub fn close(&self) {
-        write(&self.0).open = false;
+        write(&self.maps).open = false;
     }
 
     pub fn is_open(&self) -> bool {
-        read(&self.0).open
+        read(&self.maps).open
     }
 
     /// Adds a fleet or replaces what is known of it. Its executors stay, unless the application is another.
@@ -159,32 +256,40 @@ impl Directory {
         if let Some(prefix) = &entry.graphite_prefix {
             check_name("graphitePrefix", prefix)?;
         }
+        if let Some(value) = entry.metrics_namespace.as_ref().filter(|value| !names::is_namespace(value)) {
+            return Err(DirectoryError::Namespace { value: value.chars().take(NAME_MAX).collect() });
+        }
         if entry.extra_columns.len() > EXTRA_COLUMNS_MAX {
             return Err(DirectoryError::Columns { count: entry.extra_columns.len() });
         }
         for column in &entry.extra_columns {
             check_name("columns", column)?;
         }
-        let mut maps = write(&self.0);
+        let mut maps = write(&self.maps);
         let head = entry.head();
         let application = maps.applications.get(&*entry.application_id);
-        for other in [application, maps.heads.get(head.as_bytes())].into_iter().flatten() {
-            if *other.name != *name {
-                return Err(DirectoryError::Taken { head, fleet: Arc::clone(&other.name) });
-            }
+        if let Some(other) = application.filter(|other| *other.name != *name) {
+            let (application_id, fleet) = (entry.application_id, Arc::clone(&other.name));
+            return Err(DirectoryError::Taken { application_id, fleet });
+        }
+        let sharing = maps.heads.get(head.as_bytes()).map_or(&[][..], |fleets| fleets);
+        let mut others = sharing.iter().filter(|other| *other.name != *name);
+        if let Some(other) = others.find(|other| !(other.entry.check_peer && entry.check_peer)) {
+            return Err(DirectoryError::Shared { head, fleet: Arc::clone(&other.name) });
         }
         let before =
             maps.fleets.get(name).filter(|before| before.entry.application_id == entry.application_id);
         let executors = before.map_or_else(Arc::default, |before| Arc::clone(&before.executors));
+        let notes = before.map_or_else(Arc::default, |before| Arc::clone(&before.notes));
         let columns = Columns::new(&entry.extra_columns);
-        let fleet = Arc::new(Fleet { name: name.into(), entry, columns, executors });
+        let fleet = Arc::new(Fleet { name: name.into(), entry, columns, executors, notes });
         maps.fleets.insert(Arc::clone(&fleet.name), fleet);
         maps.index();
         Ok(())
     }
 
     pub fn remove_fleet(&self, name: &str) {
-        let mut maps = write(&self.0);
+        let mut maps = write(&self.maps);
         maps.fleets.remove(name);
         maps.index();
     }
@@ -200,45 +305,73 @@ impl Directory {
     pub fn remove_executor(&self, fleet: &str, id: ExecutorId, uid: &Uid) {
         if let Some(fleet) = self.fleet(fleet) {
             let mut executors = write(&fleet.executors);
-            if executors.get(&id).is_some_and(|entry| entry.uid == *uid) {
-                executors.remove(&id);
+            if executors.pods.get(&id).is_some_and(|entry| entry.uid == *uid) {
+                executors.remove(id);
             }
         }
     }
 
     pub fn fleet(&self, name: &str) -> Option<Arc<Fleet>> {
-        read(&self.0).fleets.get(name).cloned()
+        read(&self.maps).fleets.get(name).cloned()
     }
 
     pub fn application(&self, id: &str) -> Option<Arc<Fleet>> {
-        read(&self.0).applications.get(id).cloned()
+        read(&self.maps).applications.get(id).cloned()
     }
 
     /// All fleets, in no order.
     pub fn fleets(&self) -> Vec<Arc<Fleet>> {
-        read(&self.0).fleets.values().cloned().collect()
+        read(&self.maps).fleets.values().cloned().collect()
     }
 
-    /// Whose Graphite metric this is: the fleet, and the length of its head. Prefix and application id may
-    /// have dots themselves, so every part is tried that ends at a dot, up to the longest head there is.
-    /// Of two the longer wins.
-    pub(super) fn head(&self, name: &[u8]) -> Option<(Arc<Fleet>, usize)> {
-        let maps = read(&self.0);
+    /// Whose Graphite metric this is: the fleets with such names, the length of their head, and what `whose` says
+    /// of the rest. Prefix and namespace may have dots themselves, so every part is tried that ends at a dot, up to
+    /// the longest head there is. Of two that `whose` understands the longer wins.
+    pub(super) fn of_name<T>(&self, name: &[u8], whose: impl Fn(&[u8]) -> Option<T>) -> Found<T> {
+        let maps = read(&self.maps);
         let searched = &name[..name.len().min(maps.head_max + 1)];
-        let mut ends = (0..searched.len()).rev().filter(|&at| searched[at] == b'.');
-        ends.find_map(|end| maps.heads.get(&name[..end]).map(|fleet| (Arc::clone(fleet), end)))
+        let mut found = Found::Nothing;
+        for end in (0..searched.len()).rev().filter(|&at| searched[at] == b'.') {
+            let Some(fleets) = maps.heads.get(&name[..end]) else { continue };
+            match whose(&name[end + 1..]) {
+                Some(whose) => return Found::Of(Arc::clone(fleets), end, whose),
+                None => found = Found::HeadAlone,
+            }
+        }
+        found
     }
+
+    /// Notes it with every fleet that has a pod at this address. Whether there is one.
+    pub(super) fn trouble_of(&self, peer: IpAddr, why: &Why, now: Instant) -> bool {
+        let maps = read(&self.maps);
+        let concerned = maps.fleets.values().filter(|fleet| fleet.is_at(peer));
+        concerned.map(|fleet| fleet.notes.trouble(why.clone(), peer, now)).count() > 0
+    }
+}
+
+/// What a metric's name says about whose it is.
+#[derive(Debug)]
+pub(super) enum Found<T> {
+    Of(Arc<[Arc<Fleet>]>, usize, T),
+    /// It begins as a fleet's names do, and does not go on like them.
+    HeadAlone,
+    Nothing,
 }
 
 impl Maps {
     /// Builds what follows from `fleets`: there are few, and they seldom change.
     fn index(&mut self) {
         self.applications.clear();
-        self.heads.clear();
+        let mut heads: HashMap<Box<[u8]>, Vec<Arc<Fleet>>> = HashMap::new();
         for fleet in self.fleets.values() {
             self.applications.insert(fleet.entry.application_id.as_str().into(), Arc::clone(fleet));
-            self.heads.insert(fleet.entry.head().into_bytes().into(), Arc::clone(fleet));
+            heads.entry(fleet.entry.head().into_bytes().into()).or_default().push(Arc::clone(fleet));
         }
+        let sorted = |mut fleets: Vec<Arc<Fleet>>| {
+            fleets.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+            fleets.into()
+        };
+        self.heads = heads.into_iter().map(|(head, fleets)| (head, sorted(fleets))).collect();
         self.head_max = self.heads.keys().map(|head| head.len()).max().unwrap_or(0);
     }
 }
@@ -337,14 +470,6 @@ const KNOWN: [&str; 46] = [
     "jvm.non-heap.used",
 ];
 
-/// Can this be an application id, a prefix or a column's name?
-pub fn is_name(value: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    // Only dots would be a step up in a URL.
-    let dots = value.bytes().all(|byte| byte == b'.');
-    !dots && value.len() <= NAME_MAX && value.bytes().all(plain)
-}
-
 fn check_name(field: &'static str, value: &str) -> Result<(), DirectoryError> {
     let refused = || DirectoryError::Name { field, value: value.chars().take(NAME_MAX).collect() };
     is_name(value).then_some(()).ok_or_else(refused)
@@ -373,7 +498,13 @@ mod tests {
     }
 
     fn head(directory: &Directory, name: &str) -> Option<(String, usize)> {
-        directory.head(name.as_bytes()).map(|(fleet, end)| (fleet.name.to_string(), end))
+        match directory.of_name(name.as_bytes(), |rest| (!rest.starts_with(b"executor")).then_some(())) {
+            Found::Of(fleets, end, ()) => {
+                let names: Vec<&str> = fleets.iter().map(|fleet| &*fleet.name).collect();
+                Some((names.join(" "), end))
+            }
+            Found::HeadAlone | Found::Nothing => None,
+        }
     }
 
     #[test]
@@ -395,7 +526,7 @@ mod tests {
     #[test]
     fn executors_outlive_a_new_entry_but_not_a_new_application() {
         let directory = Directory::default();
-        let one = ExecutorEntry { uid: Uid::from("u1"), pod_ip: None };
+        let one = ExecutorEntry { uid: Uid::from("u1"), pod_ip: None, runs: false };
         directory.set_fleet("f", entry("spark-1", None)).unwrap();
         directory.set_executor("f", ExecutorId(1), one.clone());
         directory.set_fleet("f", entry("spark-1", Some("p"))).unwrap();
@@ -405,7 +536,8 @@ mod tests {
         assert!(directory.application("spark-1").unwrap().executor(ExecutorId(1)).is_some());
         directory.remove_executor("f", ExecutorId(1), &Uid::from("u1"));
         assert_eq!(directory.fleet("f").unwrap().executor(ExecutorId(1)), None);
-        directory.set_executor("f", ExecutorId(2), ExecutorEntry { uid: Uid::from("u2"), pod_ip: None });
+        let two = ExecutorEntry { uid: Uid::from("u2"), pod_ip: None, runs: false };
+        directory.set_executor("f", ExecutorId(2), two);
         directory.set_fleet("f", entry("spark-2", None)).unwrap();
         assert_eq!(directory.fleet("f").unwrap().executor(ExecutorId(2)), None);
         assert!(directory.application("spark-1").is_none());
@@ -420,16 +552,70 @@ mod tests {
             assert!(directory.set_fleet("f", entry("spark-1", Some(bad))).is_err());
         }
         let taken = directory.set_fleet("g", entry("spark-1", None));
-        assert_eq!(taken, Err(DirectoryError::Taken { head: "spark-1".to_owned(), fleet: "f".into() }));
+        let application_id = "spark-1".to_owned();
+        assert_eq!(taken, Err(DirectoryError::Taken { application_id, fleet: "f".into() }));
         directory.set_fleet("g", entry("b.c", Some("a"))).unwrap();
-        assert!(
-            directory.set_fleet("h", entry("c", Some("a.b"))).is_err(),
-            "metrics of both begin with a.b.c"
-        );
+        let shared = directory.set_fleet("h", entry("c", Some("a.b")));
+        assert_eq!(shared, Err(DirectoryError::Shared { head: "a.b.c".to_owned(), fleet: "g".into() }));
         let many = vec!["jvm.x".to_owned(); EXTRA_COLUMNS_MAX + 1];
         let many = FleetEntry { extra_columns: many, ..entry("spark-1", None) };
         assert_eq!(directory.set_fleet("f", many), Err(DirectoryError::Columns { count: 65 }));
         assert!(directory.application("spark-1").is_some());
+    }
+
+    #[test]
+    fn fleets_share_a_namespace_only_where_addresses_tell_them_apart() {
+        let directory = Directory::default();
+        let named = |application: &str, check_peer| FleetEntry {
+            metrics_namespace: Some("Daily import".to_owned()),
+            check_peer,
+            ..entry(application, None)
+        };
+        directory.set_fleet("b", named("spark-1", true)).unwrap();
+        directory.set_fleet("a", named("spark-2", true)).unwrap();
+        assert_eq!(head(&directory, "Daily-import.7.executor.runTime"), Some(("a b".to_owned(), 12)));
+        // The application's id is not what its names begin with.
+        assert_eq!(head(&directory, "spark-1.7.executor.runTime"), None);
+        let refused = directory.set_fleet("c", named("spark-3", false)).unwrap_err().to_string();
+        assert!(refused.contains("fleet a begin with \"Daily-import\" as well"), "{refused}");
+        assert!(directory.set_fleet("a", named("spark-2", false)).is_err(), "b is there");
+        directory.remove_fleet("b");
+        directory.set_fleet("a", named("spark-2", false)).unwrap();
+        assert!(directory.set_fleet("b", named("spark-1", true)).is_err(), "anybody may speak for a");
+    }
+
+    #[test]
+    fn a_shorter_head_wins_where_the_longer_is_none() {
+        let directory = Directory::default();
+        directory.set_fleet("short", entry("etl", None)).unwrap();
+        directory.set_fleet("long", entry("etl.7", None)).unwrap();
+        assert_eq!(head(&directory, "etl.7.executor.runTime"), Some(("short".to_owned(), 3)));
+        assert_eq!(head(&directory, "etl.7.1.executor.runTime"), Some(("long".to_owned(), 5)));
+        assert!(matches!(directory.of_name(b"etl.x", |_| None::<()>), Found::HeadAlone));
+    }
+
+    #[test]
+    fn addresses_and_running_pods_are_counted() {
+        let directory = Directory::default();
+        directory.set_fleet("f", entry("spark-1", None)).unwrap();
+        let fleet = directory.fleet("f").unwrap();
+        let at = |uid: &str, ip: &str, runs| ExecutorEntry {
+            uid: Uid::from(uid),
+            pod_ip: Some(ip.parse().unwrap()),
+            runs,
+        };
+        let is_at = |ip: &str| fleet.is_at(ip.parse().unwrap());
+        directory.set_executor("f", ExecutorId(1), at("a", "::ffff:10.0.0.1", false));
+        directory.set_executor("f", ExecutorId(2), at("b", "10.0.0.1", false));
+        assert!(is_at("10.0.0.1") && fleet.running_since().is_none());
+        directory.set_executor("f", ExecutorId(2), at("b", "10.0.0.2", true));
+        let since = fleet.running_since();
+        assert!(since.is_some() && is_at("10.0.0.1") && is_at("10.0.0.2"));
+        directory.set_executor("f", ExecutorId(2), at("c", "10.0.0.2", true));
+        assert_eq!(fleet.running_since(), since, "one takes the other's place");
+        directory.remove_executor("f", ExecutorId(1), &Uid::from("a"));
+        directory.remove_executor("f", ExecutorId(2), &Uid::from("c"));
+        assert!(!is_at("10.0.0.1") && !is_at("10.0.0.2") && fleet.running_since().is_none());
     }
 
     #[test]

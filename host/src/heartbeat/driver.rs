@@ -10,23 +10,29 @@
 //! not one that was checked.
 
 use std::collections::HashMap;
-use std::error::Error;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::{Client, StatusCode, Url, redirect};
+use hyper::StatusCode;
+use hyper::header::{CONTENT_TYPE, HeaderName, LOCATION};
+use serde::de::IgnoredAny;
 use tokio::sync::Semaphore;
 use tokio::task::{Id, JoinSet, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
+use self::ask::{Answer, Credentials};
 use self::report::Report;
+use self::trouble::{PollError, chain};
 use super::directory::{DriverEntry, Fleet};
+use super::names::excerpt;
+use super::notes::DriverTrouble;
 use super::{Fate, Intake, Sign, Source};
 use crate::spark::Notes;
 
 mod address;
+mod ask;
 pub(crate) mod report;
+mod trouble;
 
 /// How long a driver may take to answer, all in all.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,7 +44,6 @@ const START_TRIES: u32 = 60;
 const TICK: Duration = Duration::from_millis(100);
 /// Bytes of an answer: 10,000 executors of 2 KB, and dead ones.
 const BODY_MAX: usize = 32 * 1024 * 1024;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Drivers that are asked at once.
 const REQUESTS_MAX: usize = 32;
 /// Of these, bodies that are read at once.
@@ -48,23 +53,13 @@ const DOUBLINGS_MAX: u32 = 3;
 
 pub struct Poller {
     intake: Intake,
-    client: Client,
     timeout: Duration,
     bodies: Semaphore,
 }
 
 impl Poller {
-    /// Fails where the system does not let a client be made.
-    pub fn new(intake: Intake, timeout: Duration) -> Result<Poller, reqwest::Error> {
-        let client = Client::builder()
-            // Drivers are neighbours: no proxy of the environment is between.
-            .no_proxy()
-            .redirect(redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_max_idle_per_host(1)
-            .user_agent("rollcall")
-            .build()?;
-        Ok(Poller { intake, client, timeout, bodies: Semaphore::new(BODIES_MAX) })
+    pub fn new(intake: Intake, timeout: Duration) -> Poller {
+        Poller { intake, timeout, bodies: Semaphore::new(BODIES_MAX) }
     }
 
     /// Asks the drivers in the directory until it is dropped, and every request with it.
@@ -83,11 +78,11 @@ impl Poller {
                         fleets.iter().any(|fleet| fleet.name == *name)
                     });
                     for fleet in fleets {
-                        let Some(driver) = fleet.entry.driver else { continue };
+                        let Some(driver) = &fleet.entry.driver else { continue };
                         let turn = turns.entry(Arc::clone(&fleet.name)).or_insert_with(Turn::new);
-                        if turn.asks != Some(driver) || turn.life != fleet.entry.life {
+                        if turn.asks.as_ref() != Some(driver) || turn.life != fleet.entry.life {
                             // Another driver: what the one before did says nothing of it.
-                            *turn = Turn { asks: Some(driver), life: fleet.entry.life, ..Turn::new() };
+                            *turn = Turn { asks: Some(driver.clone()), life: fleet.entry.life, ..Turn::new() };
                         }
                         turn.interval = Duration::from_millis(driver.interval_ms);
                         turn.fleet = Some(fleet);
@@ -99,7 +94,8 @@ impl Poller {
                         Err(error) => (error.id(), Err(PollError::Task(error))),
                     };
                     if let Some((name, turn)) = turns.iter_mut().find(|(_, turn)| turn.asked == Some(id)) {
-                        turn.end(name, result.as_ref());
+                        let fleet = poller.intake.directory.fleet(name);
+                        turn.end(name, fleet.as_deref(), result.as_ref());
                     }
                 }
             }
@@ -141,29 +137,55 @@ impl Poller {
     }
 
     async fn ask(&self, fleet: &Fleet) -> Result<Report, PollError> {
-        let Some(driver) = fleet.entry.driver else { return Err(PollError::Address("unknown")) };
+        let Some(driver) = fleet.entry.driver.clone() else { return Err(PollError::Address("unknown")) };
         if let Some(why) = address::refused(driver.address.ip(), driver.loopback) {
             return Err(PollError::Address(why));
         }
-        let url = url(driver.address, &fleet.entry.application_id);
-        let mut response = self.client.get(url).send().await?;
-        match response.status() {
+        let credentials = if driver.tls.is_some() || driver.token_file.is_some() {
+            let driver = driver.clone();
+            spawn_blocking(move || Credentials::read(&driver)).await.map_err(PollError::Task)??
+        } else {
+            Credentials::default()
+        };
+        let mut answer = ask::get(&driver, &fleet.entry.application_id, credentials).await?;
+        match answer.response.status() {
             StatusCode::OK => {}
             StatusCode::NOT_FOUND => return Err(PollError::NotFound),
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+                return Err(PollError::Denied(status));
+            }
+            status if status.is_redirection() => {
+                return Err(PollError::Redirect { status, location: said(&answer, LOCATION, "nowhere") });
+            }
             status => return Err(PollError::Status(status)),
         }
+        let kind = said(&answer, CONTENT_TYPE, "of no type");
         let _permit = self.bodies.acquire().await.expect("it is never closed");
         let mut body = Vec::new();
-        while let Some(piece) = response.chunk().await? {
+        while let Some(piece) = answer.chunk().await? {
             if body.len() + piece.len() > BODY_MAX {
                 return Err(PollError::Oversized);
             }
             body.extend_from_slice(&piece);
         }
         // 20 MB take a tenth of a second, in which nobody would be heard here.
-        let parsed = spawn_blocking(move || report::parse(&body)).await.map_err(PollError::Task)?;
-        parsed.map_err(PollError::Malformed)
+        let parsed = spawn_blocking(move || {
+            report::parse(&body).map_err(|error| {
+                if serde_json::from_slice::<IgnoredAny>(&body).is_ok() {
+                    PollError::Content(error)
+                } else {
+                    PollError::NotJson { kind, begins: excerpt(&body) }
+                }
+            })
+        });
+        parsed.await.map_err(PollError::Task)?
     }
+}
+
+/// A header of the answer, fit to be shown.
+fn said(answer: &Answer, header: HeaderName, otherwise: &str) -> String {
+    let value = answer.response.headers().get(header);
+    value.map_or_else(|| otherwise.to_owned(), |value| excerpt(value.as_bytes()))
 }
 
 /// When a driver is asked next.
@@ -179,6 +201,8 @@ struct Turn {
     /// Something of its last answer was left out.
     noted: bool,
     failures: u32,
+    /// Of the last failure.
+    code: Option<&'static str>,
 }
 
 impl Turn {
@@ -193,20 +217,28 @@ impl Turn {
             answered: false,
             noted: false,
             failures: 0,
+            code: None,
         }
     }
 
-    fn end(&mut self, name: &str, result: Result<&Notes, &PollError>) {
+    fn end(&mut self, name: &str, fleet: Option<&Fleet>, result: Result<&Notes, &PollError>) {
         match result {
             Err(error) => {
-                // Said once, and not with every try.
-                let error = chain(error);
-                if self.failures == if self.answered { 0 } else { START_TRIES } {
-                    tracing::warn!(fleet = name, error, "the driver cannot be asked");
-                } else if self.failures == 0 {
-                    tracing::info!(fleet = name, error, "the driver does not answer yet");
+                let trouble = self.trouble(fleet, error);
+                // Said once, and not with every try; and again when it is another trouble.
+                let known = self.code.replace(trouble.code) == Some(trouble.code);
+                let starting = trouble.may_be_starting && self.failures < START_TRIES;
+                let overdue = trouble.may_be_starting && self.failures == START_TRIES;
+                let why = &*trouble.message;
+                if starting && !known {
+                    tracing::info!(fleet = name, why, "the driver does not answer yet");
+                } else if overdue || !(starting || known) {
+                    tracing::warn!(fleet = name, why, "the driver cannot be asked");
                 }
                 self.failures = self.failures.saturating_add(1);
+                if let Some(fleet) = fleet.filter(|fleet| fleet.entry.life == self.life) {
+                    fleet.notes.driver(Some(trouble));
+                }
             }
             Ok(notes) => {
                 if self.failures > 0 {
@@ -219,6 +251,10 @@ impl Turn {
                 self.failures = 0;
                 self.answered = true;
                 self.noted = !notes.is_empty();
+                self.code = None;
+                if let Some(fleet) = fleet.filter(|fleet| fleet.entry.life == self.life) {
+                    fleet.notes.driver(None);
+                }
             }
         }
         let pause = self.interval * (1 << self.failures.saturating_sub(1).min(DOUBLINGS_MAX));
@@ -226,53 +262,23 @@ impl Turn {
         self.next_at += if starts { pause.min(START_INTERVAL) } else { pause };
         self.asked = None;
     }
-}
 
-/// Why there is no report.
-#[derive(Debug, thiserror::Error)]
-enum PollError {
-    #[error("its address is not asked: {0}")]
-    Address(&'static str),
-    #[error("it does not know the application: is it the id of this driver's, and has it started?")]
-    NotFound,
-    #[error("it answered {0}; redirects are not followed")]
-    Status(StatusCode),
-    #[error("its answer is longer than {BODY_MAX} bytes")]
-    Oversized,
-    #[error("no answer within {0:?}")]
-    Timeout(Duration),
-    #[error("no answer")]
-    Http(#[from] reqwest::Error),
-    #[error("its answer is not what Spark's /allexecutors answers: {0}")]
-    Malformed(String),
-    #[error("the request did not end as it should")]
-    Task(#[source] tokio::task::JoinError),
-}
-
-impl PollError {
-    fn fate(&self) -> Fate {
-        match self {
-            PollError::Address(_) => Fate::ForbiddenAddress,
-            PollError::NotFound => Fate::NotFound,
-            PollError::Oversized => Fate::Oversized,
-            PollError::Malformed(_) => Fate::Malformed,
-            PollError::Status(_) | PollError::Timeout(_) | PollError::Http(_) | PollError::Task(_) => {
-                Fate::Failed
+    fn trouble(&self, fleet: Option<&Fleet>, error: &PollError) -> DriverTrouble {
+        let what = chain(error);
+        let message = match (&self.asks, fleet) {
+            (Some(driver), Some(fleet)) => {
+                let url = ask::url(driver, &fleet.entry.application_id);
+                format!("{url}: {what}. {}", error.remedy(driver))
             }
+            (Some(_), None) | (None, _) => what,
+        };
+        DriverTrouble {
+            code: error.code(),
+            message,
+            since: Instant::now(),
+            may_be_starting: !self.answered && error.may_be_starting(),
         }
     }
-}
-
-/// From an address and never from a name: nothing can resolve to something else meanwhile.
-fn url(driver: SocketAddr, application_id: &str) -> Url {
-    let url = format!("http://{driver}/api/v1/applications/{application_id}/allexecutors");
-    // `Directory::set_fleet` took no other characters than `A-Z a-z 0-9 . _ -`, and not only dots.
-    Url::parse(&url).expect("an address and plain characters are a URL")
-}
-
-fn chain(error: &dyn Error) -> String {
-    let causes = std::iter::successors(error.source(), |&cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use self::batch::Gatherer;
 use self::line::LINE_MAX;
 pub(crate) use self::line::executor_id;
+use super::notes::Why;
 use super::{Fate, Intake, Source};
 
 mod batch;
@@ -78,6 +79,7 @@ pub async fn run(listener: TcpListener, intake: Intake, limits: Limits) {
                             peers.enter(connections.spawn(task).id(), ip);
                         } else {
                             intake.counters.add(Source::Graphite, Fate::TooManyConnections);
+                            intake.directory.trouble_of(ip, &Why::TooManyConnections, Instant::now());
                         }
                     }
                     Err(error) => {
@@ -180,11 +182,17 @@ fn hear(sender: &mut Gatherer, intake: &Intake, datagram: &[u8]) {
     let now = Instant::now();
     for line in datagram.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         if line.len() > LINE_MAX {
-            intake.counters.add(Source::Graphite, Fate::Oversized);
+            sender.too_long(intake, line, now);
         } else {
             sender.feed(intake, line, now);
         }
     }
+}
+
+/// A line that arrives now, from there.
+#[cfg(test)]
+pub fn hear_line(intake: &Intake, peer: IpAddr, line: &[u8]) {
+    Gatherer::new(peer).feed(intake, line, Instant::now());
 }
 
 #[cfg(test)]

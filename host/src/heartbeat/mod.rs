@@ -17,6 +17,8 @@ pub mod api;
 pub mod directory;
 pub mod driver;
 pub mod graphite;
+pub mod names;
+pub mod notes;
 
 pub use directory::Directory;
 
@@ -104,6 +106,8 @@ pub enum Fate {
     UnknownExecutor,
     /// A batch from another address than the pod's, or a beat with another pod's token or UID.
     WrongPeer,
+    /// A batch that may be of several fleets: they share the name and the address.
+    Ambiguous,
     /// A request without a token that is good for anything.
     Unauthorized,
     /// More than one sender may send: a connection had to wait, or a request was turned away.
@@ -125,7 +129,7 @@ pub enum Fate {
 }
 
 impl Fate {
-    const ALL: [Fate; 16] = [
+    const ALL: [Fate; 17] = [
         Fate::Accepted,
         Fate::Dropped,
         Fate::Malformed,
@@ -133,6 +137,7 @@ impl Fate {
         Fate::UnknownApplication,
         Fate::UnknownExecutor,
         Fate::WrongPeer,
+        Fate::Ambiguous,
         Fate::Unauthorized,
         Fate::RateLimited,
         Fate::TooManyConnections,
@@ -154,6 +159,7 @@ impl Fate {
             Fate::UnknownApplication => "unknown-application",
             Fate::UnknownExecutor => "unknown-executor",
             Fate::WrongPeer => "wrong-peer",
+            Fate::Ambiguous => "ambiguous",
             Fate::Unauthorized => "unauthorized",
             Fate::RateLimited => "rate-limited",
             Fate::TooManyConnections => "too-many-connections",

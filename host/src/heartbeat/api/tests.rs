@@ -57,7 +57,11 @@ async fn serve(queue: usize) -> Server {
         intake.directory.set_fleet(fleet, entry).unwrap();
         for id in 1..=2 {
             let uid = Uid::from(&*format!("{fleet}-{id}"));
-            intake.directory.set_executor(fleet, ExecutorId(id), ExecutorEntry { uid, pod_ip: None });
+            intake.directory.set_executor(
+                fleet,
+                ExecutorId(id),
+                ExecutorEntry { uid, pod_ip: None, runs: true },
+            );
         }
     }
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -158,7 +162,11 @@ async fn a_pods_token_speaks_for_its_own_executor_only() {
     assert_eq!(server.kubernetes.asked.load(Ordering::Relaxed), 1, "it is remembered");
     // The executor is another pod now: what its predecessor still says is replayed, or late.
     let uid = Uid::from("etl-1b");
-    server.intake.directory.set_executor("etl", ExecutorId(1), ExecutorEntry { uid, pod_ip: None });
+    server.intake.directory.set_executor(
+        "etl",
+        ExecutorId(1),
+        ExecutorEntry { uid, pod_ip: None, runs: true },
+    );
     assert_eq!(server.post("pod.etl-1.sig", own).await.0, 403);
     assert!(server.signs.try_recv().is_err());
 }

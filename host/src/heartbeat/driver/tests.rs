@@ -1,5 +1,6 @@
 //! Drivers that answer what they like, on loopback.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,6 +12,9 @@ use tokio::time::sleep;
 use super::*;
 use crate::heartbeat::directory::{DriverEntry, FleetEntry};
 use crate::heartbeat::tests::{fixture, intake};
+
+mod tls;
+mod troubles;
 
 /// A driver: what it does with a connection that has asked. Also counts them.
 async fn driver<F, R>(mut answer: F) -> (SocketAddr, Arc<AtomicUsize>)
@@ -29,7 +33,7 @@ where
             let mut head = vec![0; 4_096];
             let length = stream.read(&mut head).await.unwrap_or(0);
             head.truncate(length);
-            tokio::spawn(answer(stream, String::from_utf8(head).unwrap()));
+            tokio::spawn(answer(stream, String::from_utf8_lossy(&head).into_owned()));
         }
     });
     (at, asked)
@@ -78,16 +82,20 @@ fn run(drivers: &[SocketAddr], settings: Settings) -> Running {
             life: index,
             application_id: format!("app-{index}"),
             driver: Some(DriverEntry {
-                address: *driver,
                 interval_ms: settings.interval_ms,
                 loopback: settings.loopback,
+                ..entry(*driver)
             }),
             ..FleetEntry::default()
         };
         intake.directory.set_fleet(&format!("fleet-{index}"), entry).unwrap();
     }
-    let poller = Poller::new(intake.clone(), Duration::from_millis(settings.timeout_ms)).unwrap();
+    let poller = Poller::new(intake.clone(), Duration::from_millis(settings.timeout_ms));
     Running { intake, signs, task: tokio::spawn(poller.run()) }
+}
+
+fn entry(address: SocketAddr) -> DriverEntry {
+    DriverEntry { address, interval_ms: 50, loopback: true, tls: None, token_file: None }
 }
 
 const QUICK: Settings = Settings { interval_ms: 50, timeout_ms: 300, loopback: true };
@@ -231,7 +239,7 @@ async fn forbidden_addresses_are_not_asked() {
 #[test]
 fn a_url_is_an_address_and_an_id() {
     let application_id = "spark-1_a.b..c";
-    let url = |driver: &str| url(driver.parse().unwrap(), application_id).to_string();
+    let url = |driver: &str| ask::url(&entry(driver.parse().unwrap()), application_id);
     let path = "/api/v1/applications/spark-1_a.b..c/allexecutors";
     assert_eq!(url("10.0.0.7:4040"), format!("http://10.0.0.7:4040{path}"));
     assert_eq!(url("[fd00::7]:4040"), format!("http://[fd00::7]:4040{path}"));
@@ -260,7 +268,7 @@ async fn another_driver_of_a_fleet_is_asked_at_once() {
     let mut running = run(&[first], Settings { interval_ms: 60_000, timeout_ms: 300, loopback: true });
     running.report().await;
     // Also where all but its pod is as it was.
-    let driver = DriverEntry { address: first, interval_ms: 60_000, loopback: true };
+    let driver = DriverEntry { interval_ms: 60_000, ..entry(first) };
     let application_id = "app-0".to_owned();
     let entry = FleetEntry { life: 1, application_id, driver: Some(driver), ..FleetEntry::default() };
     running.intake.directory.set_fleet("fleet-0", entry).unwrap();

@@ -13,14 +13,18 @@ use fleet::event::Beat;
 use fleet::id::{ExecutorId, Uid};
 use tokio::time::Instant;
 
-use super::line::{self, Whose};
-use crate::heartbeat::directory::Fleet;
+use super::line::{self, Flaw, Whose};
+use crate::heartbeat::directory::{ExecutorEntry, Fleet, Found};
+use crate::heartbeat::names::{excerpt, unknown_head};
+use crate::heartbeat::notes::{About, Head, Why, names};
 use crate::heartbeat::{Fate, Intake, Source};
 
 /// Silence after which a batch is over.
 const GAP: Duration = Duration::from_millis(200);
 /// A batch that trickles in is not waited for any longer.
 const AGE_MAX: Duration = Duration::from_secs(1);
+/// Between two notes of what is wrong with one sender's lines.
+const NOTE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What one sender says.
 pub struct Gatherer {
@@ -28,10 +32,12 @@ pub struct Gatherer {
     peer: IpAddr,
     /// Memory: its head (at most a line), and 8 bytes for each of at most 110 columns.
     batch: Option<Batch>,
+    /// When it was noted last what is wrong with its lines: thousands may be, and all for one reason.
+    noted: Option<Instant>,
 }
 
 struct Batch {
-    /// What its names begin with: `<prefix.><application id>.<executor id>.`
+    /// What its names begin with: `<prefix.><namespace>.<executor id>.`
     head: Box<[u8]>,
     time_s: u64,
     first: Instant,
@@ -63,7 +69,7 @@ pub enum Heard {
 
 impl Gatherer {
     pub fn new(peer: IpAddr) -> Gatherer {
-        Gatherer { peer: peer.to_canonical(), batch: None }
+        Gatherer { peer: peer.to_canonical(), batch: None, noted: None }
     }
 
     /// Is there a batch that will be a heartbeat?
@@ -104,33 +110,32 @@ impl Gatherer {
 
     /// A line without its newline.
     pub fn feed(&mut self, intake: &Intake, line: &[u8], now: Instant) -> Heard {
-        let Some(line) = line::parse(line) else {
-            intake.counters.add(Source::Graphite, Fate::Malformed);
-            return Heard::Nothing;
+        let parsed = match line::parse(line) {
+            Ok(parsed) => parsed,
+            Err(flaw) => return self.malformed(intake, line, flaw, now),
         };
         self.flush_due(intake, now);
         if let Some(batch) = &mut self.batch
-            && batch.time_s == line.time_s
-            && let Some(metric) = line.name.strip_prefix(&*batch.head)
+            && batch.time_s == parsed.time_s
+            && let Some(metric) = parsed.name.strip_prefix(&*batch.head)
         {
             batch.last = now;
             let Some(sender) = &mut batch.sender else { return Heard::Nothing };
-            sender.keep(metric, line.value);
+            sender.keep(metric, parsed.value);
             return Heard::More;
         }
-        let Some((fleet, end)) = intake.directory.head(line.name) else {
-            intake.counters.add(Source::Graphite, Fate::UnknownApplication);
-            return Heard::Nothing;
-        };
-        let Some((whose, length)) = line::whose(&line.name[end + 1..]) else {
-            intake.counters.add(Source::Graphite, Fate::Malformed);
-            return Heard::Nothing;
+        intake.directory.overheard.line(now);
+        let found = intake.directory.of_name(parsed.name, |rest| line::whose(rest));
+        let (fleets, end, (whose, length)) = match found {
+            Found::Of(fleets, end, whose) => (fleets, end, whose),
+            Found::HeadAlone => return self.malformed(intake, line, Flaw::NoExecutor, now),
+            Found::Nothing => return self.unknown(intake, parsed.name, now),
         };
         self.flush(intake);
-        let (head, metric) = line.name.split_at(end + 1 + length);
-        let sender = match self.believe(fleet, whose) {
+        let (head, metric) = parsed.name.split_at(end + 1 + length);
+        let sender = match self.believe(&fleets, whose, now) {
             Ok(mut sender) => {
-                sender.keep(metric, line.value);
+                sender.keep(metric, parsed.value);
                 Some(sender)
             }
             Err(fate) => {
@@ -139,21 +144,119 @@ impl Gatherer {
             }
         };
         let heard = if sender.is_some() { Heard::First } else { Heard::Refused };
-        self.batch = Some(Batch { head: head.into(), time_s: line.time_s, first: now, last: now, sender });
+        self.batch = Some(Batch { head: head.into(), time_s: parsed.time_s, first: now, last: now, sender });
         heard
     }
 
-    fn believe(&self, fleet: Arc<Fleet>, whose: Whose) -> Result<Sender, Fate> {
+    /// A line that is too long to be one, of which this is the beginning.
+    pub fn too_long(&mut self, intake: &Intake, beginning: &[u8], now: Instant) -> Heard {
+        intake.counters.add(Source::Graphite, Fate::Oversized);
+        self.note_malformed(intake, beginning, Flaw::TooLong, now);
+        Heard::Nothing
+    }
+
+    fn malformed(&mut self, intake: &Intake, line: &[u8], flaw: Flaw, now: Instant) -> Heard {
+        intake.counters.add(Source::Graphite, Fate::Malformed);
+        self.note_malformed(intake, line, flaw, now);
+        Heard::Nothing
+    }
+
+    fn note_malformed(&mut self, intake: &Intake, line: &[u8], flaw: Flaw, now: Instant) {
+        if !self.notes_now(now) {
+            return;
+        }
+        let (peer, line, directory) = (self.peer, excerpt(line), &intake.directory);
+        if directory.overheard.may_log(About::Malformed, peer, now) {
+            tracing::warn!(
+                %peer, line, why = %flaw,
+                "a line that arrived on the Graphite port is refused; further ones from there are only counted"
+            );
+        }
+        let why = Why::Malformed { line: line.into(), why: flaw.to_string().into() };
+        directory.trouble_of(peer, &why, now);
+    }
+
+    fn unknown(&mut self, intake: &Intake, name: &[u8], now: Instant) -> Heard {
+        intake.counters.add(Source::Graphite, Fate::UnknownApplication);
+        if !self.notes_now(now) {
+            return Heard::Nothing;
+        }
+        let head = unknown_head(name);
+        let first_part = name.split(|byte| *byte == b'.').next().unwrap_or_default();
+        let head = Head {
+            executor: head.is_some(),
+            head: excerpt(head.unwrap_or(first_part)).into(),
+            name: excerpt(name).into(),
+        };
+        let (peer, directory) = (self.peer, &intake.directory);
+        if directory.trouble_of(peer, &Why::UnknownApplication(head.clone()), now) {
+            // That is told with the fleet.
+            return Heard::Nothing;
+        }
+        if directory.overheard.may_log(About::UnknownApplication, peer, now) {
+            tracing::warn!(
+                %peer, name = %head.name,
+                "a Graphite line names no fleet's application, and comes from no fleet's pod; further ones from \
+                 there are only counted"
+            );
+        }
+        directory.overheard.unknown(head, peer, now);
+        Heard::Nothing
+    }
+
+    /// Is it time to note what is wrong?
+    fn notes_now(&mut self, now: Instant) -> bool {
+        let due = self.noted.is_none_or(|noted| now - noted >= NOTE_PAUSE);
+        if due {
+            self.noted = Some(now);
+        }
+        due
+    }
+
+    /// Whose it is, and whether to believe it. Where several fleets have such names, their pods' addresses decide.
+    fn believe(&self, fleets: &[Arc<Fleet>], whose: Whose, now: Instant) -> Result<Sender, Fate> {
         let Whose::Executor(executor) = whose else { return Err(Fate::Ignored) };
-        let pod = fleet.executor(executor).ok_or(Fate::UnknownExecutor)?;
-        let uid = match pod.pod_ip.filter(|_| fleet.entry.check_peer) {
-            // An address is no proof against spoofing, but it does tell a pod from its predecessor.
-            Some(ip) if ip.to_canonical() == self.peer => Some(pod.uid),
-            Some(_) => return Err(Fate::WrongPeer),
-            None => None,
+        let at_peer = |pod: &ExecutorEntry| pod.pod_ip.is_some_and(|ip| ip.to_canonical() == self.peer);
+        let (fleet, uid) = if let [fleet] = fleets {
+            let refused = |why, fate| {
+                fleet.notes.trouble(why, self.peer, now);
+                Err(fate)
+            };
+            let Some(pod) = fleet.executor(executor) else {
+                return refused(Why::UnknownExecutor { executor }, Fate::UnknownExecutor);
+            };
+            let uid = match pod.pod_ip.filter(|_| fleet.entry.check_peer) {
+                // An address is no proof against spoofing, but it does tell a pod from its predecessor.
+                Some(_) if at_peer(&pod) => Some(pod.uid),
+                Some(pod_ip) => {
+                    return refused(Why::WrongPeer { executor, pod_ip }, Fate::WrongPeer);
+                }
+                None => None,
+            };
+            (fleet, uid)
+        } else {
+            let pods = fleets.iter().filter_map(|fleet| Some((fleet, fleet.executor(executor)?)));
+            let here: Vec<_> = pods.filter(|(_, pod)| at_peer(pod)).collect();
+            let refused = |among: &[&Arc<Fleet>], why: &dyn Fn(Box<str>) -> Why, fate| {
+                let names = names(among.iter().map(|fleet| &fleet.name));
+                among.iter().for_each(|fleet| fleet.notes.trouble(why(names.clone()), self.peer, now));
+                Err(fate)
+            };
+            match &*here {
+                [(fleet, pod)] => (*fleet, Some(pod.uid.clone())),
+                [] => {
+                    let why = |fleets| Why::NoFleetsPod { executor, fleets };
+                    return refused(&fleets.iter().collect::<Vec<_>>(), &why, Fate::WrongPeer);
+                }
+                several => {
+                    let why = |fleets| Why::SeveralFleets { executor, fleets };
+                    let among: Vec<_> = several.iter().map(|(fleet, _)| *fleet).collect();
+                    return refused(&among, &why, Fate::Ambiguous);
+                }
+            }
         };
         let values = vec![f64::NAN; fleet.columns.names.len()];
-        Ok(Sender { fleet, executor, uid, values })
+        Ok(Sender { fleet: Arc::clone(fleet), executor, uid, values })
     }
 }
 
@@ -190,7 +293,7 @@ mod tests {
         };
         intake.directory.set_fleet("etl", entry).unwrap();
         for id in 1..=4 {
-            let pod = ExecutorEntry { uid: Uid::from(&*format!("uid-{id}")), pod_ip: Some(PEER) };
+            let pod = ExecutorEntry { uid: Uid::from(&*format!("uid-{id}")), pod_ip: Some(PEER), runs: true };
             intake.directory.set_executor("etl", ExecutorId(id), pod);
         }
         (intake, queue)
@@ -327,11 +430,108 @@ mod tests {
         assert_eq!((count(Fate::WrongPeer), count(Fate::UnknownExecutor), count(Fate::Ignored)), (1, 1, 1));
         assert_eq!((count(Fate::Malformed), count(Fate::UnknownApplication)), (4, 1));
         // A pod whose address is not known yet is believed, but proves nothing.
-        let pod = ExecutorEntry { uid: Uid::from("new"), pod_ip: None };
+        let pod = ExecutorEntry { uid: Uid::from("new"), pod_ip: None, runs: true };
         intake.directory.set_executor("etl", ExecutorId(9), pod);
         stranger.feed(&intake, b"app.9.executor.runTime.count 1 2", now);
         stranger.flush(&intake);
         assert_eq!(beats(&mut queue)[0].uid, None);
+    }
+
+    /// Two applications with one name: whose pod is at the address, decides.
+    #[test]
+    fn a_shared_namespace_is_told_apart_by_addresses() {
+        let (intake, mut queue) = intake(1_000);
+        let ip = |last| IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, last));
+        for (life, name, addresses) in [(1, "etl", [1, 2, 9]), (2, "web", [3, 4, 9])] {
+            let entry = FleetEntry {
+                life,
+                application_id: format!("spark-{life}"),
+                metrics_namespace: Some("Daily import".to_owned()),
+                check_peer: true,
+                ..FleetEntry::default()
+            };
+            intake.directory.set_fleet(name, entry).unwrap();
+            for (id, last) in (1..).zip(addresses) {
+                let pod = ExecutorEntry { uid: Uid::from(name), pod_ip: Some(ip(last)), runs: true };
+                intake.directory.set_executor(name, ExecutorId(id), pod);
+            }
+        }
+        let now = Instant::now();
+        let mut says = |last, line: &str| {
+            let mut gatherer = Gatherer::new(ip(last));
+            gatherer.feed(&intake, line.as_bytes(), now);
+            gatherer.flush(&intake);
+            match queue.try_recv() {
+                Ok(Sign::Beat { life, beat }) => Some((life, beat.executor.0, beat.metrics.len())),
+                Ok(Sign::Driver { .. }) | Err(_) => None,
+            }
+        };
+        let line = |id: u64| format!("Daily-import.{id}.executor.runTime.count 1 1");
+        assert_eq!(says(1, &line(1)), Some((1, 1, 1)));
+        assert_eq!(says(3, &line(1)), Some((2, 1, 1)));
+        assert_eq!(says(4, &line(2)), Some((2, 2, 1)));
+        assert_eq!(says(2, &line(1)), None, "it is executor 2's address");
+        assert_eq!(says(7, &line(1)), None, "it is nobody's address");
+        assert_eq!(says(9, &line(3)), None, "it is the address of both");
+        assert_eq!(says(1, "spark-1.1.executor.runTime.count 1 1"), None, "the id is not in its names");
+        let count = |fate| intake.counters.get(Source::Graphite, fate);
+        assert_eq!((count(Fate::WrongPeer), count(Fate::Ambiguous)), (2, 1));
+        assert_eq!(count(Fate::UnknownApplication), 1);
+        let noted = |name: &str| intake.directory.fleet(name).unwrap().notes.worst_since(now).unwrap().why;
+        assert!(matches!(noted("etl"), Why::UnknownApplication(head) if &*head.head == "spark-1"));
+        assert!(matches!(noted("web"), Why::NoFleetsPod { fleets, .. } if &*fleets == "etl, web"));
+    }
+
+    #[test]
+    fn what_is_refused_is_noted_with_the_fleet_that_it_came_from() {
+        let (intake, _queue) = hearing("app", true);
+        let now = Instant::now();
+        let fleet = intake.directory.fleet("etl").unwrap();
+        let mut fresh = now;
+        let mut noted = |line: &str, peer: IpAddr| {
+            fresh += Duration::from_secs(1);
+            Gatherer::new(peer).feed(&intake, line.as_bytes(), fresh);
+            fleet.notes.worst_since(fresh).map(|trouble| trouble.why)
+        };
+        let stranger = "10.0.0.8".parse().unwrap();
+        let head = |head: &str, executor, name: &str| {
+            Some(Why::UnknownApplication(Head { head: head.into(), executor, name: name.into() }))
+        };
+        let name = "my-app.3.ExecutorMetrics.JVMHeapMemory";
+        assert_eq!(noted(&format!("{name} 1 1"), PEER), head("my-app", true, name));
+        assert_eq!(noted("carbon.agents.cpu 1 1", PEER), head("carbon", false, "carbon.agents.cpu"));
+        assert_eq!(noted("another.3.executor.x 1 1", stranger), None);
+        let unknown = intake.directory.overheard.unknown_since(now).unwrap();
+        assert_eq!((&*unknown.0.head, unknown.1), ("another", stranger));
+        let wrong = Why::WrongPeer { executor: ExecutorId(1), pod_ip: PEER };
+        assert_eq!(noted("app.1.executor.runTime.count 1 1", stranger), Some(wrong));
+        let executor = ExecutorId(9);
+        assert_eq!(noted("app.9.executor.x 1 1", PEER), Some(Why::UnknownExecutor { executor }));
+        let malformed = |line: &str, why: &str| Some(Why::Malformed { line: line.into(), why: why.into() });
+        let parts = "it is not `name value time`, with one space between";
+        assert_eq!(noted("app.1.x:1|c\r", PEER), malformed("app.1.x:1|c\\r", parts));
+        assert_eq!(noted("app.1.x:1|c", stranger), None, "it is none of the fleet's");
+        let no_executor = "no executor id follows what the fleet's names begin with";
+        assert_eq!(noted("app.x.y 1 1", PEER), malformed("app.x.y 1 1", no_executor));
+    }
+
+    /// A flood of bad lines costs two locks a second, and one line in the log.
+    #[test]
+    fn bad_lines_of_one_sender_are_noted_now_and_then() {
+        let (intake, _queue) = hearing("app", true);
+        let now = Instant::now();
+        let fleet = intake.directory.fleet("etl").unwrap();
+        let mut gatherer = Gatherer::new(PEER);
+        for number in 0..1_000 {
+            gatherer.feed(&intake, format!("bad line {number} x").as_bytes(), now);
+        }
+        let Some(Why::Malformed { line, .. }) = fleet.notes.worst_since(now).map(|trouble| trouble.why)
+        else {
+            panic!("nothing was noted")
+        };
+        assert_eq!(&*line, "bad line 0 x");
+        assert!(!intake.directory.overheard.may_log(About::Malformed, PEER, now), "it was logged");
+        assert_eq!(intake.counters.get(Source::Graphite, Fate::Malformed), 1_000);
     }
 
     /// `cargo test -- --ignored --nocapture lines_per_second`, optimised.

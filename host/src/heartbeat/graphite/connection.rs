@@ -58,12 +58,10 @@ pub async fn serve(
         };
         let mut cost_lines = 0;
         let ended = lines.take(length, |line| {
-            let Some(line) = line else {
-                intake.counters.add(Source::Graphite, Fate::Oversized);
-                cost_lines += 1;
-                return;
+            let heard = match line {
+                Ok(line) => gatherer.feed(intake, line, now),
+                Err(beginning) => gatherer.too_long(intake, beginning, now),
             };
-            let heard = gatherer.feed(intake, line, now);
             cost_lines += match heard {
                 Heard::First if gatherer.is_relayed() => 1,
                 Heard::First | Heard::Refused => BATCH_LINES,
@@ -130,16 +128,16 @@ impl Lines {
         self.filled == 0 && self.skipped == 0
     }
 
-    /// Hands on every line that the last `length` bytes finished (`None`: one that is too long) and says
-    /// how many.
-    fn take(&mut self, length: usize, mut each: impl FnMut(Option<&[u8]>)) -> usize {
+    /// Hands on every line that the last `length` bytes finished (`Err`: the beginning of one that is too long) and
+    /// says how many.
+    fn take(&mut self, length: usize, mut each: impl FnMut(Result<&[u8], &[u8]>)) -> usize {
         let end = self.filled + length;
         let (mut start, mut from, mut ended) = (0, self.filled, 0);
         while let Some(at) = self.buffer[from..end].iter().position(|byte| *byte == b'\n') {
             let line = &self.buffer[start..from + at];
             // One that was skipped has been counted.
             if self.skipped == 0 {
-                each((line.len() <= LINE_MAX).then_some(line));
+                each(if line.len() <= LINE_MAX { Ok(line) } else { Err(line) });
             }
             self.skipped = 0;
             ended += 1;
@@ -151,7 +149,7 @@ impl Lines {
             self.skipped += rest;
             self.filled = 0;
         } else if rest > LINE_MAX {
-            each(None);
+            each(Err(&self.buffer[start..end]));
             self.skipped = rest;
             self.filled = 0;
         } else {
@@ -200,7 +198,7 @@ mod tests {
             let mut ended = 0;
             for bytes in text.as_bytes().chunks(piece) {
                 lines.room()[..bytes.len()].copy_from_slice(bytes);
-                ended += lines.take(bytes.len(), |line| seen.push(line.map(<[u8]>::to_vec)));
+                ended += lines.take(bytes.len(), |line| seen.push(line.ok().map(<[u8]>::to_vec)));
             }
             let seen: Vec<_> =
                 seen.iter().map(|line| line.as_deref().map(|line| str::from_utf8(line).unwrap())).collect();

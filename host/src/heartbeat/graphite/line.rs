@@ -7,23 +7,42 @@ pub const LINE_MAX: usize = 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Line<'a> {
-    /// `<prefix.><application id>.<executor id>.<metric>`.
+    /// `<prefix.><namespace>.<executor id>.<metric>`.
     pub name: &'a [u8],
     /// May be NaN or infinite: Spark says so of a ratio of nothing.
     pub value: f64,
     pub time_s: u64,
 }
 
-/// Without its newline. `None`: not a line of Graphite's.
-pub fn parse(line: &[u8]) -> Option<Line<'_>> {
+/// Why a line is not understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Flaw {
+    #[error("it is not `name value time`, with one space between")]
+    Parts,
+    #[error("its value is not a number")]
+    Value,
+    #[error("its time is not a whole number of seconds")]
+    Time,
+    #[error("no executor id follows what the fleet's names begin with")]
+    NoExecutor,
+    #[error("it is longer than {LINE_MAX} bytes")]
+    TooLong,
+}
+
+/// Without its newline.
+pub fn parse(line: &[u8]) -> Result<Line<'_>, Flaw> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let mut parts = line.split(|byte| *byte == b' ');
-    let (name, value, time) = (parts.next()?, parts.next()?, parts.next()?);
-    if name.is_empty() || parts.next().is_some() {
-        return None;
+    let (Some(name), Some(value), Some(time), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(Flaw::Parts);
+    };
+    if name.is_empty() {
+        return Err(Flaw::Parts);
     }
-    let value = str::from_utf8(value).ok()?.parse().ok()?;
-    Some(Line { name, value, time_s: digits(time)? })
+    let value = str::from_utf8(value).ok().and_then(|value| value.parse().ok()).ok_or(Flaw::Value)?;
+    Ok(Line { name, value, time_s: digits(time).ok_or(Flaw::Time)? })
 }
 
 /// Whose metric it is.
@@ -69,7 +88,7 @@ mod tests {
             line,
             Line { name: b"spark-1.3.executor.runTime.count", value: 1500.0, time_s: 1_795_254_314 }
         );
-        assert_eq!(parse(b"a.1.b -7 1\r").map(|line| line.value), Some(-7.0));
+        assert_eq!(parse(b"a.1.b -7 1\r").map(|line| line.value), Ok(-7.0));
         assert!(parse(b"a.1.b NaN 1").unwrap().value.is_nan());
         assert!(parse(b"a.1.b Infinity 1").unwrap().value.is_infinite());
         assert!(parse(b"a.1.b 1e999 1").unwrap().value.is_infinite());
@@ -77,24 +96,24 @@ mod tests {
 
     #[test]
     fn garbage_is_not_a_line() {
-        let bad: [&[u8]; 14] = [
-            b"",
-            b" ",
-            b"a",
-            b"a 1",
-            b" 1 1",
-            b"a  1 1",
-            b"a 1 1 ",
-            b"a 1 1 1",
-            b"a 1 -1",
-            b"a 1 1.5",
-            b"a one 1",
-            b"a 0x10 1",
-            b"a 1 1234567890123",
-            b"a \xff 1",
+        let bad: [(&[u8], Flaw); 14] = [
+            (b"", Flaw::Parts),
+            (b" ", Flaw::Parts),
+            (b"a", Flaw::Parts),
+            (b"a 1", Flaw::Parts),
+            (b" 1 1", Flaw::Parts),
+            (b"a  1 1", Flaw::Parts),
+            (b"a 1 1 ", Flaw::Parts),
+            (b"a 1 1 1", Flaw::Parts),
+            (b"a 1 -1", Flaw::Time),
+            (b"a 1 1.5", Flaw::Time),
+            (b"a one 1", Flaw::Value),
+            (b"a 0x10 1", Flaw::Value),
+            (b"a 1 1234567890123", Flaw::Time),
+            (b"a \xff 1", Flaw::Value),
         ];
-        for line in bad {
-            assert_eq!(parse(line), None, "{:?}", String::from_utf8_lossy(line));
+        for (line, flaw) in bad {
+            assert_eq!(parse(line), Err(flaw), "{:?}", String::from_utf8_lossy(line));
         }
     }
 

@@ -33,7 +33,7 @@ fn told() -> (Intake, mpsc::Receiver<Sign>) {
     let entry = FleetEntry { application_id, check_peer: true, ..FleetEntry::default() };
     intake.directory.set_fleet("etl", entry).unwrap();
     for id in 1..=4 {
-        let pod = ExecutorEntry { uid: Uid::from("u"), pod_ip: Some(Ipv4Addr::LOCALHOST.into()) };
+        let pod = ExecutorEntry { uid: Uid::from("u"), pod_ip: Some(Ipv4Addr::LOCALHOST.into()), runs: true };
         intake.directory.set_executor("etl", ExecutorId(id), pod);
     }
     (intake, signs)
@@ -145,7 +145,7 @@ async fn a_report_is_heard_while_its_connection_stays_open() {
 #[tokio::test]
 async fn a_pod_that_is_elsewhere_is_not_believed() {
     let listener = listen(Limits::default()).await;
-    let pod = ExecutorEntry { uid: Uid::from("u"), pod_ip: Some("10.0.0.9".parse().unwrap()) };
+    let pod = ExecutorEntry { uid: Uid::from("u"), pod_ip: Some("10.0.0.9".parse().unwrap()), runs: true };
     listener.intake.directory.set_executor("etl", ExecutorId(1), pod);
     let mut connection = TcpStream::connect(listener.at).await.unwrap();
     connection.write_all(line(1, 1, 1).as_bytes()).await.unwrap();

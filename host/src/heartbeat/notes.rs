@@ -1,0 +1,269 @@
+//! What the witnesses noticed, for people: who is heard, what is refused, and what is wrong with a driver.
+//!
+//! Anybody may send anything, so all of it is bounded: of each fleet the last trouble of each kind, of all
+//! senders one unknown name, and a log that names a sender once.
+
+use std::collections::{HashSet, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fleet::id::ExecutorId;
+use tokio::time::Instant;
+
+/// About one fleet, from one driver's pod to the next.
+#[derive(Debug, Default)]
+pub struct Notes(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    heard_at: Option<Instant>,
+    troubles: [Option<Trouble>; KINDS],
+    driver: Option<DriverTrouble>,
+}
+
+/// Why what was sent is not a heartbeat of the fleet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trouble {
+    pub why: Why,
+    pub peer: IpAddr,
+    pub at: Instant,
+}
+
+/// In the order in which they explain silence best.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Why {
+    /// Names begin with this and not as the fleet's do. From an address of one of its pods.
+    UnknownApplication(Head),
+    /// The executor's pod has another address.
+    WrongPeer { executor: ExecutorId, pod_ip: IpAddr },
+    /// Several fleets have such names, and none of them a pod of this executor with that address.
+    NoFleetsPod { executor: ExecutorId, fleets: Box<str> },
+    /// Several fleets have such names, and more than one a pod of this executor with that address.
+    SeveralFleets { executor: ExecutorId, fleets: Box<str> },
+    /// The fleet has no pod for it.
+    UnknownExecutor { executor: ExecutorId },
+    /// Not lines of Graphite's, from an address of one of its pods.
+    Malformed { line: Box<str>, why: Box<str> },
+    /// Connections from an address of one of its pods were turned away.
+    TooManyConnections,
+}
+
+const KINDS: usize = 7;
+
+impl Why {
+    /// May it pass once what pods have is known? The first lines are sometimes quicker.
+    pub fn passes(&self) -> bool {
+        match self {
+            Why::NoFleetsPod { .. } | Why::UnknownExecutor { .. } | Why::TooManyConnections => true,
+            Why::UnknownApplication(_)
+            | Why::WrongPeer { .. }
+            | Why::SeveralFleets { .. }
+            | Why::Malformed { .. } => false,
+        }
+    }
+
+    fn place(&self) -> usize {
+        match self {
+            Why::UnknownApplication(_) => 0,
+            Why::WrongPeer { .. } => 1,
+            Why::NoFleetsPod { .. } => 2,
+            Why::SeveralFleets { .. } => 3,
+            Why::UnknownExecutor { .. } => 4,
+            Why::Malformed { .. } => 5,
+            Why::TooManyConnections => 6,
+        }
+    }
+}
+
+/// The beginning of an unknown name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// What stands before the executor id, or where there is none, before the first dot.
+    pub head: Box<str>,
+    /// It has an executor id.
+    pub executor: bool,
+    /// The name, or its beginning.
+    pub name: Box<str>,
+}
+
+/// Why the driver's REST API is of no use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DriverTrouble {
+    /// CamelCase, for instance `NotFound`.
+    pub code: &'static str,
+    /// With the URL, and what to do.
+    pub message: String,
+    pub since: Instant,
+    /// A driver that starts has this, too.
+    pub may_be_starting: bool,
+}
+
+impl Notes {
+    /// An executor of the fleet gave a sign of life.
+    pub fn heard(&self, now: Instant) {
+        self.lock().heard_at = Some(now);
+    }
+
+    pub fn heard_at(&self) -> Option<Instant> {
+        self.lock().heard_at
+    }
+
+    pub(super) fn trouble(&self, why: Why, peer: IpAddr, at: Instant) {
+        let place = why.place();
+        self.lock().troubles[place] = Some(Trouble { why, peer, at });
+    }
+
+    /// What explains best why nobody is heard, of what was noticed since then.
+    pub fn worst_since(&self, since: Instant) -> Option<Trouble> {
+        self.lock().troubles.iter().flatten().find(|trouble| trouble.at >= since).cloned()
+    }
+
+    /// Since when it has this trouble is kept as long as it is one of the same code.
+    pub(super) fn driver(&self, trouble: Option<DriverTrouble>) {
+        let mut inner = self.lock();
+        let before = inner.driver.take();
+        inner.driver = trouble.map(|trouble| match before {
+            Some(before) if before.code == trouble.code => DriverTrouble { since: before.since, ..trouble },
+            Some(_) | None => trouble,
+        });
+    }
+
+    pub fn driver_trouble(&self) -> Option<DriverTrouble> {
+        self.lock().driver.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        lock(&self.0)
+    }
+}
+
+/// About all senders together.
+#[derive(Debug, Default)]
+pub struct Overheard(Mutex<Heard>);
+
+#[derive(Debug, Default)]
+struct Heard {
+    line_at: Option<Instant>,
+    unknown: Option<(Head, IpAddr, Instant)>,
+    log: Log,
+}
+
+impl Overheard {
+    /// A line of Graphite's arrived, whosever it was.
+    pub(super) fn line(&self, now: Instant) {
+        lock(&self.0).line_at = Some(now);
+    }
+
+    pub fn line_at(&self) -> Option<Instant> {
+        lock(&self.0).line_at
+    }
+
+    pub(super) fn unknown(&self, head: Head, peer: IpAddr, now: Instant) {
+        lock(&self.0).unknown = Some((head, peer, now));
+    }
+
+    /// The last name of no fleet's that came from no fleet's pod since then.
+    pub fn unknown_since(&self, since: Instant) -> Option<(Head, IpAddr)> {
+        let heard = lock(&self.0);
+        heard.unknown.as_ref().filter(|(.., at)| *at >= since).map(|(head, peer, _)| (head.clone(), *peer))
+    }
+
+    /// May this be logged of this sender?
+    pub(super) fn may_log(&self, about: About, peer: IpAddr, now: Instant) -> bool {
+        lock(&self.0).log.may(about, peer, now)
+    }
+}
+
+/// What a sender is named for in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum About {
+    Malformed,
+    UnknownApplication,
+}
+
+/// Senders that the log remembers. One that was forgotten may be named again.
+const LOGGED_MAX: usize = 1_024;
+/// Lines in a row, and then one for each pause: floods from ever other addresses do not fill the log.
+const LOG_BURST: u32 = 20;
+const LOG_PAUSE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Default)]
+struct Log {
+    named: HashSet<(About, IpAddr)>,
+    order: VecDeque<(About, IpAddr)>,
+    /// When the burst is to be had in full again.
+    full_at: Option<Instant>,
+}
+
+impl Log {
+    fn may(&mut self, about: About, peer: IpAddr, now: Instant) -> bool {
+        let full_at = self.full_at.map_or(now, |at| at.max(now)) + LOG_PAUSE;
+        if self.named.contains(&(about, peer)) || full_at - now > LOG_PAUSE * LOG_BURST {
+            return false;
+        }
+        self.full_at = Some(full_at);
+        self.named.insert((about, peer));
+        self.order.push_back((about, peer));
+        if self.order.len() > LOGGED_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.named.remove(&oldest);
+        }
+        true
+    }
+}
+
+/// Names of fleets, for people.
+pub(super) fn names<'a>(fleets: impl Iterator<Item = &'a Arc<str>>) -> Box<str> {
+    const SHOWN_MAX: usize = 5;
+    let mut names: Vec<&str> = fleets.take(SHOWN_MAX + 1).map(|name| &**name).collect();
+    if names.len() > SHOWN_MAX {
+        names[SHOWN_MAX] = "…";
+    }
+    names.join(", ").into()
+}
+
+// What is behind these locks is whole after every statement, so a panic elsewhere does not spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(number: u32) -> IpAddr {
+        std::net::Ipv4Addr::from(number).into()
+    }
+
+    #[test]
+    fn the_log_names_a_sender_once_and_a_flood_slowly() {
+        let mut log = Log::default();
+        let start = Instant::now();
+        assert!(log.may(About::Malformed, address(1), start));
+        assert!(!log.may(About::Malformed, address(1), start));
+        assert!(log.may(About::UnknownApplication, address(1), start), "another thing to say");
+        let said = (2..10_000).filter(|peer| log.may(About::Malformed, address(*peer), start)).count();
+        assert_eq!(said, LOG_BURST as usize - 2);
+        assert!(!log.may(About::Malformed, address(10_000), start + LOG_PAUSE - Duration::from_millis(1)));
+        assert!(log.may(About::Malformed, address(10_000), start + LOG_PAUSE), "it was not forgotten");
+        let hours = (0..10_000_u32).map(|peer| (peer + 20_000, start + LOG_PAUSE * (peer + 2)));
+        assert_eq!(hours.filter(|(peer, at)| log.may(About::Malformed, address(*peer), *at)).count(), 10_000);
+        assert_eq!((log.named.len(), log.order.len()), (LOGGED_MAX, LOGGED_MAX));
+    }
+
+    #[test]
+    fn the_best_explanation_is_the_freshest_of_the_first_kind() {
+        let notes = Notes::default();
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        assert_eq!(notes.worst_since(start), None);
+        notes.trouble(Why::TooManyConnections, address(1), at(5));
+        let wrong = Why::WrongPeer { executor: ExecutorId(1), pod_ip: address(2) };
+        notes.trouble(wrong.clone(), address(3), at(3));
+        assert_eq!(notes.worst_since(at(3)).map(|trouble| trouble.why), Some(wrong));
+        assert_eq!(notes.worst_since(at(4)).map(|trouble| trouble.why), Some(Why::TooManyConnections));
+        assert_eq!(notes.worst_since(at(6)), None);
+    }
+}
