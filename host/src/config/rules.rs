@@ -224,7 +224,7 @@ pub(super) fn sharing(fleets: &[FleetConfig]) -> Vec<Problem> {
     };
     let mut first: BTreeMap<String, &FleetConfig> = BTreeMap::new();
     let mut problems = Vec::new();
-    for config in fleets.iter().filter(|config| !config.fleet.spec.heartbeat.disabled) {
+    for config in fleets {
         let Some(head) = head(config) else { continue };
         let Some(before) = first.get(&head) else {
             first.insert(head, config);

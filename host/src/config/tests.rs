@@ -211,7 +211,7 @@ fn what_is_wrong_is_told_with_its_place_and_remedy() {
         ),
         (
             instead("{podName: d}", "{podName: d, restTls: {}}"),
-            "f.yaml:7:27: document 1: spec.driver.restTls.caFile: is required",
+            "f.yaml:7:33: document 1: spec.driver.restTls.caFile: is required",
         ),
         (
             with("heartbeat: {columns: [jvm.total.used, 'a b']}"),
@@ -380,7 +380,8 @@ fn fleets_with_the_same_names_of_metrics_need_their_pods_addresses() {
     // As the sink writes it.
     assert_eq!(both(relayed, "metricsNamespace: Daily-import"), [shared]);
     assert_eq!(both(relayed, "metricsNamespace: Daily import, graphitePrefix: b"), [""; 0]);
-    assert_eq!(both(relayed, "metricsNamespace: Daily import, disabled: true"), [""; 0]);
+    // Metrics are heard where heartbeats are not expected, too.
+    assert_eq!(both(relayed, "metricsNamespace: Daily import, disabled: true"), [shared]);
     assert_eq!(both(relayed, "checkPeer: false"), [""; 0], "the id is not known yet");
 }
 

@@ -1,6 +1,6 @@
-//! What the witnesses know of a fleet, as conditions: why nobody is heard, and why its driver cannot be asked.
+//! What the witnesses know of a fleet, as conditions: why no executor is heard, and why its driver cannot be asked.
 //!
-//! The core knows that it hears nobody. Only the listeners know whether nothing arrives, whether what arrives is
+//! The core knows that it hears no executor. Only the listeners know whether nothing arrives, whether what arrives is
 //! refused, and why; and the remedy is another each time. A message begins with its reason, one word for machines.
 
 use std::time::Duration;
@@ -51,7 +51,7 @@ fn driver_rest(driver: &DriverSeen, fleet: &Fleet, now: Instant) -> Option<Strin
     (!starts).then(|| format!("{}: {}", trouble.code, trouble.message))
 }
 
-/// Why nobody is heard. `None`: somebody is, or nobody has to be.
+/// Why no executor is heard. `None`: one is, or none has to be.
 pub fn heartbeats(spec: &Heartbeat, fleet: &Fleet, directory: &Directory, now: Instant) -> Option<String> {
     let running_since = fleet.running_since().filter(|_| !spec.disabled)?;
     let timeout = Duration::from_millis(spec.timeout.0);
@@ -87,7 +87,7 @@ pub fn heartbeats(spec: &Heartbeat, fleet: &Fleet, directory: &Directory, now: I
         ));
     }
     Some(format!(
-        "NothingArrives: {silent}. No line of anybody arrives on the Graphite port: do \
+        "NothingArrives: {silent}. No line at all arrives on the Graphite port: do \
          spark.metrics.conf.executor.sink.graphite.host and port lead to this daemon, and may executors connect \
          (Service, NetworkPolicy, --graphite)?"
     ))
@@ -111,7 +111,7 @@ fn explain(trouble: &Trouble, entry: &FleetEntry) -> String {
         ),
         Why::WrongPeer { executor, pod_ip } => format!(
             "WrongPeer: lines of executor {executor} come from {peer} and are refused, because its pod has {pod_ip}. \
-             Where a relay, a proxy or NAT is between, set heartbeat.checkPeer: false; if not, somebody else speaks for it"
+             Where a relay, a proxy or NAT is between, set heartbeat.checkPeer: false; if not, another sender speaks for it"
         ),
         Why::NoFleetsPod { executor, fleets } => format!(
             "WrongPeer: lines of executor {executor} come from {peer} and are refused: fleets {fleets} have the same \
@@ -219,7 +219,7 @@ mod tests {
         };
         let earlier = now - Duration::from_secs(2);
         assert_eq!(heartbeats(&spec, &fleet, directory, earlier), None, "it may take so long");
-        assert_eq!(says("No line of anybody arrives"), "NothingArrives");
+        assert_eq!(says("No line at all arrives"), "NothingArrives");
         let from = |peer: &str, line: &str| {
             graphite::hear_line(&intake, peer.parse().unwrap(), line.as_bytes());
         };

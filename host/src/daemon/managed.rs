@@ -71,7 +71,7 @@ pub struct Life {
     pub list_again: bool,
     /// Once, at least: who may speak is known.
     pub listed: bool,
-    /// Why nobody is heard, as the log was told.
+    /// Why no executor is heard, as the log was told.
     pub unheard: Option<String>,
 }
 
@@ -204,7 +204,7 @@ impl Managed {
         hearsay::complete(life.fleet.conditions(), &self.config, &life.driver, directory)
     }
 
-    /// Tells the log when nobody is heard, why not, and when somebody is.
+    /// Tells the log when no executor is heard, why not, and when one is.
     pub fn tell_hearing(&mut self, directory: &Directory) {
         let Some(fleet) = directory.fleet(self.name()) else { return };
         let heartbeat = &self.config.fleet.spec.heartbeat;

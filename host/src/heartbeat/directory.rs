@@ -8,7 +8,6 @@
 //! pod events in a mass loss would then stop the hearing just when it matters.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -19,8 +18,12 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
+pub use self::executors::ExecutorEntry;
+use self::executors::Executors;
 use super::names::{self, NAME_MAX, is_name};
 use super::notes::{Notes, Overheard, Why};
+
+mod executors;
 
 /// What the daemon says about a fleet.
 #[derive(Clone, Debug, Default)]
@@ -79,16 +82,6 @@ pub struct DriverTls {
     pub server_name: Option<String>,
 }
 
-/// The pod that is the executor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExecutorEntry {
-    pub uid: Uid,
-    /// `status.podIP`, once it has one.
-    pub pod_ip: Option<IpAddr>,
-    /// Its containers run: it is about to speak.
-    pub runs: bool,
-}
-
 /// A token, of which only the digest is kept: comparing digests in constant time says nothing about the
 /// token, not even its length.
 #[derive(Clone)]
@@ -143,7 +136,7 @@ pub const EXTRA_COLUMNS_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub struct Directory {
     maps: RwLock<Maps>,
-    /// What was heard of nobody in particular.
+    /// What was heard that belongs to no fleet.
     pub overheard: Overheard,
 }
 
@@ -169,66 +162,19 @@ pub struct Fleet {
     pub notes: Arc<Notes>,
 }
 
-#[derive(Debug, Default)]
-struct Executors {
-    pods: HashMap<ExecutorId, ExecutorEntry>,
-    /// How many of them have this address.
-    addresses: HashMap<IpAddr, usize>,
-    running: usize,
-    /// Since when at least one runs.
-    running_since: Option<Instant>,
-}
-
-impl Executors {
-    fn insert(&mut self, id: ExecutorId, entry: ExecutorEntry) {
-        if let Some(ip) = entry.pod_ip {
-            *self.addresses.entry(ip.to_canonical()).or_default() += 1;
-        }
-        self.running += usize::from(entry.runs);
-        if self.running > 0 {
-            self.running_since.get_or_insert_with(Instant::now);
-        }
-        // Afterwards: one that takes another's place leaves no gap.
-        if let Some(before) = self.pods.insert(id, entry) {
-            self.forget(&before);
-        }
-    }
-
-    fn remove(&mut self, id: ExecutorId) {
-        if let Some(entry) = self.pods.remove(&id) {
-            self.forget(&entry);
-        }
-    }
-
-    fn forget(&mut self, entry: &ExecutorEntry) {
-        if let Some(ip) = entry.pod_ip
-            && let Entry::Occupied(mut count) = self.addresses.entry(ip.to_canonical())
-        {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
-        self.running -= usize::from(entry.runs);
-        if self.running == 0 {
-            self.running_since = None;
-        }
-    }
-}
-
 impl Fleet {
     pub fn executor(&self, id: ExecutorId) -> Option<ExecutorEntry> {
-        read(&self.executors).pods.get(&id).cloned()
+        read(&self.executors).get(id).cloned()
     }
 
     /// Since when one of its pods runs. `None`: none does.
     pub fn running_since(&self) -> Option<Instant> {
-        read(&self.executors).running_since
+        read(&self.executors).running_since()
     }
 
     /// Is it an address of one of its pods?
     fn is_at(&self, ip: IpAddr) -> bool {
-        read(&self.executors).addresses.contains_key(&ip)
+        read(&self.executors).are_at(ip)
     }
 
     /// Is this the fleet's own token?
@@ -305,7 +251,7 @@ impl Directory {
     pub fn remove_executor(&self, fleet: &str, id: ExecutorId, uid: &Uid) {
         if let Some(fleet) = self.fleet(fleet) {
             let mut executors = write(&fleet.executors);
-            if executors.pods.get(&id).is_some_and(|entry| entry.uid == *uid) {
+            if executors.get(id).is_some_and(|entry| entry.uid == *uid) {
                 executors.remove(id);
             }
         }
@@ -581,7 +527,7 @@ mod tests {
         assert!(directory.set_fleet("a", named("spark-2", false)).is_err(), "b is there");
         directory.remove_fleet("b");
         directory.set_fleet("a", named("spark-2", false)).unwrap();
-        assert!(directory.set_fleet("b", named("spark-1", true)).is_err(), "anybody may speak for a");
+        assert!(directory.set_fleet("b", named("spark-1", true)).is_err(), "any address may speak for a");
     }
 
     #[test]
@@ -592,30 +538,6 @@ mod tests {
         assert_eq!(head(&directory, "etl.7.executor.runTime"), Some(("short".to_owned(), 3)));
         assert_eq!(head(&directory, "etl.7.1.executor.runTime"), Some(("long".to_owned(), 5)));
         assert!(matches!(directory.of_name(b"etl.x", |_| None::<()>), Found::HeadAlone));
-    }
-
-    #[test]
-    fn addresses_and_running_pods_are_counted() {
-        let directory = Directory::default();
-        directory.set_fleet("f", entry("spark-1", None)).unwrap();
-        let fleet = directory.fleet("f").unwrap();
-        let at = |uid: &str, ip: &str, runs| ExecutorEntry {
-            uid: Uid::from(uid),
-            pod_ip: Some(ip.parse().unwrap()),
-            runs,
-        };
-        let is_at = |ip: &str| fleet.is_at(ip.parse().unwrap());
-        directory.set_executor("f", ExecutorId(1), at("a", "::ffff:10.0.0.1", false));
-        directory.set_executor("f", ExecutorId(2), at("b", "10.0.0.1", false));
-        assert!(is_at("10.0.0.1") && fleet.running_since().is_none());
-        directory.set_executor("f", ExecutorId(2), at("b", "10.0.0.2", true));
-        let since = fleet.running_since();
-        assert!(since.is_some() && is_at("10.0.0.1") && is_at("10.0.0.2"));
-        directory.set_executor("f", ExecutorId(2), at("c", "10.0.0.2", true));
-        assert_eq!(fleet.running_since(), since, "one takes the other's place");
-        directory.remove_executor("f", ExecutorId(1), &Uid::from("a"));
-        directory.remove_executor("f", ExecutorId(2), &Uid::from("c"));
-        assert!(!is_at("10.0.0.1") && !is_at("10.0.0.2") && fleet.running_since().is_none());
     }
 
     #[test]

@@ -82,6 +82,7 @@ impl Poller {
                         let turn = turns.entry(Arc::clone(&fleet.name)).or_insert_with(Turn::new);
                         if turn.asks.as_ref() != Some(driver) || turn.life != fleet.entry.life {
                             // Another driver: what the one before did says nothing of it.
+                            fleet.notes.driver(None);
                             *turn = Turn { asks: Some(driver.clone()), life: fleet.entry.life, ..Turn::new() };
                         }
                         turn.interval = Duration::from_millis(driver.interval_ms);

@@ -136,6 +136,8 @@ async fn serve(stream: TcpStream, peer: IpAddr, intake: Intake, limits: Limits) 
 const SENDERS_MAX: usize = 4_096;
 /// How often they are looked through: so much later than over TCP a batch may end.
 const SWEEP: Duration = Duration::from_millis(100);
+/// Every datagram may be a sender's only one: so seldom one of them may note what is wrong with it.
+const HUSH: Duration = Duration::from_millis(10);
 
 /// Listens over UDP until it is dropped. Spark sends every line as a datagram of its own; one with several
 /// lines will do. What is more than one task can parse is lost in the socket's buffer. An address can be
@@ -144,6 +146,7 @@ pub async fn run_udp(socket: UdpSocket, intake: Intake) {
     let mut datagram = vec![0; 64 * 1024];
     let mut senders: HashMap<SocketAddr, Gatherer> = HashMap::new();
     let mut sweep_at = Instant::now() + SWEEP;
+    let mut hushed_until = Instant::now();
     loop {
         match timeout_at(sweep_at, socket.recv_from(&mut datagram)).await {
             Ok(Ok(_)) if !intake.directory.is_open() => {
@@ -151,7 +154,16 @@ pub async fn run_udp(socket: UdpSocket, intake: Intake) {
             }
             Ok(Ok((length, peer))) => {
                 let known = senders.remove(&peer);
-                let mut sender = known.unwrap_or_else(|| Gatherer::new(peer.ip()));
+                let mut sender = known.unwrap_or_else(|| {
+                    let mut sender = Gatherer::new(peer.ip());
+                    let now = Instant::now();
+                    if now < hushed_until {
+                        sender.hush(now);
+                    } else {
+                        hushed_until = now + HUSH;
+                    }
+                    sender
+                });
                 hear(&mut sender, &intake, &datagram[..length]);
                 if sender.is_open() {
                     senders.insert(peer, sender);

@@ -1,6 +1,6 @@
 //! What the witnesses noticed, for people: who is heard, what is refused, and what is wrong with a driver.
 //!
-//! Anybody may send anything, so all of it is bounded: of each fleet the last trouble of each kind, of all
+//! Any host may send anything, so all of it is bounded: of each fleet the last trouble of each kind, of all
 //! senders one unknown name, and a log that names a sender once.
 
 use std::collections::{HashSet, VecDeque};
@@ -114,7 +114,7 @@ impl Notes {
         self.lock().troubles[place] = Some(Trouble { why, peer, at });
     }
 
-    /// What explains best why nobody is heard, of what was noticed since then.
+    /// What explains best why no executor is heard, of what was noticed since then.
     pub fn worst_since(&self, since: Instant) -> Option<Trouble> {
         self.lock().troubles.iter().flatten().find(|trouble| trouble.at >= since).cloned()
     }

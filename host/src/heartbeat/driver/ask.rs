@@ -3,7 +3,7 @@
 //! Rejected: a client that keeps connections. It saves a handshake every ten seconds, and costs the plain words for
 //! what went wrong: who refused, the network, TLS, the filter or Spark.
 //!
-//! The connection goes to the address that was checked, whatever name the certificate is for: names are never
+//! The connection goes to the address that was checked, also where the certificate is for a name: names are never
 //! resolved.
 
 use std::net::SocketAddr;

@@ -72,6 +72,11 @@ impl Gatherer {
         Gatherer { peer: peer.to_canonical(), batch: None, noted: None }
     }
 
+    /// What is wrong with its lines need not be noted for a while.
+    pub fn hush(&mut self, now: Instant) {
+        self.noted = Some(now);
+    }
+
     /// Is there a batch that will be a heartbeat?
     pub fn is_open(&self) -> bool {
         self.batch.as_ref().is_some_and(|batch| batch.sender.is_some())
@@ -213,50 +218,64 @@ impl Gatherer {
         due
     }
 
-    /// Whose it is, and whether to believe it. Where several fleets have such names, their pods' addresses decide.
     fn believe(&self, fleets: &[Arc<Fleet>], whose: Whose, now: Instant) -> Result<Sender, Fate> {
         let Whose::Executor(executor) = whose else { return Err(Fate::Ignored) };
-        let at_peer = |pod: &ExecutorEntry| pod.pod_ip.is_some_and(|ip| ip.to_canonical() == self.peer);
-        let (fleet, uid) = if let [fleet] = fleets {
-            let refused = |why, fate| {
-                fleet.notes.trouble(why, self.peer, now);
-                Err(fate)
-            };
-            let Some(pod) = fleet.executor(executor) else {
-                return refused(Why::UnknownExecutor { executor }, Fate::UnknownExecutor);
-            };
-            let uid = match pod.pod_ip.filter(|_| fleet.entry.check_peer) {
-                // An address is no proof against spoofing, but it does tell a pod from its predecessor.
-                Some(_) if at_peer(&pod) => Some(pod.uid),
-                Some(pod_ip) => {
-                    return refused(Why::WrongPeer { executor, pod_ip }, Fate::WrongPeer);
-                }
-                None => None,
-            };
-            (fleet, uid)
-        } else {
-            let pods = fleets.iter().filter_map(|fleet| Some((fleet, fleet.executor(executor)?)));
-            let here: Vec<_> = pods.filter(|(_, pod)| at_peer(pod)).collect();
-            let refused = |among: &[&Arc<Fleet>], why: &dyn Fn(Box<str>) -> Why, fate| {
-                let names = names(among.iter().map(|fleet| &fleet.name));
-                among.iter().for_each(|fleet| fleet.notes.trouble(why(names.clone()), self.peer, now));
-                Err(fate)
-            };
-            match &*here {
-                [(fleet, pod)] => (*fleet, Some(pod.uid.clone())),
-                [] => {
-                    let why = |fleets| Why::NoFleetsPod { executor, fleets };
-                    return refused(&fleets.iter().collect::<Vec<_>>(), &why, Fate::WrongPeer);
-                }
-                several => {
-                    let why = |fleets| Why::SeveralFleets { executor, fleets };
-                    let among: Vec<_> = several.iter().map(|(fleet, _)| *fleet).collect();
-                    return refused(&among, &why, Fate::Ambiguous);
-                }
-            }
+        let (fleet, uid) = match fleets {
+            [fleet] => (fleet, self.believe_of(fleet, executor, now)?),
+            several => self.believe_among(several, executor, now)?,
         };
         let values = vec![f64::NAN; fleet.columns.names.len()];
         Ok(Sender { fleet: Arc::clone(fleet), executor, uid, values })
+    }
+
+    /// The pod, where the address proves it.
+    fn believe_of(&self, fleet: &Fleet, executor: ExecutorId, now: Instant) -> Result<Option<Uid>, Fate> {
+        let Some(pod) = fleet.executor(executor) else {
+            fleet.notes.trouble(Why::UnknownExecutor { executor }, self.peer, now);
+            return Err(Fate::UnknownExecutor);
+        };
+        match pod.pod_ip.filter(|_| fleet.entry.check_peer) {
+            // An address is no proof against spoofing, but it does tell a pod from its predecessor.
+            Some(_) if self.is_of(&pod) => Ok(Some(pod.uid)),
+            Some(pod_ip) => {
+                fleet.notes.trouble(Why::WrongPeer { executor, pod_ip }, self.peer, now);
+                Err(Fate::WrongPeer)
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Several fleets have such names, and only the address of a pod tells whose it is: one that is not known yet
+    /// does not.
+    fn believe_among<'a>(
+        &self,
+        fleets: &'a [Arc<Fleet>],
+        executor: ExecutorId,
+        now: Instant,
+    ) -> Result<(&'a Arc<Fleet>, Option<Uid>), Fate> {
+        let pods = fleets.iter().filter_map(|fleet| Some((fleet, fleet.executor(executor)?)));
+        let mut here: Vec<_> = pods.filter(|(_, pod)| self.is_of(pod)).collect();
+        if here.len() > 1 {
+            let fleets = names(here.iter().map(|(fleet, _)| &fleet.name));
+            for (fleet, _) in here {
+                let why = Why::SeveralFleets { executor, fleets: fleets.clone() };
+                fleet.notes.trouble(why, self.peer, now);
+            }
+            return Err(Fate::Ambiguous);
+        }
+        if let Some((fleet, pod)) = here.pop() {
+            return Ok((fleet, Some(pod.uid)));
+        }
+        let all = names(fleets.iter().map(|fleet| &fleet.name));
+        for fleet in fleets {
+            let why = Why::NoFleetsPod { executor, fleets: all.clone() };
+            fleet.notes.trouble(why, self.peer, now);
+        }
+        Err(Fate::WrongPeer)
+    }
+
+    fn is_of(&self, pod: &ExecutorEntry) -> bool {
+        pod.pod_ip.is_some_and(|ip| ip.to_canonical() == self.peer)
     }
 }
 
@@ -471,7 +490,7 @@ mod tests {
         assert_eq!(says(3, &line(1)), Some((2, 1, 1)));
         assert_eq!(says(4, &line(2)), Some((2, 2, 1)));
         assert_eq!(says(2, &line(1)), None, "it is executor 2's address");
-        assert_eq!(says(7, &line(1)), None, "it is nobody's address");
+        assert_eq!(says(7, &line(1)), None, "no pod has that address");
         assert_eq!(says(9, &line(3)), None, "it is the address of both");
         assert_eq!(says(1, "spark-1.1.executor.runTime.count 1 1"), None, "the id is not in its names");
         let count = |fate| intake.counters.get(Source::Graphite, fate);

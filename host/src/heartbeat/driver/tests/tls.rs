@@ -16,7 +16,7 @@ fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tls").join(name)
 }
 
-/// A driver with this certificate, that shows its executors to whoever has the token. What it was asked.
+/// A driver with this certificate, that shows its executors to clients with the token. What it was asked.
 async fn secured(certificate: &str, token: &'static str) -> (SocketAddr, mpsc::UnboundedReceiver<String>) {
     let chain = CertificateDer::pem_file_iter(file(&format!("{certificate}.pem"))).unwrap();
     let chain = chain.collect::<Result<Vec<_>, _>>().unwrap();
