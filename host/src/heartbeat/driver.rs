@@ -269,7 +269,7 @@ impl Turn {
         let message = match (&self.asks, fleet) {
             (Some(driver), Some(fleet)) => {
                 let url = ask::url(driver, &fleet.entry.application_id);
-                format!("{url}: {what}. {}", error.remedy(driver))
+                format!("{url}: {what}; {}", error.remedy(driver))
             }
             (Some(_), None) | (None, _) => what,
         };
