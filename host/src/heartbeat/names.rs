@@ -90,6 +90,9 @@ mod tests {
     #[test]
     fn a_head_is_written_as_the_sink_writes_it() {
         for (prefix, namespace, written) in [
+            // Seen of Spark 4.3.0, the first as ${spark.app.name}.
+            (None, "  Daily  import.v2 ä ", "Daily-import.v2-ä-"),
+            (Some("team. x"), "my  ns", "team.-x.my-ns"),
             (None, "spark-1", "spark-1"),
             (Some("team.x"), "etl", "team.x.etl"),
             (None, "Daily  import \t of 2026", "Daily-import-of-2026"),

@@ -63,6 +63,17 @@ impl Why {
         }
     }
 
+    fn names_executor(&self) -> bool {
+        match self {
+            Why::UnknownApplication(head) => head.executor,
+            Why::WrongPeer { .. }
+            | Why::NoFleetsPod { .. }
+            | Why::SeveralFleets { .. }
+            | Why::UnknownExecutor { .. } => true,
+            Why::Malformed { .. } | Why::TooManyConnections => false,
+        }
+    }
+
     fn place(&self) -> usize {
         match self {
             Why::UnknownApplication(_) => 0,
@@ -75,6 +86,9 @@ impl Why {
         }
     }
 }
+
+/// An unknown name with an executor id is not replaced by one without for so long.
+const REPORT_KEPT: Duration = Duration::from_secs(60);
 
 /// The beginning of an unknown name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,8 +124,12 @@ impl Notes {
     }
 
     pub(super) fn trouble(&self, why: Why, peer: IpAddr, at: Instant) {
-        let place = why.place();
-        self.lock().troubles[place] = Some(Trouble { why, peer, at });
+        let place = &mut self.lock().troubles[why.place()];
+        // What else pods send says less than a report of Spark's does.
+        let known = |trouble: &Trouble| trouble.why.names_executor() && at - trouble.at < REPORT_KEPT;
+        if why.names_executor() || !place.as_ref().is_some_and(known) {
+            *place = Some(Trouble { why, peer, at });
+        }
     }
 
     /// What explains best why no executor is heard, of what was noticed since then.
@@ -265,5 +283,19 @@ mod tests {
         assert_eq!(notes.worst_since(at(3)).map(|trouble| trouble.why), Some(wrong));
         assert_eq!(notes.worst_since(at(4)).map(|trouble| trouble.why), Some(Why::TooManyConnections));
         assert_eq!(notes.worst_since(at(6)), None);
+        let unknown = |name: &str, executor| {
+            Why::UnknownApplication(Head { head: name.into(), executor, name: name.into() })
+        };
+        let mut shown = |why, s| {
+            notes.trouble(why, address(1), at(s));
+            match notes.worst_since(at(10)).map(|trouble| trouble.why) {
+                Some(Why::UnknownApplication(head)) => head.head,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(&*shown(unknown("carbon", false), 10), "carbon");
+        assert_eq!(&*shown(unknown("etl", true), 11), "etl");
+        assert_eq!(&*shown(unknown("carbon", false), 12), "etl", "Spark's report says more");
+        assert_eq!(&*shown(unknown("carbon", false), 71), "carbon");
     }
 }

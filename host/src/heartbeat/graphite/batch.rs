@@ -516,9 +516,9 @@ mod tests {
         let head = |head: &str, executor, name: &str| {
             Some(Why::UnknownApplication(Head { head: head.into(), executor, name: name.into() }))
         };
+        assert_eq!(noted("carbon.agents.cpu 1 1", PEER), head("carbon", false, "carbon.agents.cpu"));
         let name = "my-app.3.ExecutorMetrics.JVMHeapMemory";
         assert_eq!(noted(&format!("{name} 1 1"), PEER), head("my-app", true, name));
-        assert_eq!(noted("carbon.agents.cpu 1 1", PEER), head("carbon", false, "carbon.agents.cpu"));
         assert_eq!(noted("another.3.executor.x 1 1", stranger), None);
         let unknown = intake.directory.overheard.unknown_since(now).unwrap();
         assert_eq!((&*unknown.0.head, unknown.1), ("another", stranger));
