@@ -1,18 +1,23 @@
 #![doc = include_str!("verdicts.md")]
 
 mod disruption;
+mod driver;
+mod ended;
 mod exit;
+mod facts;
+mod notes;
+mod phrases;
 mod pod;
 mod request;
 mod start;
 #[cfg(test)]
 #[allow(clippy::wildcard_enum_match_arm, reason = "a test names what it expects, the rest is a failure")]
 mod tests;
-mod words;
+mod text;
 
 use rollcall_policy::{Evidence, LossClassifier, LossKind, LossReason, NoSettings, Verdict};
 
-use exit::Exit;
+use facts::Facts;
 
 /// The classifier, for the sandbox.
 pub struct Spark;
@@ -31,35 +36,65 @@ rollcall_policy::export!(loss: Spark);
 
 /// The classifier, as a native function.
 pub fn classify(evidence: &Evidence) -> Verdict {
-    let cause = match RULES.iter().find_map(|rule| rule(evidence)) {
+    let facts = Facts::of(evidence);
+    let mut cause = match RULES.iter().find_map(|rule| rule(&facts)) {
+        Some(cause) if may_be_explained_yet(&facts, &cause) => return Verdict::Undetermined,
         Some(cause) => cause,
         None if evidence.checks_made < evidence.checks_max => return Verdict::Undetermined,
-        None => pod::silent(evidence).unwrap_or_else(unknown),
+        None => LAST_RULES.iter().find_map(|rule| rule(&facts)).unwrap_or_else(unknown),
     };
+    if cause.fault == Fault::App && !evidence.ever_registered {
+        cause.fault = Fault::Setup;
+        cause.message += " No task can have run: it had not registered.";
+    }
     Verdict::Known(LossReason {
         exit_caused_by_app: cause.fault == Fault::App,
         keep_pod: cause.fault != Fault::Outside,
-        exit_code: Exit::of(evidence).map(|exit| exit.code),
-        message: words::bounded(&cause.message, MESSAGE_BYTES_MAX),
+        exit_code: facts.exit.as_ref().map(|exit| exit.code),
+        message: text::bounded(&notes::complete(&facts, &cause), MESSAGE_BYTES_MAX),
         kind: cause.kind,
     })
 }
 
 /// The order of evidence: the first rule with an answer decides.
-const RULES: [fn(&Evidence) -> Option<Cause>; 12] = [
+const RULES: [fn(&Facts) -> Option<Cause>; 14] = [
     request::released,
     pod::driver_gone,
     disruption::pod_reason,
-    exit::telling,
+    ended::telling,
     disruption::disrupted,
     disruption::node_lost,
     start::stuck,
-    words::said,
+    ended::said,
+    disruption::departed,
     pod::deleted,
-    exit::ended,
+    ended::otherwise,
     pod::sidecar_failed,
     pod::succeeded,
+    disruption::failed_for,
 ];
+
+/// At the last check: what silence means where nothing came after it.
+const LAST_RULES: [fn(&Facts) -> Option<Cause>; 2] = [disruption::departed_silently, pod::silent];
+
+/// Is it worth while to ask again, although there is an answer? Nothing waits for the verdict: the executor is being
+/// replaced already.
+fn may_be_explained_yet(f: &Facts, cause: &Cause) -> bool {
+    let made = f.e.checks_made;
+    let killed = cause.kind == LossKind::Killed;
+    // The end of a node shows some time after that of its containers.
+    let may_go = f.e.node.as_ref().is_some_and(|node| node.spot || !node.departures.is_empty());
+    if killed && may_go && !f.terminating && made < f.e.checks_max {
+        return true;
+    }
+    // A pod vanished. Its driver may have seen why, and says so a moment later.
+    let unexplained = killed || matches!(cause.kind, LossKind::Deleted | LossKind::ExitStatus);
+    let vanished = f.gone && !f.terminating && f.told.is_none();
+    unexplained && vanished && made < SECOND_LOOKS.min(f.e.checks_max)
+}
+
+/// How many checks wait for the driver's word on a pod that vanished.
+const SECOND_LOOKS: u32 = 2;
 
 /// The contract's bound on a message.
 const MESSAGE_BYTES_MAX: usize = 1024;

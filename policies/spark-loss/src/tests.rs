@@ -1,11 +1,12 @@
 //! Evidence made by hand, rule by rule; every row of the table; and any evidence at all.
 
 mod any;
+mod reports;
 mod table;
 
 use rollcall_policy::*;
 
-use crate::{classify, words};
+use crate::{classify, text};
 
 const NOW_MS: i64 = 1_700_000_000_000;
 
@@ -168,6 +169,18 @@ impl Lost {
         self.with(|e| change(e.node.as_mut().expect("a node")))
     }
 
+    fn departing(self, kind: DepartureKind, sign: &str) -> Lost {
+        self.node(|node| node.departures.push(Departure { kind, sign: sign.into() }))
+    }
+
+    /// Kueue's mark.
+    fn stopped(self, reason: &str, message: &str) -> Lost {
+        self.disrupted(reason).pod(|pod| {
+            let mark = pod.conditions.last_mut().expect("the mark");
+            (mark.name, mark.message) = ("TerminationTarget".into(), Some(message.into()));
+        })
+    }
+
     #[track_caller]
     fn known(self) -> LossReason {
         match classify(&self.0) {
@@ -186,11 +199,22 @@ impl Lost {
         assert_eq!(self.known().message, message);
     }
 
-    /// Undetermined at first, this at last.
+    /// Undetermined until the last check, and then this.
     #[track_caller]
     fn settles_as(self, kind: LossKind) {
+        let before_the_last = Lost(self.0.clone()).checks(9);
         assert_eq!(classify(&self.0), Verdict::Undetermined);
+        assert_eq!(classify(&before_the_last.0), Verdict::Undetermined);
         self.checks(10).is(kind);
+    }
+
+    /// Undetermined for two checks, for the driver may say why, and then this.
+    #[track_caller]
+    fn settles_soon_as(self, kind: LossKind) {
+        for made in 0..2 {
+            assert_eq!(classify(&Lost(self.0.clone()).checks(made).0), Verdict::Undetermined, "{made}");
+        }
+        self.checks(2).is(kind);
     }
 }
 
@@ -280,7 +304,8 @@ fn sar_gives_up_after_the_last_check() {
 
 #[test]
 fn sar_a_deletion_is_nobodys_fault() {
-    lost().gone().says("Pod exec-7 deleted or lost. Node node-1: Ready is True.");
+    let gone = || lost().gone().checks(2);
+    gone().says("Pod exec-7 deleted or lost. Node node-1: Ready is True.");
 }
 
 #[test]
@@ -366,6 +391,7 @@ fn clearing_away_a_silent_executor_does_not_explain_its_silence() {
     cleared().exit(52).is(LossKind::OutOfMemory);
     cleared().exit(1).finished(NOW_MS - 11_000).is(LossKind::ExitStatus);
     cleared().exit(143).finished(NOW_MS - 11_000).is(LossKind::Killed);
+    cleared().gone().exit(143).finished(NOW_MS - 11_000).settles_soon_as(LossKind::Killed);
     cleared().node(|node| node.ready = "Unknown".into()).is(LossKind::NodeLost);
     cleared().with(|e| e.driver = Driver::Gone).is(LossKind::DriverGone);
     cleared().failed("Evicted", "").is(LossKind::Evicted);
@@ -379,7 +405,8 @@ fn what_keeps_a_pod_pending_outranks_its_deletion() {
         reason: Some("Unschedulable".into()),
         message: Some("0/3 nodes are available: 3 Insufficient memory.".into()),
     };
-    lost().waiting("").pod(|pod| pod.conditions.push(unscheduled)).says(
+    let pending = lost().waiting("").with(|e| e.node = None);
+    pending.pod(|pod| (pod.conditions, pod.containers) = (vec![unscheduled], Vec::new())).says(
         "Pod exec-7 was pending for too long \
          (Unschedulable: 0/3 nodes are available: 3 Insufficient memory).",
     );
@@ -449,11 +476,11 @@ fn kubernetes_outranks_the_driver_and_the_mark_outranks_the_node() {
 
 #[test]
 fn a_pod_that_was_removed_after_its_end_keeps_its_exit_code() {
-    lost().exit(1).gone().is(LossKind::ExitStatus);
+    lost().exit(1).gone().settles_soon_as(LossKind::ExitStatus);
     lost().exit(0).gone().is(LossKind::Completed);
     lost().exit(1).gone().deleting().is(LossKind::Deleted);
     lost().exit_for(137, "ContainerStatusUnknown").deleting().is(LossKind::Deleted);
-    lost().silent().pod(|pod| pod.gone = true).is(LossKind::Deleted);
+    lost().silent().pod(|pod| pod.gone = true).settles_soon_as(LossKind::Deleted);
 }
 
 #[test]
@@ -476,8 +503,9 @@ fn a_sidecar_holds_up_only_what_has_not_started() {
 
 #[test]
 fn a_cordoned_or_spot_node_is_told_but_decides_nothing() {
-    let noted = lost().exit(143).node(|node| (node.cordoned, node.spot) = (true, true));
-    noted.says(
+    let noted = || lost().exit(143).node(|node| (node.cordoned, node.spot) = (true, true));
+    noted().settles_as(LossKind::Killed);
+    noted().checks(10).says(
         "Pod exec-7's executor container exited with exit status code 143. SIGTERM that nobody claims. \
          Node node-1: Ready is True, on a spot node, cordoned.",
     );
@@ -512,7 +540,7 @@ fn the_executors_container_outranks_those_listed_before_it() {
     // And one that ended well explains nothing, ever.
     let without_executor = || lost().phase("Failed").pod(|pod| pod.containers.clear());
     without_executor().beside_exit(Sidecar, 0).settles_as(LossKind::Unknown);
-    without_executor().beside_exit(Init, 0).settles_as(LossKind::Unknown);
+    without_executor().beside(Init, terminated(0, "Completed")).settles_as(LossKind::Unknown);
 }
 
 #[test]
@@ -522,7 +550,8 @@ fn failed_sidecars_and_init_containers_are_called_by_name() {
     let reason = sidecar.known();
     assert_eq!(
         reason.message,
-        "Pod exec-7's sidecar container proxy exited with exit status code 9 (Error)."
+        "Pod exec-7's sidecar container proxy exited with exit status code 9 (Error). \
+         Node node-1: Ready is True."
     );
     assert_eq!(reason.exit_code, None);
     let init = lost().waiting("PodInitializing").beside(ContainerRole::Init, terminated(137, "OOMKilled"));
@@ -614,10 +643,10 @@ fn last_words_only_count_where_the_code_says_no_more() {
 
 #[test]
 fn messages_are_one_short_clean_line() {
-    assert_eq!(words::bounded("a\n\tb\u{1b}[31m\u{0}c ", 99), "a b [31m c");
-    assert_eq!(words::bounded("ééééé", 10), "ééééé");
-    assert_eq!(words::bounded("éééééé", 10), "ééé…");
-    assert_eq!(words::bounded("", 10), "");
+    assert_eq!(text::bounded("a\n\tb\u{1b}[31m\u{0}c ", 99), "a b [31m c");
+    assert_eq!(text::bounded("ééééé", 10), "ééééé");
+    assert_eq!(text::bounded("éééééé", 10), "ééé…");
+    assert_eq!(text::bounded("", 10), "");
     let long = "é\u{7}".repeat(100_000);
     let reason = lost().failed("Evicted", &long).with(|e| e.pod_name = long.clone()).known();
     assert!(reason.message.len() <= 1024 && reason.message.ends_with('…'));

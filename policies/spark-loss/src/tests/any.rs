@@ -14,6 +14,7 @@ fn any_evidence_gets_a_proper_answer() {
             verdict => {
                 assert_eq!(verdict, Verdict::Undetermined, "seed {seed}");
                 assert!(evidence.checks_made < evidence.checks_max, "seed {seed}: {evidence:#?}");
+                assert!(evidence.driver != Driver::Gone, "seed {seed}: {evidence:#?}");
                 continue;
             }
         };
@@ -21,6 +22,12 @@ fn any_evidence_gets_a_proper_answer() {
         assert!(!reason.message.is_empty() && reason.message.len() <= 1024, "{}", about());
         assert!(!reason.message.contains(char::is_control), "{}", about());
         assert!(reason.keep_pod || !reason.exit_caused_by_app, "{}", about());
+        let unregistered = "No task can have run: it had not registered.";
+        assert!(!evidence.ever_registered || !reason.message.contains(unregistered), "{}", about());
+        for words in words(&evidence) {
+            let kept = reason.message.contains(words) || reason.message.len() > 900;
+            assert!(kept, "{words:?} is missing: {}", about());
+        }
         if reason.exit_caused_by_app {
             assert!(may_blame_the_application(&evidence), "{}", about());
         }
@@ -33,8 +40,22 @@ fn any_evidence_gets_a_proper_answer() {
     assert_eq!(kinds.len(), 21, "{kinds:?}");
 }
 
-/// Never the driver's end; and of our requests only what clears away, or came after the end.
+/// What only the evidence says: it is deleted with the pod.
+fn words(evidence: &Evidence) -> Vec<&str> {
+    let pod = evidence.pod.iter();
+    let pod = pod.flat_map(|pod| [&pod.reason, &pod.message]);
+    let node = evidence.node.iter().flat_map(|node| &node.departures).map(|departure| &departure.sign);
+    let said = pod.chain([&evidence.driver_remove_reason]).flatten().chain(node);
+    // Only what is quoted as it is: on one line, short, without control characters.
+    let plain = |text: &&str| text.len() < 100 && text.chars().all(|c| c.is_ascii_graphic() || c == ' ');
+    said.map(|text| text.trim_end_matches('.').trim()).filter(plain).collect()
+}
+
+/// Never the driver's end, nor before it registered; and of our requests only what clears away, or came after the end.
 fn may_blame_the_application(evidence: &Evidence) -> bool {
+    if !evidence.ever_registered {
+        return false;
+    }
     let Some(deletion) = &evidence.our_deletion else { return evidence.driver != Driver::Gone };
     let ended_first = |container: &Container| {
         let ends = match &container.state {
@@ -109,6 +130,15 @@ impl Random {
             "java.lang.OutOfMemoryError",
             "OOM",
             "Executor decommission: x",
+            "SomeNewReason",
+            "Preempted to accommodate a higher priority Workload",
+            "No space left on device",
+            "Terminating due to java.lang.OutOfMemoryError: Java heap space",
+            "-XX:OnOutOfMemoryError=\"kill -9 %p\" Executing kill",
+            "exec: \"java\": executable file not found in $PATH",
+            "The executor with id 7 exited with exit code -1. The API gave the following brief reason: Evicted",
+            "exit code 0. container name: a exit code: 52 termination reason: OOMKilled container name: ",
+            "container name: spark-kubernetes-executor exit code: 255 termination reason: Unknown",
             "Pod ephemeral local storage usage exceeds",
             "node.kubernetes.io/unreachable",
             "\u{0}\u{1b}\u{9f}",
@@ -127,7 +157,8 @@ impl Random {
     fn end(&mut self) -> Terminated {
         let any = self.next() as i32;
         Terminated {
-            exit_code: self.of(&[0, 1, 2, 50, 52, 53, 56, 127, 128, 134, 135, 137, 143, 158, 255, -1, any]),
+            exit_code: self
+                .of(&[0, 1, 2, 3, 50, 52, 53, 56, 127, 128, 134, 135, 137, 143, 158, 255, -1, any]),
             signal: self.maybe(|r| r.next() as i32),
             reason: self.maybe(Self::text),
             message: self.maybe(Self::text),
@@ -165,7 +196,7 @@ impl Random {
             deletion_grace_ms: if self.one_in(3) { Some(self.time_ms().unsigned_abs()) } else { None },
             conditions: (0..self.next() % 3)
                 .map(|_| Condition {
-                    name: self.of(&["DisruptionTarget", "PodScheduled"]).into(),
+                    name: self.of(&["DisruptionTarget", "TerminationTarget", "PodScheduled"]).into(),
                     status: self.text(),
                     reason: self.maybe(Self::text),
                     message: self.maybe(Self::text),
