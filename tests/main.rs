@@ -7,6 +7,7 @@ mod builtin;
 mod cli;
 mod daemon;
 mod hostile;
+mod loss_cases;
 mod real;
 mod sandbox;
 mod simulate;

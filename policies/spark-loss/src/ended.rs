@@ -1,4 +1,4 @@
-//! The executor ended by itself, or by nobody that is known.
+//! The executor ended by itself, or by a signal that nothing explains.
 
 use rollcall_policy::LossKind;
 

@@ -98,12 +98,12 @@ fn meaning(
             App,
             "Killed for exceeding the memory limit: consider boosting spark.executor.memoryOverhead",
         ),
+        (126 | 127, _) => (LossKind::Config, Setup, "The command was not found, or is not executable"),
+        (_, Some("StartError" | "ContainerCannotRun")) | (128, _) if says(phrases::no_executable) => {
+            (LossKind::Config, Setup, "There is no such executable")
+        }
         (_, Some("StartError" | "ContainerCannotRun")) | (128, _) => {
-            if says(phrases::no_executable) {
-                (LossKind::Config, Setup, "There is no such executable")
-            } else {
-                (LossKind::StartFailed, Outside, "The container could not be started")
-            }
+            (LossKind::StartFailed, Outside, "The container could not be started")
         }
         (_, Some("ContainerStatusUnknown")) => {
             (LossKind::NodeLost, Outside, "The kubelet has lost track of it")
@@ -126,8 +126,6 @@ fn meaning(
         (58, _) => (LossKind::DriverConnection, Outside, "Its block manager could not register again"),
         (101, _) => (LossKind::AppFailure, App, "Class not found"),
         (124, _) => (LossKind::DriverConnection, Outside, "The driver timed out"),
-        (126, _) => (LossKind::Config, Setup, "The command is not executable"),
-        (127, _) => (LossKind::Config, Setup, "The command was not found"),
         (132, _) => (LossKind::NativeCrash, App, "SIGILL"),
         (134, _) => (LossKind::NativeCrash, App, "SIGABRT: a fatal error of the JVM or of native code"),
         // Mapped memory without backing: a full or broken disk, a full tmpfs.

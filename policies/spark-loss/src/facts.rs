@@ -90,7 +90,7 @@ impl<'a> Facts<'a> {
             || self.phase_is("Succeeded")
     }
 
-    /// Does somebody else's deletion explain the end? Not where the container is known to have ended before. A pod
+    /// Does a deletion that is not Rollcall's explain the end? Not where the container is known to have ended before. A pod
     /// that is gone and never had a deletionTimestamp was removed after its end.
     pub(crate) fn is_deleted(&self) -> bool {
         let exit = self.exit.as_ref();
@@ -104,9 +104,8 @@ impl<'a> Facts<'a> {
         self.request.as_ref().is_some_and(|request| request.ended(exit))
     }
 
-    /// A sidecar that failed, in a pod that has failed.
-    pub(crate) fn failed_sidecar(&self) -> Option<(&'a Container, &'a Terminated)> {
-        self.containers().filter(|_| self.phase_is("Failed")).find_map(|container| match &container.state {
+    pub(crate) fn failed_sidecars(&self) -> impl Iterator<Item = (&'a Container, &'a Terminated)> {
+        self.containers().filter_map(|container| match &container.state {
             ContainerState::Terminated(end)
                 if container.role == ContainerRole::Sidecar && end.exit_code != 0 =>
             {

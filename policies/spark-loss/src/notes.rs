@@ -10,19 +10,20 @@ use crate::{Cause, text};
 pub(crate) fn complete(f: &Facts, cause: &Cause) -> String {
     let mut notes = Notes(cause.message.clone());
     exit(f, &mut notes);
-    notes.about(["Its pod's status: ", ""], f.reason, f.message);
+    notes.about("Its pod's status", f.reason, f.message);
     if let Some(mark) = f.mark {
-        let before = format!("It was marked {}: ", text::quote(&mark.name));
-        notes.about([&before, ""], mark.reason.as_deref(), mark.message.as_deref());
+        let before = format!("It was marked {}", text::quote(&mark.name));
+        notes.about(&before, mark.reason.as_deref(), mark.message.as_deref());
     }
     containers(f, &mut notes);
-    if let Some((container, end)) =
-        f.failed_sidecar().filter(|_| cause.kind != LossKind::ExitStatus || f.exit.is_some())
-    {
-        notes.add(&format!("Its {}.", text::failed(container, end)));
+    for (container, end) in f.failed_sidecars() {
+        let sentence = format!("{}.", text::failed(container, end));
+        if !notes.0.contains(&sentence) {
+            notes.add(&format!("Its {sentence}"));
+        }
     }
     let left = f.exit.as_ref().and_then(|exit| exit.message);
-    notes.about(["It left a message: ", ""], None, left);
+    notes.about("It left a message", None, left);
     let guess = matches!(
         cause.kind,
         LossKind::Completed
@@ -41,7 +42,17 @@ pub(crate) fn complete(f: &Facts, cause: &Cause) -> String {
             ));
         }
     }
-    notes.about(["The driver says: ", ""], None, f.told.as_ref().map(|told| told.text));
+    if let Some(name) = f.e.pod.as_ref().and_then(|pod| pod.node_name.as_deref())
+        && !notes.0.contains(&*text::quote(name))
+    {
+        notes.add(&format!("It was on node {}.", text::quote(name)));
+    }
+    if let Some(told) = &f.told
+        && !notes.0.contains(&*text::quote(told.text))
+    {
+        // It comes last, and may take what room there is.
+        notes.add(&format!("The driver says: {}.", text::bounded(told.text, 512).trim_end_matches('.')));
+    }
     notes.0
 }
 
@@ -54,11 +65,11 @@ impl Notes {
     }
 
     /// A reason and a message, unless both have been told already.
-    fn about(&mut self, [before, after]: [&str; 2], reason: Option<&str>, message: Option<&str>) {
+    fn about(&mut self, before: &str, reason: Option<&str>, message: Option<&str>) {
         let parts = [reason, message].into_iter().flatten().map(text::quote);
         let parts: Vec<String> = parts.filter(|part| !part.is_empty()).collect();
         if parts.iter().any(|part| !self.0.contains(&**part)) {
-            self.add(&format!("{before}{}{after}.", parts.join(": ")));
+            self.add(&format!("{before}: {}.", parts.join(": ")));
         }
     }
 }
@@ -84,8 +95,8 @@ fn containers(f: &Facts, notes: &mut Notes) {
         let ContainerState::Waiting(waiting) = &container.state else { continue };
         let reason = waiting.reason.as_deref();
         let reason = reason.filter(|reason| !matches!(*reason, "ContainerCreating" | "PodInitializing"));
-        let before = format!("Its {} waits: ", text::name(container));
-        notes.about([&before, ""], reason, waiting.message.as_deref());
+        let before = format!("Its {} waits", text::name(container));
+        notes.about(&before, reason, waiting.message.as_deref());
     }
 }
 

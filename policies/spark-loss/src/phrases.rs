@@ -66,6 +66,8 @@ const PHRASES: &[(&str, Scope, LossKind, Fault)] = {
         ("no space left on device", Any, Disk, Outside),
         ("disk quota exceeded", Any, Disk, Outside),
         ("read-only file system", Any, Disk, Outside),
+        ("failed to create a temp directory", Any, Disk, Outside),
+        ("failed to create local dir", Any, Disk, Outside),
         ("unable to create executor", Any, StartFailed, Setup),
         // The JVM's launcher and the shell's.
         ("unrecognized option", Any, Config, Setup),

@@ -27,8 +27,8 @@ pub(crate) fn deleted(f: &Facts) -> Option<Cause> {
 
 /// The pod failed, and not by its executor.
 pub(crate) fn sidecar_failed(f: &Facts) -> Option<Cause> {
-    let (container, end) = f.failed_sidecar()?;
-    if f.exit.is_some() || f.was_given_up() {
+    let (container, end) = f.failed_sidecars().next()?;
+    if !f.phase_is("Failed") || f.exit.is_some() || f.was_given_up() {
         return None;
     }
     let message = format!("Pod {}'s {}.", f.e.pod_name, text::failed(container, end));

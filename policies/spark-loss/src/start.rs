@@ -111,9 +111,16 @@ fn init_failed(f: &Facts) -> Option<Cause> {
     if exit.is_killed() && explained {
         return None;
     }
-    let fault = if f.phase_is("Failed") { Fault::Setup } else { Fault::Outside };
+    let (kind, fault) = if exit.kind == LossKind::NodeLost {
+        // The kubelet or the runtime lost track of it, as when a node boots again.
+        (LossKind::NodeLost, Fault::Outside)
+    } else if f.phase_is("Failed") {
+        (LossKind::StartFailed, Fault::Setup)
+    } else {
+        (LossKind::StartFailed, Fault::Outside)
+    };
     let message = format!("Pod {}'s {}.", f.e.pod_name, text::failed(container, end));
-    Some(Cause { kind: LossKind::StartFailed, fault, message })
+    Some(Cause { kind, fault, message })
 }
 
 /// How an init container failed, unless it has been restarted since and may yet succeed. Runtimes have been seen to

@@ -91,6 +91,11 @@ fn no_reason_is_lost_whichever_rule_decides() {
     assert!(stuck.message.contains("spark-kubernetes-executor waits: SomethingNew."), "{stuck:?}");
     let tainted = lost().exit(52).node(|node| node.taints = vec!["example.com/new".into()]).known();
     assert!(tainted.message.contains("taint example.com/new"), "{tainted:?}");
+    let sidecar = lost().exit(52).beside_exit(ContainerRole::Sidecar, 9).phase("Running").known();
+    assert!(
+        sidecar.message.contains("Its sidecar container proxy exited with exit status code 9"),
+        "{sidecar:?}"
+    );
     let restarted = lost().exit(1).pod(|pod| pod.containers[0].last_terminated = Some(end(255, "Unknown")));
     let restarted = restarted.known();
     assert_eq!(restarted.kind, LossKind::ExitStatus);
@@ -143,6 +148,11 @@ fn a_pending_pod_says_who_waits_for_what_and_where() {
         "Pod exec-7 was pending for too long on node node-9: \
          executor container spark-kubernetes-executor waits (PodInitializing).",
     );
+    let image = lost().waiting("ErrImagePull").pod(|pod| pod.node_name = Some("node-9".into()));
+    image.says(
+        "Pod exec-7's executor container spark-kubernetes-executor cannot get its image (ErrImagePull). \
+         It was on node node-9.",
+    );
     let gated = lost().waiting("").with(|e| e.node = None).pod(|pod| {
         (pod.scheduling_gates, pod.containers) = (vec!["kueue.x-k8s.io/admission".into()], Vec::new());
     });
@@ -156,6 +166,7 @@ fn an_init_container_may_fail_with_exit_code_0() {
         .says("Pod exec-7's init container fetch-jars exited with exit status code 0 (OOMKilled).");
     init("OOMKilled").phase("Failed").trigger(Trigger::PodFailed).is(LossKind::StartFailed);
     init("Completed").is(LossKind::Released);
+    init("Unknown").phase("Failed").trigger(Trigger::PodFailed).is(LossKind::NodeLost);
     // One that was passed all the same holds nothing up.
     let passed = lost().waiting("PodInitializing").beside(ContainerRole::Init, running());
     passed.beside(ContainerRole::Init, terminated(0, "OOMKilled")).is(LossKind::Released);

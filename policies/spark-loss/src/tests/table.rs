@@ -125,7 +125,7 @@ fn cases() -> Vec<(&'static str, Vec<Lost>)> {
             "container reason `StartError`, `ContainerCannotRun`; exit code 128",
             vec![
                 lost().exit_for(128, "StartError"),
-                lost().exit_for(127, "ContainerCannotRun"),
+                lost().exit_for(128, "ContainerCannotRun"),
                 lost().exit(128),
                 lost().exit_for(128, "StartError").left_message(
                     "error mounting \"/var/lib/x\" to rootfs at \"/data\": no such file or directory",
@@ -176,7 +176,10 @@ fn cases() -> Vec<(&'static str, Vec<Lost>)> {
         ("exit codes 56, 124", exits(&[56, 124])),
         (
             "exit codes 2, 126, 127; 3 before it registered",
-            exits(&[2, 126, 127]).into_iter().chain([lost().exit(3).unregistered()]).collect(),
+            exits(&[2, 126, 127])
+                .into_iter()
+                .chain([lost().exit(3).unregistered(), lost().exit_for(127, "ContainerCannotRun")])
+                .collect(),
         ),
         ("exit codes 132, 134, 136, 139", exits(&[132, 134, 136, 139])),
         ("exit code 135", exits(&[135])),
