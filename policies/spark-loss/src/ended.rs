@@ -11,7 +11,7 @@ pub(crate) fn telling(f: &Facts) -> Option<Cause> {
     f.exit.as_ref().filter(|exit| exit.tells()).map(|exit| cause(f, exit))
 }
 
-/// It ended by any other code, and nobody who claims to have ended it has been found.
+/// It ended by any other code, and nothing else explains its end.
 pub(crate) fn otherwise(f: &Facts) -> Option<Cause> {
     let exit = f.exit.as_ref()?;
     (!f.is_ours(exit) && !f.driver_gave_up()).then(|| cause(f, exit))

@@ -135,9 +135,9 @@ fn meaning(
         (137 | 143, _) if says(phrases::killed_itself) => {
             (LossKind::OutOfMemory, App, "The JVM had itself killed as -XX:OnOutOfMemoryError asks")
         }
-        (137, _) => (LossKind::Killed, Outside, "SIGKILL that nobody claims, not for the memory limit"),
-        (143, _) => (LossKind::Killed, Outside, "SIGTERM that nobody claims"),
-        (129..=159, _) => (LossKind::Killed, Outside, "A signal that nobody claims"),
+        (137, _) => (LossKind::Killed, Outside, "SIGKILL that nothing explains, not for the memory limit"),
+        (143, _) => (LossKind::Killed, Outside, "SIGTERM that nothing explains"),
+        (129..=159, _) => (LossKind::Killed, Outside, "A signal that nothing explains"),
         _ => (LossKind::ExitStatus, App, "The code says no more"),
     }
 }

@@ -2,7 +2,7 @@
 
 use rollcall_policy::{
     Condition, Container, ContainerRole, ContainerState, DeletionCause, Departure, DepartureKind, Evidence,
-    Terminated, Trigger,
+    LossKind, Terminated, Trigger,
 };
 
 use crate::driver::Told;
@@ -90,11 +90,12 @@ impl<'a> Facts<'a> {
             || self.phase_is("Succeeded")
     }
 
-    /// Does a deletion that is not Rollcall's explain the end? Not where the container is known to have ended before. A pod
-    /// that is gone and never had a deletionTimestamp was removed after its end.
+    /// Does a deletion that is not Rollcall's explain the end? Not where the container is known to have ended before.
+    /// A pod that is gone and never had a deletionTimestamp was removed after its end.
     pub(crate) fn is_deleted(&self) -> bool {
         let exit = self.exit.as_ref();
-        let ended_first = exit.is_some_and(|exit| exit.code == 0 || exit.is_plain_failure());
+        let ended_first = exit
+            .is_some_and(|exit| exit.code == 0 || exit.is_plain_failure() || exit.kind == LossKind::NodeLost);
         let claimed = self.terminating && !exit.is_some_and(|exit| self.ended_before_deletion(exit));
         claimed || (self.gone && !ended_first)
     }

@@ -14,11 +14,11 @@ pub(crate) fn driver_gone(f: &Facts) -> Option<Cause> {
     Some(Cause { kind: LossKind::DriverGone, fault: Fault::Outside, message })
 }
 
-/// Somebody else deleted it.
+/// It was deleted, and not by Rollcall.
 pub(crate) fn deleted(f: &Facts) -> Option<Cause> {
     let completed = f.exit.as_ref().is_some_and(|exit| exit.code == 0);
-    let somebody = f.is_deleted() || (driver_released(f) && !completed);
-    if !somebody || f.was_given_up() {
+    let let_go = f.is_deleted() || (driver_released(f) && !completed);
+    if !let_go || f.was_given_up() {
         return None;
     }
     let message = format!("Pod {} deleted or lost.", f.e.pod_name);

@@ -506,7 +506,7 @@ fn a_cordoned_or_spot_node_is_told_but_decides_nothing() {
     let noted = || lost().exit(143).node(|node| (node.cordoned, node.spot) = (true, true));
     noted().settles_as(LossKind::Killed);
     noted().checks(10).says(
-        "Pod exec-7's executor container exited with exit status code 143. SIGTERM that nobody claims. \
+        "Pod exec-7's executor container exited with exit status code 143. SIGTERM that nothing explains. \
          Node node-1: Ready is True, on a spot node, cordoned.",
     );
 }

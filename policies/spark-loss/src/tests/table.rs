@@ -408,6 +408,7 @@ fn cases() -> Vec<(&'static str, Vec<Lost>)> {
             vec![
                 lost().exit_for(137, "ContainerStatusUnknown"),
                 lost().exit_for(255, "Unknown"),
+                lost().gone().exit_for(255, "Unknown"),
                 lost().driver_says(
                     "exited with exit code 255(exit-1, your guess is as good as mine). \
                      container name: e exit code: 255 termination reason: Unknown",
