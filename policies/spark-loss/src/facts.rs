@@ -96,8 +96,10 @@ impl<'a> Facts<'a> {
         let exit = self.exit.as_ref();
         let ended_first = exit
             .is_some_and(|exit| exit.code == 0 || exit.is_plain_failure() || exit.kind == LossKind::NodeLost);
-        let claimed = self.terminating && !exit.is_some_and(|exit| self.ended_before_deletion(exit));
-        claimed || (self.gone && !ended_first)
+        match self.terminating {
+            true => !exit.is_some_and(|exit| self.ended_before_deletion(exit)),
+            false => self.gone && !ended_first,
+        }
     }
 
     /// Did Rollcall's request end this container?

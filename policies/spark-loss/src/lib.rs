@@ -84,7 +84,7 @@ fn may_be_explained_yet(f: &Facts, cause: &Cause) -> bool {
     let killed = cause.kind == LossKind::Killed;
     // The end of a node shows some time after that of its containers.
     let may_go = f.e.node.as_ref().is_some_and(|node| node.spot || !node.departures.is_empty());
-    if killed && may_go && !f.terminating && made < f.e.checks_max {
+    if killed && may_go && made < f.e.checks_max {
         return true;
     }
     // A pod vanished. Its driver may have seen why, and says so a moment later.

@@ -19,15 +19,17 @@ const BEFORE_BYTES_MAX: usize = 120;
 pub(crate) fn find(text: &str, ever_registered: bool) -> Option<Said<'_>> {
     let lower = text.to_ascii_lowercase();
     PHRASES.iter().find_map(|(phrase, scope, kind, fault)| {
-        lower.match_indices(phrase).find_map(|(at, _)| {
-            let start = lower[..at].rfind('\n').map_or(0, |line_feed| line_feed + 1);
-            let end = lower[at..].find('\n').map_or(lower.len(), |length| at + length);
+        let mut start = 0;
+        lower.split('\n').find_map(|line| {
+            let (begin, end) = (start, start + line.len());
+            start = end + 1;
+            let at = begin + line.find(phrase)?;
             let counts = match scope {
                 Scope::Any => true,
-                Scope::Driver => !ever_registered || names_the_driver(&lower[start..end]),
+                Scope::Driver => !ever_registered || names_the_driver(line),
             };
             // Some texts arrive as one line, of which a message can only have a part.
-            let near = text.floor_char_boundary(at.saturating_sub(BEFORE_BYTES_MAX)).max(start);
+            let near = text.floor_char_boundary(at.saturating_sub(BEFORE_BYTES_MAX)).max(begin);
             counts.then(|| Said { kind: kind.clone(), fault: *fault, line: &text[near..end] })
         })
     })

@@ -36,6 +36,10 @@ fn a_signal_on_a_spot_node_waits_for_the_nodes_end() {
     spot(137).settles_as(LossKind::Killed);
     spot(143).checks(3).node(|node| node.gone = true).is(LossKind::NodeLost);
     spot(143).deleting().is(LossKind::Deleted);
+    // It had ended when its driver cleared it away: that deletion explains nothing.
+    let cleared = || spot(143).finished(NOW_MS - 4_000).deleting();
+    cleared().settles_as(LossKind::Killed);
+    cleared().gone().settles_as(LossKind::Killed);
     spot(143).ours(DeletionCause::Roll).is(LossKind::Released);
     spot(1).is(LossKind::ExitStatus);
 }
@@ -76,6 +80,15 @@ fn the_drivers_text_counts_for_the_executors_container_only() {
     let mine = |e: &mut Evidence| e.pod.as_mut().expect("a pod").containers[0].name = "mine".into();
     let told = "exit code 0. container name: mine exit code: 52 container name: log-executor exit code: 0";
     lost().gone().with(mine).driver_says(told).is(LossKind::OutOfMemory);
+}
+
+#[test]
+fn a_phrase_late_in_one_long_line_is_quoted() {
+    let line = format!("{}java.lang.OutOfMemoryError: Metaspace and more", "é ".repeat(400));
+    let reason = lost().exit(1).left_message(&line).known();
+    assert_eq!(reason.kind, LossKind::OutOfMemory);
+    assert!(reason.message.contains("java.lang.OutOfMemoryError: Metaspace and more"), "{reason:?}");
+    assert!(reason.message.len() < 800, "only what is near it: {reason:?}");
 }
 
 // ------------------------------------------------------------------------------ what is kept --
