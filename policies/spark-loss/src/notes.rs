@@ -51,10 +51,7 @@ pub(crate) fn complete(f: &Facts, cause: &Cause) -> String {
         && !notes.0.contains(&*text::quote(told.text))
     {
         // It comes last, and may take what room there is.
-        notes.add(&format!(
-            "The driver says: {}.",
-            text::bounded(told.text, 512).trim_end_matches(['.', ':'])
-        ));
+        notes.add(&format!("The driver says: {}.", text::bounded(told.text, 512).trim_end_matches('.')));
     }
     notes.0
 }
