@@ -63,7 +63,7 @@ impl Notices {
             reason: name(notice.reason).to_owned(),
             note: Some(message.chars().take(NOTE_MAX).collect()),
             action: "Rollcall".to_owned(),
-            secondary: notice.executor.map(|executor| pod(format!("{}-exec-{executor}", place.fleet))),
+            secondary: notice.pod.as_deref().map(|name| pod(name.to_owned())),
         };
         self.0.try_send((about, event)).is_ok()
     }
@@ -113,5 +113,49 @@ pub fn name(reason: Reason) -> &'static str {
         Reason::SpecRefused => "SpecRefused",
         Reason::LedgerUnavailable => "LedgerUnavailable",
         Reason::LedgerRestored => "LedgerRestored",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleet::id::ExecutorId;
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::call::tests::place;
+
+    /// The Event that becomes of it, as the API server gets it.
+    async fn published(notice: &Notice) -> Value {
+        let (sender, mut events) = mpsc::channel(1);
+        let server = tower::service_fn(move |request: Request<Body>| {
+            let sender = sender.clone();
+            async move {
+                let body = request.into_body().collect_bytes().await.expect("a body");
+                let _ = sender.send(body.to_vec()).await;
+                Response::builder().status(201).body(Body::from(body.to_vec()))
+            }
+        });
+        let notices = Notices::start(Client::new(server, "n"), "rollcall-0");
+        assert!(notices.publish(&place(), notice));
+        serde_json::from_slice(&events.recv().await.expect("an Event")).expect("JSON")
+    }
+
+    #[tokio::test]
+    async fn an_event_is_about_the_driver_and_names_the_executors_pod_as_it_is_called() {
+        let notice = Notice {
+            reason: Reason::ExecutorLost,
+            executor: Some(ExecutorId(7)),
+            pod: Some("etl-5e7c0f8a-exec-7".into()),
+            message: "evicted: gone".to_owned(),
+        };
+        let event = published(&notice).await;
+        assert_eq!(event["regarding"]["name"], "d", "{event}");
+        assert_eq!(event["related"]["name"], "etl-5e7c0f8a-exec-7", "{event}");
+        assert_eq!(event["note"], "fleet f, executor 7: evicted: gone");
+        // Spark named the pod, and it was never seen: no name is made up.
+        let event = published(&Notice { pod: None, ..notice }).await;
+        assert_eq!(event["related"], Value::Null, "{event}");
     }
 }

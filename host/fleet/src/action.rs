@@ -152,6 +152,8 @@ pub enum Reply {
 pub struct Notice {
     pub reason: Reason,
     pub executor: Option<ExecutorId>,
+    /// The executor's pod, as it is called in the cluster. `None` where Spark names pods and this one was never seen.
+    pub pod: Option<Box<str>>,
     pub message: String,
 }
 

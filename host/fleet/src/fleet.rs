@@ -646,7 +646,11 @@ impl Fleet {
 
     pub(crate) fn publish(&mut self, reason: Reason, executor: Option<ExecutorId>, message: String) {
         self.log.add(self.now, executor, message.as_str());
-        self.act(Cause::Start, Verb::Publish(Notice { reason, executor, message }));
+        let pod = executor.and_then(|id| {
+            let seen = self.roster.get(id).is_some_and(|one| one.pod.is_some());
+            (seen || self.owns()).then(|| self.pod_name(id))
+        });
+        self.act(Cause::Start, Verb::Publish(Notice { reason, executor, pod, message }));
     }
 
     /// It enters a stage, and is attended to then.
