@@ -1,7 +1,8 @@
 //! A loaded module: what is in it, and why a file was refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -36,7 +37,19 @@ pub struct Module {
     pub needs: Needs,
     pub policies: Vec<Policy>,
     schemas: BTreeMap<String, Schema>,
+    accepted: Mutex<VecDeque<Accepted>>,
 }
+
+/// Settings that a policy of the module has accepted. It is a pure function of what it is given, so it would accept
+/// them again: a decision need not ask, which takes an instance of its own.
+struct Accepted {
+    policy: String,
+    given: Value,
+    settings: Settings,
+}
+
+/// So many are remembered, the newest ones. As a rule there is one for each fleet and policy.
+const ACCEPTED: usize = 256;
 
 /// Asks the module itself about settings.
 pub(crate) type Checker =
@@ -131,15 +144,27 @@ impl Module {
 
     /// Settings for a policy of this module: checked against its schema, then by the policy.
     pub fn settings(&self, policy: &str, settings: &Value) -> Result<Settings, SettingsError> {
+        let accepted = || self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |known: &&Accepted| known.policy == policy && known.given == *settings;
+        if let Some(known) = accepted().iter().find(same) {
+            return Ok(known.settings.clone());
+        }
         let schema = self.schemas.get(policy).ok_or_else(|| SettingsError::NoSuchPolicy {
             policy: policy.into(),
             known: self.policies.iter().map(|policy| policy.name.clone()).collect(),
         })?;
         schema.check(settings).map_err(SettingsError::Problems)?;
+        let given = settings.clone();
         let settings = Settings::checked(settings);
         (self.checker)(self, policy, settings.as_json())
             .map_err(SettingsError::Fault)?
             .map_err(SettingsError::Problems)?;
+        // Not while the policy is asked: that takes its time.
+        let mut accepted = accepted();
+        if accepted.len() == ACCEPTED {
+            accepted.pop_front();
+        }
+        accepted.push_back(Accepted { policy: policy.to_owned(), given, settings: settings.clone() });
         Ok(settings)
     }
 }
@@ -329,5 +354,62 @@ pub(crate) fn describe(
         needs: checked.needs,
         policies,
         schemas,
+        accepted: Mutex::default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::{Builtin, Sandbox, SandboxConfig};
+
+    #[test]
+    fn a_policy_is_asked_once_about_the_same_settings() {
+        let sandbox = Sandbox::new(SandboxConfig::default()).expect("a sandbox");
+        let mut module = sandbox.load(Builtin::SPARK_ROLL.component).expect("a module");
+        let asked = Arc::new(AtomicU32::new(0));
+        let (count, busy) = (Arc::clone(&asked), Fault::Busy { waited_ms: 1 });
+        // The first time the host is busy: that says nothing about the settings.
+        module.checker = Box::new(move |_, _, settings| {
+            let first = count.fetch_add(1, Ordering::Relaxed) == 0;
+            if first {
+                return Err(busy.clone());
+            }
+            let problem = SettingsProblem { path: String::new(), message: "no".to_owned() };
+            Ok(if settings == "null" { Err(vec![problem]) } else { Ok(()) })
+        });
+        let ask = |policy: &str, settings: Value| {
+            let result = module.settings(policy, &settings);
+            (result.map(|settings| settings.as_json().to_owned()), asked.load(Ordering::Relaxed))
+        };
+        assert_eq!(ask("OUTLIER", json!({})).1, 1);
+        let accepted = Ok("{}".to_owned());
+        for _ in 0..3 {
+            assert_eq!(
+                ask("OUTLIER", json!({})),
+                (accepted.clone(), 2),
+                "a fault is not remembered, a yes is"
+            );
+        }
+        assert_eq!(ask("TOTAL_GC_TIME", json!({})), (accepted.clone(), 3), "another policy's");
+        // Refused by the schema or by the policy: not remembered.
+        let (refused, before) = ask("OUTLIER", json!({"nonsense": 1}));
+        assert!(refused.is_err() && before == 3, "{refused:?}");
+        // Others push it out, one by one.
+        let other = |at: usize| Accepted {
+            policy: "X".to_owned(),
+            given: json!(at),
+            settings: Settings::checked(&json!(at)),
+        };
+        module.accepted.lock().expect("no panic").extend((2..ACCEPTED).map(other));
+        assert_eq!(ask("OUTLIER", json!({})), (accepted.clone(), 3), "it is the oldest, and still there");
+        assert_eq!(ask("MAX_HEAP", json!({})).1, 3, "there is no such policy");
+        assert_eq!(ask("ADD_TIME", json!({})), (accepted.clone(), 4));
+        assert_eq!(ask("OUTLIER", json!({})), (accepted, 5), "there was no room for it any more");
+    }
 }
