@@ -13,5 +13,6 @@ mod process;
 mod real;
 mod replay;
 mod restarts;
+mod scrape;
 mod support;
 mod world;

@@ -22,6 +22,7 @@ mod judge;
 mod kubelet;
 mod leaders;
 mod losses;
+mod metrics;
 mod namespace;
 mod observer;
 mod process;

@@ -15,7 +15,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::fleet::action::Reply;
 use ::fleet::election::{ElectionEvent, StopCause};
 use ::fleet::event::{Answer, Event, Fault, Outcome};
 use ::fleet::id::{ActionId, CommandId};
@@ -30,7 +29,7 @@ use tokio::sync::{mpsc, oneshot, watch as flag};
 use tokio::time::{Instant as Clock, sleep_until, timeout};
 
 use crate::config::FleetConfig;
-use crate::handle::{Handle, Request};
+use crate::handle::{Commanded, Handle, Request};
 use crate::heartbeat::{Directory, Sign};
 use crate::metrics::Metrics;
 
@@ -126,7 +125,7 @@ struct Daemon {
     deadlines: BTreeSet<(Instant, u64)>,
     lives: u64,
     commands: u64,
-    replies: BTreeMap<(u64, CommandId), oneshot::Sender<Option<Reply>>>,
+    replies: BTreeMap<(u64, CommandId), oneshot::Sender<Commanded>>,
     /// Namespaces that are watched, and whether the watch is up.
     watched: BTreeMap<Arc<str>, bool>,
     nodes: BTreeMap<String, NodeSeen>,
@@ -191,7 +190,8 @@ pub async fn run(parts: Parts) -> Ended {
     daemon.elect(ElectionEvent::Deadline);
     while daemon.ended.is_none() {
         daemon.handle.pulse().advance();
-        daemon.handle.pulse().set_waiting((inbox.len() + outcomes.len() + signs.len()) as u64);
+        let waiting = inbox.len() + outcomes.len() + signs.len() + requests.len();
+        daemon.handle.pulse().set_waiting(waiting as u64);
         daemon.tell_hearing();
         let wake = daemon.deadline().min(Clock::now() + PULSE);
         tokio::select! {

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -25,6 +26,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::config::{ExecutorFleet, FleetConfig};
 use crate::daemon::{LeaseConfig, Policies};
 use crate::handle::{Overview, Told};
+use crate::metrics::Metrics;
 use crate::output::{self, Output};
 use crate::service::{Service, Settings};
 
@@ -36,6 +38,7 @@ const NAMESPACE: &str = "spark";
 const FLEET: &str = "demo";
 const APPLICATION: &str = "spark-demo";
 const DRIVER: &str = "demo-driver";
+const LEASE: &str = "rollcall";
 /// Chaos ends so long before the end, or after two thirds: what is lost last can still be replaced.
 const CALM: Duration = Duration::from_secs(20);
 /// After the time is over the fleet is waited for: when many fall silent at once, that is not believed before a
@@ -132,20 +135,22 @@ async fn play(args: Args, policies: Policies) -> Result<ExitCode> {
     let quiet = args.output == Output::Json;
     let (incidents, mut news) = mpsc::channel(1_024);
     let world = World::start(&args.seed, args.chaos.chaos(), args.executors, args.api).await?;
-    let client = world.client();
+    let metrics = Metrics::new(Some(LEASE));
+    let clients = Clients::over(world.client(), &world.api.to_string(), Arc::new(metrics.clone()));
     let (stop, stopped) = watch::channel(false);
     let mut service = Service::start(Settings {
-        clients: Clients::over(client),
+        clients,
         fleets: vec![document(args.executors, world.rest.port())?],
         paths: Vec::new(),
         policies,
         lease: Some(LeaseConfig {
             namespace: NAMESPACE.to_owned(),
-            name: "rollcall".to_owned(),
+            name: LEASE.to_owned(),
             settings: ElectionSettings::default(),
         }),
         rates: Rates::default(),
         instance: "demo".to_owned(),
+        metrics,
         http: args.http,
         graphite: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         token: None,

@@ -35,7 +35,16 @@ pub enum Request {
     Overview(oneshot::Sender<Vec<Overview>>),
     Snapshot { fleet: String, reply: oneshot::Sender<Option<Snapshot>> },
     Explain { fleet: String, executor: ExecutorId, reply: oneshot::Sender<Option<Explanation>> },
-    Command { fleet: String, verb: Command, reply: oneshot::Sender<Option<Reply>> },
+    Command { fleet: String, verb: Command, reply: oneshot::Sender<Commanded> },
+}
+
+/// What came of a command.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Commanded {
+    NoSuchFleet,
+    /// There is no core yet that could obey: why.
+    NoDriver(String),
+    Replied(Reply),
 }
 
 /// The condition of a fleet that has no core yet, and so none of its conditions.
@@ -127,7 +136,7 @@ impl Handle {
         self.ask(|reply| Request::Explain { fleet, executor, reply }).await
     }
 
-    pub async fn command(&self, fleet: &str, verb: Command) -> Result<Option<Reply>, Unavailable> {
+    pub async fn command(&self, fleet: &str, verb: Command) -> Result<Commanded, Unavailable> {
         let fleet = fleet.to_owned();
         self.ask(|reply| Request::Command { fleet, verb, reply }).await
     }

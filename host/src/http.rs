@@ -18,10 +18,11 @@
 //! | `/v1/events?fleet=` | server-sent events: [`Told`](wire::Told), and `lagged` |
 //! | POST `/v1/fleets/{fleet}/{verb}` | [`Accepted`](wire::Accepted): see `commands` |
 //!
-//! Errors are `{"error": {"code", "message"}}`, the codes for machines and the messages for people.
+//! Errors are `{"error": {"code", "message"}}`, the codes for machines and the messages for people; those of `extra` too.
+//! Only probes speak plain text: their readers are kubelets, and people who read what a kubelet shows.
 
 mod commands;
-mod error;
+pub(crate) mod error;
 mod events;
 #[cfg(test)]
 pub mod fake;

@@ -4,12 +4,13 @@
 //! *are* is not kept here a second time: it is asked for at each scrape, and so cannot drift from what
 //! the fleets say themselves. Every label has a bounded set of values: never a pod, a node or an executor
 //! id, and no text that a user's policy or pod made up. Beside our own names there are the few that
-//! dashboards for controllers look for, under the names and labels of controller-runtime and client-go.
+//! dashboards for controllers look for, under the names, labels and buckets of client-go.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use fleet::question::LossKind;
 use fleet::snapshot::condition_names;
@@ -35,17 +36,15 @@ pub struct Metrics(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     registry: Registry,
-    lease: String,
-    api_server: String,
+    lease: Option<String>,
     steps: Timed<1>,
-    reconciles: Family<Labels<2>, Counter>,
-    reconcile_seconds: Timed<1>,
     actions: Family<Labels<2>, Counter>,
     requests: Family<Labels<3>, Counter>,
     request_seconds: Timed<2>,
     policy_names: Mutex<BTreeSet<String>>,
     policies: Family<Labels<2>, Counter>,
     policy_seconds: Timed<1>,
+    policy_cache: Family<Labels<1>, Counter>,
     heartbeats: Family<Labels<2>, Counter>,
     watch_restarts: Family<Labels<1>, Counter>,
     event_to_create: Histogram,
@@ -55,22 +54,19 @@ type Labels<const N: usize> = [(&'static str, Cow<'static, str>); N];
 type Timed<const N: usize> = Family<Labels<N>, Histogram, fn() -> Histogram>;
 
 impl Metrics {
-    /// `lease` is the name of the election's Lease, `api_server` the host and port of the API server:
-    /// the labels `name` and `host` that dashboards select by.
-    pub fn new(lease: &str, api_server: &str) -> Metrics {
+    /// `lease` is the name of the election's Lease. Without one there is no election to tell of.
+    pub fn new(lease: Option<&str>) -> Metrics {
         let mut inner = Inner {
             registry: Registry::default(),
-            lease: lease.to_owned(),
-            api_server: api_server.to_owned(),
+            lease: lease.map(str::to_owned),
             steps: timed(),
-            reconciles: Family::default(),
-            reconcile_seconds: timed(),
             actions: Family::default(),
             requests: Family::default(),
-            request_seconds: timed(),
+            request_seconds: Family::new_with_constructor(request_histogram),
             policy_names: Mutex::default(),
             policies: Family::default(),
             policy_seconds: timed(),
+            policy_cache: Family::default(),
             heartbeats: Family::default(),
             watch_restarts: Family::default(),
             event_to_create: histogram(),
@@ -81,26 +77,12 @@ impl Metrics {
 
     /// The core took an event in.
     pub fn step(&self, event: &'static str, seconds: f64) {
-        let Inner { steps, reconciles, reconcile_seconds, .. } = &*self.0;
-        steps.get_or_create(&labels([("event", event)])).observe(seconds);
-        // To a dashboard a step is a reconciliation. It decides and calls nobody, so it cannot fail.
-        reconciles.get_or_create(&labels([("controller", CONTROLLER), ("result", "success")])).inc();
-        reconcile_seconds.get_or_create(&labels([("controller", CONTROLLER)])).observe(seconds);
+        self.0.steps.get_or_create(&labels([("event", event)])).observe(seconds);
     }
 
     /// An action was carried out, or was not: `outcome` is a word for each [`fleet::event::Outcome`].
     pub fn action(&self, verb: &'static str, outcome: &'static str) {
         self.0.actions.get_or_create(&labels([("verb", verb), ("outcome", outcome)])).inc();
-    }
-
-    /// A request to the API server: its HTTP method, and the status unless there was no answer.
-    pub fn request(&self, method: &'static str, status: Option<u16>, seconds: f64) {
-        // As client-go counts what got no answer.
-        let code = status.map_or(Cow::Borrowed("<error>"), |status| Cow::Owned(status.to_string()));
-        let host = || ("host", Cow::Owned(self.0.api_server.clone()));
-        let method = Cow::Borrowed(method);
-        self.0.requests.get_or_create(&[("code", code), ("method", method.clone()), host()]).inc();
-        self.0.request_seconds.get_or_create(&[("verb", method), host()]).observe(seconds);
     }
 
     /// A policy was asked.
@@ -110,17 +92,22 @@ impl Metrics {
         self.0.policy_seconds.get_or_create(&[policy]).observe(seconds);
     }
 
+    /// Compiled policies were looked for in the cache: `hit`, `miss` or `corrupt`.
+    pub fn policy_cache(&self, result: &'static str, count: u64) {
+        self.0.policy_cache.get_or_create(&labels([("result", result)])).inc_by(count);
+    }
+
     /// Heartbeats came in by this way, and this became of them.
     pub fn heartbeats(&self, source: &'static str, result: &'static str, count: u64) {
         self.0.heartbeats.get_or_create(&labels([("source", source), ("result", result)])).inc_by(count);
     }
 
-    /// A watch broke off and was begun anew.
-    pub fn watch_restarted(&self, reason: &'static str) {
-        self.0.watch_restarts.get_or_create(&labels([("reason", reason)])).inc();
+    /// A watch of this resource broke, and is started again.
+    pub fn watch_restarted(&self, resource: &'static str) {
+        self.0.watch_restarts.get_or_create(&labels([("resource", resource)])).inc();
     }
 
-    /// From the event that told of a loss until the request for its replacement was sent.
+    /// From the event that led to a pod until the request that created it was sent.
     pub fn event_to_create_seconds(&self, seconds: f64) {
         self.0.event_to_create.observe(seconds);
     }
@@ -129,14 +116,28 @@ impl Metrics {
     pub fn text(&self, fleets: &[Overview], pulse: &Pulse) -> Result<String, fmt::Error> {
         let mut text = String::new();
         text::encode_registry(&mut text, &self.0.registry)?;
-        text::encode_registry(&mut text, &moment(fleets, pulse, &self.0.lease))?;
+        text::encode_registry(&mut text, &moment(fleets, pulse, self.0.lease.as_deref()))?;
         text::encode_eof(&mut text)?;
         Ok(text)
     }
 }
 
-/// The one controller there is.
-const CONTROLLER: &str = "fleet";
+impl cluster::metrics::Requests for Metrics {
+    fn answered(&self, method: &'static str, host: &str, status: Option<u16>) {
+        // client-go's word for what got no answer.
+        let code = status.map_or(Cow::Borrowed("<error>"), |status| Cow::Owned(status.to_string()));
+        let labels = [("code", code), ("method", method.into()), ("host", host.to_owned().into())];
+        self.0.requests.get_or_create(&labels).inc();
+    }
+
+    fn took(&self, method: &'static str, host: &str, time: Duration) {
+        let labels = [("verb", method.into()), ("host", host.to_owned().into())];
+        self.0.request_seconds.get_or_create(&labels).observe(time.as_secs_f64());
+    }
+}
+
+/// The one queue there is: what waits for the loop.
+const QUEUE: &str = "fleet";
 
 impl Inner {
     fn bounded_policy(&self, name: &str) -> Cow<'static, str> {
@@ -161,33 +162,26 @@ impl Inner {
             self.steps.clone(),
         );
         registry.register(
-            "controller_runtime_reconcile",
-            "Reconciliations by controller and result",
-            self.reconciles.clone(),
-        );
-        registry.register_with_unit(
-            "controller_runtime_reconcile_time",
-            "Time a reconciliation took",
-            seconds(),
-            self.reconcile_seconds.clone(),
-        );
-        registry.register(
             "rollcall_actions",
-            "Actions that were carried out, and what became of them",
+            "Calls that fleets asked for, by verb and outcome",
             self.actions.clone(),
         );
         registry.register(
             "rest_client_requests",
-            "HTTP requests to the API server by status code, method and host",
+            "HTTP requests to the API server by status code, method and host; the code is <error> where there was no answer",
             self.requests.clone(),
         );
         registry.register_with_unit(
             "rest_client_request_duration",
-            "Time of a request to the API server",
+            "Time from a request to the API server to the end of its answer; of a watch, to the beginning",
             seconds(),
             self.request_seconds.clone(),
         );
-        registry.register("rollcall_policy_calls", "Questions to policies", self.policies.clone());
+        registry.register(
+            "rollcall_policy_calls",
+            "Questions to policies, by policy and result",
+            self.policies.clone(),
+        );
         registry.register_with_unit(
             "rollcall_policy",
             "Time a policy took for an answer",
@@ -195,18 +189,23 @@ impl Inner {
             self.policy_seconds.clone(),
         );
         registry.register(
+            "rollcall_policy_cache_lookups",
+            "Searches for compiled policies in the cache on disk, by result; none where there is no cache",
+            self.policy_cache.clone(),
+        );
+        registry.register(
             "rollcall_heartbeats",
-            "Heartbeats by the way they came in, and what became of them",
+            "Heartbeats by the way they came in and by result",
             self.heartbeats.clone(),
         );
         registry.register(
             "rollcall_watch_restarts",
-            "Watches that broke off and were begun anew",
+            "Watches that broke and were started again, by resource",
             self.watch_restarts.clone(),
         );
         registry.register_with_unit(
             "rollcall_event_to_create",
-            "From the event that told of a loss to the request for its replacement",
+            "Time from the event that led to a pod to the request that created it",
             seconds(),
             self.event_to_create.clone(),
         );
@@ -214,13 +213,17 @@ impl Inner {
 }
 
 /// How things are at this moment: made for one scrape, and thrown away.
-fn moment(fleets: &[Overview], pulse: &Pulse, lease: &str) -> Registry {
+fn moment(fleets: &[Overview], pulse: &Pulse, lease: Option<&str>) -> Registry {
     let mut registry = Registry::default();
-    let leader = Family::<Labels<1>, Gauge>::default();
-    leader.get_or_create(&[("name", lease.to_owned().into())]).set(pulse.is_leading().into());
-    registry.register("leader_election_master_status", "Whether this host leads", leader);
+    if let Some(lease) = lease {
+        let leader = Family::<Labels<1>, Gauge>::default();
+        leader.get_or_create(&[("name", lease.to_owned().into())]).set(pulse.is_leading().into());
+        registry.register("leader_election_master_status", "Whether this host leads", leader);
+    }
+    // One that stands by sees no cluster: its zeros would look like a fleet without executors.
+    let fleets = if pulse.is_leading() { fleets } else { &[] };
     let depth = Family::<Labels<1>, Gauge>::default();
-    depth.get_or_create(&labels([("name", CONTROLLER)])).set(whole(pulse.waiting()));
+    depth.get_or_create(&labels([("name", QUEUE)])).set(whole(pulse.waiting()));
     registry.register("workqueue_depth", "Events and requests that wait for the loop", depth);
 
     let mut gauge = |name: &str, help: &str, value: fn(&Overview) -> u64| {
@@ -230,13 +233,17 @@ fn moment(fleets: &[Overview], pulse: &Pulse, lease: &str) -> Registry {
         }
         registry.register(format!("rollcall_fleet_{name}"), help, family);
     };
-    gauge("target", "How many executors there should be", |fleet| fleet.target.into());
-    gauge("available", "Running, registered, heard, and not leaving", |fleet| fleet.counts.available);
-    gauge("live", "Neither terminating nor lost nor removed", |fleet| fleet.counts.live);
-    gauge("terminating", "A deletion was asked for", |fleet| fleet.counts.terminating);
-    gauge("pending", "Asked for, and not available yet", |fleet| fleet.counts.pending);
-    gauge("reason_pending", "Lost, and the reason is not settled", |fleet| fleet.counts.reason_pending);
-    gauge("rolling", "Being rolled", |fleet| fleet.counts.rolling);
+    gauge("target", "Executors that there should be", |fleet| fleet.target.into());
+    gauge("available", "Executors that run, are registered and heard, and do not leave", |fleet| {
+        fleet.counts.available
+    });
+    gauge("live", "Executors that are neither terminating nor lost nor removed", |fleet| fleet.counts.live);
+    gauge("terminating", "Executors whose deletion was asked for", |fleet| fleet.counts.terminating);
+    gauge("pending", "Executors that were asked for and are not available yet", |fleet| fleet.counts.pending);
+    gauge("reason_pending", "Executors that are lost and whose loss has no verdict yet", |fleet| {
+        fleet.counts.reason_pending
+    });
+    gauge("rolling", "Executors that are being rolled", |fleet| fleet.counts.rolling);
 
     let created = Family::<Labels<1>, Counter>::default();
     let lost = Family::<Labels<2>, Counter>::default();
@@ -265,11 +272,15 @@ fn moment(fleets: &[Overview], pulse: &Pulse, lease: &str) -> Registry {
             conditions.get_or_create(&[name(), ("type", condition.name.into())]).set(1);
         }
     }
-    registry.register("rollcall_fleet_executors_created", "Pods that came to be", created);
-    registry.register("rollcall_fleet_executors_lost", "Executors lost, by kind of loss", lost);
-    registry.register("rollcall_fleet_executors_removed", "Executors removed, by cause", removed);
-    registry.register("rollcall_fleet_refusals", "How often each guard-rail said no", refusals);
-    registry.register("rollcall_fleet_condition", "Whether the condition holds", conditions);
+    registry.register("rollcall_fleet_executors_created", "Executors' pods that came to be", created);
+    registry.register("rollcall_fleet_executors_lost", "Executors that were lost, by kind of loss", lost);
+    registry.register(
+        "rollcall_fleet_executors_removed",
+        "Executors that Rollcall removed, by cause",
+        removed,
+    );
+    registry.register("rollcall_fleet_refusals", "Refusals of guard-rails, by reason", refusals);
+    registry.register("rollcall_fleet_condition", "Whether the condition holds: 1 or 0", conditions);
     registry
 }
 
@@ -290,9 +301,14 @@ fn timed<const N: usize>() -> Timed<N> {
     Family::new_with_constructor(histogram)
 }
 
-/// From 10 µs, a step, to 10 s, the longest request: each bucket four times the last.
+/// From 10 µs, a step, to 10 s, a pod that had to wait: each bucket four times the last.
 fn histogram() -> Histogram {
     Histogram::new(exponential_buckets(1e-5, 4.0, 11))
+}
+
+/// client-go's buckets.
+fn request_histogram() -> Histogram {
+    Histogram::new([0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0])
 }
 
 #[cfg(test)]
@@ -302,6 +318,8 @@ mod tests {
     use fleet::guardrail::Refusal;
     use fleet::question::DeletionCause;
     use fleet::snapshot::{Condition, Counts};
+
+    use cluster::metrics::Requests;
 
     use super::*;
     use crate::handle::Handle;
@@ -343,15 +361,18 @@ mod tests {
 
     #[test]
     fn what_happens_is_counted() {
-        let metrics = Metrics::new("rollcall", "10.0.0.1:443");
+        let metrics = Metrics::new(Some("rollcall"));
         metrics.step("heartbeat", 0.000_02);
         metrics.step("heartbeat", 3.0);
         metrics.action("create-pod", "ok");
-        metrics.request("POST", Some(201), 0.01);
-        metrics.request("POST", None, 5.0);
+        for (status, ms) in [(Some(201), 10), (Some(409), 300), (None, 15_000)] {
+            metrics.answered("POST", "10.0.0.1:443", status);
+            metrics.took("POST", "10.0.0.1:443", Duration::from_millis(ms));
+        }
+        metrics.policy_cache("hit", 2);
         metrics.policy("OUTLIER", "answered", 0.001);
         metrics.heartbeats("graphite", "accepted", 40);
-        metrics.watch_restarted("expired");
+        metrics.watch_restarted("nodes");
         metrics.event_to_create_seconds(0.05);
         let (handle, _requests) = Handle::new(1, 1);
         let text = metrics.text(&[], handle.pulse()).unwrap();
@@ -360,16 +381,24 @@ mod tests {
             ("rollcall_step_seconds_count{event=\"heartbeat\"}", 2.0),
             ("rollcall_step_seconds_sum{event=\"heartbeat\"}", 3.000_02),
             ("rollcall_step_seconds_bucket{le=\"0.00004\",event=\"heartbeat\"}", 1.0),
-            ("controller_runtime_reconcile_total{controller=\"fleet\",result=\"success\"}", 2.0),
-            ("controller_runtime_reconcile_time_seconds_count{controller=\"fleet\"}", 2.0),
             ("rollcall_actions_total{verb=\"create-pod\",outcome=\"ok\"}", 1.0),
             ("rest_client_requests_total{code=\"201\",method=\"POST\",host=\"10.0.0.1:443\"}", 1.0),
+            ("rest_client_requests_total{code=\"409\",method=\"POST\",host=\"10.0.0.1:443\"}", 1.0),
             ("rest_client_requests_total{code=\"<error>\",method=\"POST\",host=\"10.0.0.1:443\"}", 1.0),
-            ("rest_client_request_duration_seconds_count{verb=\"POST\",host=\"10.0.0.1:443\"}", 2.0),
+            ("rest_client_request_duration_seconds_count{verb=\"POST\",host=\"10.0.0.1:443\"}", 3.0),
+            (
+                "rest_client_request_duration_seconds_bucket{le=\"0.025\",verb=\"POST\",host=\"10.0.0.1:443\"}",
+                1.0,
+            ),
+            (
+                "rest_client_request_duration_seconds_bucket{le=\"15.0\",verb=\"POST\",host=\"10.0.0.1:443\"}",
+                3.0,
+            ),
+            ("rollcall_policy_cache_lookups_total{result=\"hit\"}", 2.0),
             ("rollcall_policy_calls_total{policy=\"OUTLIER\",result=\"answered\"}", 1.0),
             ("rollcall_policy_seconds_count{policy=\"OUTLIER\"}", 1.0),
             ("rollcall_heartbeats_total{source=\"graphite\",result=\"accepted\"}", 40.0),
-            ("rollcall_watch_restarts_total{reason=\"expired\"}", 1.0),
+            ("rollcall_watch_restarts_total{resource=\"nodes\"}", 1.0),
             ("rollcall_event_to_create_seconds_count", 1.0),
             ("leader_election_master_status{name=\"rollcall\"}", 0.0),
             ("workqueue_depth{name=\"fleet\"}", 0.0),
@@ -380,8 +409,10 @@ mod tests {
 
     #[test]
     fn fleets_are_as_they_say() {
-        let metrics = Metrics::new("rollcall", "api");
+        let metrics = Metrics::new(Some("rollcall"));
         let (handle, _requests) = Handle::new(1, 1);
+        let standing_by = metrics.text(&[overview()], handle.pulse()).unwrap();
+        assert!(!standing_by.contains("etl"), "it knows nothing of fleets:\n{standing_by}");
         handle.pulse().lead();
         handle.pulse().set_waiting(9);
         // Twice: a scrape leaves nothing behind.
@@ -408,11 +439,13 @@ mod tests {
         assert!(!text.contains("made-up"), "a user's text became a label");
         let gone = metrics.text(&[], handle.pulse()).unwrap();
         assert!(!gone.contains("etl"), "a fleet that is gone leaves no series");
+        let alone = Metrics::new(None).text(&[], handle.pulse()).unwrap();
+        assert!(!alone.contains("leader_election"), "there is no election:\n{alone}");
     }
 
     #[test]
     fn policies_beyond_the_bound_share_a_series() {
-        let metrics = Metrics::new("rollcall", "api");
+        let metrics = Metrics::new(None);
         for number in 0..POLICIES_MAX + 10 {
             metrics.policy(&format!("P{number}"), "answered", 0.001);
         }

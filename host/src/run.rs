@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::config;
 use crate::daemon::{Ended, LeaseConfig, Policies};
+use crate::metrics::Metrics;
 use crate::service::{Service, Settings};
 
 /// Keep the fleets of these documents at strength.
@@ -102,7 +104,9 @@ pub fn run(args: Args) -> Result<ExitCode> {
 }
 
 async fn serve(args: Args, fleets: Vec<config::FleetConfig>, policies: Policies) -> Result<ExitCode> {
-    let clients = Clients::connect(args.kubeconfig.as_deref(), args.context.as_deref()).await?;
+    let metrics = Metrics::new((!args.no_leader_election).then_some(&*args.lease));
+    let requests = Arc::new(metrics.clone());
+    let clients = Clients::connect(args.kubeconfig.as_deref(), args.context.as_deref(), requests).await?;
     let instance = std::env::var("HOSTNAME").unwrap_or_else(|_| "rollcall".to_owned());
     let namespace = args.lease_namespace.unwrap_or_else(|| clients.namespace.clone());
     let lease = LeaseConfig { namespace, name: args.lease, settings: ElectionSettings::default() };
@@ -127,6 +131,7 @@ async fn serve(args: Args, fleets: Vec<config::FleetConfig>, policies: Policies)
             ..Rates::default()
         },
         instance,
+        metrics,
         http: args.http,
         graphite: args.graphite,
         token,

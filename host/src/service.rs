@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use cluster::Clients;
 use cluster::queue::Rates;
+use policy::CacheCounts;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -36,6 +37,8 @@ pub struct Settings {
     pub lease: Option<LeaseConfig>,
     pub rates: Rates,
     pub instance: String,
+    /// The one that `clients` tell of their requests.
+    pub metrics: Metrics,
     /// HTTP: probes, metrics, API and heartbeats.
     pub http: SocketAddr,
     /// Graphite, over TCP and UDP.
@@ -73,8 +76,7 @@ impl Service {
             .with_context(|| format!("cannot listen on {graphite_address} with UDP (--graphite)"))?;
         let http_address = web.local_addr()?;
         let (handle, requests) = Handle::new(REQUESTS_MAX, TOLD_MAX);
-        let lease_name = settings.lease.as_ref().map_or("none", |lease| &lease.name);
-        let metrics = Metrics::new(lease_name, "kubernetes");
+        let metrics = settings.metrics;
         let (directory, counters) = (Arc::new(Directory::default()), Arc::new(Counters::default()));
         let (sender, signs) = mpsc::channel(SIGNS_MAX);
         let intake = Intake::new(Arc::clone(&directory), Arc::clone(&counters), sender);
@@ -101,7 +103,7 @@ impl Service {
                 tracing::error!(%error, "HTTP has ended");
             }
         });
-        side.push(tokio::spawn(count(counters, metrics.clone())));
+        side.push(tokio::spawn(count(counters, Arc::clone(&policies), metrics.clone())));
         let daemon = daemon::run(Parts {
             clients: settings.clients,
             fleets: settings.fleets,
@@ -166,10 +168,18 @@ async fn look(paths: Vec<PathBuf>, policies: Arc<Policies>, change: mpsc::Sender
     }
 }
 
-/// What the listeners counted, into the metrics.
-async fn count(counters: Arc<Counters>, metrics: Metrics) {
+/// What the listeners and the cache of policies counted, into the metrics.
+async fn count(counters: Arc<Counters>, policies: Arc<Policies>, metrics: Metrics) {
     let mut before = counters.snapshot();
+    let mut looked_up = [0; 3];
     loop {
+        if let Some(CacheCounts { hits, misses, corrupt }) = policies.cache_counts() {
+            let now = [hits, misses, corrupt];
+            for (at, result) in ["hit", "miss", "corrupt"].into_iter().enumerate() {
+                metrics.policy_cache(result, now[at] - looked_up[at]);
+            }
+            looked_up = now;
+        }
         tokio::time::sleep(Duration::from_secs(1)).await;
         let now = counters.snapshot();
         for ((source, result, count), (.., old)) in now.iter().zip(&before) {

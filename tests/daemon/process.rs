@@ -124,6 +124,10 @@ async fn one_fleet_that_sees_nothing_does_not_make_the_daemon_unready() {
         sleep(Duration::from_millis(100)).await;
     }
     process.logs(0, &["the fleet has to wait", "blind"]).await;
+    // Who commands it learns what it waits for.
+    let server = format!("--server=http://{}", process.listens().await);
+    let (code, _, error) = said(rollcall(&town.dir, &["roll", "blind", "--token-file=token", &server]));
+    assert_eq!((code, error.contains("the fleet has no driver yet: driver pod")), (Some(1), true), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -235,14 +239,25 @@ async fn policies_are_picked_up_and_broken_ones_stop_nothing() {
     let built = root().join("policies/built/spark-roll.wasm");
     std::fs::copy(built, policies.join("mine.wasm")).expect("a file");
     process.logs(0, &["another module has a policy of this name", "mine.wasm"]).await;
-    // A policy that always picks the first one.
-    let module = guest(&roll_policy("", "", &answer(&[(0, "1")])), "");
+    process.logs(0, &["compiled policies are kept", "rollcall/policies"]).await;
+    // A policy that always picks the first one, and warns: its message is "bad".
+    let log = r#"(import "rollcall:policy/log@1.0.0" "log" (func $log (param i32 i32 i32)))"#;
+    let warns = "(call $log (i32.const 2) (i32.const 16) (i32.const 3))";
+    let module = guest(&roll_policy(log, "", &format!("{warns} {}", answer(&[(0, "1")]))), "");
     std::fs::write(policies.join("bad.wasm"), &module).expect("a file");
     process.logs(0, &["policies loaded", "bad.wasm"]).await;
     let roll = json!({ "policies": ["BAD"], "interval": "1s", "timeout": "30s" });
     town.write(TARGET, |document| document["spec"]["roll"] = roll);
     town.until(&process, 60, "rolled", |fleet, _| fleet["counts"]["removed"]["roll"].as_u64() > Some(0))
         .await;
+    let said = [
+        "\"level\":\"WARN\"",
+        "the policy says: bad",
+        "\"policy\":\"BAD\"",
+        "\"fleet\":\"etl\"",
+        "\"decision\":",
+    ];
+    process.logs(0, &said).await;
     // What it is replaced with is worth nothing: it goes on deciding.
     let before = process.log().len();
     std::fs::write(policies.join("bad.wasm"), &module[..module.len() / 2]).expect("a file");

@@ -5,6 +5,7 @@
 //! line, says where it listens, and executors report there, a connection for each report as
 //! GraphiteSink does it.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -33,9 +34,15 @@ use super::world::World;
 pub const TOKEN: &str = "an operator's token";
 const LOOK: Duration = Duration::from_millis(100);
 
+/// What the API server has answered: how often which status, by method.
+pub type Answered = BTreeMap<(String, String), u64>;
+
 pub struct Town {
     pub world: World,
     pub dir: PathBuf,
+    /// Where the API server is.
+    pub api: SocketAddr,
+    answered: Arc<Mutex<Answered>>,
     rest_port: u16,
     /// Where executors report to.
     graphite: Arc<watch::Sender<Option<SocketAddr>>>,
@@ -49,7 +56,9 @@ impl Town {
         let dir = std::env::temp_dir().join(format!("rollcall-test-{}-{number}", std::process::id()));
         std::fs::create_dir_all(dir.join("policies")).expect("a directory");
         let world = World::start(seed, chaos, executors);
-        let api = serve(Router::new().fallback(answer).with_state(world.server.clone())).await;
+        let answered = Arc::new(Mutex::new(Answered::new()));
+        let state = (world.server.clone(), Arc::clone(&answered));
+        let api = serve(Router::new().fallback(answer).with_state(state)).await;
         let rest = world.rest();
         let route = "/api/v1/applications/{application}/allexecutors";
         let rest = serve(Router::new().route(route, get(async move || axum::Json(rest())))).await;
@@ -69,7 +78,8 @@ impl Town {
         let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0);
         let client = client.timeout(Duration::from_secs(10));
         let client = client.build().expect("a client");
-        let town = Town { world, dir, rest_port: rest.port(), graphite: Arc::new(graphite), client };
+        let town =
+            Town { world, dir, api, answered, rest_port: rest.port(), graphite: Arc::new(graphite), client };
         town.write(executors, |_| {});
         town
     }
@@ -86,6 +96,11 @@ impl Town {
         // In one go: a daemon may look at any time.
         std::fs::write(self.dir.join("new"), fleet).expect("a file");
         std::fs::rename(self.dir.join("new"), self.dir.join("fleet.json")).expect("a file");
+    }
+
+    /// What the API server has answered until now. A watch is answered when it begins.
+    pub fn answered(&self) -> Answered {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Where the daemon that was started last hears Graphite.
@@ -158,8 +173,15 @@ async fn serve(app: Router) -> SocketAddr {
     address
 }
 
-async fn answer(State(server): State<Server>, request: Request) -> Result<impl IntoResponse, StatusCode> {
-    server.answer(request).await.map_err(|_| StatusCode::BAD_REQUEST)
+async fn answer(
+    State((server, answered)): State<(Server, Arc<Mutex<Answered>>)>,
+    request: Request,
+) -> Result<impl IntoResponse, StatusCode> {
+    let method = request.method().to_string();
+    let response = server.answer(request).await.map_err(|_| StatusCode::BAD_REQUEST)?;
+    let key = (method, response.status().as_str().to_owned());
+    *answered.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default() += 1;
+    Ok(response)
 }
 
 async fn report(mut reports: tokio::sync::mpsc::Receiver<String>, to: watch::Receiver<Option<SocketAddr>>) {

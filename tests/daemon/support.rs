@@ -181,8 +181,9 @@ impl Daemon {
             name: "rollcall".to_owned(),
             settings: ElectionSettings::default(),
         });
+        let metrics = Metrics::new(how.lease.then_some("rollcall"));
         let task = tokio::spawn(daemon::run(Parts {
-            clients: Clients::over(how.client),
+            clients: Clients::over(how.client, "kubernetes:443", Arc::new(metrics.clone())),
             fleets: vec![how.config],
             policies,
             lease,
@@ -192,7 +193,7 @@ impl Daemon {
             signs,
             handle: handle.clone(),
             requests,
-            metrics: Metrics::new("rollcall", "kubernetes"),
+            metrics,
             watch_nodes: true,
             changes: heard,
             stop: stopped,

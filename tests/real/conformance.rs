@@ -10,11 +10,12 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cluster::{Client, Clients};
 use futures_util::{StreamExt, stream};
+use rollcall::metrics::Metrics;
 use sim::server::Server;
 use tokio::time::{Instant, sleep};
 
@@ -94,7 +95,7 @@ impl Real {
 }
 
 async fn connect(kubeconfig: &Path) -> Client {
-    Clients::connect(Some(kubeconfig), None).await.unwrap().call
+    Clients::connect(Some(kubeconfig), None, Arc::new(Metrics::new(None))).await.unwrap().call
 }
 
 impl Cluster for Real {

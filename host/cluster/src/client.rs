@@ -1,10 +1,17 @@
 //! Two clients for one API server: one for watches, which are silent by nature, and one for everything
 //! else, which must answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use http::Uri;
+use http::uri::Scheme;
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use tower::ServiceBuilder;
+
+use crate::metrics::{Measure, Requests};
 
 /// A call that has not been answered by then never will be, as far as we are concerned.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -29,10 +36,11 @@ pub enum ClientError {
 
 impl Clients {
     /// From this kubeconfig; else, as kubectl does it, from `$KUBECONFIG` or `~/.kube/config`; else from the
-    /// service account of the pod that this runs in.
+    /// service account of the pod that this runs in. `requests` is told of everything that is asked.
     pub async fn connect(
         kubeconfig: Option<&std::path::Path>,
         context: Option<&str>,
+        requests: Arc<dyn Requests>,
     ) -> Result<Clients, ClientError> {
         let options =
             KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
@@ -50,6 +58,10 @@ impl Clients {
             None => Config::infer().await.map_err(|error| ClientError::Config(error.to_string()))?,
         };
         let namespace = config.default_namespace.clone();
+        let measure = Measure::new(&host(&config.cluster_url), requests);
+        let client = |config| -> Result<Client, ClientError> {
+            Ok(ClientBuilder::try_from(config)?.with_layer(&measure).build())
+        };
         let mut watch = config;
         // kube repeats POSTs by default (kube#2082): here the core decides what is repeated.
         watch.default_retry = false;
@@ -58,12 +70,41 @@ impl Clients {
         let mut call = watch.clone();
         call.read_timeout = Some(LIST_TIMEOUT);
         call.reset_reader_on_write = true;
-        Ok(Clients { watch: Client::try_from(watch)?, call: Client::try_from(call)?, namespace })
+        Ok(Clients { watch: client(watch)?, call: client(call)?, namespace })
     }
 
-    /// Over a client that is there already.
-    pub fn over(client: Client) -> Clients {
+    /// Over a client that is there already, of the API server at `host`.
+    pub fn over(client: Client, host: &str, requests: Arc<dyn Requests>) -> Clients {
         let namespace = client.default_namespace().to_owned();
+        let send = move |request| {
+            let client = client.clone();
+            async move { client.send(request).await }
+        };
+        let service = ServiceBuilder::new().layer(Measure::new(host, requests)).service_fn(send);
+        let client = Client::new(service, namespace.as_str());
         Clients { watch: client.clone(), call: client, namespace }
+    }
+}
+
+/// Host and port, also where the URL leaves the port to its scheme.
+fn host(url: &Uri) -> String {
+    let port = if url.scheme() == Some(&Scheme::HTTP) { 80 } else { 443 };
+    format!("{}:{}", url.host().unwrap_or_default(), url.port_u16().unwrap_or(port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_has_its_port() {
+        for (url, expected) in [
+            ("https://10.96.0.1:6443", "10.96.0.1:6443"),
+            ("https://kubernetes.default.svc/", "kubernetes.default.svc:443"),
+            ("http://127.0.0.1", "127.0.0.1:80"),
+            ("https://[fd00::1]:6443/clusters/one", "[fd00::1]:6443"),
+        ] {
+            assert_eq!(host(&url.parse().expect("a URL")), expected, "{url}");
+        }
     }
 }

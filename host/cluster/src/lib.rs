@@ -17,6 +17,7 @@
 //! | [`template`] | a fleet's pod template into an executor's pod |
 //! | [`ledger`] | the ledger into a ConfigMap, and back |
 //! | [`lease`] | the election's requests into calls about a Lease |
+//! | [`metrics`] | every request into what client-go would count |
 //! | [`notice`] | what people should know into Kubernetes Events |
 //! | [`review`] | a bearer token into the pod that it was given to |
 
@@ -25,6 +26,7 @@ pub mod client;
 pub mod container;
 pub mod lease;
 pub mod ledger;
+pub mod metrics;
 pub mod node;
 pub mod notice;
 mod outcome;

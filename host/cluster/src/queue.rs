@@ -94,7 +94,6 @@ impl Job {
             fleet: self.fleet,
             verb: verb(&self.action.verb),
             outcome: word(&outcome),
-            seconds: 0.0,
             waited: self.since.elapsed(),
             answer: Answer { event: Event::Finished { action: self.action.id, outcome }, seen: Vec::new() },
         }
@@ -106,7 +105,6 @@ pub struct Done {
     pub fleet: u64,
     pub verb: &'static str,
     pub outcome: &'static str,
-    pub seconds: f64,
     /// From what led to it until it was sent.
     pub waited: Duration,
     pub answer: Answer,
@@ -181,8 +179,7 @@ async fn call(job: Job, done: &mpsc::UnboundedSender<Done>) -> Duration {
         ("ok", Duration::ZERO)
     };
     let verb = verb(&job.action.verb);
-    let seconds = begun.elapsed().as_secs_f64();
-    let _ = done.send(Done { fleet: job.fleet, verb, outcome, seconds, waited, answer });
+    let _ = done.send(Done { fleet: job.fleet, verb, outcome, waited, answer });
     throttled
 }
 

@@ -91,6 +91,10 @@ impl Cache {
         Ok(Cache { directory: directory.into(), key, counts: Counts::default() })
     }
 
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     pub fn counts(&self) -> CacheCounts {
         CacheCounts {
             hits: self.counts.hits.load(Ordering::Relaxed),

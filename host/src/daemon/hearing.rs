@@ -80,7 +80,7 @@ impl Daemon {
             }
             Watched::Broken(why) => {
                 tracing::warn!(%namespace, why, "the watch is broken: nothing is done by choice until it is up");
-                self.metrics.watch_restarted("error");
+                self.metrics.watch_restarted("pods");
                 self.watched.insert(Arc::clone(namespace), false);
                 for number in self.numbers_in(namespace) {
                     self.step(number, Event::ViewStale);
@@ -172,8 +172,8 @@ impl Daemon {
         // A call's outcome frees nothing that was waiting for it; what follows begins now.
         self.since = Clock::now();
         self.metrics.action(done.verb, done.outcome);
-        self.metrics.request(done.verb, None, done.seconds);
-        if done.verb == "create" {
+        // What was refused, or not sent after all, made no pod.
+        if done.verb == "create" && done.outcome == "ok" {
             self.metrics.event_to_create_seconds(done.waited.as_secs_f64());
         }
         for seen in &done.answer.seen {

@@ -11,11 +11,15 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Result;
 use fleet::action::Question;
 use fleet::event::{Answer, Fault};
-use policy::{Blame, Module, Sandbox, Settings};
+use policy::{Blame, Cache, CacheCounts, Limits, Module, Sandbox, SandboxConfig, Settings};
 use serde_json::Value;
 
+pub use self::said::Asker;
+use self::said::Said;
 use crate::config::{FleetConfig, Problem};
 use crate::policy::modules;
+
+mod said;
 
 /// Files in the drop-in directory beyond this many are not looked at.
 const FILES_MAX: usize = 256;
@@ -28,6 +32,7 @@ pub struct Policies {
     sandbox: Sandbox,
     directory: Option<PathBuf>,
     table: RwLock<Table>,
+    said: Said,
 }
 
 #[derive(Default)]
@@ -48,12 +53,23 @@ pub struct Asked {
 impl Policies {
     /// The built-in policies, and those of the directory.
     pub fn load(directory: Option<PathBuf>) -> Result<Policies> {
-        let sandbox = modules::sandbox(policy::Limits::default())?;
+        let cache = match modules::cache() {
+            Ok(cache) => {
+                tracing::info!(directory = %cache.directory().display(), "compiled policies are kept");
+                Some(cache)
+            }
+            Err(why) => {
+                tracing::warn!(why, "compiled policies are not kept: every start compiles them again");
+                None
+            }
+        };
+        let sandbox =
+            Sandbox::new(SandboxConfig { limits: Limits::default(), cache, ..SandboxConfig::default() })?;
         let mut table = Table::default();
         for (at, source) in modules::load(&sandbox, None)?.into_iter().enumerate() {
             table.modules.insert((PathBuf::new(), at), Arc::new(source.module));
         }
-        let policies = Policies { sandbox, directory, table: RwLock::new(table) };
+        let policies = Policies { sandbox, directory, table: RwLock::new(table), said: Said::default() };
         policies.refresh();
         Ok(policies)
     }
@@ -142,10 +158,15 @@ impl Policies {
         module.settings(name, settings).map(drop).map_err(|error| error_chain(&error))
     }
 
-    /// Asks a policy, on a thread of the caller's that may block.
-    pub fn ask(&self, name: &str, settings: Option<&Value>, question: &Question) -> Asked {
+    /// How often compiled policies were found in the cache. `None`: there is no cache.
+    pub fn cache_counts(&self) -> Option<CacheCounts> {
+        self.sandbox.cache().map(Cache::counts)
+    }
+
+    /// Asks a policy, on a thread of the caller's that may block. What the policy says meanwhile is logged.
+    pub fn ask(&self, name: &str, settings: Option<&Value>, question: &Question, asker: Asker<'_>) -> Asked {
         let begun = Instant::now();
-        let (answer, result) = self.evaluate(name, settings, question);
+        let (answer, result) = self.evaluate(name, settings, question, asker);
         Asked { answer, result, took: begun.elapsed() }
     }
 
@@ -154,6 +175,7 @@ impl Policies {
         name: &str,
         settings: Option<&Value>,
         question: &Question,
+        asker: Asker<'_>,
     ) -> (Result<Answer, Fault>, &'static str) {
         let kind = match question {
             Question::Roll(_) => policy::Question::Roll,
@@ -168,19 +190,17 @@ impl Policies {
             Ok(settings) => settings,
             Err(error) => return (Err(Fault::Policy(error_chain(&error))), "settings"),
         };
-        let (answer, log) = match question {
+        let (answer, log, dropped) = match question {
             Question::Roll(question) => {
                 let asked = self.sandbox.select(&module, name, &settings, question);
-                (asked.answer.map(Answer::Roll), asked.log)
+                (asked.answer.map(Answer::Roll), asked.log, asked.log_dropped)
             }
             Question::Loss(evidence) => {
                 let asked = self.sandbox.classify(&module, name, &settings, evidence);
-                (asked.answer.map(Answer::Loss), asked.log)
+                (asked.answer.map(Answer::Loss), asked.log, asked.log_dropped)
             }
         };
-        for line in log {
-            tracing::debug!(policy = name, message = line.message, "a policy says");
-        }
+        self.said.log(name, asker, &log, dropped);
         match answer {
             Ok(answer) => (Ok(answer), "ok"),
             Err(fault) => {

@@ -9,12 +9,14 @@ use fleet::election::ElectionEvent;
 use fleet::event::Event;
 use fleet::guardrail::Refusal;
 use fleet::id::{CommandId, ExecutorId};
+use fleet::snapshot::Explanation;
 use fleet::time::Instant;
 
 use tokio::time::Instant as Clock;
 
+use super::policies::Asker;
 use super::{Daemon, Ended, News};
-use crate::handle::{Request, Told};
+use crate::handle::{Commanded, Request, Told};
 
 impl Daemon {
     pub(super) fn step(&mut self, number: u64, event: Event) {
@@ -61,8 +63,10 @@ impl Daemon {
                 let (settings, id) = (Arc::clone(&life.settings), action.id);
                 let (policies, news, metrics) =
                     (Arc::clone(&self.policies), self.news.clone(), self.metrics.clone());
+                let fleet = self.names.get(&number).cloned().unwrap_or_default();
                 tokio::task::spawn_blocking(move || {
-                    let asked = policies.ask(&policy, settings.get(&*policy), &question);
+                    let asker = Asker { fleet: &fleet, decision: id };
+                    let asked = policies.ask(&policy, settings.get(&*policy), &question, asker);
                     metrics.policy(&policy, asked.result, asked.took.as_secs_f64());
                     let answered = News::Answered { number, action: id, answer: asked.answer };
                     let _ = news.blocking_send(answered);
@@ -74,7 +78,7 @@ impl Daemon {
             }
             Verb::Reply { command, reply } => {
                 if let Some(sender) = self.replies.remove(&(number, command)) {
-                    let _ = sender.send(Some(reply));
+                    let _ = sender.send(Commanded::Replied(reply));
                 }
             }
             Verb::Publish(notice) => self.publish(number, &notice),
@@ -107,19 +111,22 @@ impl Daemon {
                     reply.send(self.fleets.get(&fleet).map(|managed| managed.snapshot(now, &self.directory)));
             }
             Request::Explain { fleet, executor, reply } => {
-                let life = self.fleets.get(&fleet).and_then(|managed| managed.life.as_ref());
-                let _ = reply.send(life.map(|life| life.fleet.explain(executor)));
+                let explained = self.fleets.get(&fleet).map(|managed| match &managed.life {
+                    Some(life) => life.fleet.explain(executor),
+                    None => unknown(executor),
+                });
+                let _ = reply.send(explained);
             }
             Request::Command { fleet, verb, reply } => {
-                let life = self.fleets.get(&fleet).map(|managed| managed.life.as_ref());
-                match life {
-                    None => drop(reply.send(None)),
-                    Some(None) => {
-                        let refusal = Refusal::NotLeading;
-                        drop(reply.send(Some(Reply::Refused(refusal))));
+                let Some(managed) = self.fleets.get(&fleet) else {
+                    return drop(reply.send(Commanded::NoSuchFleet));
+                };
+                match managed.life.as_ref().map(|life| life.number) {
+                    None if self.leading.is_none() => {
+                        drop(reply.send(Commanded::Replied(Reply::Refused(Refusal::NotLeading))));
                     }
-                    Some(Some(life)) => {
-                        let number = life.number;
+                    None => drop(reply.send(Commanded::NoDriver(managed.waits.clone()))),
+                    Some(number) => {
                         self.commands += 1;
                         let command = CommandId(self.commands);
                         self.replies.retain(|_, waiting| !waiting.is_closed());
@@ -130,6 +137,11 @@ impl Daemon {
             }
         }
     }
+}
+
+/// Of a fleet without a core nothing is known of any executor.
+fn unknown(executor: ExecutorId) -> Explanation {
+    Explanation { executor, stage: None, not_rolled: Some(Refusal::UnknownExecutor), history: Vec::new() }
 }
 
 /// The event, as a label.

@@ -6,6 +6,9 @@
 //! 200 {"accepted": 1, "rejected": []}
 //! ```
 //!
+//! An error has the body that all errors over HTTP have, `{"error": {"code", "message"}}`. Where beats were looked at and
+//! none was accepted, `accepted` and `rejected` are beside it.
+//!
 //! A beat names its fleet, or with `applicationId` its application. A token is either the fleet's own,
 //! good for all its executors, or one that Kubernetes gave to a pod, good for the executor that is this
 //! pod ([`review`]). Whoever has neither learns nothing, not even whether a fleet exists.
@@ -39,6 +42,8 @@ use tokio::time::timeout;
 use self::review::{Denied, Reviews, TokenReviewer};
 use super::directory::{ExecutorEntry, Fleet, Secret};
 use super::{Fate, Intake, Source};
+use crate::http::error::Error;
+use crate::http::wire::Reason;
 
 pub mod review;
 
@@ -88,6 +93,9 @@ struct Said {
 
 #[derive(Serialize)]
 struct Answer {
+    /// Nothing was accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Reason>,
     accepted: usize,
     rejected: Vec<Rejected>,
 }
@@ -117,7 +125,7 @@ async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
         Ok((status, answer)) => (status, Json(answer).into_response()),
         Err(Refusal { status, fate, error }) => {
             api.intake.counters.add(Source::Api, fate);
-            (status, Json(serde_json::json!({ "error": error })).into_response())
+            (status, Error::new(status, code(fate), error).into_response())
         }
     };
     let mut response = (status, body).into_response();
@@ -131,6 +139,28 @@ async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
         _ => {}
     }
     response
+}
+
+/// What the other paths call it, where they have it too; else as in metrics.
+fn code(fate: Fate) -> &'static str {
+    match fate {
+        Fate::Oversized => "too-large",
+        Fate::IdleClosed => "timeout",
+        Fate::Accepted
+        | Fate::Dropped
+        | Fate::Malformed
+        | Fate::UnknownApplication
+        | Fate::UnknownExecutor
+        | Fate::WrongPeer
+        | Fate::Unauthorized
+        | Fate::RateLimited
+        | Fate::TooManyConnections
+        | Fate::Ignored
+        | Fate::StandingBy
+        | Fate::NotFound
+        | Fate::Failed
+        | Fate::ForbiddenAddress => fate.name(),
+    }
 }
 
 impl Api {
@@ -155,7 +185,7 @@ impl Api {
             // The API server is not asked about a token that could do nothing.
             return Err(unauthorized());
         };
-        let mut answer = Answer { accepted: 0, rejected: Vec::new() };
+        let mut answer = Answer { error: None, accepted: 0, rejected: Vec::new() };
         let mut fates = Vec::new();
         for (index, (said, found)) in beats.into_iter().zip(&found).enumerate() {
             let heard = match found {
@@ -174,15 +204,22 @@ impl Api {
                 }
             }
         }
-        let status = if answer.accepted > 0 {
-            StatusCode::OK
-        } else if fates.contains(&Fate::Dropped) {
-            StatusCode::TOO_MANY_REQUESTS
+        if answer.accepted > 0 {
+            return Ok((StatusCode::OK, answer));
+        }
+        let (status, code, message) = if fates.contains(&Fate::Dropped) {
+            (StatusCode::TOO_MANY_REQUESTS, "dropped", "the queue is full; send the beats again in a second")
         } else if fates.contains(&Fate::WrongPeer) || fates.contains(&Fate::Unauthorized) {
-            StatusCode::FORBIDDEN
+            (
+                StatusCode::FORBIDDEN,
+                "forbidden",
+                "the token is good, but not for these executors; see `rejected`",
+            )
         } else {
-            StatusCode::UNPROCESSABLE_ENTITY
+            let message = "no beat names an executor that is known; see `rejected`";
+            (StatusCode::UNPROCESSABLE_ENTITY, "unknown-executor", message)
         };
+        answer.error = Some(Reason { code: code.to_owned(), message: message.to_owned() });
         Ok((status, answer))
     }
 

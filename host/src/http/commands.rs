@@ -20,6 +20,7 @@ use fleet::id::ExecutorId;
 use super::App;
 use super::error::{Body, Error, Path};
 use super::wire::{Accepted, ExecutorResult, Kill, Nothing, Roll, Scale};
+use crate::handle::Commanded;
 
 type Answer = Result<Json<Accepted>, Error>;
 
@@ -67,7 +68,11 @@ pub async fn reset_breaker(
 
 async fn command(app: &App, fleet: &str, verb: Command) -> Answer {
     let asked = format!("{verb:?}");
-    let reply = app.handle.command(fleet, verb).await?.ok_or_else(|| Error::no_such_fleet(fleet))?;
+    let reply = match app.handle.command(fleet, verb).await? {
+        Commanded::Replied(reply) => reply,
+        Commanded::NoSuchFleet => return Err(Error::no_such_fleet(fleet)),
+        Commanded::NoDriver(why) => return Err(Error::no_driver(&why)),
+    };
     tracing::info!(fleet, command = asked, reply = ?reply, "commanded over HTTP");
     match reply {
         Reply::Done => Ok(Json(Accepted::default())),

@@ -30,6 +30,12 @@ impl Error {
         Error::new(StatusCode::NOT_FOUND, "unknown-fleet", message)
     }
 
+    /// Nothing can be done for a fleet before its driver is there.
+    pub fn no_driver(why: &str) -> Error {
+        let message = format!("the fleet has no driver yet: {why}");
+        Error::new(StatusCode::CONFLICT, "no-driver", message)
+    }
+
     /// A guard-rail said no: to the whole, or to each of these executors.
     pub fn refused(refusal: Refusal, executors: Vec<wire::ExecutorResult>) -> Error {
         Error { status: StatusCode::CONFLICT, body: wire::Failure { error: refusal.into(), executors } }

@@ -21,7 +21,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 use super::{Settings, router};
-use crate::handle::{Handle, Overview, Request, Told};
+use crate::handle::{Commanded, Handle, Overview, Request, Told};
 use crate::metrics::Metrics;
 
 pub const TOKEN: &str = "open-sesame";
@@ -51,7 +51,7 @@ impl Daemon {
 
     /// One whose loop is what the test makes of it.
     pub async fn serve(handle: Handle, settings: Settings) -> Daemon {
-        let metrics = Metrics::new("rollcall", "10.0.0.1:443");
+        let metrics = Metrics::new(Some("rollcall"));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = Arc::new(Notify::new());
@@ -84,7 +84,14 @@ async fn answer(mut world: World, mut requests: mpsc::Receiver<Request>) {
                 drop(reply.send(is_ours(&fleet).then(|| world.fleet.explain(executor))));
             }
             Request::Command { fleet, verb, reply } => {
-                drop(reply.send(is_ours(&fleet).then(|| world.command(verb))));
+                let commanded = match &*fleet {
+                    "etl" => Commanded::Replied(world.command(verb)),
+                    "early" => {
+                        Commanded::NoDriver("there is no pod early-driver in namespace jobs".to_owned())
+                    }
+                    _ => Commanded::NoSuchFleet,
+                };
+                drop(reply.send(commanded));
             }
         }
     }

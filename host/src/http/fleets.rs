@@ -33,7 +33,8 @@ pub async fn explain(
     let explanation = app.handle.explain(&fleet, ExecutorId(executor)).await?;
     let explanation = explanation.ok_or_else(|| Error::no_such_fleet(&fleet))?;
     if explanation.stage.is_none() && explanation.history.is_empty() {
-        let message = format!("fleet {fleet:?} has no executor {executor}, and remembers none");
+        let here = if app.handle.pulse().is_leading() { "" } else { "; this host does not lead" };
+        let message = format!("fleet {fleet:?} has no executor {executor}, and remembers none{here}");
         return Err(Error::new(StatusCode::NOT_FOUND, "unknown-executor", message));
     }
     Ok(Json(explanation.into()))

@@ -106,6 +106,10 @@ async fn what_is_not_there_is_said_in_json() {
         let (status, body) = command(&daemon, &format!("/v1/fleets/web/{verb}"), &json!({})).await;
         assert_eq!((status, code(&body)), (404, "unknown-fleet"), "{verb}");
     }
+    let (status, body) = command(&daemon, "/v1/fleets/early/roll", &json!({})).await;
+    assert_eq!((status, code(&body)), (409, "no-driver"));
+    let message = "the fleet has no driver yet: there is no pod early-driver in namespace jobs";
+    assert_eq!(body["error"]["message"], message);
     let (status, body) = take_apart(get_from(&daemon, "/v2").await).await;
     assert_eq!((status, code(&body)), (404, "unknown-path"));
     let response = get_from(&daemon, "/v1/fleets/etl/pause").await;

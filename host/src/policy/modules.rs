@@ -17,7 +17,7 @@ pub struct Source {
 
 /// A sandbox as the daemon has it, with the user's cache of compiled policies.
 pub fn sandbox(limits: Limits) -> Result<Sandbox> {
-    Ok(Sandbox::new(SandboxConfig { limits, cache: cache(), ..SandboxConfig::default() })?)
+    Ok(Sandbox::new(SandboxConfig { limits, cache: cache_or_warning(), ..SandboxConfig::default() })?)
 }
 
 /// A sandbox for tests: its budget is counted in instructions, the same on every machine.
@@ -25,22 +25,24 @@ pub fn lab(fuel: u64) -> Result<Sandbox> {
     // The clock is only there to end the test of a policy that burns a lot of fuel.
     let limits = Limits { cpu: std::time::Duration::from_secs(10), ..Limits::default() };
     let mode = Mode::Lab { fuel };
-    Ok(Sandbox::new(SandboxConfig { mode, limits, cache: cache(), ..SandboxConfig::default() })?)
+    Ok(Sandbox::new(SandboxConfig { mode, limits, cache: cache_or_warning(), ..SandboxConfig::default() })?)
 }
 
-/// `$XDG_CACHE_HOME/rollcall/policies`. Without a usable one, policies are compiled each time.
-fn cache() -> Option<Cache> {
+/// `$XDG_CACHE_HOME/rollcall/policies`, or why it cannot be used. Without it policies are compiled each time.
+pub fn cache() -> Result<Cache, String> {
     let base = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .filter(|path| path.is_absolute())
-        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))?;
-    match Cache::open(&base.join("rollcall/policies")) {
-        Ok(cache) => Some(cache),
-        Err(error) => {
-            output::tell(format_args!("rollcall: warning: {error}"));
-            None
-        }
-    }
+        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")));
+    let base = base.ok_or("neither XDG_CACHE_HOME nor HOME says where; set the first")?;
+    let remedy = |error| format!("{error}. Set XDG_CACHE_HOME to a directory that this user can write");
+    Cache::open(&base.join("rollcall/policies")).map_err(remedy)
+}
+
+fn cache_or_warning() -> Option<Cache> {
+    cache()
+        .inspect_err(|why| output::tell(format_args!("rollcall: warning: no cache of policies: {why}")))
+        .ok()
 }
 
 /// The module in this file, or all built-in ones.

@@ -81,7 +81,11 @@ impl Server {
         let status = response.status().as_u16();
         assert_eq!(response.headers().contains_key(WWW_AUTHENTICATE), status == 401);
         assert_eq!(response.headers().contains_key(RETRY_AFTER), status == 429 || status == 503);
-        (status, serde_json::from_slice(&response.bytes().await.unwrap()).unwrap())
+        let answer: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
+        // As the command line reads errors.
+        let error = serde_json::from_value::<crate::http::wire::Failure>(answer.clone());
+        assert_eq!(error.is_ok(), status != 200, "{status} {answer}");
+        (status, answer)
     }
 
     async fn post(&self, token: &str, beats: Value) -> (u16, Value) {
@@ -133,7 +137,7 @@ async fn a_host_that_stands_by_sends_callers_elsewhere() {
     for token in ["t1", "wrong"] {
         let (status, answer) = server.post(token, json!([{"fleet": "etl", "executor": 1}])).await;
         assert_eq!(
-            (status, answer["error"].as_str().unwrap().contains("stands by")),
+            (status, answer["error"]["message"].as_str().unwrap().contains("stands by")),
             (503, true),
             "{answer}"
         );
@@ -156,6 +160,7 @@ async fn a_pods_token_speaks_for_its_own_executor_only() {
     for foreign in [json!({"fleet": "etl", "executor": 2}), json!({"fleet": "ml", "executor": 1})] {
         let (status, answer) = server.post("pod.etl-1.sig", json!([foreign])).await;
         assert_eq!((status, &answer["rejected"][0]["reason"]), (403, &json!("wrong-peer")));
+        assert_eq!((&answer["error"]["code"], &answer["accepted"]), (&json!("forbidden"), &json!(0)));
     }
     let claims = json!([{"fleet": "etl", "executor": 1, "uid": "etl-2"}]);
     assert_eq!(server.post("pod.etl-1.sig", claims).await.0, 403);
@@ -211,11 +216,12 @@ async fn what_is_not_understood_is_named() {
         (&*"[".repeat(10_000), "at line 1 column"),
     ] {
         let (status, answer) = server.raw("Bearer t1", body).await;
-        let error = answer["error"].as_str().unwrap();
+        let error = answer["error"]["message"].as_str().unwrap();
+        assert_eq!(answer["error"]["code"], "malformed", "{answer}");
         assert!(status == 422 && error.contains(says), "{status} {error}");
     }
     let (status, answer) = server.raw("Bearer t1", vec![b' '; BODY_MAX + 1]).await;
-    assert_eq!(status, 413, "{answer}");
+    assert_eq!((status, &answer["error"]["code"]), (413, &json!("too-large")), "{answer}");
     let (status, _) = server.post("t1", json!([{"fleet": "etl", "executor": 4_294_967_297_u64}])).await;
     assert_eq!(status, 422, "no executor has this id");
     assert_eq!((server.count(Fate::Oversized), server.count(Fate::Accepted)), (1, 0));
