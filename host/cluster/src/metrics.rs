@@ -90,11 +90,11 @@ struct UnderWay {
 
 impl UnderWay {
     fn begin(measure: &Measure, request: &Request<Body>) -> UnderWay {
-        let parameters = request.uri().query().unwrap_or_default().split('&');
+        let mut parameters = request.uri().query().unwrap_or_default().split('&');
         UnderWay {
             measure: measure.clone(),
             method: label(request.method()),
-            is_watch: parameters.into_iter().any(|one| matches!(one, "watch=true" | "watch=1")),
+            is_watch: parameters.any(|one| matches!(one, "watch=true" | "watch=1")),
             begun: Instant::now(),
             is_answered: false,
         }
