@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "measurements, shown with --nocapture")]
 
 mod builtin;
+mod check;
 mod cli;
 mod daemon;
 mod hostile;

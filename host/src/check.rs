@@ -12,7 +12,7 @@ use crate::config::{self, FleetConfig, Problem};
 use crate::daemon::Policies;
 use crate::output::{self, Output};
 
-/// Check ExecutorFleet documents. The exit code is 0 when all are right, 1 when one is not.
+/// Check ExecutorFleet documents. The exit code is 0 when all are right, whatever is warned of, and 1 when one is not.
 #[derive(clap::Args)]
 pub struct Args {
     /// Files, or directories with *.yaml, *.yml and *.json.
@@ -24,6 +24,9 @@ pub struct Args {
     /// Print the documents with all defaults filled in.
     #[arg(long)]
     effective: bool,
+    /// Fail where there are warnings, too.
+    #[arg(long)]
+    deny_warnings: bool,
     /// Policies of your own: a directory of .wasm files.
     #[arg(long, value_name = "DIR")]
     policies: Option<PathBuf>,
@@ -44,24 +47,28 @@ pub fn run(args: Args) -> Result<ExitCode> {
         }
         Err(problems) => (Vec::new(), problems),
     };
+    let warnings: Vec<Problem> = fleets.iter().flat_map(FleetConfig::warnings).collect();
     let plain_json = args.output == Output::Json && !args.effective;
     if plain_json {
-        output::json(&Report::new(&fleets, &problems))?;
+        output::json(&Report::new(&fleets, &problems, &warnings))?;
     } else {
         for problem in &problems {
             output::tell(problem);
         }
+        for warning in &warnings {
+            output::tell(format_args!("warning: {warning}"));
+        }
     }
-    if !problems.is_empty() {
+    if !problems.is_empty() || args.deny_warnings && !warnings.is_empty() {
         return Ok(ExitCode::FAILURE);
     }
     for config in &fleets {
         match (args.effective, args.output) {
             (false, Output::Json) => {}
             (false, Output::Table) => output::line(format_args!("ok {}", Row::new(config).text()))?,
-            (true, Output::Json) => output::json(&config.fleet)?,
+            (true, Output::Json) => output::json(&config.effective())?,
             (true, Output::Table) => {
-                output::line(format_args!("---\n{}", config::yaml(&config.fleet)?.trim_end()))?
+                output::line(format_args!("---\n{}", config::yaml(&config.effective())?.trim_end()))?
             }
         }
     }
@@ -74,13 +81,15 @@ struct Report<'a> {
     /// Those that are right.
     fleets: Vec<Row<'a>>,
     problems: &'a [Problem],
+    /// Of right and wrong ones.
+    warnings: &'a [Problem],
 }
 
 impl<'a> Report<'a> {
-    fn new(fleets: &'a [FleetConfig], problems: &'a [Problem]) -> Report<'a> {
+    fn new(fleets: &'a [FleetConfig], problems: &'a [Problem], warnings: &'a [Problem]) -> Report<'a> {
         let wrong: BTreeSet<_> = problems.iter().map(|problem| (&problem.file, problem.document)).collect();
         let right = fleets.iter().filter(|config| !wrong.contains(&(&config.file, Some(config.document))));
-        Report { ok: problems.is_empty(), fleets: right.map(Row::new).collect(), problems }
+        Report { ok: problems.is_empty(), fleets: right.map(Row::new).collect(), problems, warnings }
     }
 }
 
@@ -145,7 +154,7 @@ mod tests {
         // Only the first one names it.
         let policies = ["OUTLIER".to_owned()];
         let problems: Vec<Problem> = fleets.iter().flat_map(|config| config.check(&policies)).collect();
-        let report = Report::new(&fleets, &problems);
+        let report = Report::new(&fleets, &problems, &[]);
         assert!(!report.ok && report.problems.len() == 1);
         let right: Vec<String> = report.fleets.iter().map(Row::text).collect();
         let line = format!("spark/etl: Observe, 20 executors ({}, document 1)", example("observe.yaml"));

@@ -33,7 +33,7 @@ pub struct Place {
     pub application_id: String,
     pub driver: String,
     pub driver_uid: Uid,
-    /// What the fleet calls the executor's container.
+    /// The name of the executor's container, where the fleet's document says it.
     pub executor_container: Option<String>,
     /// From what executors' pods are made; without one none can be created.
     pub template: Option<Template>,

@@ -18,6 +18,11 @@ use crate::container::{self, Found};
 pub const APP: &str = "spark-app-selector";
 pub const ROLE: &str = "spark-role";
 pub const EXECUTOR_ID: &str = "spark-exec-id";
+pub const PROFILE_ID: &str = "spark-exec-resourceprofile-id";
+pub const APP_NAME: &str = "spark-app-name";
+pub const SPARK_VERSION: &str = "spark-version";
+/// Spark's driver marks executors with it that it is not to look at again.
+pub const INACTIVE: &str = "spark-exec-inactive";
 pub const DO_NOT_ROLL: &str = "rollcall.dev/do-not-roll";
 /// Spark's name for the container that is the executor.
 pub const EXECUTOR_CONTAINER: &str = "spark-kubernetes-executor";
@@ -63,6 +68,9 @@ pub struct DriverSeen {
     pub name: Box<str>,
     pub uid: Uid,
     pub application_id: Option<Box<str>>,
+    /// Labels that Spark gives its executors as well.
+    pub app_name: Option<Box<str>>,
+    pub spark_version: Option<Box<str>>,
     pub revision: u64,
     /// It has neither ended nor is it being deleted.
     pub live: bool,
@@ -99,10 +107,13 @@ pub fn role(pod: &k8s::Pod) -> Role {
 
 pub fn driver(pod: &k8s::Pod) -> Option<DriverSeen> {
     let ended = matches!(phase(pod), Phase::Succeeded | Phase::Failed);
+    let label = |name: &str| pod.labels().get(name).map(|value| Box::from(value.as_str()));
     Some(DriverSeen {
         name: pod.metadata.name.as_deref()?.into(),
         uid: Uid::from(pod.metadata.uid.as_deref()?),
-        application_id: pod.labels().get(APP).map(|app| app.as_str().into()),
+        application_id: label(APP),
+        app_name: label(APP_NAME),
+        spark_version: label(SPARK_VERSION),
         revision: revision(pod.metadata.resource_version.as_deref()),
         live: !ended && pod.metadata.deletion_timestamp.is_none(),
         ends: container::driver_ends(pod),

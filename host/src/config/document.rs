@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 
+use cluster::node::{Place, Sign, Signs};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::value::{Amount, JvmSize, Millis, TimeOfDay, TimeZone};
+use super::value::{Amount, JvmSize, Millis, NodePattern, TimeOfDay, TimeZone};
 
 /// The executors of one Spark application, kept at strength by Rollcall.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -80,13 +81,22 @@ pub struct Spec {
     /// When and how executors are rolled. Without it: never.
     #[serde(default)]
     pub roll: Option<Roll>,
+    /// What says that a node is spot capacity, or that it will go.
+    #[serde(default)]
+    pub nodes: Nodes,
     /// Settings of policies, by the policy's name.
     #[serde(default)]
     pub policies: BTreeMap<String, Map<String, Value>>,
+    /// The name of the executor's container in its pod. Without it: the one with SPARK_EXECUTOR_ID in its environment,
+    /// the one with the argument `executor`, the one called spark-kubernetes-executor, the only one. Spark:
+    /// spark.kubernetes.executor.podTemplateContainerName.
+    #[serde(default)]
+    pub executor_container: Option<String>,
     /// How executors are started. Only with mode Own.
     #[serde(default)]
     pub spark: Option<Spark>,
-    /// The PodTemplateSpec that executors are made from. Required with mode Own, and only there.
+    /// The PodTemplateSpec that executors are made from. Required with mode Own, and only there. Its fields are
+    /// Kubernetes' own, and one that Kubernetes does not know is refused.
     #[serde(default)]
     #[schemars(schema_with = "pod_template")]
     pub template: Option<Value>,
@@ -387,6 +397,66 @@ fn every_day() -> Vec<Day> {
     vec![Day::Mon, Day::Tue, Day::Wed, Day::Thu, Day::Fri, Day::Sat, Day::Sun]
 }
 
+/// What says that a node is spot capacity, or that it will go. A list that is given replaces the one that holds
+/// without it. PATTERN is KEY, KEY=VALUE, or PREFIX* for any key that begins so.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct Nodes {
+    /// A node with one of these labels is spot capacity.
+    pub spot_labels: Vec<NodePattern>,
+    /// A node with one of these taints or labels will go.
+    pub departures: Vec<Departure>,
+    /// A cordoned node (spec.unschedulable) is named in what is said of its executors' losses, too.
+    pub cordon: bool,
+}
+
+/// A sign that a node will go: one of taint and label.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Departure {
+    /// A taint's key, and its value if that matters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taint: Option<NodePattern>,
+    /// A label's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<NodePattern>,
+    pub kind: DepartureKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DepartureKind {
+    /// The cloud takes it back.
+    Reclaimed,
+    /// An autoscaler or a person empties it.
+    Drained,
+}
+
+impl Default for Nodes {
+    fn default() -> Nodes {
+        let Signs { spot, departures, cordon } = Signs::default();
+        let departure = |sign: Sign| {
+            let pattern = Some(NodePattern(sign.pattern));
+            let (taint, label) = match sign.place {
+                Place::Taint => (pattern, None),
+                Place::Label => (None, pattern),
+            };
+            let kind = match sign.kind {
+                fleet::question::DepartureKind::Reclaimed => DepartureKind::Reclaimed,
+                // A cordon has a setting of its own, and no pattern.
+                fleet::question::DepartureKind::Drained | fleet::question::DepartureKind::Cordoned => {
+                    DepartureKind::Drained
+                }
+            };
+            Departure { taint, label, kind }
+        };
+        Nodes {
+            spot_labels: spot.into_iter().map(NodePattern).collect(),
+            departures: departures.into_iter().map(departure).collect(),
+            cordon,
+        }
+    }
+}
+
 /// How executors are started, when Rollcall does it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
@@ -402,7 +472,8 @@ pub struct Spark {
     pub user: Option<String>,
     /// SPARK_CONF_DIR in the container.
     pub conf_dir: String,
-    /// More options of the JVM. Spark: spark.executor.extraJavaOptions.
+    /// More options of the JVM, each an item. `{{APP_ID}}` and `{{EXECUTOR_ID}}` are substituted. Spark:
+    /// spark.executor.extraJavaOptions.
     pub java_options: Vec<String>,
     /// Spark's resource profile of the executors.
     #[schemars(range(max = i32::MAX))]
@@ -410,6 +481,9 @@ pub struct Spark {
     /// Executors that are removed hand over their blocks first, in a preStop hook. Spark:
     /// spark.decommission.enabled.
     pub decommission: bool,
+    /// The volume for shuffle files is in memory, where the template mounts none called spark-local-dir-*. Spark:
+    /// spark.kubernetes.local.dirs.tmpfs.
+    pub local_dirs_tmpfs: bool,
 }
 
 impl Default for Spark {
@@ -423,6 +497,7 @@ impl Default for Spark {
             java_options: Vec::new(),
             resource_profile_id: 0,
             decommission: true,
+            local_dirs_tmpfs: false,
         }
     }
 }

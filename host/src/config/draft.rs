@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use cluster::node::Signs;
-use cluster::template::{Spark, Template};
+use cluster::node::{Place, Sign, Signs};
+use cluster::pod::DriverSeen;
+use cluster::template::{Remark, Spark, Template};
 use fleet::id::Uid;
 use fleet::spec::{self, Draft, SpecError};
 
-use super::document::{Mode, Roll, Window};
+use super::document::{Departure, DepartureKind, Mode, Roll, Window};
 use super::{FleetConfig, Problem, schema};
 
 impl FleetConfig {
@@ -72,11 +73,26 @@ impl FleetConfig {
 
     /// What tells this fleet that a node is spot capacity, or will go.
     pub fn signs(&self) -> Signs {
-        Signs::default()
+        let nodes = &self.fleet.spec.nodes;
+        Signs {
+            spot: nodes.spot_labels.iter().map(|pattern| pattern.0.clone()).collect(),
+            departures: nodes.departures.iter().filter_map(sign).collect(),
+            cordon: nodes.cordon,
+        }
     }
 
-    /// What executors' pods are made from, given where they find their driver. `None`: the driver makes them.
-    pub fn template(&self, driver_url: String) -> Result<Option<Template>, String> {
+    /// The name of the executor's container, if the document says it.
+    pub fn executor_container(&self) -> Option<&str> {
+        self.fleet.spec.executor_container.as_deref()
+    }
+
+    /// What executors' pods are made from, given where they find their driver, and its pod if it is known. `None`: the
+    /// driver makes them.
+    pub fn template(
+        &self,
+        driver_url: String,
+        driver: Option<&DriverSeen>,
+    ) -> Result<Option<Template>, Vec<Remark>> {
         let Some(template) = &self.fleet.spec.template else { return Ok(None) };
         let spark = self.fleet.spec.spark.clone().unwrap_or_default();
         let spark = Spark {
@@ -88,8 +104,11 @@ impl FleetConfig {
             java_options: spark.java_options,
             resource_profile_id: spark.resource_profile_id,
             decommission: spark.decommission,
+            local_dirs_tmpfs: spark.local_dirs_tmpfs,
+            app_name: driver.and_then(|driver| driver.app_name.as_deref()).map(str::to_owned),
+            version: driver.and_then(|driver| driver.spark_version.as_deref()).map(str::to_owned),
         };
-        Template::new(template, &spark).map(Some)
+        Template::new(template, &spark, self.executor_container()).map(Some)
     }
 
     /// What cannot be followed of this document, given the policies that there are: by the core, or because no
@@ -109,11 +128,41 @@ impl FleetConfig {
             problem.help = near.map(|near| format!("did you mean `{near}`?"));
             problems.push(problem);
         }
-        if let Err(error) = self.template("spark://stand-in".to_owned()) {
-            let (path, message) = error.split_once(": ").unwrap_or(("spec.template", &error));
-            problems.push(self.problem(path, message));
+        match self.stand_in() {
+            Ok(template) => problems.extend(template.as_ref().and_then(|template| self.forced(template))),
+            Err(remarks) => problems.extend(remarks.into_iter().map(|remark| self.remarked(remark))),
         }
         problems
+    }
+
+    /// The template, as far as it can be made without a driver.
+    pub(super) fn stand_in(&self) -> Result<Option<Template>, Vec<Remark>> {
+        self.template("spark://stand-in".to_owned(), None)
+    }
+
+    /// A roll whose grace period is 0 is no decommission, whoever says so.
+    fn forced(&self, template: &Template) -> Option<Problem> {
+        let roll = self.fleet.spec.roll.as_ref()?;
+        let forced = template.grace_s() == Some(0) && roll.grace.is_none();
+        forced.then(|| {
+            let message = "0 would make each roll a forced deletion, without a decommission";
+            let problem = self.problem("spec.template.spec.terminationGracePeriodSeconds", message);
+            problem.help("leave it out for Kubernetes' 30, write more, or set spec.roll.grace")
+        })
+    }
+
+    pub(super) fn remarked(&self, remark: Remark) -> Problem {
+        let mut problem = self.problem(&remark.path, remark.message);
+        let name = remark.path.rsplit('.').next().unwrap_or_default();
+        let near = schema::nearest(name, remark.known.iter().map(ToString::to_string));
+        let meant = near.map(|near| format!("did you mean `{near}`?"));
+        let known = || format!("known here: {}", remark.known.join(", "));
+        let help = meant.or(remark.help).or_else(|| (!remark.known.is_empty()).then(known));
+        problem = match help {
+            Some(help) => problem.help(help),
+            None => problem,
+        };
+        problem
     }
 
     pub(crate) fn problem(&self, path: &str, message: impl Into<String>) -> Problem {
@@ -138,6 +187,20 @@ fn roll(roll: &Roll) -> spec::RollSpec {
         timeout_ms: roll.timeout.0,
         windows: roll.windows.iter().map(window).collect(),
     }
+}
+
+/// `None`: it has no pattern, which the rules refuse.
+fn sign(departure: &Departure) -> Option<Sign> {
+    let (place, pattern) = match (&departure.taint, &departure.label) {
+        (Some(pattern), _) => (Place::Taint, pattern),
+        (None, Some(pattern)) => (Place::Label, pattern),
+        (None, None) => return None,
+    };
+    let kind = match departure.kind {
+        DepartureKind::Reclaimed => fleet::question::DepartureKind::Reclaimed,
+        DepartureKind::Drained => fleet::question::DepartureKind::Drained,
+    };
+    Some(Sign { place, pattern: pattern.0.clone(), kind })
 }
 
 fn window(window: &Window) -> fleet::window::Window {

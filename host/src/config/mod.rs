@@ -2,11 +2,13 @@
 //!
 //! One document is one fleet. Files hold documents, directories hold files; [`load()`] reads them all or
 //! says everything that is wrong with them, each [`Problem`] with its place and its remedy. What is
-//! loaded has every default filled in. What only the core can judge, [`FleetConfig::check`] asks it.
+//! loaded has every default filled in. What only the core can judge, [`FleetConfig::check`] asks it; what is right but
+//! hardly meant so, [`FleetConfig::warnings`] tells.
 //!
 //! The types of [`document`] are the only description of the format: the JSON Schema, the suggestions
 //! for a slip of the pen and the effective document are derived from them.
 
+mod advice;
 pub mod document;
 mod draft;
 mod load;
@@ -25,7 +27,7 @@ pub use document::ExecutorFleet;
 pub use load::{DOCUMENTS_MAX, FILE_BYTES_MAX, FILES_MAX, load};
 pub use problem::Problem;
 pub use schema::schema;
-pub use value::{Amount, JvmSize, Millis, TimeOfDay, TimeZone};
+pub use value::{Amount, JvmSize, Millis, NodePattern, TimeOfDay, TimeZone};
 pub use watch::{POLL_MS, Watcher, digest};
 
 /// A fleet's document, and where it was read.

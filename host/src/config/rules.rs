@@ -12,6 +12,7 @@ use crate::heartbeat::names::{self, NAME_MAX, is_name, is_namespace};
 
 const WINDOWS_MAX: usize = 32;
 const JAVA_OPTIONS_MAX: usize = 256;
+const NODE_SIGNS_MAX: usize = 64;
 
 /// Completes the document, and says what is wrong with it.
 pub(super) fn apply(config: &mut FleetConfig) -> Vec<Problem> {
@@ -23,6 +24,7 @@ pub(super) fn apply(config: &mut FleetConfig) -> Vec<Problem> {
     rules.names();
     rules.heartbeat();
     rules.roll();
+    rules.nodes();
     match rules.spec().mode {
         Mode::Own => rules.own(),
         Mode::Observe => rules.observe(),
@@ -60,6 +62,13 @@ impl<'a> Rules<'a> {
             "spec.driver.podName",
             &format!("{:?} is not a pod's name", driver.pod_name),
             "write what `kubectl get pods` calls the driver",
+        );
+        let container = self.spec().executor_container.as_deref();
+        self.refuse_if(
+            container.is_some_and(|name| !is_label(name)),
+            "spec.executorContainer",
+            &format!("{:?} is not a container's name", container.unwrap_or_default()),
+            "1 to 63 of a-z, 0-9 and -, with a letter or digit at both ends",
         );
         self.refuse_if(
             driver.rest_interval.0 < 1_000,
@@ -136,6 +145,28 @@ impl<'a> Rules<'a> {
                 &format!("spec.roll.windows[{at}].duration"),
                 &format!("{} is not a number of whole minutes", window.duration),
                 "write for instance 90m",
+            );
+        }
+    }
+
+    fn nodes(&mut self) {
+        let nodes = &self.spec().nodes;
+        for (field, count) in
+            [("spotLabels", nodes.spot_labels.len()), ("departures", nodes.departures.len())]
+        {
+            self.refuse_if(
+                count > NODE_SIGNS_MAX,
+                &format!("spec.nodes.{field}"),
+                &format!("{count} signs"),
+                &format!("at most {NODE_SIGNS_MAX}"),
+            );
+        }
+        for (at, sign) in nodes.departures.iter().enumerate().take(NODE_SIGNS_MAX) {
+            self.refuse_if(
+                sign.taint.is_some() == sign.label.is_some(),
+                &format!("spec.nodes.departures[{at}]"),
+                "needs either a taint or a label",
+                "write for instance {taint: karpenter.sh/disrupted, kind: Drained}",
             );
         }
     }

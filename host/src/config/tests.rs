@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod pods;
+
 /// The shortest document. Line 8 is the first free one.
 const MINIMAL: &str = "apiVersion: rollcall.dev/v1alpha1
 kind: ExecutorFleet

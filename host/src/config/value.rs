@@ -199,6 +199,16 @@ impl TimeZone {
     }
 }
 
+/// A label or taint of a node: `KEY`, `KEY=VALUE` or `PREFIX*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodePattern(pub cluster::node::Pattern);
+
+impl NodePattern {
+    fn parse(text: &str) -> Result<NodePattern, String> {
+        text.parse().map(NodePattern)
+    }
+}
+
 /// Text that is parsed; a bare number has a remedy of its own.
 struct Text<T> {
     expecting: &'static str,
@@ -306,6 +316,14 @@ text!(
     |number| TimeZone::parse(&number.to_string()),
     |zone| zone.0.name,
     { "type": "string" }
+);
+
+text!(
+    NodePattern,
+    "a label or taint such as karpenter.sh/disrupted",
+    |number| NodePattern::parse(&number.to_string()),
+    |pattern| pattern.0.to_string(),
+    { "type": "string", "pattern": r"^[A-Za-z0-9._/*-]+(=[A-Za-z0-9._-]*)?$" }
 );
 
 #[derive(Serialize)]

@@ -79,11 +79,15 @@ impl Managed {
     pub fn new(config: FleetConfig, policies: Vec<String>, good: bool) -> Managed {
         let waits = "its driver's pod was not looked for yet".to_owned();
         let (life, refused) = (None, None);
+        tell_warnings(&config);
         Managed { config, policies, good, refused, life, waits, looked: false, seeking: false }
     }
 
     /// Follows another document from now on. The one before.
     pub fn take(&mut self, config: FleetConfig, policies: Vec<String>, good: bool) -> FleetConfig {
+        if config.fleet != self.config.fleet {
+            tell_warnings(&config);
+        }
         (self.policies, self.good, self.refused) = (policies, good, None);
         std::mem::replace(&mut self.config, config)
     }
@@ -137,7 +141,10 @@ impl Managed {
     pub fn place(&self, driver: &DriverSeen, application_id: &str) -> Result<Place, String> {
         let spec = &self.config.fleet.spec;
         let template = match spec.mode {
-            Mode::Own => self.config.template(self.driver_url(driver)?)?,
+            Mode::Own => self.config.template(self.driver_url(driver)?, Some(driver)).map_err(|remarks| {
+                let told = remarks.iter().map(|remark| format!("{}: {}", remark.path, remark.message));
+                told.collect::<Vec<_>>().join("; ")
+            })?,
             Mode::Observe => None,
         };
         Ok(Place {
@@ -146,7 +153,7 @@ impl Managed {
             application_id: application_id.to_owned(),
             driver: driver.name.to_string(),
             driver_uid: driver.uid.clone(),
-            executor_container: None,
+            executor_container: self.config.executor_container().map(str::to_owned),
             template,
         })
     }
@@ -268,5 +275,12 @@ impl Managed {
                 executors: Vec::new(),
             },
         }
+    }
+}
+
+/// Once for each document that is followed.
+fn tell_warnings(config: &FleetConfig) {
+    for warning in config.warnings() {
+        tracing::warn!(fleet = config.fleet.metadata.name, %warning, "the document may not do what it says");
     }
 }
