@@ -412,6 +412,7 @@ fn every_field_of_the_core_can_be_set() {
         mode: CoreMode::Observe,
         driver: "uid".into(),
         driver_start_ms: 10_000,
+        driver_report_ms: 10_000,
         target: 10,
         paused: true,
         dry_run: true,

@@ -8,7 +8,7 @@ use cluster::call::{Calls, find_driver};
 use cluster::pod::DriverSeen;
 use cluster::queue::Still;
 use cluster::watch;
-use fleet::event::{DriverView, Event, Outcome};
+use fleet::event::{Event, Outcome};
 use fleet::spec::Spec;
 use fleet::time::Instant;
 

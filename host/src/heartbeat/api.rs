@@ -152,6 +152,7 @@ fn code(fate: Fate) -> &'static str {
         | Fate::UnknownApplication
         | Fate::UnknownExecutor
         | Fate::WrongPeer
+        | Fate::Ambiguous
         | Fate::Unauthorized
         | Fate::RateLimited
         | Fate::TooManyConnections

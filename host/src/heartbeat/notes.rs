@@ -286,7 +286,7 @@ mod tests {
         let unknown = |name: &str, executor| {
             Why::UnknownApplication(Head { head: name.into(), executor, name: name.into() })
         };
-        let mut shown = |why, s| {
+        let shown = |why, s| {
             notes.trouble(why, address(1), at(s));
             match notes.worst_since(at(10)).map(|trouble| trouble.why) {
                 Some(Why::UnknownApplication(head)) => head.head,
