@@ -97,8 +97,8 @@ fn explain(trouble: &Trouble, entry: &FleetEntry) -> String {
     let peer = trouble.peer;
     match &trouble.why {
         Why::UnknownApplication(head) if !head.executor => format!(
-            "UnknownApplication: lines come from this fleet's pods ({peer}) that name no executor, for instance {}: are \
-             they GraphiteSink's?",
+            "UnknownApplication: lines come from this fleet's pods ({peer}) that name no executor, for instance {}: \
+             are they GraphiteSink's?",
             head.name
         ),
         Why::UnknownApplication(head) => format!(

@@ -96,8 +96,8 @@ impl PollError {
             | PollError::Timeout(_)
             | PollError::NotFound
             | PollError::Status(_)
+            | PollError::NotJson { .. }
             | PollError::Task(_) => true,
-            PollError::NotJson { .. } => true,
             PollError::Address(_)
             | PollError::File(..)
             | PollError::Tls(_)

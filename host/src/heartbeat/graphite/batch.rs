@@ -130,7 +130,7 @@ impl Gatherer {
             return Heard::More;
         }
         intake.directory.overheard.line(now);
-        let found = intake.directory.of_name(parsed.name, |rest| line::whose(rest));
+        let found = intake.directory.of_name(parsed.name, line::whose);
         let (fleets, end, (whose, length)) = match found {
             Found::Of(fleets, end, whose) => (fleets, end, whose),
             Found::HeadAlone => return self.malformed(intake, line, Flaw::NoExecutor, now),
