@@ -108,7 +108,7 @@ impl<'a> Told<'a> {
         let unknown = || self.entries.iter().filter(|entry| !others.contains(&entry.name));
         name.and_then(named)
             .or_else(|| named(SPARKS_NAME))
-            .or_else(|| unknown().filter(|entry| entry.name.contains("executor")).next_back())
+            .or_else(|| unknown().rfind(|entry| entry.name.contains("executor")))
             .or_else(|| unknown().next_back())
     }
 }
