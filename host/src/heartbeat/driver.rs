@@ -247,7 +247,7 @@ impl Turn {
                     tracing::info!(fleet = name, "{news}");
                 }
                 if !notes.is_empty() && !self.noted {
-                    tracing::warn!(fleet = name, "of the driver's answer is left out: {notes}");
+                    tracing::warn!(fleet = name, "rows of the driver's answer cannot be used: {notes}");
                 }
                 self.failures = 0;
                 self.answered = true;
