@@ -166,7 +166,13 @@ impl<'de, F: FnMut(Summary<'de>)> Visitor<'de> for Summaries<F> {
 fn summary<'a>(row: Token<'a>, place: usize, notes: &mut Notes) -> Result<Option<Summary<'a>>, String> {
     let mut row = match row {
         Token::Object(row) => row,
-        other => return Err(format!(": {}", other.is_not("an executor object"))),
+        other @ (Token::Null
+        | Token::Flag(_)
+        | Token::Signed(_)
+        | Token::Unsigned(_)
+        | Token::Float(_)
+        | Token::Text(_)
+        | Token::Array) => return Err(format!(": {}", other.is_not("an executor object"))),
     };
     if let Some(wrong) = row.wrong.take() {
         return Err(wrong);
