@@ -13,6 +13,7 @@ mod process;
 mod real;
 mod replay;
 mod restarts;
+mod rolls;
 mod scrape;
 mod support;
 mod world;
