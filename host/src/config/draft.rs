@@ -140,7 +140,7 @@ impl FleetConfig {
         self.template("spark://stand-in".to_owned(), None)
     }
 
-    /// A roll whose grace period is 0 is no decommission, whoever says so.
+    /// A roll whose grace period is 0 is no decommission: the core refuses it of the roll, this of the pod.
     fn forced(&self, template: &Template) -> Option<Problem> {
         let roll = self.fleet.spec.roll.as_ref()?;
         let forced = template.grace_s() == Some(0) && roll.grace.is_none();

@@ -284,3 +284,57 @@ fn tell_warnings(config: &FleetConfig) {
         tracing::warn!(fleet = config.fleet.metadata.name, %warning, "the document may not do what it says");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Mutex;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("no panic holds it").write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn warnings_of_a_document_are_logged_once() {
+        let config = |claim: &str| {
+            FleetConfig {
+            file: "f.yaml".into(),
+            document: 1,
+            fleet: serde_json::from_value(json!({
+                "apiVersion": "rollcall.dev/v1alpha1", "kind": "ExecutorFleet", "metadata": {"name": "f"},
+                "spec": {"mode": "Own", "executors": 1, "driver": {"podName": "d"}, "template": {"spec": {
+                    "containers": [{"name": "x"}], "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}]}}},
+            }))
+            .expect("a document"),
+        }
+        };
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        let times = |part: &str| {
+            let bytes = log.0.lock().expect("no panic holds it").clone();
+            String::from_utf8(bytes).expect("text").matches(part).count()
+        };
+        tracing::subscriber::with_default(subscriber, || {
+            let mut managed = Managed::new(config("OnDemand"), Vec::new(), true);
+            assert_eq!(times("volumes[0].persistentVolumeClaim.claimName"), 1);
+            managed.take(config("OnDemand"), vec!["OTHER".to_owned()], true);
+            assert_eq!(times("volumes[0].persistentVolumeClaim.claimName"), 1, "the same document");
+            managed.take(config("OnDemand-2"), Vec::new(), true);
+            assert_eq!(times("volumes[0].persistentVolumeClaim.claimName"), 2);
+        });
+    }
+}

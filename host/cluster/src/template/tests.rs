@@ -454,7 +454,7 @@ fn memory_that_cannot_be_enough_is_told() {
     assert_eq!(env("what", "1Mi"), [""; 0], "not known");
     // Of the pod as a whole.
     let pod = json!({"spec": {"containers": [{"name": "x", "image": "spark"}], "resources": {"limits": {"memory": "1Gi"}}}});
-    assert_eq!(advised(json!({"resources": null}), pod), [request]);
+    assert_eq!(advised(json!({"resources": null}), pod), ["spec.resources.limits.memory"]);
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn a_template_is_refused_with_its_places_and_remedies() {
 }
 
 #[test]
-fn a_roll_is_a_decommission_whoever_says_how_long() {
+fn a_roll_needs_time_for_a_decommission() {
     let dir = Dir::new("grace");
     let zero = "      terminationGracePeriodSeconds: 0\n";
     let roll = |more: &str| format!("  roll: {{policies: [OUTLIER]{more}}}\n");
