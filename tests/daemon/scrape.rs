@@ -122,15 +122,8 @@ async fn requests_are_counted_as_the_api_server_answered_them() {
         }
         Verdict::Pass
     })));
-    let created = town.world.truth().created;
-    let pods = town.world.pods();
-    let name = pods[0]["metadata"]["name"].as_str().expect("a name");
-    town.world.server.delete("pods", NAMESPACE, name, Some(0)).expect("it is there");
-    let begun = Instant::now();
-    while town.world.truth().created == created {
-        assert!(begun.elapsed() < UNANSWERED, "it is not replaced: {}", process.log().join("\n"));
-        sleep(Duration::from_millis(100)).await;
-    }
+    let output = rollcall(&town.dir, &["scale", FLEET, "5", "--token-file=token", &server]);
+    assert!(output.status.success(), "{output:?}");
     let counted = agree(&town, &process, 1).await;
     assert_eq!((count(&counted, "POST", "<error>"), hung.load(Ordering::Relaxed)), (1, 1), "{counted:?}");
     assert_eq!(town.world.wrong(), Vec::<String>::new());
