@@ -23,7 +23,7 @@ fn how(world: &World, executors: u32) -> How {
 
 /// What the Events of this reason say.
 fn said(world: &World, reason: &str) -> Vec<String> {
-    let text = |event: &Value| event["note"].as_str().unwrap_or_default().to_owned();
+    let text = |event: &Value| event["message"].as_str().unwrap_or_default().to_owned();
     let events = world.server.list("events");
     events.iter().filter(|event| event["reason"] == reason).map(|event| text(event)).collect()
 }

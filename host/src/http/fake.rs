@@ -9,7 +9,8 @@ use std::sync::Arc;
 use fleet::Fleet;
 use fleet::action::{Action, Question, Reply, Verb};
 use fleet::event::{
-    Answer, Beat, Command, Done, DriverView, Event, Outcome, Phase, PodView, Relist, finished,
+    Answer, Beat, Command, Counters, Done, DriverRow, DriverView, Event, Outcome, Phase, PodView, Relist,
+    finished,
 };
 use fleet::id::{CommandId, ExecutorId, Version};
 use fleet::ledger::Ledger;
@@ -143,7 +144,20 @@ impl World {
         self.actions.extend(self.fleet.step(event, self.now()));
     }
 
+    /// What the driver says of its executors: that they have done nothing yet.
+    fn report(&mut self) {
+        let row = |executor: &ExecutorId| DriverRow {
+            executor: *executor,
+            active: true,
+            remove_reason: None,
+            counters: Some(Counters::default()),
+        };
+        let rows = self.pods.keys().map(row).collect();
+        self.step(Event::DriverReported(rows));
+    }
+
     fn command(&mut self, verb: Command) -> Reply {
+        self.report();
         self.step(Event::Commanded { command: CommandId(1), verb });
         self.settle();
         self.reply.take().unwrap()
@@ -209,6 +223,7 @@ impl World {
                 self.pods.insert(executor, view.clone());
                 self.step(Event::PodChanged(Box::new(view)));
                 self.step(Event::Heartbeat(Box::new(Beat { executor, uid: None, metrics: vec![] })));
+                self.report();
             }
             Verb::GetPod { executor, .. } => {
                 let pod = self.pods.get(&executor).cloned();

@@ -5,19 +5,21 @@ use std::fmt::Write;
 
 use fleet::action::{Action, Cause, Question, Reply, Verb};
 use fleet::event::{
-    Answer, Beat, Command, Counters, Done, DriverRow, DriverView, Event, Fault, NodeView, Outcome, Phase,
-    PodView, Relist, finished,
+    Answer, Beat, Command, Counters, Done, DriverView, Event, Fault, NodeView, Outcome, Phase, PodView,
+    Relist, finished,
 };
 use fleet::guardrail::Refusal;
 use fleet::id::{CommandId, ExecutorId, Uid, Version};
 use fleet::ledger::Ledger;
 use fleet::question::{
-    Condition, Container, ContainerRole, ContainerState, Departure, DepartureKind, LossKind, LossReason,
-    NodeState, Pick, Pod, Selection, Terminated, Verdict,
+    Condition, Container, ContainerRole, ContainerState, Departure, DepartureKind, NodeState, Pick, Pod,
+    Selection, Terminated,
 };
 use fleet::spec::{Amount, Draft, Mode, RollSpec};
 use fleet::time::{Instant, Now};
 use fleet::{Fleet, Why};
+
+mod answers;
 
 /// Policies that the specs of timelines may name.
 pub const POLICIES: [&str; 4] = ["OUTLIER", "OWN", "SPARK", "MINE"];
@@ -490,22 +492,6 @@ impl World {
         }
     }
 
-    /// The driver's regular answer.
-    fn report(&mut self) {
-        if !self.reports {
-            return;
-        }
-        let row = |(id, counters): (&u64, &Counters)| DriverRow {
-            executor: ExecutorId(*id),
-            active: true,
-            remove_reason: None,
-            counters: Some(counters.clone()),
-        };
-        let there = self.counters.iter().filter(|(id, _)| self.pods.contains_key(id));
-        let rows = there.map(row).collect();
-        self.step(Event::DriverReported(rows));
-    }
-
     fn outcome(&mut self, kind: &str, id: u64, words: &[&str]) {
         let kind = ["create", "get", "delete", "evict"].into_iter().find(|known| *known == kind).unwrap();
         let action =
@@ -639,99 +625,6 @@ impl World {
         }
         let pods = pods.into_values().collect();
         self.step(Event::Relisted(Relist { known, revision, pods, driver: self.driver.clone() }));
-    }
-
-    fn driver(&mut self, words: &[&str]) {
-        match words[0] {
-            "gone" => {
-                self.driver = DriverView::Gone;
-                self.revision += 1;
-                self.step(Event::DriverChanged { driver: DriverView::Gone, revision: self.revision });
-            }
-            "answers" => self.step(Event::DriverReported(Vec::new())),
-            // Its REST API answers no more, or again.
-            "mute" => self.reports = false,
-            "speaks" => self.reports = true,
-            // Its container has ended, and starts again.
-            "restarts" => {
-                self.driver_ends += 1;
-                self.driver = DriverView::Running { uid: "driver-uid".into(), ends: self.driver_ends };
-                self.revision += 1;
-                self.step(Event::DriverChanged { driver: self.driver.clone(), revision: self.revision });
-            }
-            // driver counts 1 2 3: now, and of no others.
-            "counts" => {
-                let row = |id: &&str| DriverRow {
-                    executor: ExecutorId(id.parse().unwrap()),
-                    active: true,
-                    remove_reason: None,
-                    counters: Some(Counters::default()),
-                };
-                self.step(Event::DriverReported(words[1..].iter().map(row).collect()));
-            }
-            // driver 1 removed | driver 1 tasks=3
-            id => {
-                let mut counters = Counters::default();
-                for word in &words[1..] {
-                    match word.split_once('=') {
-                        Some(("tasks", n)) => counters.total_tasks = n.parse().unwrap(),
-                        Some(("active", n)) => counters.active_tasks = n.parse().unwrap(),
-                        _ => {}
-                    }
-                }
-                let removed = words.contains(&"removed");
-                let uncounted = words.contains(&"uncounted");
-                self.counters.insert(id.parse().unwrap(), counters.clone());
-                let row = DriverRow {
-                    executor: ExecutorId(id.parse().unwrap()),
-                    active: !removed,
-                    remove_reason: removed.then(|| "worker lost".into()),
-                    counters: (!uncounted).then_some(counters),
-                };
-                self.step(Event::DriverReported(vec![row]));
-            }
-        }
-    }
-
-    fn verdict(&mut self, id: u64, words: &[&str]) {
-        let action = self.calls.remove(&("loss", id)).unwrap_or_else(|| panic!("not asked:\n{}", self.text));
-        let known = |kind: LossKind| {
-            Verdict::Known(LossReason {
-                kind,
-                message: "it is so".to_owned(),
-                exit_caused_by_app: words.contains(&"app"),
-                exit_code: None,
-                keep_pod: words.contains(&"keep"),
-            })
-        };
-        let verdict = match words[0] {
-            "undetermined" => Verdict::Undetermined,
-            "abstain" => Verdict::Abstain,
-            "released" => known(LossKind::Released),
-            "deleted" => known(LossKind::Deleted),
-            "exit-status" => known(LossKind::ExitStatus),
-            "heartbeat-lost" => known(LossKind::HeartbeatLost),
-            "node-lost" => known(LossKind::NodeLost),
-            "start-failed" => known(LossKind::StartFailed),
-            "evicted" => known(LossKind::Evicted),
-            "preempted" => known(LossKind::Preempted),
-            "not-admitted" => known(LossKind::NotAdmitted),
-            "killed" => known(LossKind::Killed),
-            "driver-connection" => known(LossKind::DriverConnection),
-            "out-of-memory" => known(LossKind::OutOfMemory),
-            "app-failure" => known(LossKind::AppFailure),
-            "trap" => {
-                let fault = Err(Fault::Policy("trapped".to_owned()));
-                return self.step(Event::Answered { action: action.id, answer: fault });
-            }
-            other => panic!("no verdict {other}"),
-        };
-        self.step(Event::Answered { action: action.id, answer: Ok(Answer::Loss(verdict)) });
-    }
-
-    fn selection(&mut self, answer: Result<Answer, Fault>) {
-        let action = self.calls.remove(&("roll", 0)).unwrap_or_else(|| panic!("not asked:\n{}", self.text));
-        self.step(Event::Answered { action: action.id, answer });
     }
 
     fn respec(&mut self, words: &[&str]) {
