@@ -29,6 +29,7 @@ mod ask;
 mod body;
 pub(crate) mod clock;
 pub(crate) mod eviction;
+pub(crate) mod gates;
 mod kinds;
 mod managed;
 mod names;

@@ -8,6 +8,7 @@ use super::chaos::Fate;
 use super::executor::Executor;
 use super::kubelet::{Exit, Kubelet};
 use super::{Cluster, Signal, nodes, uid};
+use crate::server::gates::is_gated;
 
 /// The truth about a pod.
 #[derive(Debug)]
@@ -77,6 +78,8 @@ impl Cluster {
             {
                 life.stage = self.stop(life, &pod);
             }
+            // No scheduler sees it: not even that no node fits is said of it.
+            Stage::Unscheduled { .. } if is_gated(&pod) => {}
             Stage::Unscheduled { told } => {
                 let bound = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty());
                 let node = match (life.fate, bound) {

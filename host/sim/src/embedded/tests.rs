@@ -77,6 +77,12 @@ impl World {
         self.server.get("pods", "spark", name)
     }
 
+    fn patch(&self, uri: &str, body: Value) -> u16 {
+        let request = http::Request::builder().method("PATCH").uri(uri);
+        let request = request.header("content-type", "application/merge-patch+json");
+        self.server.call(request.body(body.to_string().into()).unwrap()).status().as_u16()
+    }
+
     fn request(&self, method: &str, uri: &str, agent: &str, body: Value) -> u16 {
         let request = http::Request::builder().method(method).uri(uri).header("user-agent", agent);
         let body: Bytes = body.to_string().into();
@@ -116,6 +122,47 @@ fn twelve_pods_become_running_and_beat() {
     let rows = rows.as_array().unwrap();
     assert_eq!((rows.len(), &rows[12]["id"]), (13, &json!("driver")));
     assert!(rows[..12].iter().all(|row| row["isActive"] == true && row["totalTasks"].as_u64() > Some(0)));
+}
+
+#[test]
+fn a_gated_pod_waits_for_its_queue() {
+    let mut world = World::new(1, Chaos::None);
+    let gated = |name: &str, id: u64| {
+        json!({
+            "metadata": {
+                "name": name,
+                "labels": { "spark-role": "executor", "spark-app-selector": APP, "spark-exec-id": id.to_string() },
+            },
+            "spec": {
+                "restartPolicy": "Never",
+                "schedulingGates": [{ "name": "kueue.x-k8s.io/admission" }],
+                "containers": [{ "name": "spark-kubernetes-executor", "image": "apache/spark:4.3.0" }],
+            },
+        })
+    };
+    for (name, id) in [("first", 1), ("second", 2)] {
+        world.server.create("pods", "spark", gated(name, id)).unwrap();
+    }
+    world.run(60_000);
+    for pod in world.pods() {
+        assert_eq!((pod["spec"].get("nodeName"), &pod["status"]["phase"]), (None, &json!("Pending")));
+        let conditions = pod["status"]["conditions"].as_array().unwrap();
+        assert_eq!((conditions.len(), &conditions[0]["reason"]), (1, &json!("SchedulingGated")));
+    }
+    let truth = world.cluster.truth();
+    assert_eq!((truth.live, truth.available), (2, 0));
+    let open = json!({ "spec": { "schedulingGates": null } });
+    let uri = "/api/v1/namespaces/spark/pods/first";
+    assert_eq!(world.patch(uri, open), 200);
+    world.run(5_000);
+    assert_eq!(world.pod("first").unwrap()["status"]["phase"], "Running");
+    assert_eq!(world.pod("second").unwrap()["status"]["phase"], "Pending");
+    // It is on no node, so there is no kubelet to wait for.
+    world.server.delete("pods", "spark", "second", None).unwrap();
+    assert_eq!(world.pod("second"), None);
+    world.run(100);
+    let truth = world.cluster.truth();
+    assert_eq!((truth.live, truth.available), (1, 1));
 }
 
 #[test]

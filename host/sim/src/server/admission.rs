@@ -6,6 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::ask::Ask;
+use super::gates;
 use super::kinds::{self, NAMESPACES, PODS};
 use super::names::{is_label, is_label_key, is_label_value, is_subdomain};
 use super::status::Status;
@@ -58,6 +59,9 @@ pub(super) fn check_shape(ask: &Ask, object: &mut Value) -> Result<(), Status> {
     let objects = |list: &Vec<Value>| list.iter().all(Value::is_object);
     if *ask.kind == PODS && containers.is_some_and(|value| !value.as_array().is_some_and(objects)) {
         return Err(wrong(ask, "spec.containers", "a list of objects"));
+    }
+    if *ask.kind == PODS && !gates::normalize(object) {
+        return Err(wrong(ask, "spec.schedulingGates", "a list of objects with names"));
     }
     let meta = &object["metadata"];
     let namespace = meta.get("namespace").and_then(Value::as_str).unwrap_or_default();
@@ -202,6 +206,7 @@ fn admit_pod(store: &Store, ask: &Ask, name: &str, pod: &mut Value) -> Result<()
         spec.entry(field).or_insert(default);
     }
     pod["status"] = json!({ "phase": "Pending", "qosClass": "Burstable" });
+    gates::admit(ask, name, pod, &store.timestamp())?;
     for (key, quota) in store.range(kinds::QUOTAS.plural, Some(&ask.namespace)) {
         let hard = &quota["spec"]["hard"]["pods"];
         let Some(limit) = hard.as_u64().or_else(|| hard.as_str()?.parse().ok()) else { continue };
@@ -240,8 +245,11 @@ pub(super) fn check_change(ask: &Ask, old: &Value, new: &Value) -> Result<(), St
     if *ask.kind != PODS || old.get("spec") == new.get("spec") {
         return Ok(());
     }
+    gates::check_change(ask, old, new)?;
+    let gated = gates::is_gated(old);
     let fixed = |pod: &Value| {
         let mut spec = pod["spec"].clone();
+        gates::forget(object_at(&mut spec, &[]), gated);
         for field in ["activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds"] {
             object_at(&mut spec, &[]).remove(field);
         }

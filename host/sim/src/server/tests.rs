@@ -280,6 +280,29 @@ fn a_pod_dies_twice() {
 }
 
 #[test]
+fn a_gated_pod_says_so_and_cannot_be_bound() {
+    let server = Server::new(1);
+    let mut gated = pod("a", json!({}));
+    gated["spec"]["schedulingGates"] = json!([{ "name": "x" }]);
+    let made = ok(&server, "POST", PODS, gated);
+    assert_eq!(made["status"]["conditions"][0]["reason"], "SchedulingGated");
+    let shown = || {
+        let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        let request = Request::builder().uri(format!("{PODS}/a")).header("accept", accept);
+        whole(server.call(request.body(Bytes::new()).unwrap()))["rows"][0]["cells"][2].clone()
+    };
+    assert_eq!(shown(), "SchedulingGated", "kubectl get pods");
+    let binding = json!({ "metadata": { "name": "a" }, "target": { "name": "node-1" } });
+    let (code, refusal) = ask(&server, "POST", &format!("{PODS}/a/binding"), binding.clone());
+    let message = refusal["message"].as_str().unwrap();
+    assert!(code == 409 && message.ends_with("pod a has non-empty .spec.schedulingGates"), "{refusal}");
+    ok(&server, "PATCH", &format!("{PODS}/a"), json!({ "spec": { "schedulingGates": null } }));
+    assert_eq!(shown(), "SchedulingGated", "until a scheduler says otherwise");
+    ok(&server, "POST", &format!("{PODS}/a/binding"), binding);
+    assert_eq!(shown(), "Pending");
+}
+
+#[test]
 fn a_finalizer_holds_what_is_over() {
     let server = with_pods(&["a"]);
     let uri = format!("{PODS}/a");

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::admission;
 use super::ask::Ask;
 use super::eviction::set_condition;
+use super::gates;
 use super::kinds::{self, Kind};
 use super::managed::{self, Manager};
 use super::patch;
@@ -364,6 +365,9 @@ pub(super) fn bind(store: &mut Store, ask: &Ask, body: &Value) -> Result<Value, 
     }
     if let Some(other) = pod["spec"]["nodeName"].as_str().filter(|other| !other.is_empty()) {
         return Err(conflict(&format!("pod {} is already assigned to node {other:?}", ask.name)));
+    }
+    if gates::is_gated(pod) {
+        return Err(conflict(&format!("pod {} has non-empty .spec.schedulingGates", ask.name)));
     }
     let mut pod = Value::clone(pod);
     pod["spec"]["nodeName"] = node.into();

@@ -5,6 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::clock;
+use super::gates;
 use super::kinds::{Kind, PODS};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,7 +204,10 @@ fn pod_cells(pod: &Value, name: &str, age: &str) -> Value {
         })
     };
     let phase = || word(&pod["status"]["phase"]).unwrap_or_else(|| "Unknown".to_owned());
-    let own = word(&pod["status"]["reason"]);
+    let own = match gates::is_shown_gated(pod) {
+        true => Some(gates::REASON.to_owned()),
+        false => word(&pod["status"]["reason"]),
+    };
     let mut shown = statuses.iter().find_map(reason).or(own).unwrap_or_else(phase);
     if pod["metadata"].get("deletionTimestamp").is_some() {
         shown = "Terminating".to_owned();
