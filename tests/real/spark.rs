@@ -19,6 +19,7 @@ use crate::support::root;
 
 mod choose;
 mod observe;
+mod others;
 mod own;
 
 const FLEET: &str = "real";
@@ -26,7 +27,8 @@ const DRIVER: &str = "driver";
 const APPLICATION: &str = "spark-real";
 /// JVMs start slowly on a machine with much to do.
 const PATIENCE: Duration = Duration::from_secs(240);
-const LOOK: Duration = Duration::from_millis(200);
+/// A look is a process of the command line's: it takes from JVMs what they need to start.
+const LOOK: Duration = Duration::from_millis(500);
 /// Spark's own driver gives an executor up only after 120 s.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(40);
 /// Of each executor's GraphiteSink.
@@ -61,6 +63,10 @@ pub fn spark() -> Option<PathBuf> {
 /// Of every JVM, whatever it makes for itself: in its own folder, and gone with that.
 pub const JAVA_TOOL_OPTIONS: &str = "-Djava.io.tmpdir=$(TMPDIR) -XX:-UsePerfData";
 
+/// For JVMs that live for a minute: the optimising compiler and the parallel collector would take the CPU time in which
+/// others start.
+const SHORT_LIVED: &str = "-XX:+IgnoreUnrecognizedVMOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC";
+
 /// A driver that runs its application on a real control plane, and a daemon that looks after its executors.
 struct Application {
     // In the order in which they must end.
@@ -72,6 +78,7 @@ struct Application {
     document: PathBuf,
     fleet: Value,
     executors: usize,
+    begun: Instant,
     _shown: Shown,
 }
 
@@ -85,6 +92,8 @@ impl Application {
         settings: &[(&str, &str)],
         spec: Value,
     ) -> Application {
+        println!("Spark in {}", spark.display());
+        let start = Instant::now();
         let plane = ControlPlane::start(tools).unwrap();
         let (graphite, rest_port) = (free(), free().port());
         let kubelet = Kubelet::start(
@@ -140,7 +149,7 @@ impl Application {
         let flags = ["--no-leader-election"];
         let daemon =
             Daemon::start("rollcall", plane.directory(), &kubeconfig, &[&document], graphite, &flags);
-        Application { daemon, kubelet, plane, rest, document, fleet, executors, _shown: shown }
+        Application { daemon, kubelet, plane, rest, document, fleet, executors, begun: start, _shown: shown }
     }
 
     /// What `rollcall` says to a question, as JSON.
@@ -152,6 +161,14 @@ impl Application {
     fn metric(&self, series: &str) -> Option<f64> {
         let text = get(&format!("http://{}/metrics", self.daemon.http))?;
         text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+    }
+
+    /// Says what has run, by the driver's own account, and how long it took.
+    fn over(&self, suite: &str) {
+        let answer = get(&format!("http://{}/api/v1/version", self.rest)).unwrap();
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        let version = answer["spark"].as_str().unwrap();
+        println!("Spark {version}, {suite}: {:.0} s", self.begun.elapsed().as_secs_f64());
     }
 
     /// Of the driver's REST API: every executor that it ever had, but for itself.
@@ -376,7 +393,7 @@ fn image(spark: &Path) -> Image {
         ("HOME", inherited("HOME")),
         ("JAVA_HOME", inherited("JAVA_HOME")),
         ("SPARK_HOME", home.display().to_string()),
-        ("JAVA_TOOL_OPTIONS", JAVA_TOOL_OPTIONS.to_owned()),
+        ("JAVA_TOOL_OPTIONS", format!("{JAVA_TOOL_OPTIONS} {SHORT_LIVED}")),
     ];
     let env = env.into_iter().filter(|(_, value)| !value.is_empty());
     Image {

@@ -2,17 +2,26 @@
 # Installs PySpark (and with it all of Spark) into a cache, and prints its folder: a Python virtual environment. What is
 # there already is not installed again; progress goes to stderr.
 #
+#   spark.sh [VERSION]   for instance 3.5.9; each version has a folder of its own
+#
 #   ROLLCALL_TOOLS  where the cache is; ~/.cache/rollcall/tools by default
 set -eu
 
-# What the fixtures were captured from.
-version=4.3.0
+# By default, what the fixtures were captured from.
+version=${1:-4.3.0}
 
 fail() {
     echo "spark.sh: $1" >&2
     exit 1
 }
 
+# `3.5` alone would be another release tomorrow, in a folder of the same name.
+case $version in
+*[!0-9.]* | .* | *. | *..* | *.*.*.*) whole= ;;
+*.*.*) whole=yes ;;
+*) whole= ;;
+esac
+[ "$whole" ] || fail "\"$version\" is no release of Spark: name it in full, for instance 3.5.9. Usage: spark.sh [VERSION]"
 command -v java >/dev/null || fail "Java is missing: install OpenJDK 17 or newer (Debian: openjdk-17-jre-headless)."
 # `openjdk version "17.0.12" ...`; "1.8.0_392" is what 8 calls itself.
 java=$(java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p' | head -n 1)
@@ -35,7 +44,7 @@ if ! [ -e "$folder/whole" ]; then
     rm -rf "$folder"
     python3 -m venv "$folder" || fail "no virtual environment: install python3-venv."
     "$folder/bin/pip" install --quiet --disable-pip-version-check "pyspark==$version" >&2 ||
-        fail "PySpark was not installed: pip's own words are above."
+        fail "PySpark $version was not installed: pip says above why, and which versions there are."
     touch "$folder/whole"
 fi
 echo "$folder"

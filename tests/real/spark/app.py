@@ -35,4 +35,4 @@ while True:
         print(f"job {number} FAILED {error!r}", flush=True)
     if dying:
         victim.unlink()
-    time.sleep(0.2)
+    time.sleep(0.5)

@@ -6,13 +6,11 @@ use crate::real::judge;
 
 const EXECUTORS: usize = 2;
 
-#[test]
-fn observe_mode_classifies_and_rolls() {
-    let (Some(tools), Some(spark)) = (tools(), spark()) else { return };
+pub(super) fn start(tools: &Path, spark: &Path) -> Application {
     let settings = [("spark.kubernetes.container.image", "spark")];
-    let application = Application::start(
-        &tools,
-        &spark,
+    Application::start(
+        tools,
+        spark,
         EXECUTORS,
         EXECUTORS,
         &settings,
@@ -21,7 +19,13 @@ fn observe_mode_classifies_and_rolls() {
             "limits": {"unavailable": 1},
             "roll": {"policies": ["OUTLIER"], "interval": "1h", "grace": "30s"},
         }),
-    );
+    )
+}
+
+#[test]
+fn observe_mode_classifies_and_rolls() {
+    let (Some(tools), Some(spark)) = (tools(), spark()) else { return };
+    let application = start(&tools, &spark);
     application.begins();
     application.loses_one_to_a_kill();
     application.loses_one_to_a_deletion();
@@ -34,6 +38,12 @@ fn observe_mode_classifies_and_rolls() {
     assert_eq!(counts["lost"], json!({"killed": 1, "deleted": 1}));
     assert_eq!(counts["removed"], json!({"roll": 1}));
 
+    the_driver_alone_creates(&application);
+    application.over("Observe mode, in full");
+}
+
+/// By the API server's audit log.
+pub(super) fn the_driver_alone_creates(application: &Application) {
     let requests = judge::requests(&application.plane);
     let of_pods = |verb: &str| {
         let asked = requests.iter().filter(|request| request.resource == "pods" && request.verb == verb);

@@ -5,18 +5,16 @@ use super::*;
 
 const EXECUTORS: usize = 3;
 
-#[test]
-fn own_mode_whatever_befalls_the_executors() {
-    let (Some(tools), Some(spark)) = (tools(), spark()) else { return };
+pub(super) fn start(tools: &Path, spark: &Path, executors: usize) -> Application {
     let settings = [
         ("spark.kubernetes.executor.deleteOnTermination", "false"),
         ("spark.executor.maxNumFailures", "1000000"),
         ("spark.dynamicAllocation.executorIdleTimeout", "30d"),
     ];
-    let mut application = Application::start(
-        &tools,
-        &spark,
-        EXECUTORS,
+    Application::start(
+        tools,
+        spark,
+        executors,
         0,
         &settings,
         json!({
@@ -31,7 +29,13 @@ fn own_mode_whatever_befalls_the_executors() {
                 "containers": [{"name": "spark-kubernetes-executor", "image": "spark"}],
             }},
         }),
-    );
+    )
+}
+
+#[test]
+fn own_mode_whatever_befalls_the_executors() {
+    let (Some(tools), Some(spark)) = (tools(), spark()) else { return };
+    let mut application = start(&tools, &spark, EXECUTORS);
     application.begins();
     application.loses_one_to_a_kill();
 
@@ -76,6 +80,7 @@ fn own_mode_whatever_befalls_the_executors() {
         json!({"killed": 2, "heartbeat-lost": 1, "deleted": 1, "out-of-memory": 1, "image": 1})
     );
     assert_eq!(counts["removed"], json!({"roll": 2}));
+    application.over("Own mode, in full");
 }
 
 /// For how long the daemon had heard nothing when it gave an executor up, by its verdict.
