@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ pub struct Town {
     pub dir: PathBuf,
     /// Where the API server is.
     pub api: SocketAddr,
-    answered: Arc<Mutex<Answered>>,
+    front: Front,
     rest_port: u16,
     /// Where executors report to.
     graphite: Arc<watch::Sender<Option<SocketAddr>>>,
@@ -56,9 +56,8 @@ impl Town {
         let dir = std::env::temp_dir().join(format!("rollcall-test-{}-{number}", std::process::id()));
         std::fs::create_dir_all(dir.join("policies")).expect("a directory");
         let world = World::start(seed, chaos, executors);
-        let answered = Arc::new(Mutex::new(Answered::new()));
-        let state = (world.server.clone(), Arc::clone(&answered));
-        let api = serve(Router::new().fallback(answer).with_state(state)).await;
+        let front = Front { server: world.server.clone(), answered: Arc::default(), hang: Arc::default() };
+        let api = serve(Router::new().fallback(answer).with_state(front.clone())).await;
         let rest = world.rest();
         let route = "/api/v1/applications/{application}/allexecutors";
         let rest = serve(Router::new().route(route, get(async move || axum::Json(rest())))).await;
@@ -79,7 +78,7 @@ impl Town {
         let client = client.timeout(Duration::from_secs(10));
         let client = client.build().expect("a client");
         let town =
-            Town { world, dir, api, answered, rest_port: rest.port(), graphite: Arc::new(graphite), client };
+            Town { world, dir, api, front, rest_port: rest.port(), graphite: Arc::new(graphite), client };
         town.write(executors, |_| {});
         town
     }
@@ -100,7 +99,12 @@ impl Town {
 
     /// What the API server has answered until now. A watch is answered when it begins.
     pub fn answered(&self) -> Answered {
-        self.answered.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.front.answered.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The next create of a pod gets no answer, not even the beginning of one, as `Verdict::Hang` would give.
+    pub fn hang_a_create(&self) {
+        self.front.hang.store(true, Ordering::Relaxed);
     }
 
     /// Where the daemon that was started last hears Graphite.
@@ -173,11 +177,23 @@ async fn serve(app: Router) -> SocketAddr {
     address
 }
 
+/// The API server's port.
+#[derive(Clone)]
+struct Front {
+    server: Server,
+    answered: Arc<Mutex<Answered>>,
+    hang: Arc<AtomicBool>,
+}
+
 async fn answer(
-    State((server, answered)): State<(Server, Arc<Mutex<Answered>>)>,
+    State(Front { server, answered, hang }): State<Front>,
     request: Request,
 ) -> Result<impl IntoResponse, StatusCode> {
     let method = request.method().to_string();
+    let creates = method == "POST" && request.uri().path().ends_with("/pods");
+    if creates && hang.swap(false, Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
     let response = server.answer(request).await.map_err(|_| StatusCode::BAD_REQUEST)?;
     let key = (method, response.status().as_str().to_owned());
     *answered.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default() += 1;

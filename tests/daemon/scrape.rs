@@ -1,14 +1,10 @@
 //! What Prometheus reads of a live daemon is what the API server has answered.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::http::Method;
 use serde_json::{Value, json};
 use sim::embedded::Chaos;
-use sim::server::Verdict;
 use tokio::time::{Instant, sleep};
 
 use super::real::{Answered, Process, Town, rollcall};
@@ -112,20 +108,11 @@ async fn requests_are_counted_as_the_api_server_answered_them() {
     assert!(count(&counted, "POST", "429") > 0, "{counted:?}");
 
     // A create that is never answered: the daemon gives it up.
-    let (hang, hung) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(0)));
-    let (armed, counter) = (Arc::clone(&hang), Arc::clone(&hung));
-    town.world.server.set_interceptor(Some(Box::new(move |parts| {
-        let creates = parts.method == Method::POST && parts.uri.path().ends_with("/pods");
-        if creates && armed.swap(false, Ordering::Relaxed) {
-            counter.fetch_add(1, Ordering::Relaxed);
-            return Verdict::Hang;
-        }
-        Verdict::Pass
-    })));
+    town.hang_a_create();
     let output = rollcall(&town.dir, &["scale", FLEET, "5", "--token-file=token", &server]);
     assert!(output.status.success(), "{output:?}");
     let counted = agree(&town, &process, 1).await;
-    assert_eq!((count(&counted, "POST", "<error>"), hung.load(Ordering::Relaxed)), (1, 1), "{counted:?}");
+    assert_eq!(count(&counted, "POST", "<error>"), 1, "{counted:?}");
     assert_eq!(town.world.wrong(), Vec::<String>::new());
 }
 
