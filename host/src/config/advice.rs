@@ -18,6 +18,8 @@ impl FleetConfig {
         let roll_grace = spec.roll.as_ref().and_then(|roll| roll.grace);
         let decommission = spec.spark.as_ref().is_some_and(|spark| spark.decommission);
         match (template.grace_s(), &spec.roll) {
+            // Refused by `check`.
+            (Some(0), Some(_)) if roll_grace.is_none() => {}
             (Some(0), _) => {
                 let message =
                     "0 makes each deletion that names no other time a forced one, without a decommission";
