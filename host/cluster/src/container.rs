@@ -7,8 +7,9 @@
 
 use k8s_openapi::api::core::v1 as k8s;
 
-/// Spark's names for the containers that it makes itself.
-const EXECUTOR: &str = "spark-kubernetes-executor";
+use crate::pod::EXECUTOR_CONTAINER;
+
+/// Spark's name for the container that is the driver, where it makes that itself.
 const DRIVER: &str = "spark-kubernetes-driver";
 
 /// How the executor's container was found.
@@ -25,14 +26,17 @@ pub enum Found {
 /// The name of the executor's container; `named` is the fleet's setting.
 pub fn executor<'a>(pod: &'a k8s::Pod, named: Option<&str>) -> Option<(&'a str, Found)> {
     let all = || pod.spec.iter().flat_map(|spec| &spec.containers);
-    let has_id =
-        |one: &&k8s::Container| one.env.iter().flatten().any(|variable| variable.name == "SPARK_EXECUTOR_ID");
-    let runs = |one: &&k8s::Container| one.args.iter().flatten().any(|argument| argument == "executor");
+    // A log shipper may have it too, but from the pod's label: only Spark and Rollcall write the number itself.
+    let has_id = |one: &&k8s::Container| {
+        let mut variables = one.env.iter().flatten();
+        variables.any(|variable| variable.name == "SPARK_EXECUTOR_ID" && variable.value.is_some())
+    };
+    let runs = |one: &&k8s::Container| words(one).any(|argument| argument == "executor");
     let called = |name: &str| all().find(|one| one.name == name);
-    if let Some(one) = all().find(has_id).or_else(|| all().find(runs)) {
+    if let Some(one) = only(all().filter(has_id)).or_else(|| only(all().filter(runs))) {
         return Some((&one.name, Found::ByProcess));
     }
-    let one = named.and_then(called).or_else(|| called(EXECUTOR));
+    let one = named.and_then(called).or_else(|| called(EXECUTOR_CONTAINER));
     let last = all().last()?;
     Some(match one {
         Some(one) => (&one.name, Found::ByName),
@@ -41,12 +45,21 @@ pub fn executor<'a>(pod: &'a k8s::Pod, named: Option<&str>) -> Option<(&'a str, 
     })
 }
 
+/// The only one there is.
+fn only<T>(mut found: impl Iterator<Item = T>) -> Option<T> {
+    found.next().filter(|_| found.next().is_none())
+}
+
+/// Its command and its arguments.
+fn words(container: &k8s::Container) -> impl Iterator<Item = &String> {
+    container.command.iter().flatten().chain(container.args.iter().flatten())
+}
+
 /// How often the container of a driver's pod that runs the driver has ended. A sidecar's ends say nothing.
 pub fn driver_ends(pod: &k8s::Pod) -> u32 {
     let all = || pod.spec.iter().flat_map(|spec| &spec.containers);
-    let runs = |one: &&k8s::Container| one.args.iter().flatten().any(|argument| argument == "driver");
-    let only = || all().next().filter(|_| all().count() == 1);
-    let driver = all().find(|one| one.name == DRIVER).or_else(|| all().find(runs)).or_else(only);
+    let runs = |one: &&k8s::Container| words(one).any(|argument| argument == "driver");
+    let driver = all().find(|one| one.name == DRIVER).or_else(|| all().find(runs)).or_else(|| only(all()));
     let statuses = pod.status.iter().filter_map(|status| status.container_statuses.as_ref()).flatten();
     let status = driver.and_then(|driver| statuses.into_iter().find(|one| one.name == driver.name));
     let Some(status) = status else { return 0 };
@@ -77,11 +90,17 @@ mod tests {
         };
         let with_id = json!({"name": "main", "env": [{"name": "SPARK_EXECUTOR_ID", "value": "7"}]});
         let with_argument = json!({"name": "work", "args": ["executor"]});
+        let by_command = json!({"name": "own", "command": ["/opt/entrypoint.sh", "executor"]});
+        let label = json!({"fieldRef": {"fieldPath": "metadata.labels['spark-exec-id']"}});
+        let shipper = json!({"name": "shipper", "env": [{"name": "SPARK_EXECUTOR_ID", "valueFrom": label}]});
         let sparks = json!({"name": "spark-kubernetes-executor"});
         let plain = json!({"name": "plain"});
         let is = |name: &str, found| Some((name.to_owned(), found));
         assert_eq!(of(json!([sparks, with_id]), Some("plain")), is("main", Found::ByProcess));
         assert_eq!(of(json!([sparks, sidecar, with_argument]), None), is("work", Found::ByProcess));
+        assert_eq!(of(json!([shipper, by_command]), None), is("own", Found::ByProcess));
+        assert_eq!(of(json!([shipper, sparks]), None), is("spark-kubernetes-executor", Found::ByName));
+        assert_eq!(of(json!([with_id, with_id, plain]), Some("plain")), is("plain", Found::ByName));
         assert_eq!(of(json!([sparks, sidecar, plain]), Some("plain")), is("plain", Found::ByName));
         assert_eq!(
             of(json!([sparks, sidecar]), Some("absent")),

@@ -38,8 +38,8 @@ const DEPARTURES: [(Place, &str, DepartureKind); 7] = [
     // Azure's remediator drains for scheduled events.
     (Place::Taint, "remediator.kubernetes.azure.com/unschedulable", DepartureKind::Reclaimed),
     (Place::Taint, "karpenter.sh/disrupted", DepartureKind::Drained),
-    // Karpenter before 1.0.
-    (Place::Taint, "karpenter.sh/disruption=disrupting", DepartureKind::Drained),
+    // Karpenter before 1.0, with the value `disrupting` and no other.
+    (Place::Taint, "karpenter.sh/disruption", DepartureKind::Drained),
     (Place::Taint, "ToBeDeletedByClusterAutoscaler", DepartureKind::Drained),
 ];
 
@@ -339,7 +339,7 @@ mod tests {
             "metadata": { "name": "a", "labels": { "karpenter.sh/capacity-type": "spot", "pool": "cheap" } },
             "spec": { "unschedulable": true, "taints": [
                 { "key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule" },
-                { "key": "karpenter.sh/disruption", "value": "candidate", "effect": "NoSchedule" },
+                { "key": "karpenter.sh/unregistered", "effect": "NoExecute" },
                 { "key": "ToBeDeletedByClusterAutoscaler", "value": "1900000000", "effect": "NoSchedule" },
                 { "key": "aws-node-termination-handler/spot-itn", "effect": "NoSchedule" },
             ] },

@@ -107,6 +107,8 @@ pub fn role(pod: &k8s::Pod) -> Role {
 
 pub fn driver(pod: &k8s::Pod) -> Option<DriverSeen> {
     let ended = matches!(phase(pod), Phase::Succeeded | Phase::Failed);
+    let ends = container::driver_ends(pod);
+    let never = pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()) == Some("Never");
     let label = |name: &str| pod.labels().get(name).map(|value| Box::from(value.as_str()));
     Some(DriverSeen {
         name: pod.metadata.name.as_deref()?.into(),
@@ -115,8 +117,9 @@ pub fn driver(pod: &k8s::Pod) -> Option<DriverSeen> {
         app_name: label(APP_NAME),
         spark_version: label(SPARK_VERSION),
         revision: revision(pod.metadata.resource_version.as_deref()),
-        live: !ended && pod.metadata.deletion_timestamp.is_none(),
-        ends: container::driver_ends(pod),
+        // Where it is not restarted, the end of its container is its own, also beside a sidecar that runs on.
+        live: !ended && !(never && ends > 0) && pod.metadata.deletion_timestamp.is_none(),
+        ends,
         address: address(pod),
     })
 }

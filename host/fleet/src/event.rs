@@ -147,7 +147,8 @@ pub struct NodeView {
 
 impl NodeView {
     /// Does the node explain that an executor on it was killed? It is gone or not ready, it was announced to go, or it is
-    /// spot capacity, of which not every end is announced.
+    /// spot capacity, of which not every end is announced. The price of the last: an application whose executors are
+    /// killed on spot nodes for a reason of its own never comes to its limit of failures.
     pub fn explains_a_kill(&self) -> bool {
         let state = &self.state;
         state.gone || state.ready != "True" || state.spot || !state.departures.is_empty()

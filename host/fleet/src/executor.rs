@@ -20,7 +20,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::backoff::Backoff;
-use crate::event::{Counters, PodView};
+use crate::event::{Counters, Phase, PodView};
 use crate::heartbeat::Detector;
 use crate::id::{ActionId, ExecutorId};
 use crate::question::{DeletionCause, Trigger};
@@ -303,6 +303,11 @@ impl Executor {
     /// The stage's name, for people.
     pub(crate) fn stage_name(&self) -> &'static str {
         if self.rolling { "rolling" } else { self.stage.name() }
+    }
+
+    /// Its pod was up and is Pending again: what is heard is of its last life.
+    pub(crate) fn pends_again(&self) -> bool {
+        self.proven && self.pod.as_ref().is_some_and(|pod| pod.phase == Phase::Pending)
     }
 
     /// Its pod is held back by a scheduling gate.

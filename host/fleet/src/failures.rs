@@ -6,7 +6,8 @@
 //! count is still seen by the breaker, by the mass-loss rule and by the avoidance of nodes.
 //!
 //! A driver whose container is restarted takes its executors along: they exit by themselves, some before its end is told
-//! and some after. For both a time around that end is excused.
+//! and some after. Both are excused for a time around that end, as far
+//! as one leader sees it.
 
 use std::collections::VecDeque;
 
@@ -26,6 +27,8 @@ pub(crate) struct Failures {
     /// Those that may turn out to be the driver's doing: when they were counted, and in which step of the window.
     recent: VecDeque<(Instant, i64)>,
     driver_ended: Option<Instant>,
+    /// When a failure that may be the driver's doing ended the fleet.
+    failed_at: Option<Instant>,
 }
 
 impl Failures {
@@ -60,25 +63,34 @@ impl Failures {
         }
         let failures = total(ledger);
         let fails = failures > max && !ledger.failed;
-        ledger.failed |= fails;
+        if fails {
+            ledger.failed = true;
+            self.failed_at = may_follow_driver(kind).then_some(now.instant);
+        }
         fails.then_some(failures)
     }
 
-    /// The driver's container has ended: what was counted just before is taken back, and the end of the fleet with it.
-    pub(crate) fn driver_ended(&mut self, now: Instant, ledger: &mut Ledger, max: u32) {
+    /// The driver's container has ended. Was anything counted just before?
+    pub(crate) fn driver_ended(&mut self, now: Instant) -> bool {
         self.driver_ended = Some(now);
-        let mut taken = false;
-        for (_, step) in self.recent.drain(..).filter(|(at, _)| now.since_ms(*at) <= BEFORE_MS) {
+        self.recent.retain(|(at, _)| now.since_ms(*at) <= BEFORE_MS);
+        !self.recent.is_empty()
+    }
+
+    /// Takes back what was counted just before the driver's container ended, and the end of the fleet if that was its
+    /// reason. Whether it was.
+    pub(crate) fn take_back(&mut self, now: Instant, ledger: &mut Ledger, max: u32) -> bool {
+        for (_, step) in self.recent.drain(..) {
             if let Some((_, count)) = ledger.failures.iter_mut().find(|(at, count)| *at == step && *count > 0)
             {
                 *count -= 1;
-                taken = true;
             }
         }
         ledger.failures.retain(|(_, count)| *count > 0);
-        if taken && total(ledger) <= max {
-            ledger.failed = false;
-        }
+        let lately = self.failed_at.take().is_some_and(|at| now.since_ms(at) <= BEFORE_MS);
+        let revived = lately && ledger.failed && total(ledger) <= max;
+        ledger.failed &= !revived;
+        revived
     }
 }
 

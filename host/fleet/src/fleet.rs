@@ -67,7 +67,7 @@ pub struct Fleet {
     /// Of which revision that is.
     pub(crate) driver_revision: u64,
     pub(crate) driver_answered: bool,
-    /// Where there was no executor yet when all was seen for the first time.
+    /// Since when executors wait for it to answer: a fleet's first, or those after an end of its container.
     pub(crate) driver_awaited_since: Option<Instant>,
     pub(crate) view_fresh: bool,
     /// The newest revision seen.
@@ -341,15 +341,18 @@ impl Fleet {
         }
     }
 
-    /// Its container has ended and starts again, in the same pod. Its executors end with it, which is not their failure,
-    /// and new ones have nowhere to register until it answers.
+    /// Its container has ended, and its pod lives on. Its executors end with it, which is not their failure, and new ones
+    /// have nowhere to register until it answers.
     fn driver_ended(&mut self) {
         self.log.add(self.now, None, "the driver's container has ended");
         self.driver_answered = false;
         self.driver_awaited_since = Some(self.now.instant);
-        if !self.planted(Plant::DriverEndsAreFailures) {
-            let max = self.spec.failures_max(self.target());
-            self.failures.driver_ended(self.now.instant, self.book.edit(), max);
+        if self.planted(Plant::DriverEndsAreFailures) || !self.failures.driver_ended(self.now.instant) {
+            return;
+        }
+        let max = self.spec.failures_max(self.target());
+        if self.failures.take_back(self.now.instant, self.book.edit(), max) {
+            self.log.add(self.now, None, "its failures were the driver's: the fleet goes on");
         }
     }
 
@@ -361,7 +364,7 @@ impl Fleet {
         }
     }
 
-    /// Until when its first executors wait for it.
+    /// Until when executors wait for it to answer.
     pub(crate) fn driver_starts_until(&self) -> Option<Instant> {
         let since = self.driver_awaited_since.filter(|_| !self.driver_answered)?;
         Some(since + self.spec.driver_start_ms).filter(|until| self.now.instant < *until)

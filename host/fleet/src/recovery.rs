@@ -390,7 +390,9 @@ impl Fleet {
         let pod = executor.pod.as_deref();
         let disrupted = pod.is_some_and(PodView::disrupted);
         let node = executor.node().map(Box::<str>::from);
-        let (proven, ended) = (executor.proven, pod.is_some_and(PodView::executor_ended));
+        let (proven, registered) = (executor.proven, executor.registered);
+        let ended = pod.is_some_and(PodView::executor_ended);
+        // One whose sidecar runs on would hold its place and its node's memory.
         let whole = pod.is_some_and(PodView::ended) && !executor.gone && !executor.is_terminating();
         // A failure has to be seen: who vanished has not failed, whatever a policy makes of it.
         let late =
@@ -400,23 +402,24 @@ impl Fleet {
             .as_deref()
             .and_then(|node| self.nodes.get(node))
             .is_some_and(|node| node.explains_a_kill() && !self.planted(Plant::ReclaimsAreFailures));
-        if ours.is_none() || self.planted(Plant::RemovalsAreFailures) {
-            let always = self.planted(Plant::RemovalsAreFailures);
-            match blame(&reason, explained) {
-                Blame::Fleet if seen && !disrupted || always => {
-                    if !self.failures.excuses(&reason.kind, self.now.instant) {
-                        self.count_failure(&reason.kind);
-                    }
-                    if !proven {
-                        self.start_failed(id);
-                    }
-                }
-                Blame::Fleet if disrupted && !proven => self.start_failed(id),
-                Blame::Cluster if !proven => self.start_failed(id),
-                Blame::Nothing if always => self.count_failure(&reason.kind),
-                Blame::Fleet | Blame::Cluster | Blame::Nothing => {}
+        let always = self.planted(Plant::RemovalsAreFailures);
+        if ours.is_none() || always {
+            let blame = blame(&reason, explained);
+            let failed = always || blame == Blame::Fleet && seen && !disrupted;
+            let excused = self.failures.excuses(&reason.kind, self.now.instant);
+            if failed && !excused {
+                self.count_failure(&reason.kind);
             }
-            if let Some(node) = node.filter(|_| !reason.exit_caused_by_app) {
+            let at_its_start = match blame {
+                Blame::Fleet => failed || disrupted,
+                // One that an earlier leader started has had its start.
+                Blame::Cluster => !registered,
+                Blame::Nothing => false,
+            };
+            if at_its_start && !proven {
+                self.start_failed(id);
+            }
+            if let Some(node) = node.filter(|_| !reason.exit_caused_by_app && !excused) {
                 self.node_losses.lost(&node, self.now.instant, &self.spec.allocation);
             }
         }

@@ -230,6 +230,19 @@ impl Fleet {
         Ok(())
     }
 
+    /// Is there anything to ask a policy about?
+    fn has_candidates(&self, spec: &RollSpec) -> Result<(), Refusal> {
+        let mut why = Refusal::NoCandidate;
+        for (_, executor) in self.roster.iter() {
+            match self.may_roll(executor, spec, false) {
+                Ok(()) => return Ok(()),
+                Err(Refusal::NoCounters) => why = Refusal::NoCounters,
+                Err(_) => {}
+            }
+        }
+        Err(why)
+    }
+
     /// What the driver said of it, unless that is too old.
     fn counters<'a>(&self, executor: &'a Executor) -> Option<&'a Counters> {
         let facts = executor.facts.as_deref()?;
@@ -261,8 +274,8 @@ impl Fleet {
         Ok(())
     }
 
-    /// The question, who is offered in it, and whether executors are missing only because the driver has not reported
-    /// their counters.
+    /// The question, who is offered in it, and whether any executor is missing because the driver has not reported its
+    /// counters.
     fn roll_question(&mut self, spec: &RollSpec) -> (RollQuestion, Vec<ExecutorId>, bool) {
         let mut candidates = Candidates::default();
         let mut offered = Vec::new();
@@ -472,6 +485,8 @@ impl Fleet {
             if let State::AwaitingPicks { .. } = self.rolls.state {
                 return Err(Refusal::RollUnderWay);
             }
+            // An operator is told at once what the decision would come to.
+            self.has_candidates(&spec)?;
             self.rolls.forced = true;
             return Ok(());
         };

@@ -23,8 +23,8 @@ pub struct Draft {
     pub mode: Mode,
     /// UID of the driver's pod, which owns every executor's.
     pub driver: Uid,
-    /// An application's first executors wait for so long until the driver has answered: one that is still
-    /// starting has nowhere for them to register. 0: not at all.
+    /// An application's first executors, and those after a restart of the driver's container, wait for so long until the
+    /// driver has answered: one that is still starting has nowhere for them to register. 0: not at all.
     pub driver_start_ms: u64,
     /// How often the driver is asked for its executors' counters. What it said more than two intervals ago is too old to
     /// roll by.

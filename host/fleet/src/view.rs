@@ -58,7 +58,9 @@ impl Fleet {
             let from = if self.planted(Plant::NoGrace) { Instant::START } else { self.now.instant };
             self.hearing = Hearing::new(from);
             // Once there was an executor, the driver was up.
-            self.driver_awaited_since = (self.book.get().created == 0).then_some(self.now.instant);
+            if self.book.get().created == 0 {
+                self.driver_awaited_since = Some(self.now.instant);
+            }
             self.rolls.start(self.spec.roll.as_ref(), self.now.instant);
             self.check_restored(&list.pods);
         }
@@ -355,7 +357,10 @@ impl Fleet {
         let now = self.now.instant;
         self.log.add(self.now, Some(id), "its pod is Pending again");
         self.enter(id, Stage::AwaitingStart, now);
-        self.roster.change(id, |executor| executor.detector = Detector::new(now));
+        self.roster.change(id, |executor| {
+            executor.rolling = false;
+            executor.detector = Detector::new(now);
+        });
     }
 
     /// The pod runs: listen for the executor.
@@ -366,8 +371,7 @@ impl Fleet {
         let from = if self.planted(Plant::NoGrace) { Instant::START } else { now };
         let interval_ms = self.spec.heartbeat.interval_ms;
         let registered = self.roster.change(id, |executor| {
-            // Its heartbeats may be faster than the watch. One of long before it ever ran says nothing, and silence
-            // since then even less.
+            // Its heartbeats may be faster than the watch. Those of long before it ever ran are not its own.
             let lately = |at| executor.proven || now.since_ms(at) <= interval_ms;
             let heard = executor.detector.last_heard().is_some_and(lately);
             if !heard {
@@ -406,7 +410,9 @@ impl Fleet {
             .filter_map(|(name, value)| self.metric_index(name).map(|index| (index, value)))
             .collect();
         let waits = self.roster.change(beat.executor, |executor| {
-            executor.detector.heard(now);
+            if !executor.pends_again() {
+                executor.detector.heard(now);
+            }
             executor.registered = true;
             if !facts.is_empty() {
                 let metrics = &mut executor.facts.get_or_insert_default().metrics;
@@ -458,7 +464,7 @@ impl Fleet {
                 }
                 if row.active {
                     executor.registered = true;
-                    if believed || moved {
+                    if (believed || moved) && !executor.pends_again() {
                         executor.detector.heard(now);
                     }
                 } else {
@@ -480,7 +486,9 @@ impl Fleet {
 
 /// Its last state. A deletion may be told with an older one than was seen: that it had ended, and why, is kept.
 fn last(known: PodView, gone: &PodView) -> PodView {
-    let older = known.executor_ended() && !gone.ended() || known.disrupted() && !gone.disrupted();
+    let older = known.ended() && !gone.ended()
+        || known.executor_ended() && !gone.executor_ended()
+        || known.disrupted() && !gone.disrupted();
     if older { PodView { revision: gone.revision, ..known } } else { gone.clone() }
 }
 

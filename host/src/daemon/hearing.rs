@@ -116,7 +116,9 @@ impl Daemon {
             if let Some(name) = &life.calls.place().executor_container {
                 seen.name_executor(name);
             }
-            if seen.container == Found::Guessed && !std::mem::replace(&mut life.guessed, true) {
+            // One that was only just created shows no containers yet, by which the setting could be followed.
+            let shows = !seen.view.status.containers.is_empty();
+            if seen.container == Found::Guessed && shows && !std::mem::replace(&mut life.guessed, true) {
                 tracing::warn!(
                     pod = &*seen.view.name,
                     "the pod has several containers and none is known as the executor's: the last is taken for it; \

@@ -282,10 +282,15 @@ impl From<NodeState> for q::NodeState {
                 given.map(|Departure { kind, sign }| q::Departure { kind: kind.into(), sign }).collect()
             }
             None => {
-                let keys: Vec<_> = taints.iter().map(|key| (key.as_str(), None)).collect();
+                let keys: Vec<_> = taints.iter().map(|taint| (key(taint), None)).collect();
                 Signs::default().departures(&keys, &[], cordoned)
             }
         };
         q::NodeState { name, gone, ready, reason, cordoned, taints, spot, departures }
     }
+}
+
+/// People also write a taint as kubectl does, `key=value:Effect`.
+fn key(taint: &str) -> &str {
+    taint.split(['=', ':']).next().unwrap_or_default()
 }

@@ -1,6 +1,6 @@
 //! What was done to the pod from outside: by the kubelet, by controllers, by the loss of its node.
 
-use rollcall_policy::{ContainerRole, ContainerState, DepartureKind, LossKind, NodeState};
+use rollcall_policy::{Container, ContainerRole, ContainerState, DepartureKind, LossKind, NodeState};
 
 use crate::exit::Exit;
 use crate::facts::Facts;
@@ -9,9 +9,7 @@ use crate::{Cause, Fault, text};
 /// The kubelet says why it ended or refused the pod, or the driver says that it did.
 pub(crate) fn pod_reason(f: &Facts) -> Option<Cause> {
     let (kind, fault, what) = match f.reason? {
-        "Evicted" if f.message.is_some_and(over_its_own_limit) => {
-            (LossKind::Disk, Fault::App, "was evicted for its own use of storage")
-        }
+        "Evicted" if f.message.is_some_and(over_its_own_limit) => own_storage(f, f.message),
         "Evicted" => (LossKind::Evicted, Fault::Outside, "was evicted"),
         // `activeDeadlineSeconds`, which the kubelet enforces by an eviction.
         "DeadlineExceeded" => (LossKind::Evicted, Fault::Outside, "was evicted at its deadline"),
@@ -51,7 +49,20 @@ pub(crate) fn disrupted(f: &Facts) -> Option<Cause> {
     // The mark comes before the deletion and stays for a while when that is given up.
     let mark = f.mark.filter(|_| f.is_ending())?;
     let (reason, words) = (mark.reason.as_deref(), mark.message.as_deref());
+    let says = |text: &str| {
+        [reason, words].into_iter().flatten().any(|said| said.to_ascii_lowercase().contains(text))
+    };
+    let mut fault = Fault::Outside;
     let (kind, what) = match reason {
+        // The kubelet writes why into `status.reason` too, unless its node goes before it can.
+        Some("TerminationByKubelet") if says("node shutdown") => {
+            (LossKind::NodeLost, "was ended by the shutdown of its node")
+        }
+        Some("TerminationByKubelet") if words.is_some_and(over_its_own_limit) => {
+            let (kind, whose, what) = own_storage(f, words);
+            fault = whose;
+            (kind, what)
+        }
         Some("PreemptionByScheduler") => (LossKind::Preempted, "was preempted"),
         Some("DeletionByTaintManager") if f.e.node.as_ref().is_some_and(is_fine) => {
             (LossKind::Evicted, "was evicted for a taint of its node")
@@ -61,13 +72,22 @@ pub(crate) fn disrupted(f: &Facts) -> Option<Cause> {
         Some(reason) if reason.ends_with("DueToNodeFailures") => {
             (LossKind::NodeLost, "was lost with a node of its workload")
         }
-        _ if [reason, words].into_iter().flatten().any(|text| text.contains("Preempt")) => {
-            (LossKind::Preempted, "was preempted")
-        }
+        _ if says("preempt") => (LossKind::Preempted, "was preempted"),
         _ => (LossKind::Evicted, "was evicted"),
     };
     let message = format!("Pod {} {what}{}.", f.e.pod_name, text::because(reason, words));
-    Some(Cause { kind, fault: Fault::Outside, message })
+    Some(Cause { kind, fault, message })
+}
+
+/// Evicted for going over a limit of its own: a sidecar's is not the application's doing.
+fn own_storage(f: &Facts, message: Option<&str>) -> (LossKind, Fault, &'static str) {
+    let names = |container: &Container| {
+        message.is_some_and(|message| message.contains(&format!("ontainer {} exceeded", container.name)))
+    };
+    if f.containers().any(|container| container.role != ContainerRole::Executor && names(container)) {
+        return (LossKind::Disk, Fault::Setup, "was evicted for a sidecar's use of storage");
+    }
+    (LossKind::Disk, Fault::App, "was evicted for its own use of storage")
 }
 
 /// The node is gone, unreachable or shutting down.

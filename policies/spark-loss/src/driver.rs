@@ -57,7 +57,11 @@ impl<'a> Told<'a> {
         let lower = text.to_ascii_lowercase();
         let after = |key: &str| lower.find(key).map(|at| at + key.len());
         let statuses = lower.find(STATUSES).or_else(|| lower.find(NAME)).unwrap_or(text.len());
-        let reason = after(BRIEF_REASON).and_then(|at| token(&text[at..]));
+        // An empty one is followed by the next sentence.
+        let reason = after(BRIEF_REASON).and_then(|at| {
+            let end = lower[at..].find("the api gave").map_or(text.len(), |next| at + next);
+            token(&text[at..end])
+        });
         let message = after(MESSAGE).map(|at| text[at..statuses.max(at)].trim());
         let message = message.filter(|message| is_given(message));
         let headline_ends =

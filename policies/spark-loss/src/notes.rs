@@ -15,6 +15,7 @@ pub(crate) fn complete(f: &Facts, cause: &Cause) -> String {
         let before = format!("It was marked {}", text::quote(&mark.name));
         notes.about(&before, mark.reason.as_deref(), mark.message.as_deref());
     }
+    conditions(f, &mut notes);
     containers(f, &mut notes);
     for (container, end) in f.failed_sidecars() {
         let sentence = format!("{}.", text::failed(container, end));
@@ -34,7 +35,8 @@ pub(crate) fn complete(f: &Facts, cause: &Cause) -> String {
     );
     if let Some(node) = &f.e.node {
         let state = node_state(node);
-        if guess || !state.is_empty() {
+        let is_unwell = cause.kind == LossKind::Released && (node.ready != "True" || node.gone);
+        if guess || is_unwell || !state.is_empty() {
             notes.add(&format!(
                 "Node {}: Ready is {}{state}.",
                 text::quote(&node.name),
@@ -86,6 +88,25 @@ fn exit(f: &Facts, notes: &mut Notes) {
     if let (ContainerState::Terminated(_), Some(end)) = (&container.state, &container.last_terminated) {
         let because = text::because(end.reason.as_deref(), end.message.as_deref());
         notes.add(&format!("Its run before that exited with {}{because}.", end.exit_code));
+    }
+}
+
+/// What conditions say that no rule knows.
+fn conditions(f: &Facts, notes: &mut Notes) {
+    let known = [
+        "PodScheduled",
+        "Ready",
+        "ContainersReady",
+        "Initialized",
+        "PodReadyToStartContainers",
+        "DisruptionTarget",
+        "TerminationTarget",
+    ];
+    let all = f.e.pod.iter().flat_map(|pod| &pod.conditions);
+    for condition in all.filter(|condition| !known.contains(&&*condition.name)) {
+        let before =
+            format!("Its condition {} is {}", text::quote(&condition.name), text::quote(&condition.status));
+        notes.about(&before, condition.reason.as_deref(), condition.message.as_deref());
     }
 }
 

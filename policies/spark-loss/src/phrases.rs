@@ -23,7 +23,9 @@ pub(crate) fn find(text: &str, ever_registered: bool) -> Option<Said<'_>> {
         lower.split('\n').find_map(|line| {
             let (begin, end) = (start, start + line.len());
             start = end + 1;
-            let at = begin + line.find(phrase)?;
+            // At the start of a word: `-XX:+ExitOnOutOfMemoryError` is an option, and no error.
+            let starts_a_word = |at: &usize| !line[..*at].ends_with(|c: char| c.is_ascii_alphanumeric());
+            let at = begin + line.match_indices(phrase).map(|(at, _)| at).find(starts_a_word)?;
             let counts = match scope {
                 Scope::Any => true,
                 Scope::Driver => !ever_registered || names_the_driver(line),
@@ -43,8 +45,15 @@ enum Scope {
     Driver,
 }
 
+/// Spark's driver, and not that of a database.
 fn names_the_driver(line: &str) -> bool {
-    ["driver", "coarsegrainedscheduler", ":7078"].iter().any(|name| line.contains(name))
+    let is_apart = |c: char| !c.is_alphanumeric() && c != '-';
+    let says_driver = |(at, word): (usize, &str)| {
+        (line[..at].is_empty() || line[..at].ends_with(is_apart))
+            && (line[at + word.len()..].is_empty() || line[at + word.len()..].starts_with(is_apart))
+    };
+    ["coarsegrainedscheduler", "-driver-svc", ":7078"].iter().any(|name| line.contains(name))
+        || line.match_indices("driver").any(says_driver)
 }
 
 /// In lower case. Those that spare the application come first.
@@ -53,7 +62,8 @@ const PHRASES: &[(&str, Scope, LossKind, Fault)] = {
     use LossKind::*;
     use Scope::*;
     &[
-        ("registration failed", Any, DriverConnection, Outside),
+        ("executor registration failed", Any, DriverConnection, Outside),
+        ("slave registration failed", Any, DriverConnection, Outside),
         ("cannot register with driver", Any, DriverConnection, Outside),
         ("duplicate executor id", Any, DriverConnection, Outside),
         ("could not find coarsegrainedscheduler", Any, DriverConnection, Outside),
@@ -92,6 +102,10 @@ const PHRASES: &[(&str, Scope, LossKind, Fault)] = {
         ("connection refused", Driver, DriverConnection, Outside),
         ("connection timed out", Driver, DriverConnection, Outside),
         ("no route to host", Driver, DriverConnection, Outside),
+        ("network is unreachable", Driver, DriverConnection, Outside),
+        ("connection reset", Driver, DriverConnection, Outside),
+        ("rpctimeoutexception", Driver, DriverConnection, Outside),
+        ("futures timed out", Driver, DriverConnection, Outside),
         ("cannot receive any reply from", Driver, DriverConnection, Outside),
         ("oomkilled", Any, MemoryLimit, App),
         ("exceeding memory limits", Any, MemoryLimit, App),
@@ -102,6 +116,9 @@ const PHRASES: &[(&str, Scope, LossKind, Fault)] = {
         ("unable to create native thread", Any, OutOfMemory, App),
         ("unable to create new native thread", Any, OutOfMemory, App),
         ("insufficient memory for the java runtime environment", Any, OutOfMemory, App),
+        // After the memory that may be the reason.
+        ("error occurred during initialization of vm", Any, Config, Setup),
+        ("unsupportedclassversionerror", Any, Config, Setup),
         ("uncaught exception", Any, AppFailure, App),
         ("classnotfoundexception", Any, AppFailure, App),
         ("noclassdeffounderror", Any, AppFailure, App),

@@ -36,9 +36,12 @@ pub(crate) fn pending(f: &Facts) -> Cause {
             Some(format!("{} waits{because}", text::name(container)))
         }
         ContainerState::Running(since) if container.role == ContainerRole::Init && !is_passed(f, at) => {
-            let seconds = since.map(|ms| f.e.now_ms.saturating_sub(ms).max(0) / 1000);
-            let how_long = seconds.map(|seconds| format!(" for {seconds} s")).unwrap_or_default();
+            let how_long = running_for(f, *since);
             Some(format!("{} has been running{how_long}", text::name(container)))
+        }
+        ContainerState::Running(since) if container.role == ContainerRole::Executor => {
+            let how_long = running_for(f, *since);
+            Some(format!("{} has been running{how_long} and has not registered", text::name(container)))
         }
         ContainerState::Running(_) | ContainerState::Terminated(_) => None,
     }));
@@ -48,6 +51,11 @@ pub(crate) fn pending(f: &Facts) -> Cause {
     }
     message.push('.');
     Cause { kind: LossKind::Released, fault: Fault::Outside, message }
+}
+
+fn running_for(f: &Facts, since: Option<i64>) -> String {
+    let seconds = since.map(|ms| f.e.now_ms.saturating_sub(ms).max(0) / 1000);
+    seconds.map(|seconds| format!(" for {seconds} s")).unwrap_or_default()
 }
 
 /// Not the conditions that only sum up the containers.

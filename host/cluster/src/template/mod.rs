@@ -202,9 +202,13 @@ fn select(containers: &[k8s::Container], executor: Option<&str>) -> Result<Chose
     let is_told = |container: &k8s::Container| {
         container.env.iter().flatten().any(|env| env.name == "SPARK_EXECUTOR_ID")
     };
-    let runs_it = |container: &k8s::Container| container.args.iter().flatten().any(|arg| arg == "executor");
+    let runs_it = |container: &k8s::Container| {
+        let mut words = container.command.iter().flatten().chain(container.args.iter().flatten());
+        words.any(|word| word == "executor")
+    };
     let is_called = |container: &k8s::Container| container.name == EXECUTOR_CONTAINER;
-    let signs: [&dyn Fn(&k8s::Container) -> bool; 3] = [&is_told, &runs_it, &is_called];
+    // That it is told its id says the least: log shippers are, too.
+    let signs: [&dyn Fn(&k8s::Container) -> bool; 3] = [&runs_it, &is_called, &is_told];
     for sign in signs {
         let mut found = (0..).zip(containers).filter(|(_, container)| sign(container));
         if let (Some((at, _)), None) = (found.next(), found.next()) {

@@ -144,11 +144,10 @@ impl<'a> Reader<'a> {
     fn note<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
         if let Err(error) = &outcome {
             let mut notes = self.notes.borrow_mut();
-            let quoted = || match self.value {
-                Value::Number(_) | Value::Bool(_) if error.to_string().ends_with("expected a string") => {
-                    Some(format!("put it in quotes: \"{}\"", self.value))
-                }
-                _ => None,
+            let is_scalar = self.value.is_number() || self.value.is_boolean();
+            let quoted = || {
+                let wants_text = error.to_string().ends_with("expected a string");
+                (is_scalar && wants_text).then(|| format!("put it in quotes: \"{}\"", self.value))
             };
             notes.wrong.get_or_insert_with(|| (self.at.path(), self.at.fields(), quoted()));
         }
@@ -197,7 +196,7 @@ impl<'de, 'a: 'de> Deserializer<'de> for Reader<'a> {
         let text = match self.value {
             Value::String(text) => Some(text.clone()),
             Value::Number(number) => Some(number.to_string()),
-            _ => None,
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
         };
         // The type takes any text, the API server does not.
         if let Some(text) = text.filter(|text| name == "Quantity" && Quantity::parse(text).is_none()) {

@@ -374,7 +374,9 @@ fn the_executors_container_is_found_as_spark_finds_it() {
         (vec![&sidecar], None, "fluentd", false),
         (vec![&sidecar, &called], None, "spark-kubernetes-executor", false),
         (vec![&sidecar, &called, &runs], None, "c", false),
-        (vec![&called, &runs, &told], None, "b", false),
+        (vec![&called, &runs, &told], None, "c", false),
+        (vec![&told, &called], None, "spark-kubernetes-executor", false),
+        (vec![&sidecar, &told], None, "b", false),
         (vec![&called, &runs, &told], Some("spark-kubernetes-executor"), "spark-kubernetes-executor", false),
         (vec![&sidecar, &json!({"name": "spark-kubernetes-executors"})], None, "fluentd", true),
         (
@@ -438,12 +440,12 @@ fn memory_that_cannot_be_enough_is_told() {
         let resources = json!({"resources": {"limits": limits, "requests": requests}});
         advised(resources, json!({}))
     };
-    let (limit, request) = (format!("{container}.limits.memory"), format!("{container}.requests.memory"));
-    assert_eq!(memory(json!({"memory": "4504Mi"}), json!({})), [limit.clone()]);
-    assert_eq!(memory(json!({"memory": "4G"}), json!({"memory": "4G"})), [limit.clone(), request.clone()]);
-    assert_eq!(memory(json!({"memory": "4505Mi"}), json!({"memory": "1Gi"})), [request.clone()]);
+    let (limit, request) = (&*format!("{container}.limits.memory"), &*format!("{container}.requests.memory"));
+    assert_eq!(memory(json!({"memory": "4504Mi"}), json!({})), [limit]);
+    assert_eq!(memory(json!({"memory": "4G"}), json!({"memory": "4G"})), [limit, request]);
+    assert_eq!(memory(json!({"memory": "4505Mi"}), json!({"memory": "1Gi"})), [request]);
     assert_eq!(memory(json!({"memory": "4505Mi"}), json!({})), [""; 0]);
-    assert_eq!(memory(json!({"cpu": 1}), json!({"cpu": 1})), [request.clone()]);
+    assert_eq!(memory(json!({"cpu": 1}), json!({"cpu": 1})), [request]);
     // The container's own heap is what the JVM gets: 1g and at least 384Mi.
     let env = |memory: &str, limit: &str| {
         let env = json!([{"name": "SPARK_EXECUTOR_MEMORY", "value": memory}]);

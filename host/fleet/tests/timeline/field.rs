@@ -295,6 +295,8 @@ fn without_counters_of_late_nobody_is_a_candidate() {
         # Two intervals later what was said is too old, and it is looked at again soon rather than after the interval.
         121s explain 1
             > 121s 1 is available: no-counters
+        122s roll
+            > 122s reply refused no-counters
         125s driver 2 uncounted
         140s driver counts 1 2
             > 150s ask OUTLIER whom to roll of [2, 1]

@@ -49,6 +49,15 @@ fn cases() -> Vec<(&'static str, Vec<Lost>)> {
     let waits = |reasons: &[&str]| reasons.iter().map(|reason| lost().waiting(reason)).collect::<Vec<_>>();
     let told = |texts: &[&str]| texts.iter().map(|text| lost().driver_says(text)).collect::<Vec<_>>();
     let evicted_for = |text| lost().failed("Evicted", text);
+    let ended_by_kubelet = |text: &str| {
+        lost().exit(137).disrupted("TerminationByKubelet").pod(|pod| {
+            for mark in &mut pod.conditions {
+                mark.message = Some(text.into());
+            }
+        })
+    };
+    let sidecar =
+        |name: &str| Container { name: name.into(), ..container(ContainerRole::Sidecar, running()) };
     let crash_looping = |container: &mut Container| {
         container.state = waiting("CrashLoopBackOff");
         container.last_terminated = Some(end(1, "Error"));
@@ -74,7 +83,14 @@ fn cases() -> Vec<(&'static str, Vec<Lost>)> {
         ),
         ("the driver's pod has ended or is gone", vec![lost().exit(1).with(|e| e.driver = Driver::Gone)]),
         (
-            "`status.reason` `Evicted`: the pod went over its own storage limit",
+            "`status.reason` `Evicted`: a sidecar went over its own storage limit",
+            vec![
+                evicted_for("Container fluentd exceeded its local ephemeral storage limit \"1Gi\". ")
+                    .pod(|pod| pod.containers.push(sidecar("fluentd"))),
+            ],
+        ),
+        (
+            "`status.reason` `Evicted`: the pod or its executor went over its own storage limit",
             vec![
                 evicted_for("Usage of EmptyDir volume \"spark-local-dir-1\" exceeds the limit \"10Gi\". "),
                 evicted_for("Pod ephemeral local storage usage exceeds the total limit of containers 10Gi. "),
@@ -188,9 +204,20 @@ fn cases() -> Vec<(&'static str, Vec<Lost>)> {
             vec![
                 lost().gone().stopped("WorkloadEvictedDueToPreempted", "Preempted to accommodate a workload"),
                 lost().exit(143).stopped("StoppedByKueue", "Preempted to accommodate a workload"),
+                ended_by_kubelet("Pod was preempted by Kubelet to accommodate a critical pod."),
                 lost().deleting().disrupted("PreemptionByScheduler"),
                 lost().exit(143).disrupted("PreemptionByScheduler"),
             ],
+        ),
+        (
+            "marked: `TerminationByKubelet`, for the shutdown of its node",
+            vec![ended_by_kubelet("Pod was terminated in response to imminent node shutdown.")],
+        ),
+        (
+            "marked: `TerminationByKubelet`, for its own use of storage",
+            vec![ended_by_kubelet(
+                "Pod ephemeral local storage usage exceeds the total limit of containers 10Gi. ",
+            )],
         ),
         (
             "marked: `EvictionByEvictionAPI`, `TerminationByKubelet` and others; by Kueue otherwise",
