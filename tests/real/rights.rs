@@ -68,8 +68,8 @@ fn what_is_granted_is_used_and_what_is_used_is_granted() {
     });
     // Nothing comes of it, again and again: an Event that repeats itself is a series.
     let invalid = stage.fleet("invalid", 1, |document| {
-        let limits = json!({"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}});
-        document["spec"]["template"]["spec"]["containers"][0]["resources"] = limits;
+        // A text to the type, and none that the API server knows.
+        document["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"] = "Sometimes".into();
     });
     let failing = stage.fleet("failing", 2, |document| {
         document["spec"]["recovery"] = json!({"failuresMax": 1, "failedDeletesDriver": true});
