@@ -118,7 +118,7 @@ pub fn driver(pod: &k8s::Pod) -> Option<DriverSeen> {
         spark_version: label(SPARK_VERSION),
         revision: revision(pod.metadata.resource_version.as_deref()),
         // Where it is not restarted, the end of its container is its own, also beside a sidecar that runs on.
-        live: !ended && !(never && ends > 0) && pod.metadata.deletion_timestamp.is_none(),
+        live: !(ended || never && ends > 0 || pod.metadata.deletion_timestamp.is_some()),
         ends,
         address: address(pod),
     })
