@@ -12,7 +12,7 @@ use crate::config::{self, FleetConfig, Problem};
 use crate::daemon::Policies;
 use crate::output::{self, Output};
 
-/// Check ExecutorFleet documents. The exit code is 0 when all are right, whatever is warned of, and 1 when one is not.
+/// Check ExecutorFleet documents. The exit code is 0 when all are right, also with warnings, and 1 when one is not.
 #[derive(clap::Args)]
 pub struct Args {
     /// Files, or directories with *.yaml, *.yml and *.json.

@@ -1,4 +1,4 @@
-//! Losses that are nobody's fault within the fleet, at default limits: the fleet is at strength afterwards, and says why.
+//! Losses for which the cluster is to blame, at default limits: the fleet is at strength afterwards, and says why.
 
 use std::time::Duration;
 

@@ -51,7 +51,7 @@ fn only<T>(mut found: impl Iterator<Item = T>) -> Option<T> {
 }
 
 /// Its command and its arguments.
-fn words(container: &k8s::Container) -> impl Iterator<Item = &String> {
+pub(crate) fn words(container: &k8s::Container) -> impl Iterator<Item = &String> {
     container.command.iter().flatten().chain(container.args.iter().flatten())
 }
 

@@ -16,6 +16,7 @@ use k8s_openapi::api::core::v1 as k8s;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde_json::Value;
 
+use crate::container;
 use crate::pod::{APP, APP_NAME, EXECUTOR_CONTAINER, EXECUTOR_ID, INACTIVE, PROFILE_ID, ROLE, SPARK_VERSION};
 pub use advice::RESERVED;
 use quantity::Quantity;
@@ -202,10 +203,7 @@ fn select(containers: &[k8s::Container], executor: Option<&str>) -> Result<Chose
     let is_told = |container: &k8s::Container| {
         container.env.iter().flatten().any(|env| env.name == "SPARK_EXECUTOR_ID")
     };
-    let runs_it = |container: &k8s::Container| {
-        let mut words = container.command.iter().flatten().chain(container.args.iter().flatten());
-        words.any(|word| word == "executor")
-    };
+    let runs_it = |container: &k8s::Container| container::words(container).any(|word| word == "executor");
     let is_called = |container: &k8s::Container| container.name == EXECUTOR_CONTAINER;
     // That it is told its id says the least: log shippers are, too.
     let signs: [&dyn Fn(&k8s::Container) -> bool; 3] = [&runs_it, &is_called, &is_told];
@@ -350,7 +348,7 @@ fn field(name: &str, path: &str) -> k8s::EnvVar {
     }
 }
 
-/// Sets a variable, whatever the template says. Kubernetes expands `$(NAME)` only in variables that come later, so
+/// Sets a variable, over the template's own. Kubernetes expands `$(NAME)` only in variables that come later, so
 /// those that tell executors apart come first.
 fn set_first(container: &mut k8s::Container, variable: k8s::EnvVar) {
     let env = container.env.get_or_insert_default();

@@ -65,7 +65,7 @@ fn a_pod_that_is_pending_again_is_not_available() {
         5s pod 1 pending
         6s explain 1
             > 6s 1 is awaiting-start: not-available
-        # Its executor has to be heard anew.
+        # Its executor has to be heard again.
         20s pod 1 running
         21s explain 1
             > 21s 1 is awaiting-registration: not-available
