@@ -37,6 +37,8 @@ pub enum Event {
     ViewFresh,
     /// An executor is alive.
     Heartbeat(Box<Beat>),
+    /// Signs of life of this fleet may have been lost on our side until now: what was not heard proves nothing.
+    HearingImpaired(Impairment),
     /// What the driver says of its executors. Spark: REST `/allexecutors`.
     DriverReported(Vec<DriverRow>),
     /// A policy answered, or did not.
@@ -49,6 +51,34 @@ pub enum Event {
     Commanded { command: CommandId, verb: Command },
     /// The deadline of [`Fleet::deadline`](crate::Fleet::deadline) has come.
     Deadline,
+}
+
+/// Why signs of life may have been lost on our side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Impairment {
+    /// A connection, a datagram or a request was turned away, or slowed down.
+    Refused,
+    /// A sign was understood, and had no room.
+    Dropped,
+    /// A line or a request arrived of which could not be told whose it is.
+    Unattributed,
+    /// This process stood still.
+    Paused,
+}
+
+impl Impairment {
+    pub const ALL: [Impairment; 4] =
+        [Impairment::Refused, Impairment::Dropped, Impairment::Unattributed, Impairment::Paused];
+
+    /// As it is called in conditions and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Impairment::Refused => "refused",
+            Impairment::Dropped => "dropped",
+            Impairment::Unattributed => "unattributed",
+            Impairment::Paused => "paused",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -405,6 +405,7 @@ impl Fleet {
             Event::PodChanged(pod) => self.pod_changed(*pod),
             Event::PodGone(pod) => self.pod_gone(*pod),
             Event::Heartbeat(beat) => self.heard(*beat),
+            Event::HearingImpaired(_) => self.excuse_silence(),
             Event::DriverReported(rows) => self.driver_reported(rows),
             Event::Deadline => {}
         }
@@ -419,6 +420,14 @@ impl Fleet {
             self.ending_finished(&outcome);
         } else {
             self.pod_call_finished(action, outcome);
+        }
+    }
+
+    /// All silence begins now.
+    fn excuse_silence(&mut self) {
+        let ids: Vec<ExecutorId> = self.roster.iter().map(|(id, _)| id).collect();
+        for id in ids {
+            self.roster.change(id, |executor| executor.detector = Detector::new(self.now.instant));
         }
     }
 
@@ -447,11 +456,7 @@ impl Fleet {
                 if listens {
                     // Nobody was listened to: all silence begins now.
                     self.hearing = Hearing::new(self.now.instant);
-                    let ids: Vec<ExecutorId> = self.roster.iter().map(|(id, _)| id).collect();
-                    for id in ids {
-                        self.roster
-                            .change(id, |executor| executor.detector = Detector::new(self.now.instant));
-                    }
+                    self.excuse_silence();
                 }
                 if heals {
                     self.pace = Pace::new(&self.spec.allocation);

@@ -367,6 +367,7 @@ impl Checks {
                 life.shown_as.counted.extend(counted.map(|row| (row.executor.0, instant)));
             }
             Event::Finished { .. }
+            | Event::HearingImpaired(_)
             | Event::ViewStale
             | Event::ViewFresh
             | Event::Answered { .. }

@@ -162,6 +162,7 @@ impl Daemon {
         let (life, event) = match sign {
             Sign::Beat { life, beat } => (life, Event::Heartbeat(Box::new(beat))),
             Sign::Driver { life, rows } => (life, Event::DriverReported(rows)),
+            Sign::Impaired { life, why } => (life, Event::HearingImpaired(why)),
         };
         let Some(name) = self.names.get(&life) else { return };
         if let (Event::Heartbeat(_), Some(fleet)) = (&event, self.directory.fleet(name)) {

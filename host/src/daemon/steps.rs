@@ -155,6 +155,7 @@ fn kind(event: &Event) -> &'static str {
         Event::DriverChanged { .. } => "driver-changed",
         Event::ViewStale | Event::ViewFresh => "view",
         Event::Heartbeat(_) => "heartbeat",
+        Event::HearingImpaired(_) => "hearing-impaired",
         Event::DriverReported(_) => "driver-reported",
         Event::Answered { .. } => "answered",
         Event::Finished { .. } => "finished",

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fleet::event::{Beat, DriverRow};
+use fleet::event::{Beat, DriverRow, Impairment};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -30,6 +30,8 @@ pub enum Sign {
     Beat { life: u64, beat: Beat },
     /// [`Event::DriverReported`](fleet::event::Event::DriverReported).
     Driver { life: u64, rows: Vec<DriverRow> },
+    /// [`Event::HearingImpaired`](fleet::event::Event::HearingImpaired).
+    Impaired { life: u64, why: Impairment },
 }
 
 /// What every witness has: who may be heard, where signs go, and the counts.

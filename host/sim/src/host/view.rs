@@ -281,6 +281,7 @@ pub(super) fn words(event: &Event) -> String {
         | Event::ViewStale
         | Event::ViewFresh
         | Event::Heartbeat(_)
+        | Event::HearingImpaired(_)
         | Event::Answered { .. }
         | Event::Commanded { .. }
         | Event::Deadline => format!("{event:?}"),

@@ -326,7 +326,7 @@ mod tests {
                     assert_eq!(life, LIFE);
                     beats.push(beat);
                 }
-                Sign::Driver { .. } => panic!("{sign:?}"),
+                Sign::Driver { .. } | Sign::Impaired { .. } => panic!("{sign:?}"),
             }
         }
         beats
@@ -482,7 +482,7 @@ mod tests {
             gatherer.flush(&intake);
             match queue.try_recv() {
                 Ok(Sign::Beat { life, beat }) => Some((life, beat.executor.0, beat.metrics.len())),
-                Ok(Sign::Driver { .. }) | Err(_) => None,
+                Ok(Sign::Driver { .. } | Sign::Impaired { .. }) | Err(_) => None,
             }
         };
         let line = |id: u64| format!("Daily-import.{id}.executor.runTime.count 1 1");
