@@ -10,6 +10,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+mod admission;
 mod anywhere;
 mod budget;
 mod conformance;

@@ -5,8 +5,8 @@
 //! PodDisruptionBudget has the status that a test writes), and real kubelets. Two admission plugins are off because
 //! nobody here completes what they begin: `ServiceAccount` asks for accounts and tokens, `TaintNodesByCondition`
 //! taints every new node until a controller finds it ready. The other default ones are on, and so is RBAC: a
-//! [`Role`] may do what `cluster.yaml` says, and `rollcall` what `deploy/rollcall.yaml` says, as the service account
-//! that it is in a cluster.
+//! [`Role`] may do what `cluster.yaml` says, and `rollcall` what `deploy/` says, as the service account that it
+//! is in a cluster.
 //!
 //! After a start the API server is ready before it knows all of RBAC: for a moment it answers 403 to those who may.
 //! That is how Kubernetes is; whoever is tested has to live with it.
@@ -35,8 +35,10 @@ use super::process::{Process, guarded};
 /// What went wrong, where to look, what to do.
 pub type Result<T> = std::result::Result<T, String>;
 
-/// The namespace in which `rollcall` and `driver` may do something.
+/// The namespace of fleets, in which `rollcall` and `driver` may do something.
 pub const NAMESPACE: &str = "spark";
+/// Rollcall's own.
+pub const HOME: &str = "rollcall";
 /// The service account of `rollcall`.
 pub const ACCOUNT: &str = "rollcall";
 
@@ -47,6 +49,8 @@ pub const STAGES: &str = include_str!("stages.yaml");
 const CLUSTER: &str = include_str!("cluster.yaml");
 /// What is shipped, as it is shipped.
 const DEPLOY: &str = include_str!("../../deploy/rollcall.yaml");
+const FLEETS: &str = include_str!("../../deploy/fleets.yaml");
+const ADMISSION: &str = include_str!("../../deploy/admission.yaml");
 
 /// Every response to everybody, but for what the API server asks itself; and what the judges want to read of requests.
 const AUDIT_POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [
@@ -160,33 +164,36 @@ impl ControlPlane {
                 Role::Rollcall => json!({ "tokenFile": control_plane.token_file(name) }),
                 Role::Admin | Role::Driver | Role::Kubelet => json!({ "token": name }),
             };
-            control_plane.write_kubeconfig(name, user)?;
+            let namespace = if role == Role::Rollcall { HOME } else { NAMESPACE };
+            control_plane.write_kubeconfig(name, namespace, user)?;
         }
         control_plane.start_etcd()?;
         control_plane.start_apiserver()?;
         control_plane.kubectl(Role::Admin, &["create", "--validate=false", "-f", "-"], CLUSTER)?;
         control_plane.kubectl(Role::Admin, &["create", "-f", "-"], DEPLOY)?;
+        control_plane.kubectl(Role::Admin, &["create", "-n", NAMESPACE, "-f", "-"], FLEETS)?;
+        control_plane.kubectl(Role::Admin, &["create", "-f", "-"], ADMISSION)?;
         control_plane.new_token(Role::Rollcall.name(), ACCOUNT)?;
         Ok(control_plane)
     }
 
-    /// The kubeconfig of a role, its namespace [`NAMESPACE`].
+    /// The kubeconfig of a role. Its namespace is [`NAMESPACE`], or [`HOME`] for `rollcall`.
     pub fn kubeconfig(&self, role: Role) -> PathBuf {
         self.path(&format!("{}.kubeconfig", role.name()))
     }
 
-    /// A kubeconfig of this name for a service account, with a token of its own that [`new_token`](Self::new_token)
+    /// A kubeconfig of this name for a service account of [`HOME`], with a token of its own that [`new_token`](Self::new_token)
     /// replaces: as a pod has one.
     pub fn credentials(&self, name: &str, account: &str) -> Result<PathBuf> {
         self.new_token(name, account)?;
-        self.write_kubeconfig(name, json!({ "tokenFile": self.token_file(name) }))?;
+        self.write_kubeconfig(name, HOME, json!({ "tokenFile": self.token_file(name) }))?;
         Ok(self.path(&format!("{name}.kubeconfig")))
     }
 
     /// A new token, where the kubeconfig of this name looks for it; as the kubelet renews a pod's. The one before stays
     /// valid for an hour, or until its account is deleted.
     pub fn new_token(&self, name: &str, account: &str) -> Result<()> {
-        let token = self.kubectl(Role::Admin, &["create", "token", account, "-n", NAMESPACE], "")?;
+        let token = self.kubectl(Role::Admin, &["create", "token", account, "-n", HOME], "")?;
         self.write(&format!("{name}.token"), token.trim())
     }
 
@@ -348,13 +355,13 @@ impl ControlPlane {
         fs::write(self.path(name), text).map_err(|error| format!("{}: {error}", self.path(name).display()))
     }
 
-    fn write_kubeconfig(&self, name: &str, user: Value) -> Result<()> {
+    fn write_kubeconfig(&self, name: &str, namespace: &str, user: Value) -> Result<()> {
         let kubeconfig = json!({
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "tests",
             "contexts": [{ "name": "tests", "context": {
-                "cluster": "tests", "user": name, "namespace": NAMESPACE,
+                "cluster": "tests", "user": name, "namespace": namespace,
             } }],
             "clusters": [{ "name": "tests", "cluster": {
                 "server": format!("https://127.0.0.1:{}", self.apiserver_port),

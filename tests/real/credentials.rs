@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use super::control_plane::NAMESPACE;
+use serde_json::json;
+
+use super::control_plane::HOME;
 use super::stage::{PATIENCE, Stage};
 use super::tools;
 
-/// The Role and ClusterRole are those of `deploy/rollcall.yaml`; the account can be deleted without harm to others.
+/// The Roles and the ClusterRole are those of `deploy/`; the account can be deleted without harm to others.
 const ACCOUNT: &str = "rollcall-rotated";
 /// How old kube lets a token grow that it has read from a file, and some more.
 const RENEWAL: Duration = Duration::from_secs(75);
@@ -16,9 +18,31 @@ fn a_token_is_renewed_and_lost_and_found_again() {
     let Some(tools) = tools() else { return };
     let stage = Stage::shared(&tools);
     let fleet = stage.fleet("rotated", 2, |_| {});
-    let account = format!("--serviceaccount={NAMESPACE}:{ACCOUNT}");
-    stage.admin(&["create", "serviceaccount", ACCOUNT], "");
-    stage.admin(&["create", "rolebinding", ACCOUNT, "--role=rollcall", &account], "");
+    let account = format!("--serviceaccount={HOME}:{ACCOUNT}");
+    stage.admin(&["create", "serviceaccount", ACCOUNT, "-n", HOME], "");
+    for binding in [
+        &["rollcall", "--role=rollcall"][..],
+        &["leases", "--role=leases", "-n", HOME],
+        &["create-leases", "--role=rollcall", "-n", HOME],
+    ] {
+        let name = format!("{ACCOUNT}-{}", binding[0]);
+        stage.admin(&[&["create", "rolebinding", &name, &account], &binding[1..]].concat(), "");
+    }
+    // The admission policy knows the account `rollcall` alone: this one writes its ledger as one who repairs it.
+    stage.create(&json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": ACCOUNT},
+        "rules": [{"apiGroups": ["rollcall.dev"], "resources": ["ledgers"], "verbs": ["repair"]}],
+    }));
+    stage.admin(
+        &[
+            "create",
+            "clusterrolebinding",
+            &format!("{ACCOUNT}-repairs"),
+            &format!("--clusterrole={ACCOUNT}"),
+            &account,
+        ],
+        "",
+    );
     stage.admin(&["create", "clusterrolebinding", ACCOUNT, "--clusterrole=rollcall", &account], "");
     stage.plane.credentials(ACCOUNT, ACCOUNT).unwrap();
     let start = || stage.daemon_as(ACCOUNT, &[&fleet], &["--lease", ACCOUNT]);
@@ -32,8 +56,8 @@ fn a_token_is_renewed_and_lost_and_found_again() {
     assert!(daemon.ended().is_none());
 
     // The token is worth nothing any more: no Lease can be renewed with it.
-    stage.admin(&["delete", "serviceaccount", ACCOUNT], "");
-    stage.admin(&["create", "serviceaccount", ACCOUNT], "");
+    stage.admin(&["delete", "serviceaccount", ACCOUNT, "-n", HOME], "");
+    stage.admin(&["create", "serviceaccount", ACCOUNT, "-n", HOME], "");
     assert_eq!(daemon.wait(PATIENCE).code(), Some(1));
     let log = daemon.log();
     let remedy = "has our token expired, or was its ServiceAccount deleted?";

@@ -10,7 +10,7 @@ use fleet::ledger::Ledger;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::control_plane::{ACCOUNT, ControlPlane, NAMESPACE};
+use super::control_plane::{ACCOUNT, ControlPlane, HOME};
 use super::history::{self, Change, ChangeKind};
 
 /// An API server that has just become ready refuses for a moment what it will grant.
@@ -51,7 +51,7 @@ pub fn requests(plane: &ControlPlane) -> Vec<Request> {
         logs.filter(|name| name.starts_with("audit-") && name.ends_with(".log")).collect();
     assert!(older.is_empty(), "the audit log has turned over, nobody can judge what was in {older:?}");
     let log = fs::read_to_string(plane.audit_log()).unwrap();
-    let ours = format!("system:serviceaccount:{NAMESPACE}:{ACCOUNT}");
+    let ours = format!("system:serviceaccount:{HOME}:{ACCOUNT}");
     let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let ours = events.filter(|event| {
         let user = event["user"]["username"].as_str();

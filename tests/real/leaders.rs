@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use super::control_plane::HOME;
 use super::stage::{Daemon, Fleet, PATIENCE, Stage};
 use super::tools;
 
@@ -13,7 +14,8 @@ const LEASE: &str = "leaders";
 const TAKEOVER: Duration = Duration::from_secs(15 + 3 + 10);
 
 fn holder(stage: &Stage) -> String {
-    let holder = stage.admin(&["get", "lease", LEASE, "-o", "jsonpath={.spec.holderIdentity}"], "");
+    let holder =
+        stage.admin(&["get", "lease", LEASE, "-n", HOME, "-o", "jsonpath={.spec.holderIdentity}"], "");
     // Behind the pod's name is what makes it this process.
     holder.split('_').next().unwrap_or_default().to_owned()
 }

@@ -1,10 +1,10 @@
-//! Least privilege: what `deploy/rollcall.yaml` grants is what the daemon uses, all of it and nothing else.
+//! Least privilege: what `deploy/` grants is what the daemon uses, all of it and nothing else.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::control_plane::NAMESPACE;
+use super::control_plane::HOME;
 use super::stage::{Daemon, Stage};
 use super::tools;
 
@@ -21,9 +21,9 @@ fn everything() -> String {
 
 fn granted(stage: &Stage) -> BTreeSet<Right> {
     let mut rights = BTreeSet::new();
-    for kind in ["role", "clusterrole"] {
-        let role: Value =
-            serde_json::from_str(&stage.admin(&["get", kind, "rollcall", "-o", "json"], "")).unwrap();
+    for place in [&["role"][..], &["role", "-n", HOME], &["clusterrole"]] {
+        let get = [&["get", "-o", "json"], place, &["rollcall"]].concat();
+        let role: Value = serde_json::from_str(&stage.admin(&get, "")).unwrap();
         let of = |rule: &Value, field: &str| {
             let list = rule[field].as_array().unwrap().iter();
             list.map(|one| one.as_str().unwrap().to_owned()).collect::<Vec<_>>()
@@ -74,7 +74,7 @@ fn what_is_granted_is_used_and_what_is_used_is_granted() {
     let failing = stage.fleet("failing", 2, |document| {
         document["spec"]["recovery"] = json!({"failuresMax": 1, "failedDeletesDriver": true});
     });
-    let daemon = stage.daemon(&[&fleet, &invalid, &failing], &["--lease", "rights", "--review-tokens"]);
+    let daemon = stage.daemon(&[&fleet, &invalid, &failing], &["--review-tokens"]);
     stage.at_strength(&daemon, &fleet, "started");
     stage.at_strength(&daemon, &failing, "started");
 
@@ -105,7 +105,7 @@ fn what_is_granted_is_used_and_what_is_used_is_granted() {
     let granted = granted(&stage);
     stage.until("using all of its rights", || {
         let used = used(&stage, &daemon);
-        assert_eq!(used.difference(&granted).next(), None, "used, and not granted in {NAMESPACE}");
+        assert_eq!(used.difference(&granted).next(), None, "used, and not granted");
         let unused: Vec<&Right> = granted.difference(&used).collect();
         if unused.is_empty() { Ok(()) } else { Err(format!("unused: {unused:?}")) }
     });
