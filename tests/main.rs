@@ -3,6 +3,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test names what it expects, the rest is a failure")]
 #![allow(clippy::print_stdout, reason = "measurements, shown with --nocapture")]
 
+mod attacks;
 mod builtin;
 mod check;
 mod cli;
