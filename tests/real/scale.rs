@@ -26,7 +26,7 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// A relay may send 40,000 lines a second over one connection, and these send 12,700.
 const EXECUTORS_PER_CONNECTION: usize = 1_000;
 /// Without any change.
-const STEADY: Duration = Duration::from_secs(30);
+const STEADY: Duration = Duration::from_secs(15);
 
 struct Rate {
     name: &'static str,
@@ -52,7 +52,9 @@ fn many_executors() {
         "| rate | executors | all run | available | CPU then | requests/s then | RSS then | lost at once | all run again | peak RSS |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
-    for rate in &RATES {
+    // A few wait for nothing but the rate: the raised one shows the same sooner.
+    let rates = if executors > EXECUTORS { &RATES[..] } else { &RATES[1..] };
+    for rate in rates {
         let stage = Stage::start(&tools);
         let fleet = stage.fleet("scale", executors, |document| {
             let spec = &mut document["spec"];
