@@ -73,6 +73,7 @@ fn kind(reason: Reason) -> EventType {
     match reason {
         Reason::ExecutorReplaced
         | Reason::ExecutorRemoved
+        | Reason::ExecutorHeardAgain
         | Reason::RollStarted
         | Reason::RollProposed
         | Reason::BreakerClosed
@@ -84,6 +85,7 @@ fn kind(reason: Reason) -> EventType {
         | Reason::BreakerOpened
         | Reason::FleetFailed
         | Reason::MassLoss
+        | Reason::HearingImpaired
         | Reason::PolicyFault
         | Reason::PolicyNotAsked
         | Reason::PolicyQuarantined
@@ -98,6 +100,7 @@ pub fn name(reason: Reason) -> &'static str {
         Reason::ExecutorReplaced => "ExecutorReplaced",
         Reason::ExecutorLost => "ExecutorLost",
         Reason::ExecutorRemoved => "ExecutorRemoved",
+        Reason::ExecutorHeardAgain => "ExecutorHeardAgain",
         Reason::CreateFailed => "CreateFailed",
         Reason::DeleteFailed => "DeleteFailed",
         Reason::RollStarted => "RollStarted",
@@ -107,6 +110,7 @@ pub fn name(reason: Reason) -> &'static str {
         Reason::BreakerClosed => "BreakerClosed",
         Reason::FleetFailed => "FleetFailed",
         Reason::MassLoss => "MassLoss",
+        Reason::HearingImpaired => "HearingImpaired",
         Reason::PolicyFault => "PolicyFault",
         Reason::PolicyNotAsked => "PolicyNotAsked",
         Reason::PolicyQuarantined => "PolicyQuarantined",

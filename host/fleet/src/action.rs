@@ -162,6 +162,8 @@ pub enum Reason {
     ExecutorReplaced,
     ExecutorLost,
     ExecutorRemoved,
+    /// One that was given up for its silence spoke before its loss was written down.
+    ExecutorHeardAgain,
     CreateFailed,
     DeleteFailed,
     RollStarted,
@@ -172,6 +174,8 @@ pub enum Reason {
     BreakerClosed,
     FleetFailed,
     MassLoss,
+    /// Signs of life may be lost on our side: no executor is given up for its silence.
+    HearingImpaired,
     PolicyFault,
     /// No answer for a reason of the host's own: no sandbox was free, or there was no time.
     PolicyNotAsked,

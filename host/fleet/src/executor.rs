@@ -13,6 +13,9 @@
 //!                      AwaitingRemoval, Kept, forgotten
 //! ```
 //!
+//! One way back is not drawn: from AwaitingReason to Available, for one that was lost by its silence alone and
+//! is heard.
+//!
 //! Stages are named for what they await. Whether an executor counts as serving, live or terminating is
 //! never stored: it follows from stage and pod, and the roster adds it up as they change. So the sums
 //! cannot drift from what they are sums of.
@@ -113,8 +116,8 @@ pub(crate) struct Confirmation {
 #[derive(Debug)]
 pub(crate) struct Loss {
     pub trigger: Trigger,
-    /// When it was found, by the wall clock.
-    pub at_ms: i64,
+    /// When it had been heard last by then: what it says later is not the silence for which it was given up.
+    pub heard: Option<Instant>,
     /// Checks that ended undetermined.
     pub checks: u32,
     /// The question under way.
@@ -336,6 +339,18 @@ impl Executor {
     /// It ran, or was heard: it is of use, or will be again.
     pub(crate) fn is_useful(&self) -> bool {
         self.proven || self.registered || self.detector.last_heard().is_some()
+    }
+
+    /// It was given up for nothing but its silence, and all that Kubernetes says is that it runs: if it is heard, it is
+    /// not lost.
+    pub(crate) fn is_silent(&self) -> bool {
+        let by_silence = |loss: &Loss| loss.trigger == Trigger::HeartbeatTimeout;
+        let runs = |pod: &PodView| {
+            pod.selected && pod.phase != Phase::Pending && !pod.executor_ended() && !pod.terminating()
+        };
+        matches!(&self.stage, Stage::AwaitingReason(loss) if by_silence(loss))
+            && !self.gone
+            && self.pod.as_deref().is_some_and(runs)
     }
 
     /// Would its going be a voluntary disruption, i.e. is it of any use now?

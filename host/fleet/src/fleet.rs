@@ -21,7 +21,7 @@ use crate::event::{DriverView, Event, NodeView, Outcome};
 use crate::executor::{Executor, Roster, Stage};
 use crate::failures::Failures;
 use crate::guardrail::{Bounds, MassLoss, NodeLosses, Refusal};
-use crate::heartbeat::{Detector, Hearing};
+use crate::heartbeat::{Hearing, Impairments};
 use crate::id::{ActionId, CommandId, ExecutorId, Uid};
 use crate::ledger::{Book, Progress, Request};
 use crate::log::Log;
@@ -47,6 +47,7 @@ pub struct Fleet {
     /// Commands that are obeyed once what they change is written.
     pub(crate) replies: VecDeque<(u64, CommandId, Reply)>,
     pub(crate) hearing: Hearing,
+    pub(crate) impairments: Impairments,
     pub(crate) breaker: Breaker,
     pub(crate) asker: Asker,
     /// Losses to be asked about when there is room.
@@ -141,6 +142,8 @@ pub enum Why {
     Allocation,
     /// A roll is due.
     Roll,
+    /// An impairment of its hearing is over.
+    Hearing,
 }
 
 impl std::fmt::Display for Why {
@@ -153,6 +156,7 @@ impl std::fmt::Display for Why {
             Why::Relist => "a complete list",
             Why::Allocation => "creating executors",
             Why::Roll => "rolling an executor",
+            Why::Hearing => "hearing that was impaired",
         })
     }
 }
@@ -188,6 +192,7 @@ impl Fleet {
             recording: VecDeque::new(),
             replies: VecDeque::new(),
             hearing: Hearing::new(Instant::START),
+            impairments: Impairments::default(),
             asker: Asker::default(),
             asks: VecDeque::new(),
             creates: Bucket::new(),
@@ -273,6 +278,7 @@ impl Fleet {
             deadlines.push(at(wake, why));
             deadlines.push(at(self.allocation_deadline(), Why::Allocation));
             deadlines.push(at(self.roll_deadline(), Why::Roll));
+            deadlines.push(at(self.impairments.ends_at(&self.spec.heartbeat), Why::Hearing));
             deadlines.push(at(self.ending_deadline(), Why::Allocation));
             deadlines.push(at(self.shrinking.then_some(self.now.instant), Why::Backlog));
         }
@@ -405,7 +411,7 @@ impl Fleet {
             Event::PodChanged(pod) => self.pod_changed(*pod),
             Event::PodGone(pod) => self.pod_gone(*pod),
             Event::Heartbeat(beat) => self.heard(*beat),
-            Event::HearingImpaired(_) => self.excuse_silence(),
+            Event::HearingImpaired(why) => self.hearing_impaired(why),
             Event::DriverReported(rows) => self.driver_reported(rows),
             Event::Deadline => {}
         }
@@ -420,14 +426,6 @@ impl Fleet {
             self.ending_finished(&outcome);
         } else {
             self.pod_call_finished(action, outcome);
-        }
-    }
-
-    /// All silence begins now.
-    fn excuse_silence(&mut self) {
-        let ids: Vec<ExecutorId> = self.roster.iter().map(|(id, _)| id).collect();
-        for id in ids {
-            self.roster.change(id, |executor| executor.detector = Detector::new(self.now.instant));
         }
     }
 
@@ -456,7 +454,7 @@ impl Fleet {
                 if listens {
                     // Nobody was listened to: all silence begins now.
                     self.hearing = Hearing::new(self.now.instant);
-                    self.excuse_silence();
+                    self.hearing.excuse(self.now.instant);
                 }
                 if heals {
                     self.pace = Pace::new(&self.spec.allocation);
@@ -582,6 +580,7 @@ impl Fleet {
             self.relist.action = Some(self.act(Cause::Start, Verb::Relist { known: self.revision }));
         }
         if self.phase == Phase::Active {
+            self.hear_well_again();
             for _ in 0..ATTENDED_MAX {
                 let Some(id) = self.roster.next_due(self.now.instant) else { break };
                 self.attend(id);

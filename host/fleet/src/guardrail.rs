@@ -226,6 +226,13 @@ impl MassLoss {
         mass && !was_on
     }
 
+    /// One that was lost at this moment is not lost after all. An incident that it was part of ends as it would have.
+    pub(crate) fn take_back(&mut self, lost: Instant) {
+        if let Some(at) = self.recent.iter().position(|at| *at == lost) {
+            self.recent.remove(at);
+        }
+    }
+
     pub(crate) fn ends(&self) -> Option<Instant> {
         self.until
     }

@@ -56,10 +56,16 @@ pub enum Plant {
     CandidatesUnsorted,
     /// Counters of long ago are good enough to roll by.
     OldCountersBelieved,
+    /// Signs of life that may be lost on our side excuse no silence.
+    DeafnessIgnored,
+    /// A standstill of the host excuses no silence.
+    StandstillIgnored,
+    /// A loss by silence stands, also when the executor speaks before it is written down.
+    SilenceStands,
 }
 
 impl Plant {
-    pub const ALL: [Plant; 26] = [
+    pub const ALL: [Plant; 29] = [
         Plant::NoUid,
         Plant::IdsInMemory,
         Plant::CreateBeforeReserve,
@@ -86,6 +92,9 @@ impl Plant {
         Plant::DriverEndsAreFailures,
         Plant::CandidatesUnsorted,
         Plant::OldCountersBelieved,
+        Plant::DeafnessIgnored,
+        Plant::StandstillIgnored,
+        Plant::SilenceStands,
     ];
 
     /// The name on the command line.
@@ -117,6 +126,9 @@ impl Plant {
             Plant::DriverEndsAreFailures => "driver-ends-are-failures",
             Plant::CandidatesUnsorted => "candidates-unsorted",
             Plant::OldCountersBelieved => "old-counters-believed",
+            Plant::DeafnessIgnored => "deafness-ignored",
+            Plant::StandstillIgnored => "standstill-ignored",
+            Plant::SilenceStands => "silence-stands",
         }
     }
 }

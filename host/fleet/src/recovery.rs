@@ -5,6 +5,10 @@
 //! check interval while it cannot tell; when the checks are used up the loss is settled as unknown.
 //! *Settled*: the verdict is in the ledger; now the pod is cleared away, or kept for somebody to look at.
 //!
+//! Until it is settled, a loss by silence is only a suspicion: an executor that is heard again is back in
+//! service, its question is void, and a replacement that is there already is one too many like any other.
+//! Once its end is being written down, it stands.
+//!
 //! A second report of the same loss finds the executor lost and changes nothing. SAR took the second
 //! report for a second loss, ignored pods that became `Failed`, and let a pod whose deletion was refused
 //! hold up its replacement.
@@ -116,9 +120,27 @@ impl Fleet {
         }
         self.log.add(self.now, Some(id), format!("lost: {trigger:?}"));
         self.roster.change(id, |executor| executor.rolling = false);
-        let loss = Loss { trigger, at_ms: self.now.wall_ms, checks: 0, asked: None };
+        let heard = self.roster.get(id).and_then(|executor| executor.detector.last_heard());
+        let loss = Loss { trigger, heard, checks: 0, asked: None };
         self.enter(id, Stage::AwaitingReason(loss), Instant::NEVER);
         self.asks.push_back(id);
+    }
+
+    /// It was given up for its silence, and is heard before its loss is settled: it is not lost.
+    pub(crate) fn heard_again(&mut self, id: ExecutorId) {
+        let Some(executor) = self.roster.get(id).filter(|executor| executor.is_silent()) else { return };
+        if self.planted(Plant::SilenceStands) {
+            return;
+        }
+        let Stage::AwaitingReason(loss) = &executor.stage else { return };
+        let lost = executor.since;
+        let silence = loss.heard.map(|heard| format!(" after {} ms", self.now.instant.since_ms(heard)));
+        let message = format!("heard again{}: it is not lost", silence.unwrap_or_default());
+        self.mass_silence.take_back(lost);
+        self.mass_loss.take_back(lost);
+        self.owed.retain(|owed| *owed != id);
+        self.available(id);
+        self.publish(Reason::ExecutorHeardAgain, Some(id), message);
     }
 
     /// It fell out of service: a replacement is owed.
@@ -131,7 +153,7 @@ impl Fleet {
 
     pub(crate) fn check_heartbeat(&mut self, id: ExecutorId) {
         let Some(executor) = self.roster.get(id).filter(|_| !self.spec.heartbeat.disabled) else { return };
-        let silent_at = executor.detector.silent_at(&self.spec.heartbeat);
+        let silent_at = executor.detector.silent_at(&self.spec.heartbeat, self.hearing.excused());
         if self.now.instant < silent_at {
             self.roster.wake_at(id, silent_at);
             return;
@@ -164,7 +186,7 @@ impl Fleet {
             // It waits for admission, and another would wait as long. Its time begins when it is admitted.
             return;
         }
-        let due = executor.since + self.spec.allocation.pending_timeout_ms + 1;
+        let due = self.start_due(executor);
         if self.now.instant < due {
             self.roster.wake_at(id, due);
             return;
@@ -182,6 +204,13 @@ impl Fleet {
             Ok(()) => self.look(id),
             Err(later) => self.roster.wake_at(id, later),
         }
+    }
+
+    /// Until when it has time to start, or to be heard first. What we may have turned away is no silence of its own.
+    fn start_due(&self, executor: &Executor) -> Instant {
+        let runs = matches!(executor.stage, Stage::AwaitingRegistration);
+        let from = if runs { executor.since.max(self.hearing.excused()) } else { executor.since };
+        from + self.spec.allocation.pending_timeout_ms + 1
     }
 
     pub(crate) fn look(&mut self, id: ExecutorId) {
@@ -206,7 +235,12 @@ impl Fleet {
                 let pends = self.roster.get(id).is_some_and(|e| matches!(e.stage, Stage::AwaitingStart));
                 let gated = self.roster.get(id).is_some_and(Executor::is_gated);
                 // One that turns out to run gets its time to register, and one that is gated its time to be admitted.
-                if pends && (!gated || self.planted(Plant::GatedIsLate)) || ran && self.runs_unheard(id) {
+                let unheard = ran && self.runs_unheard(id);
+                // While it was looked for we may have turned it away.
+                let due = self.roster.get(id).map_or(Instant::NEVER, |executor| self.start_due(executor));
+                if unheard && self.now.instant < due {
+                    self.roster.wake_at(id, due);
+                } else if pends && (!gated || self.planted(Plant::GatedIsLate)) || unheard {
                     self.pending_from = self.now.instant + self.pending.failed_ms(&mut self.seed);
                     self.lose(id, Trigger::PendingTimeout);
                 } else if self.roster.get(id).is_some_and(|executor| executor.stage.awaits_end()) {
@@ -273,7 +307,18 @@ impl Fleet {
     fn evidence(&self, id: ExecutorId) -> Option<Evidence> {
         let executor = self.roster.get(id)?;
         let Stage::AwaitingReason(loss) = &executor.stage else { return None };
-        let heard = executor.detector.last_heard();
+        // By one clock: a wall clock that jumps between two questions must not change how long it was silent.
+        let lost_ms = i64::try_from(self.now.instant.since_ms(executor.since)).unwrap_or(i64::MAX);
+        let heard = match loss.trigger {
+            Trigger::HeartbeatTimeout => loss.heard,
+            Trigger::PodFailed
+            | Trigger::PodSucceeded
+            | Trigger::PodDeleted
+            | Trigger::PodMissing
+            | Trigger::DriverRemoved
+            | Trigger::PendingTimeout
+            | Trigger::OperatorKill => executor.detector.last_heard(),
+        };
         let driver = match &self.driver {
             None => Driver::Unknown,
             Some(_) if self.driver_gone() => Driver::Gone,
@@ -293,7 +338,7 @@ impl Fleet {
             pod_name: self.pod_name(id).into(),
             now_ms: self.now.wall_ms,
             trigger: loss.trigger,
-            lost_at_ms: loss.at_ms,
+            lost_at_ms: self.now.wall_ms.saturating_sub(lost_ms),
             checks_made: loss.checks,
             checks_max: self.spec.recovery.checks_max,
             // Where no heartbeats are expected nobody registers, and who runs is available.

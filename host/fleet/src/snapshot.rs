@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::executor::Executor;
+use crate::event::Impairment;
+use crate::executor::{Executor, Stage};
 use crate::fleet::{Fleet, Phase};
 use crate::guardrail::Refusal;
 use crate::id::ExecutorId;
 use crate::log::Entry;
 use crate::question::{DeletionCause, LossKind};
-use crate::time::Now;
+use crate::time::{Instant, Now};
 
 /// A fleet at one moment.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,7 +82,7 @@ pub struct Explanation {
 impl Fleet {
     /// The fleet at this moment: one pass over its executors.
     pub fn snapshot(&self, now: Now) -> Snapshot {
-        let since = |at: crate::time::Instant| now.instant.since_ms(at);
+        let since = |at: Instant| now.instant.since_ms(at);
         let rows = self.roster.iter().map(|(executor, one)| ExecutorRow {
             executor,
             pod: self.pod_name(executor),
@@ -103,6 +104,11 @@ impl Fleet {
     /// How often each guard-rail said no, since this host leads.
     pub fn refusals(&self) -> &BTreeMap<Refusal, u64> {
         &self.refusals
+    }
+
+    /// How often its hearing was impaired, by cause, since this host leads. All causes, also those that never were.
+    pub fn impairments(&self) -> BTreeMap<Impairment, u64> {
+        Impairment::ALL.into_iter().map(|why| (why, self.impairments.count(why))).collect()
     }
 
     /// The numbers alone.
@@ -144,12 +150,27 @@ impl Fleet {
                 .or(self.rolls.refused)
                 .or(Some(Refusal::NotPicked)),
         };
-        Explanation {
-            executor,
-            stage: one.map(Executor::stage_name),
-            not_rolled,
-            history: self.log.iter().filter(|entry| entry.executor == Some(executor)).cloned().collect(),
-        }
+        let mut history: Vec<Entry> =
+            self.log.iter().filter(|entry| entry.executor == Some(executor)).cloned().collect();
+        let excuse = one.and_then(|one| self.excuse(one));
+        history.extend(excuse.map(|text| Entry {
+            at: self.now,
+            executor: Some(executor),
+            text: text.into(),
+        }));
+        Explanation { executor, stage: one.map(Executor::stage_name), not_rolled, history }
+    }
+
+    /// Why it is not given up, although it has been silent for long enough.
+    fn excuse(&self, executor: &Executor) -> Option<String> {
+        let listened = matches!(executor.stage, Stage::Available | Stage::AwaitingRegistration);
+        let (heartbeat, now) = (&self.spec.heartbeat, self.now.instant);
+        let silent_at = executor.detector.silent_at(heartbeat, Instant::START);
+        let until = executor.detector.silent_at(heartbeat, self.hearing.excused());
+        let excused = listened && !heartbeat.disabled && silent_at <= now && now < until;
+        excused.then(|| {
+            format!("its silence is excused: hearing was impaired lately ({})", self.impairments.words())
+        })
     }
 
     /// The latest decisions, the oldest first.
@@ -212,7 +233,7 @@ pub fn condition_names() -> impl Iterator<Item = &'static str> {
 /// What there is to say while a condition holds; nothing while it does not.
 type Said = fn(&Fleet) -> Vec<String>;
 
-const CONDITIONS: [(&str, Said); 14] = [
+const CONDITIONS: [(&str, Said); 15] = [
     ("BreakerOpen", |fleet| {
         let failed = fleet.breaker.failed_in_a_row();
         say(fleet.breaker.is_open(), &format!("{failed} executors failed in a row"))
@@ -220,6 +241,18 @@ const CONDITIONS: [(&str, Said); 14] = [
     ("DriverGone", |fleet| say(fleet.driver_gone(), "the driver's pod has ended")),
     ("DryRun", |fleet| say(fleet.spec.dry_run, "nothing is changed")),
     ("Failed", |fleet| say(fleet.book.get().failed, "too many executors failed; reset the breaker to go on")),
+    ("HearingImpaired", |fleet| {
+        let since = fleet.impairments.since().filter(|_| !fleet.spec.heartbeat.disabled);
+        let message = |since| {
+            format!(
+                "for {} s signs of life may have been lost on our side ({}): executors are not given up for silence, only \
+                 their pods' status and the driver's word on losses count",
+                fleet.now.instant.since_ms(since) / 1_000,
+                fleet.impairments.words()
+            )
+        };
+        since.map(message).into_iter().collect()
+    }),
     ("HeartbeatsMissing", |fleet| {
         say(fleet.hearing.is_broken(), "no executor is heard: is the listener reachable?")
     }),

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::action::Reason;
-use crate::event::{Beat, DriverRow, NodeView, Phase as PodPhase, PodView, Relist};
+use crate::event::{Beat, DriverRow, Impairment, NodeView, Phase as PodPhase, PodView, Relist};
 use crate::executor::{Executor, Facts, Removal, Stage, Then};
 use crate::fleet::{Fleet, OTHER_STORE_MS, Phase, RESTORED_MS};
 use crate::heartbeat::{Detector, Hearing};
@@ -409,7 +409,7 @@ impl Fleet {
             .into_iter()
             .filter_map(|(name, value)| self.metric_index(name).map(|index| (index, value)))
             .collect();
-        let waits = self.roster.change(beat.executor, |executor| {
+        let change = self.roster.change(beat.executor, |executor| {
             if !executor.pends_again() {
                 executor.detector.heard(now);
             }
@@ -423,10 +423,41 @@ impl Fleet {
                     metrics[index] = value;
                 }
             }
-            matches!(executor.stage, Stage::AwaitingRegistration)
+            (matches!(executor.stage, Stage::AwaitingRegistration), executor.is_silent())
         });
-        if waits == Some(true) {
+        let Some((waits, silent)) = change else { return };
+        if waits {
             self.available(beat.executor);
+        } else if silent {
+            self.heard_again(beat.executor);
+        }
+    }
+
+    /// Signs of life may have been lost on our side: all silence begins now.
+    pub(crate) fn hearing_impaired(&mut self, why: Impairment) {
+        let ignored = match why {
+            Impairment::Paused => Plant::StandstillIgnored,
+            Impairment::Refused | Impairment::Dropped | Impairment::Unattributed => Plant::DeafnessIgnored,
+        };
+        if self.spec.heartbeat.disabled || self.planted(ignored) {
+            return;
+        }
+        self.hearing.excuse(self.now.instant);
+        if self.impairments.told(why, self.now.instant) {
+            let timeout_ms = self.spec.heartbeat.timeout_ms;
+            let message = format!(
+                "signs of life may have been lost on our side ({}): until {timeout_ms} ms after the last time no executor is \
+                 given up for its silence",
+                why.name()
+            );
+            self.publish(Reason::HearingImpaired, None, message);
+        }
+    }
+
+    /// For as long as silence was excused, no sign of life was lost.
+    pub(crate) fn hear_well_again(&mut self) {
+        if let Some(lasted_ms) = self.impairments.end(self.now.instant, &self.spec.heartbeat) {
+            self.log.add(self.now, None, format!("hearing is not impaired any more, after {lasted_ms} ms"));
         }
     }
 
@@ -462,9 +493,11 @@ impl Fleet {
                     moved = facts.counters.as_ref() != Some(&counters);
                     (facts.counters, facts.counted) = (Some(counters), now);
                 }
+                let mut alive = false;
                 if row.active {
                     executor.registered = true;
-                    if (believed || moved) && !executor.pends_again() {
+                    alive = (believed || moved) && !executor.pends_again();
+                    if alive {
                         executor.detector.heard(now);
                     }
                 } else {
@@ -472,11 +505,15 @@ impl Fleet {
                 }
                 // A driver cannot remove whom it never had: that was another of this id, long ago.
                 let serves = executor.stage.serves() && executor.registered;
-                (matches!(executor.stage, Stage::AwaitingRegistration), serves)
+                // What would have kept it takes it back.
+                let silent = alive && executor.is_silent();
+                (matches!(executor.stage, Stage::AwaitingRegistration), serves, silent)
             });
-            let Some((waits, serves)) = change else { continue };
+            let Some((waits, serves, silent)) = change else { continue };
             if row.active && waits {
                 self.available(id);
+            } else if silent {
+                self.heard_again(id);
             } else if !row.active && serves {
                 self.lose(id, Trigger::DriverRemoved);
             }

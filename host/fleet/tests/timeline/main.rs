@@ -16,4 +16,5 @@ mod ledger;
 mod losses;
 mod rolls;
 mod sar;
+mod silence;
 mod specs;

@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use fleet::action::{Action, Cause, Question, Reply, Verb};
 use fleet::event::{
-    Answer, Beat, Command, Counters, Done, DriverView, Event, Fault, NodeView, Outcome, Phase, PodView,
-    Relist, finished,
+    Answer, Beat, Command, Counters, Done, DriverView, Event, Fault, Impairment, NodeView, Outcome, Phase,
+    PodView, Relist, finished,
 };
 use fleet::guardrail::Refusal;
 use fleet::id::{CommandId, ExecutorId, Uid, Version};
@@ -185,10 +185,21 @@ impl World {
             }
             Verb::Ask { policy, question: Question::Loss(evidence) } => {
                 let (id, trigger, checks) = (evidence.executor_id, evidence.trigger, evidence.checks_made);
+                // As a classifier reckons it: when it was lost, not when it is asked.
+                let later = u64::try_from(evidence.now_ms - evidence.lost_at_ms).unwrap();
+                let silence = evidence
+                    .since_heartbeat_ms
+                    .map_or("none".to_owned(), |ms| format!("{}s", seconds(ms.saturating_sub(later))));
                 // Only where a timeline asks for it.
                 let never = !evidence.ever_registered && self.notices.contains("registrations");
                 let never = if never { ", never registered" } else { "" };
-                let line = format!("ask {policy} why {id} was lost: {trigger:?}, check {checks}{never}");
+                let silence = if self.notices.contains("silences") {
+                    format!(", silent for {silence}")
+                } else {
+                    String::new()
+                };
+                let line =
+                    format!("ask {policy} why {id} was lost: {trigger:?}, check {checks}{never}{silence}");
                 self.call("loss", ExecutorId(id), &line, action.clone());
             }
             Verb::Ask { policy, question: Question::Roll(question) } => {
@@ -350,6 +361,11 @@ impl World {
                 self.beat(&ids(1), None);
             }
             "driver" => self.driver(&words[1..]),
+            // deaf refused: a sign of life may have been lost on our side.
+            "deaf" => {
+                let why = Impairment::ALL.into_iter().find(|why| why.name() == words[1]).unwrap();
+                self.step(Event::HearingImpaired(why));
+            }
             "node" => {
                 let departure = |kind| Departure { kind, sign: "taint".to_owned() };
                 let departures = words[2..].iter().filter(|word| **word == "leaving");
@@ -427,8 +443,12 @@ impl World {
             "spec" => self.respec(&words[1..]),
             "conditions" => {
                 let now = Now { instant: Instant::from_ms(self.now_ms), wall_ms: WALL_MS };
-                let names: Vec<_> = self.fleet.snapshot(now).conditions.iter().map(|c| c.name).collect();
+                let conditions = self.fleet.snapshot(now).conditions;
+                let names: Vec<_> = conditions.iter().map(|c| c.name).collect();
                 self.show(&format!("conditions {}", names.join(" ")));
+                for told in conditions.iter().filter(|c| words[1..].contains(&c.name)) {
+                    self.show(&told.message);
+                }
             }
             "counts" => {
                 let counts = self.fleet.counts();
@@ -451,6 +471,9 @@ impl World {
                 let explained = self.fleet.explain(ExecutorId(number(1)));
                 let refusal = explained.not_rolled.map_or("nothing in the way", Refusal::code);
                 self.show(&format!("{} is {}: {refusal}", number(1), explained.stage.unwrap_or("unknown")));
+                if let Some(last) = explained.history.last().filter(|_| words.contains(&"history")) {
+                    self.show(&last.text);
+                }
             }
             verb => self.command(verb, &words[1..], what),
         }
