@@ -16,8 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::fleet::election::{ElectionEvent, StopCause};
-use ::fleet::event::{Answer, Event, Fault, Outcome};
+use ::fleet::event::{Answer, Event, Fault, Impairment, Outcome};
 use ::fleet::id::{ActionId, CommandId};
+use ::fleet::standstill::Standstill;
 use ::fleet::time::{Instant, Now};
 use cluster::Clients;
 use cluster::node::NodeSeen;
@@ -46,7 +47,7 @@ use leader::{Leader, Turn};
 use managed::Managed;
 pub use policies::Policies;
 
-/// The loop comes round at least so often, so that its pulse is felt.
+/// The log is told so often who is not heard.
 const PULSE: Duration = Duration::from_secs(2);
 /// Events that wait for the loop; watches wait when there are more.
 const NEWS_MAX: usize = 4_096;
@@ -135,6 +136,8 @@ struct Daemon {
     since: Clock,
     /// When the log is to be told next who is not heard.
     tell_at: Clock,
+    /// Whether the loop comes round in time.
+    standstill: Standstill,
     jobs: mpsc::UnboundedSender<Job>,
     news: mpsc::Sender<News>,
     notices: Notices,
@@ -174,6 +177,7 @@ pub async fn run(parts: Parts) -> Ended {
         leading: None,
         since: start,
         tell_at: start,
+        standstill: Standstill::new(Instant::START),
         jobs,
         news,
         notices: Notices::start(parts.clients.call.clone(), &parts.instance),
@@ -192,8 +196,9 @@ pub async fn run(parts: Parts) -> Ended {
         daemon.handle.pulse().advance();
         let waiting = inbox.len() + outcomes.len() + signs.len() + requests.len();
         daemon.handle.pulse().set_waiting(waiting as u64);
+        daemon.look_for_standstill(daemon.now().instant);
         daemon.tell_hearing();
-        let wake = daemon.deadline().min(Clock::now() + PULSE);
+        let wake = daemon.deadline().min(Clock::now() + daemon.pulse());
         tokio::select! {
             Some(event) = elections.recv() => daemon.elect(event),
             Some(done) = outcomes.recv() => daemon.done(done),
@@ -252,9 +257,30 @@ impl Daemon {
             return;
         }
         self.tell_at = Clock::now() + PULSE;
+        self.standstill.follow(self.fleets.values().filter_map(Managed::timeout_ms).min());
         for managed in self.fleets.values_mut() {
             managed.tell_hearing(&self.directory);
         }
+    }
+
+    /// The loop comes round at least so often, so that its pulse is felt.
+    fn pulse(&self) -> Duration {
+        Duration::from_millis(self.standstill.pulse_ms())
+    }
+
+    /// Before anything is told to any fleet: after a standstill their silence is ours. Heartbeats lie unread in sockets
+    /// and queues, and deadlines have passed meanwhile. Whether there was one.
+    fn look_for_standstill(&mut self, now: Instant) -> bool {
+        let Some(stood_ms) = self.standstill.look(now).filter(|_| self.leading.is_some()) else {
+            return false;
+        };
+        tracing::warn!(stood_ms, "this host stood still: silence of executors counts from now");
+        for number in self.numbers() {
+            if self.ended.is_none() {
+                self.step(number, Event::HearingImpaired(Impairment::Paused));
+            }
+        }
+        true
     }
 
     /// When the loop has to come round.

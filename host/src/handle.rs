@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fleet::action::Reply;
-use fleet::event::Command;
+use fleet::event::{Command, Impairment};
 use fleet::guardrail::Refusal;
 use fleet::id::ExecutorId;
 use fleet::snapshot::{Condition, Counts, Explanation, Snapshot};
@@ -65,6 +65,8 @@ pub struct Overview {
     pub counts: Counts,
     /// How often each guard-rail said no, since this host leads.
     pub refusals: BTreeMap<Refusal, u64>,
+    /// How often its hearing was impaired, by cause, since this host leads.
+    pub impairments: BTreeMap<Impairment, u64>,
     pub conditions: Vec<Condition>,
 }
 

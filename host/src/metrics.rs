@@ -249,6 +249,7 @@ fn moment(fleets: &[Overview], pulse: &Pulse, lease: Option<&str>) -> Registry {
     let lost = Family::<Labels<2>, Counter>::default();
     let removed = Family::<Labels<2>, Counter>::default();
     let refusals = Family::<Labels<2>, Counter>::default();
+    let impairments = Family::<Labels<2>, Counter>::default();
     let conditions = Family::<Labels<2>, Gauge>::default();
     for fleet in fleets {
         let name = || ("fleet", Cow::Owned(fleet.fleet.clone()));
@@ -261,6 +262,9 @@ fn moment(fleets: &[Overview], pulse: &Pulse, lease: Option<&str>) -> Registry {
         }
         for (refusal, count) in &fleet.refusals {
             refusals.get_or_create(&[name(), ("reason", refusal.code().into())]).inc_by(*count);
+        }
+        for (why, count) in &fleet.impairments {
+            impairments.get_or_create(&[name(), ("cause", why.name().into())]).inc_by(*count);
         }
         // Always, as 0 or 1: an alert need not tell "does not hold" from "is not known".
         for kind in
@@ -280,6 +284,11 @@ fn moment(fleets: &[Overview], pulse: &Pulse, lease: Option<&str>) -> Registry {
         removed,
     );
     registry.register("rollcall_fleet_refusals", "Refusals of guard-rails, by reason", refusals);
+    registry.register(
+        "rollcall_hearing_impaired",
+        "How often signs of life may have been lost on our side, by fleet and cause",
+        impairments,
+    );
     registry.register("rollcall_fleet_condition", "Whether the condition holds: 1 or 0", conditions);
     registry
 }
@@ -315,6 +324,7 @@ fn request_histogram() -> Histogram {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
+    use fleet::event::Impairment;
     use fleet::guardrail::Refusal;
     use fleet::question::DeletionCause;
     use fleet::snapshot::{Condition, Counts};
@@ -355,6 +365,7 @@ mod tests {
                 ..Counts::default()
             },
             refusals: BTreeMap::from([(Refusal::MaxSurge, 7)]),
+            impairments: BTreeMap::from([(Impairment::Refused, 3), (Impairment::Paused, 0)]),
             conditions: vec![Condition { name: "Paused", message: "x".to_owned() }],
         }
     }
@@ -428,6 +439,9 @@ mod tests {
             ("rollcall_fleet_executors_lost_total{fleet=\"etl\",kind=\"other\"}", 4.0),
             ("rollcall_fleet_executors_removed_total{fleet=\"etl\",cause=\"scale-down\"}", 1.0),
             ("rollcall_fleet_refusals_total{fleet=\"etl\",reason=\"max-surge\"}", 7.0),
+            ("rollcall_hearing_impaired_total{fleet=\"etl\",cause=\"refused\"}", 3.0),
+            ("rollcall_hearing_impaired_total{fleet=\"etl\",cause=\"paused\"}", 0.0),
+            ("rollcall_fleet_condition{fleet=\"etl\",type=\"HearingImpaired\"}", 0.0),
             ("rollcall_fleet_condition{fleet=\"etl\",type=\"Paused\"}", 1.0),
             ("rollcall_fleet_condition{fleet=\"etl\",type=\"MassLoss\"}", 0.0),
             ("rollcall_fleet_condition{fleet=\"etl\",type=\"DriverMissing\"}", 0.0),

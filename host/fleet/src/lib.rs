@@ -14,6 +14,7 @@
 //! | machine | decides |
 //! |---|---|
 //! | [`heartbeat`] | who has gone silent, and whether silence can be believed |
+//! | [`standstill`] | whether the host itself stood still; one for all fleets |
 //! | `executor` | the stages of one executor's life, and the sums over all |
 //! | `view` | what pods, drivers and signs of life mean |
 //! | `recovery` | who is lost, why, and what becomes of its pod |
@@ -52,6 +53,7 @@ mod removal;
 mod roll;
 pub mod snapshot;
 pub mod spec;
+pub mod standstill;
 pub mod time;
 mod view;
 pub mod window;

@@ -117,6 +117,12 @@ impl Managed {
         &self.config.fleet.spec.driver.pod_name
     }
 
+    /// After so much silence an executor is given up, if it is listened to at all.
+    pub fn timeout_ms(&self) -> Option<u64> {
+        let heartbeat = &self.config.fleet.spec.heartbeat;
+        (!heartbeat.disabled).then_some(heartbeat.timeout.0)
+    }
+
     pub fn mode(&self) -> &'static str {
         match self.config.fleet.spec.mode {
             Mode::Own => "own",
@@ -240,6 +246,7 @@ impl Managed {
                 target: life.fleet.target(),
                 counts: life.fleet.counts(),
                 refusals: life.fleet.refusals().clone(),
+                impairments: life.fleet.impairments(),
                 conditions: self.conditions(life, directory),
             },
             None => Overview {
@@ -250,6 +257,7 @@ impl Managed {
                 target: spec.executors,
                 counts: Counts::default(),
                 refusals: BTreeMap::new(),
+                impairments: BTreeMap::new(),
                 conditions: vec![self.waiting()],
             },
         }

@@ -20,7 +20,10 @@ use crate::handle::{Commanded, Request, Told};
 
 impl Daemon {
     pub(super) fn step(&mut self, number: u64, event: Event) {
-        let now = self.now();
+        let mut now = self.now();
+        if self.look_for_standstill(now.instant) {
+            now = self.now();
+        }
         if !self.leader.is_leader(now.instant) {
             // It finds out by itself, and ends.
             return self.elect(ElectionEvent::Deadline);

@@ -173,6 +173,7 @@ impl World {
             target: snapshot.target,
             counts: snapshot.counts,
             refusals: snapshot.refusals,
+            impairments: self.fleet.impairments(),
             conditions: snapshot.conditions,
         }
     }

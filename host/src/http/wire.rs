@@ -188,8 +188,18 @@ pub struct Nothing {}
 
 impl From<handle::Overview> for Fleet {
     fn from(overview: handle::Overview) -> Fleet {
-        let handle::Overview { fleet, namespace, mode, phase, target, counts, refusals, conditions } =
-            overview;
+        let handle::Overview {
+            fleet,
+            namespace,
+            mode,
+            phase,
+            target,
+            counts,
+            refusals,
+            conditions,
+            // The condition says it in words.
+            impairments: _,
+        } = overview;
         Fleet {
             fleet,
             namespace,
