@@ -15,5 +15,6 @@ mod replay;
 mod restarts;
 mod rolls;
 mod scrape;
+mod standstill;
 mod support;
 mod world;

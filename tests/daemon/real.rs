@@ -311,11 +311,17 @@ impl Process {
         self.child.wait().expect("a child");
     }
 
+    /// `kill -s`, for instance STOP.
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &pid]).status().expect("kill(1) is there");
+        assert!(sent.success());
+    }
+
     /// SIGTERM. The exit code, and after how long.
     pub async fn terminate(mut self) -> (Option<i32>, Duration) {
         let begun = Instant::now();
-        let sent = Command::new("kill").arg(self.child.id().to_string()).status().expect("kill(1) is there");
-        assert!(sent.success());
+        self.signal("TERM");
         while begun.elapsed().as_secs() < 30 {
             if let Some(status) = self.child.try_wait().expect("a child") {
                 return (status.code(), begun.elapsed());
