@@ -307,6 +307,8 @@ impl Fleet {
         let (phase, terminating) = (pod.phase, pod.terminating());
         let trigger = if pod.executor_succeeded() { Trigger::PodSucceeded } else { Trigger::PodFailed };
         let again = phase == PodPhase::Pending && !self.planted(Plant::PendingAgainUnseen);
+        // It came to be Pending while it was to go, and stays after all.
+        let heard_before = executor.pends_again() && executor.detector.last_heard().is_some();
         match &executor.stage {
             Stage::AwaitingStart | Stage::AwaitingRegistration | Stage::Available => {
                 if ended {
@@ -318,7 +320,7 @@ impl Fleet {
                     self.enter(id, Stage::AwaitingExit { cause: None, removal: None }, wake);
                 } else if phase == PodPhase::Running && matches!(executor.stage, Stage::AwaitingStart) {
                     self.running(id);
-                } else if again && !matches!(executor.stage, Stage::AwaitingStart) {
+                } else if again && (heard_before || !matches!(executor.stage, Stage::AwaitingStart)) {
                     self.pending_again(id);
                 } else {
                     self.roster.wake_at(id, self.now.instant);

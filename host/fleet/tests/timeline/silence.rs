@@ -329,6 +329,33 @@ fn when_observing_a_beat_takes_the_loss_back_as_well() {
     );
 }
 
+/// It was to go when its pod became Pending again, and was wanted after all. What was heard of it before is no silence
+/// of its new life.
+#[test]
+fn one_that_is_recalled_while_its_pod_is_pending_again_is_not_lost_for_it() {
+    check(
+        draft(1),
+        "
+        0s lead
+            > 0s create 1
+        1s start 1
+        2s ledger unknown
+        100s total 0
+        101s pod 1 pending
+        102s total 1
+        103s ledger ok
+            > 103.375s reply done
+            > 103.375s reply done
+        300s pod 1 running
+        310s explain 1
+            > 310s 1 is awaiting-registration: not-available
+        311s beat 1
+        400s explain 1
+            > 400s 1 is available: no-counters
+        ",
+    );
+}
+
 /// Where heartbeats are not listened to none can be missed.
 #[test]
 fn without_heartbeats_hearing_is_not_impaired() {
