@@ -124,7 +124,7 @@ pub fn hunt(bait: &Bait) -> Catch {
 
 /// Every planted bug, with what it takes to find it: some ten times what it took when this was written,
 /// because a change of the simulator deals the seeds anew.
-pub const BAITS: [Bait; 26] = [
+pub const BAITS: [Bait; 29] = [
     Bait { plant: Plant::NoUid, seeds_max: 10, checkers: &["S6"] },
     Bait { plant: Plant::IdsInMemory, seeds_max: 10, checkers: &["S2", "S13"] },
     Bait { plant: Plant::CreateBeforeReserve, seeds_max: 10, checkers: &["S2"] },
@@ -143,7 +143,7 @@ pub const BAITS: [Bait; 26] = [
     Bait { plant: Plant::OldListBelieved, seeds_max: 3_000, checkers: &["L1", "S17", "S3"] },
     Bait { plant: Plant::CreateRepeated, seeds_max: 200, checkers: &["S2"] },
     Bait { plant: Plant::ActBeforeRecord, seeds_max: 100, checkers: &["S8"] },
-    Bait { plant: Plant::LeadersAlike, seeds_max: 8_000, checkers: &["S13", "S2"] },
+    Bait { plant: Plant::LeadersAlike, seeds_max: 20_000, checkers: &["S13", "S2"] },
     Bait { plant: Plant::EndedUnseen, seeds_max: 200, checkers: &["S18"] },
     Bait { plant: Plant::PendingAgainUnseen, seeds_max: 200, checkers: &["S18"] },
     Bait { plant: Plant::GatedIsLate, seeds_max: 200, checkers: &["S19"] },
@@ -151,4 +151,7 @@ pub const BAITS: [Bait; 26] = [
     Bait { plant: Plant::DriverEndsAreFailures, seeds_max: 500, checkers: &["S10"] },
     Bait { plant: Plant::CandidatesUnsorted, seeds_max: 50, checkers: &["S20"] },
     Bait { plant: Plant::OldCountersBelieved, seeds_max: 500, checkers: &["S20"] },
+    Bait { plant: Plant::DeafnessIgnored, seeds_max: 1_000, checkers: &["S21"] },
+    Bait { plant: Plant::StandstillIgnored, seeds_max: 200, checkers: &["S21"] },
+    Bait { plant: Plant::SilenceStands, seeds_max: 700, checkers: &["S21"] },
 ];

@@ -5,6 +5,7 @@
 //!
 //! [`Human::lifts`]: crate::human::Human
 
+use fleet::event::Impairment;
 use fleet::id::ExecutorId;
 
 use crate::api::Serial;
@@ -44,6 +45,7 @@ impl World<'_> {
             let clock_stops = self.sim.tape.chance(300);
             self.freeze(leader, ms, clock_stops);
         }
+        self.deafness();
         if self.sim.strikes(Fault::TwoLeaders) {
             self.take_early();
         }
@@ -73,6 +75,31 @@ impl World<'_> {
             self.watch_lags(at, lag_ms);
             let ms = self.sim.tape.between(5_000, 90_000);
             self.human.lift_after(now_ms + ms, Lift::Lag(at));
+        }
+    }
+
+    /// What a host does to signs of life, or is made to do.
+    fn deafness(&mut self) {
+        let now_ms = self.sim.now_ms;
+        if self.sim.strikes(Fault::DeafListener) {
+            let at = self.random_host();
+            let ms = self.sim.tape.between(2_000, 90_000);
+            self.hosts[at].door.deaf_until_ms = now_ms + ms;
+        }
+        if self.sim.strikes(Fault::PartlyDeaf) {
+            let at = self.random_host();
+            let door = &mut self.hosts[at].door;
+            door.partial_until_ms = now_ms + self.sim.tape.between(2_000, 90_000);
+            door.partial_third = self.sim.tape.below(3);
+            let causes = [Impairment::Refused, Impairment::Dropped, Impairment::Unattributed];
+            door.partial_why = self.sim.tape.pick(&causes).copied();
+        }
+        if self.sim.strikes(Fault::FrozenFull) {
+            let leader = (0..self.hosts.len()).find(|at| self.hosts[*at].leading).unwrap_or(0);
+            let ms = self.sim.tape.between(10_000, 90_000);
+            let room = usize::try_from(self.sim.tape.between(0, 60)).expect("small");
+            let hasty = self.sim.tape.chance(500);
+            self.freeze_full(leader, ms, room, hasty);
         }
     }
 
@@ -303,6 +330,7 @@ impl World<'_> {
             host.partitioned_until_ms = 0;
             host.lease_blind_until_ms = 0;
             host.deaf_until_ms = 0;
+            (host.door.deaf_until_ms, host.door.partial_until_ms) = (0, 0);
             host.skew_ms = 0;
             self.watch_lags(at, 0);
         }

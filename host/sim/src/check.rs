@@ -7,13 +7,17 @@
 //! - S1 S2 S3 S4 when a pod is created: [`bounds`]
 //! - S5 S6 S7 S11 S17 when a pod is deleted: [`victims`]
 //! - S12 S13 S14 S17 S19 S20 when an action is wanted: [`conduct`]
+//! - S21 when a loss is asked about and when it is settled: [`silence`]
 //! - S8 S10 S13 when a ledger is written: [`books`]; S9 and S18 in every snapshot
 //! - L1 L3 L4 L5 once the faults are over: [`rest`]
 //! - SPIN: a core that wants to be woken for ever in the same moment
 //!
-//! S18 to S20 are not in the catalogue. S18: an executor that has ended, or whose pod is Pending, is not available to a
+//! S18 to S21 are not in the catalogue. S18: an executor that has ended, or whose pod is Pending, is not available to a
 //! host that was told so. S19: a pod that waits for a scheduling gate is not cleared away for being late. S20:
-//! candidates stand in the order of Spark's `executorList(true)`, with counters of at most two reports ago.
+//! candidates stand in the order of Spark's `executorList(true)`, with counters of at most two reports ago. S21: no executor is given up
+//! for silence while one of its signs reached this host's door within the last timeout, whatever the host did with it
+//! (refused, dropped, left in a socket while it stood still); and none is lost that spoke after it was given up and before
+//! its loss was settled.
 //!
 //! Not here: S15 and S16 are about status objects and log lines, which the daemon writes (of S16 only
 //! the length of notices is checked); L6 needs the words of conditions; L7 needs more than one fleet;
@@ -38,6 +42,7 @@ pub mod books;
 pub mod bounds;
 pub mod conduct;
 pub mod rest;
+pub mod silence;
 pub mod victims;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +138,10 @@ pub(crate) struct Life {
     /// Whose loss may be called a failure.
     fair: BTreeSet<u64>,
     pub(crate) shown_as: Shown,
+    /// When a sign of each executor reached its door last.
+    signs: BTreeMap<u64, u64>,
+    /// Executors that it has given up for silence and not settled, and whether it was told a sign of each since.
+    suspects: BTreeMap<u64, bool>,
 }
 
 /// What a host was told that decides who is available, to blame, or a candidate.
@@ -140,6 +149,8 @@ pub(crate) struct Life {
 pub(crate) struct Shown {
     /// The pod under an id: its UID, its newest revision, and whether an executor runs in it by then.
     pods: BTreeMap<u64, (Uid, u64, bool)>,
+    /// A list, which it may or may not have believed, showed that none runs.
+    doubtful: BTreeSet<u64>,
     /// Nodes that explain a kill.
     explained: BTreeSet<String>,
     driver_ends: Option<u32>,
@@ -167,6 +178,12 @@ impl Shown {
             self.driver_ended_ms = Some(now_ms);
         }
         self.driver_ends = self.driver_ends.max(Some(*ends));
+    }
+
+    /// Was it shown that an executor runs in this pod, and nothing else since?
+    pub(crate) fn runs_as(&self, executor: u64, uid: &Uid) -> bool {
+        self.pods.get(&executor).is_some_and(|(known, _, runs)| *runs && known == uid)
+            && !self.doubtful.contains(&executor)
     }
 
     /// Does no executor run in the pod that it was shown last under this id?
@@ -300,6 +317,8 @@ impl Checks {
             life.shown.insert(pod.executor.0);
             if !listed || Shown::runs(pod) {
                 life.shown_as.pod(pod);
+            } else {
+                life.shown_as.doubtful.insert(pod.executor.0);
             }
             if pod.disrupted() && pod.owner.as_ref() == Some(&driver) {
                 life.disrupted.insert(pod.executor.0);

@@ -15,7 +15,8 @@
 //!   stands for them; the sandbox's own tests tell them apart.
 //! - F60 a missing policy at the start of a host is F59 plus F23.
 //!
-//! F68 to F74 are not in the catalogue: other people's reports taught them.
+//! F68 to F74 are not in the catalogue: other people's reports taught them. Nor are F76 to F78: an attack on the
+//! daemon's listeners did.
 //!
 //! F67 is not in the catalogue; the real API server taught it. It tries a deletion on what its watch cache
 //! has first. A pod that is not bound there needs no grace, and that stays in the options when the try on
@@ -139,6 +140,9 @@ faults! {
     BeatLate "F49" "beat-late" Beat "a heartbeat is late";
     BeatDuplicated "F49" "beat-duplicated" Beat "a heartbeat comes twice";
     BeatForged "F49" "beat-forged" Beat "a heartbeat of an executor that never was";
+    DeafListener "F76" "deaf-listener" Second "every beat at a host's door is refused for a while, and the host knows";
+    PartlyDeaf "F77" "partly-deaf" Second "the beats of some executors are turned away for a while, and the host knows that some are";
+    FrozenFull "F78" "frozen-full" Second "the host stands still, and its sockets hold only some of the beats";
     BeatOutdated "F49" "beat-outdated" Beat "a heartbeat under the id and another UID";
     Herd "F50" "herd" Second "after a start of the host no heartbeat comes for a while";
     PolicyTraps "F51" "policy-traps" Ask "the policy traps, or exceeds its budget";

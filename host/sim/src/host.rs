@@ -7,16 +7,19 @@
 use std::collections::BTreeMap;
 
 use fleet::election::{Election, ElectionEvent};
-use fleet::event::{Event, Outcome};
+use fleet::event::{Beat, Event, Impairment, Outcome};
 use fleet::guardrail::Refusal;
 use fleet::id::ActionId;
+use fleet::standstill::Standstill;
 use fleet::time::{Instant, Now};
 
 use crate::lease;
 use crate::world::{Core, Task, WALL_BASE_MS, World};
 
+pub mod door;
 pub mod view;
 
+pub use door::Door;
 pub use view::Watch;
 
 #[derive(Debug)]
@@ -27,6 +30,12 @@ pub enum HostTask {
     /// The election's deadline of this moment has come.
     ElectionDue(Instant),
     Tell(Box<Event>),
+    /// A heartbeat reaches the host's door.
+    Beat(Box<Beat>),
+    /// Some were turned away since the core was told last.
+    Impaired(Impairment),
+    /// The loop comes round, even when nothing happens.
+    Pulse,
     /// The spec has changed: whatever it is by now.
     Spec,
     /// The answer to a call arrives.
@@ -60,6 +69,10 @@ pub struct Host {
     pub watch: Watch,
     pub(crate) calls: BTreeMap<u64, ActionId>,
     frozen: bool,
+    pub(crate) stands: Stands,
+    /// Whether its loop comes round in time, as it finds out itself.
+    standstill: Standstill,
+    pub door: Door,
     inbox: Vec<HostTask>,
     armed: Option<Instant>,
     wakes: u64,
@@ -72,6 +85,17 @@ pub struct Host {
     pub lease_blind_until_ms: u64,
     /// F25: how many more requests until it dies.
     pub requests_left: Option<u32>,
+}
+
+/// How a host stands still.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stands {
+    /// For long enough to be noticed, by a clock that goes on.
+    noticed: bool,
+    /// So many beats find room in its sockets still.
+    room: usize,
+    /// When it moves again it looks at its deadlines first, and at what has arrived only then.
+    hasty: bool,
 }
 
 /// A core that wants to be woken at once, again and again, would take a whole CPU.
@@ -91,6 +115,9 @@ impl Host {
             watch: Watch::default(),
             calls: BTreeMap::new(),
             frozen: false,
+            stands: Stands::default(),
+            standstill: Standstill::new(Instant::START),
+            door: Door::default(),
             inbox: Vec::new(),
             armed: None,
             wakes: 0,
@@ -138,18 +165,26 @@ impl World<'_> {
         };
         let old = &self.hosts[at];
         let (life, skew_ms, deaf) = (old.life + 1, old.skew_ms, old.deaf_until_ms);
+        let door = old.door.of_next_life();
         let mut host = Host::new(at);
         host.life = life;
         host.skew_ms = skew_ms;
         host.deaf_until_ms = deaf;
+        host.door = door;
         host.started_ms = self.sim.now_ms;
-        host.election = Some(lease::election(at, life, seed));
+        host.standstill.follow(Some(self.human.draft.heartbeat.timeout_ms));
+        host.election = (!self.alone).then(|| lease::election(at, life, seed));
         host.core = Some(core);
         self.checks.host_started(at, life, &self.human.draft);
         self.hosts[at] = host;
         self.sim.trace.number(at as u64);
         self.sim.say(|| format!("host {at} starts, life {life}"));
         self.arm(at);
+        let pulse_ms = self.hosts[at].standstill.pulse_ms();
+        self.post(at, pulse_ms, HostTask::Pulse);
+        if self.alone {
+            self.lead(at, 1);
+        }
         self.elect(at, ElectionEvent::Deadline);
     }
 
@@ -193,14 +228,24 @@ impl World<'_> {
             return;
         }
         host.frozen = true;
+        let noticed = !clock_stops && ms > host.standstill.unseen_max_ms();
+        host.stands = Stands { noticed, room: usize::MAX, hasty: false };
         let life = host.life;
         if clock_stops {
             // Counted when it moves again; until then nobody reads its clock.
             host.suspended_ms += ms;
         }
-        self.checks.disturb_beats(self.sim.now_ms + ms);
         self.sim.say(|| format!("host {at} stands still for {ms} ms"));
         self.sim.after(ms, Task::Host { host: at, life, task: HostTask::Wake(u64::MAX) });
+    }
+
+    /// F78: with room for so many beats.
+    pub(crate) fn freeze_full(&mut self, at: usize, ms: u64, room: usize, hasty: bool) {
+        if !self.hosts[at].frozen {
+            self.freeze(at, ms, false);
+            let stands = &mut self.hosts[at].stands;
+            (stands.room, stands.hasty) = (room, hasty);
+        }
     }
 
     pub(crate) fn host_task(&mut self, at: usize, life: u32, task: HostTask) {
@@ -209,12 +254,22 @@ impl World<'_> {
             return;
         }
         if host.frozen {
+            if let HostTask::Beat(beat) = &task
+                && !self.beat_waits(at, beat)
+            {
+                return;
+            }
+            let host = &mut self.hosts[at];
             if !matches!(task, HostTask::Wake(u64::MAX)) {
                 host.inbox.push(task);
                 return;
             }
             host.frozen = false;
-            for waiting in std::mem::take(&mut host.inbox) {
+            let inbox = std::mem::take(&mut host.inbox);
+            if host.stands.hasty {
+                self.tell(at, Event::Deadline);
+            }
+            for waiting in inbox {
                 self.host_task(at, life, waiting);
             }
             self.arm(at);
@@ -238,6 +293,13 @@ impl World<'_> {
             HostTask::Election(event) => self.elect(at, *event),
             HostTask::ElectionDue(due) => self.election_due(at, due),
             HostTask::Tell(event) => self.tell(at, *event),
+            HostTask::Beat(beat) => self.beat_arrives(at, *beat),
+            HostTask::Impaired(why) => self.say_impaired(at, why),
+            HostTask::Pulse => {
+                let pulse_ms = host.standstill.pulse_ms();
+                self.post(at, pulse_ms, HostTask::Pulse);
+                self.look_for_standstill(at);
+            }
             HostTask::Spec => {
                 let draft = Box::new(self.human.draft.clone());
                 let policies = self.human.policies.clone();
@@ -267,10 +329,11 @@ impl World<'_> {
         if self.hosts[at].leading && !self.leads_still(at) {
             return;
         }
+        let life = self.hosts[at].life;
+        self.look_for_standstill(at);
         let host = &mut self.hosts[at];
-        let life = host.life;
         let now = host.now(self.sim.now_ms);
-        let Some(core) = &mut host.core else { return };
+        let Some(core) = host.core.as_mut().filter(|_| host.life == life) else { return };
         self.checks.told(at, &event, self.sim.now_ms, now.instant);
         self.sim.trace.number(self.sim.now_ms);
         self.sim.trace.number(event_number(&event) | (at as u64) << 56);

@@ -74,6 +74,9 @@ impl World<'_> {
 
     /// A leader that finds out that it leads no more, before it does anything.
     pub(crate) fn leads_still(&mut self, at: usize) -> bool {
+        if self.alone {
+            return self.hosts[at].leading;
+        }
         let host = &self.hosts[at];
         let now = host.now(self.sim.now_ms).instant;
         let leads = host.election.as_ref().is_some_and(|election| election.is_leader(now));
@@ -84,7 +87,7 @@ impl World<'_> {
         leads
     }
 
-    fn lead(&mut self, at: usize, term: u64) {
+    pub(crate) fn lead(&mut self, at: usize, term: u64) {
         let now_ms = self.sim.now_ms;
         self.hosts[at].leading = true;
         if self.sim.swarm.is_on(Fault::Herd) && self.sim.strikes(Fault::Herd) {

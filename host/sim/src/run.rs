@@ -73,6 +73,8 @@ pub fn run(seed: u64, options: &Options, make: &Make<'_>) -> Report {
     let trace = Trace::new(options.timeline);
     let mut world = World::new(tape, swarm.clone(), trace, draft.clone(), hosts, make);
     world.crash_at = options.crash_at;
+    let freezes = swarm.is_on(Fault::FrozenFull) || swarm.is_on(Fault::Freeze);
+    world.alone = hosts == 1 && freezes && world.sim.tape.chance(700);
     draw::cluster(&mut world);
     world.run_until(chaos_ms);
     if !world.checks.objects() {

@@ -114,6 +114,8 @@ pub struct World<'a> {
     pub api: Api,
     pub cluster: Cluster,
     pub hosts: Vec<Host>,
+    /// There is one host, and it leads without an election: nothing ends it when it has stood still.
+    pub alone: bool,
     pub human: Human,
     pub checks: Checks,
     pub(crate) make: &'a Make<'a>,
@@ -161,6 +163,7 @@ impl<'a> World<'a> {
             api: Api::new(driver, WALL_BASE_MS),
             cluster: Cluster::new(),
             hosts: (0..hosts).map(Host::new).collect(),
+            alone: false,
             checks: Checks::new(&draft),
             human: Human::new(draft),
             make,

@@ -47,6 +47,13 @@ impl World<'_> {
             Verb::Publish(notice) => {
                 if let (Reason::ExecutorLost, Some(executor)) = (notice.reason, notice.executor) {
                     self.judge(at, life_number, executor, &notice.message);
+                    self.check_settled_silence(at, executor);
+                }
+                if let (Reason::ExecutorHeardAgain, Some(executor), Some(life)) =
+                    (notice.reason, notice.executor, self.checks.life(at))
+                {
+                    // To be given up once more it has to be silent once more.
+                    life.suspects.remove(&executor.0);
                 }
                 if notice.message.len() > NOTICE_MAX {
                     let len = notice.message.len();
@@ -71,8 +78,8 @@ impl World<'_> {
             | Verb::ReadLedger
             | Verb::WriteLedger { .. }
             | Verb::GetPod { .. }
-            | Verb::Stop
-            | Verb::Ask { question: Question::Loss(_), .. } => {}
+            | Verb::Stop => {}
+            Verb::Ask { question: Question::Loss(evidence), .. } => self.check_suspect(at, evidence),
             Verb::Ask { question: Question::Roll(question), .. } => {
                 self.check_candidates(at, question.candidates.ids());
             }

@@ -1,6 +1,6 @@
 //! One executor's life: scheduled, started, beating, ended; and what its kubelet tells of it.
 
-use fleet::event::{Beat, Event, Phase, PodView};
+use fleet::event::{Beat, Phase, PodView};
 use fleet::id::ExecutorId;
 use fleet::question::{Condition, ContainerRole, ContainerState, Terminated};
 
@@ -303,7 +303,7 @@ impl World<'_> {
         if self.sim.now_ms < self.hosts[at].deaf_until_ms {
             return;
         }
-        self.post(at, wait_ms, HostTask::Tell(Box::new(Event::Heartbeat(Box::new(beat)))));
+        self.post(at, wait_ms, HostTask::Beat(Box::new(beat)));
     }
 
     // ------------------------------------------------------------------------------------ the end --

@@ -1,0 +1,100 @@
+//! A host's door: what becomes of a heartbeat that has reached it.
+//!
+//! It is read and told to the core, or turned away. A host that turns beats away knows it and tells its
+//! core, at once and then about once a second, as the daemon's listeners do; only whose beats they were it
+//! may not know. While a host stands still its sockets hold what arrives, as far as there is room.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fleet::event::{Beat, Event, Impairment};
+
+use super::HostTask;
+use crate::world::World;
+
+/// The core is told of each cause about so often.
+const COALESCED_MS: u64 = 1_000;
+
+#[derive(Clone, Debug, Default)]
+pub struct Door {
+    /// F76: until then every beat is refused.
+    pub deaf_until_ms: u64,
+    /// F77: until then the beats of a third of the executors are turned away, and why.
+    pub partial_until_ms: u64,
+    pub partial_third: u64,
+    pub partial_why: Option<Impairment>,
+    /// When the core was last told of each cause, and of which it is still to be.
+    told_ms: BTreeMap<Impairment, u64>,
+    due: BTreeSet<Impairment>,
+}
+
+impl Door {
+    /// What of it outlives the process: what is done to it, not what it has done.
+    pub(super) fn of_next_life(&self) -> Door {
+        Door { told_ms: BTreeMap::new(), due: BTreeSet::new(), ..self.clone() }
+    }
+
+    fn turns_away(&self, beat: &Beat, now_ms: u64) -> Option<Impairment> {
+        if now_ms < self.deaf_until_ms {
+            Some(Impairment::Refused)
+        } else if now_ms < self.partial_until_ms && beat.executor.0 % 3 == self.partial_third {
+            self.partial_why
+        } else {
+            None
+        }
+    }
+}
+
+impl World<'_> {
+    pub(super) fn beat_arrives(&mut self, at: usize, beat: Beat) {
+        let now_ms = self.sim.now_ms;
+        self.check_sign(at, &beat);
+        match self.hosts[at].door.turns_away(&beat, now_ms) {
+            Some(why) => self.turned_away(at, why),
+            None => {
+                self.check_heard(at, &beat);
+                self.tell(at, Event::Heartbeat(Box::new(beat)));
+            }
+        }
+    }
+
+    fn turned_away(&mut self, at: usize, why: Impairment) {
+        let now_ms = self.sim.now_ms;
+        let door = &mut self.hosts[at].door;
+        match door.told_ms.get(&why).map(|told_ms| told_ms + COALESCED_MS) {
+            Some(again_ms) if now_ms < again_ms => {
+                if door.due.insert(why) {
+                    self.post(at, again_ms - now_ms, HostTask::Impaired(why));
+                }
+            }
+            Some(_) | None => self.say_impaired(at, why),
+        }
+    }
+
+    pub(super) fn say_impaired(&mut self, at: usize, why: Impairment) {
+        let door = &mut self.hosts[at].door;
+        door.due.remove(&why);
+        door.told_ms.insert(why, self.sim.now_ms);
+        self.tell(at, Event::HearingImpaired(why));
+    }
+
+    /// A beat reaches a host that stands still. Whether there is room for it.
+    pub(super) fn beat_waits(&mut self, at: usize, beat: &Beat) -> bool {
+        // A standstill that is too short to be noticed, or during which the host's clock stands, excuses nothing.
+        if self.hosts[at].stands.noticed {
+            self.check_sign(at, beat);
+        }
+        let room = &mut self.hosts[at].stands.room;
+        let has = *room > 0;
+        *room = room.saturating_sub(1);
+        has
+    }
+
+    /// As a daemon does before each step.
+    pub(super) fn look_for_standstill(&mut self, at: usize) {
+        let now = self.hosts[at].now(self.sim.now_ms).instant;
+        let stood = self.hosts[at].standstill.look(now);
+        if stood.is_some() && self.hosts[at].leading {
+            self.tell(at, Event::HearingImpaired(Impairment::Paused));
+        }
+    }
+}
