@@ -71,6 +71,8 @@ pub struct DriverSeen {
     /// Labels that Spark gives its executors as well.
     pub app_name: Option<Box<str>>,
     pub spark_version: Option<Box<str>>,
+    /// `creationTimestamp`. Of two that claim one thing the older has it.
+    pub created_at_ms: Option<i64>,
     pub revision: u64,
     /// It has neither ended nor is it being deleted.
     pub live: bool,
@@ -116,6 +118,7 @@ pub fn driver(pod: &k8s::Pod) -> Option<DriverSeen> {
         application_id: label(APP),
         app_name: label(APP_NAME),
         spark_version: label(SPARK_VERSION),
+        created_at_ms: ms(pod.metadata.creation_timestamp.as_ref()),
         revision: revision(pod.metadata.resource_version.as_deref()),
         // Where it is not restarted, the end of its container is its own, also beside a sidecar that runs on.
         live: !(ended || never && ends > 0 || pod.metadata.deletion_timestamp.is_some()),
