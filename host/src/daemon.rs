@@ -31,7 +31,8 @@ use tokio::time::{Instant as Clock, sleep_until, timeout};
 
 use crate::config::FleetConfig;
 use crate::handle::{Commanded, Handle, Request};
-use crate::heartbeat::{Directory, Sign};
+use crate::heartbeat::Directory;
+use crate::heartbeat::intake::Signs;
 use crate::metrics::Metrics;
 
 mod hearing;
@@ -66,7 +67,7 @@ pub struct Parts {
     /// Who we are, for people: a pod's name.
     pub instance: String,
     pub directory: Arc<Directory>,
-    pub signs: mpsc::Receiver<Sign>,
+    pub signs: Signs,
     pub handle: Handle,
     pub requests: mpsc::Receiver<Request>,
     pub metrics: Metrics,

@@ -153,6 +153,7 @@ async fn play(args: Args, policies: Policies) -> Result<ExitCode> {
         metrics,
         http: args.http,
         graphite: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        graphite_udp: false,
         token: None,
         review_tokens: false,
         watch_nodes: true,

@@ -52,6 +52,10 @@ pub const DRIVER_MISSING: &str = "DriverMissing";
 /// The driver's REST API is of no use. The core does not know that there is one.
 pub const DRIVER_REST_UNAVAILABLE: &str = "DriverRestUnavailable";
 
+/// Another fleet claims the same application id, or the same names of metrics: of both, the one that has them and the one
+/// that waits.
+pub const IDENTITY_CONTESTED: &str = "IdentityContested";
+
 /// One fleet in few numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Overview {

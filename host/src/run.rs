@@ -37,9 +37,13 @@ pub struct Args {
     /// Probes, metrics, API, heartbeats over HTTP.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     http: SocketAddr,
-    /// Where Spark's GraphiteSink sends to, TCP and UDP.
+    /// Where Spark's GraphiteSink sends to, over TCP.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:2003")]
     graphite: SocketAddr,
+    /// Take Graphite lines over UDP as well, at the same address. An address can be forged there, so any
+    /// sender may speak for a pod, and one that floods the port silences the others: for networks that can be trusted.
+    #[arg(long)]
+    graphite_udp: bool,
     /// A file with the bearer token of operators' commands. Without it there are none over HTTP.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -134,6 +138,7 @@ async fn serve(args: Args, fleets: Vec<config::FleetConfig>, policies: Policies)
         metrics,
         http: args.http,
         graphite: args.graphite,
+        graphite_udp: args.graphite_udp,
         token,
         review_tokens: args.review_tokens,
         watch_nodes: !args.no_nodes,

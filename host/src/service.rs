@@ -18,15 +18,13 @@ use crate::config::{self, FleetConfig};
 use crate::daemon::{self, Change, Ended, LeaseConfig, Parts, Policies};
 use crate::handle::Handle;
 use crate::heartbeat::api::review::{BoxFuture, ReviewError, Reviewed, TokenReviewer};
-use crate::heartbeat::{Counters, Directory, Intake, api, driver, graphite};
+use crate::heartbeat::{Counters, Directory, Intake, api, driver, graphite, intake};
 use crate::http;
 use crate::metrics::Metrics;
 
 /// Requests and events that wait in memory.
 const REQUESTS_MAX: usize = 256;
 const TOLD_MAX: usize = 4_096;
-/// Signs of life that wait for the loop: two seconds of them at 5,000 a second.
-const SIGNS_MAX: usize = 10_000;
 
 pub struct Settings {
     pub clients: Clients,
@@ -41,8 +39,10 @@ pub struct Settings {
     pub metrics: Metrics,
     /// HTTP: probes, metrics, API and heartbeats.
     pub http: SocketAddr,
-    /// Graphite, over TCP and UDP.
+    /// Graphite, over TCP.
     pub graphite: SocketAddr,
+    /// Over UDP as well, at the same address.
+    pub graphite_udp: bool,
     /// The bearer token of operators' commands.
     pub token: Option<String>,
     /// Take heartbeats over HTTP with tokens that the API server reviews.
@@ -71,24 +71,36 @@ impl Service {
             .await
             .with_context(|| format!("cannot listen on {} (--graphite)", settings.graphite))?;
         let graphite_address = lines.local_addr()?;
-        let datagrams = UdpSocket::bind(graphite_address)
-            .await
-            .with_context(|| format!("cannot listen on {graphite_address} with UDP (--graphite)"))?;
+        let datagrams =
+            if settings.graphite_udp {
+                let bound = UdpSocket::bind(graphite_address).await;
+                Some(bound.with_context(|| {
+                    format!("cannot listen on {graphite_address} with UDP (--graphite-udp)")
+                })?)
+            } else {
+                None
+            };
         let http_address = web.local_addr()?;
         let (handle, requests) = Handle::new(REQUESTS_MAX, TOLD_MAX);
         let metrics = settings.metrics;
         let (directory, counters) = (Arc::new(Directory::default()), Arc::new(Counters::default()));
-        let (sender, signs) = mpsc::channel(SIGNS_MAX);
+        let (sender, signs) = intake::channel();
         let intake = Intake::new(Arc::clone(&directory), Arc::clone(&counters), sender);
         let policies = Arc::new(settings.policies);
         let (change, changes) = mpsc::channel(4);
         let poller = driver::Poller::new(intake.clone(), driver::TIMEOUT);
         let mut side = vec![
             tokio::spawn(graphite::run(lines, intake.clone(), graphite::Limits::default())),
-            tokio::spawn(graphite::run_udp(datagrams, intake.clone())),
             tokio::spawn(poller.run()),
             tokio::spawn(look(settings.paths, Arc::clone(&policies), change)),
         ];
+        if let Some(datagrams) = datagrams {
+            side.push(tokio::spawn(graphite::run_udp(
+                datagrams,
+                intake.clone(),
+                graphite::Limits::default(),
+            )));
+        }
         let reviewer = settings.review_tokens.then(|| settings.clients.call.clone());
         let reviewer = reviewer.map(|client| Arc::new(Reviewer(client)) as Arc<dyn TokenReviewer>);
         let extra = api::router(intake.clone(), reviewer);

@@ -8,10 +8,10 @@ use std::time::Duration;
 use fleet::id::ExecutorId;
 use rollcall::config::FleetConfig;
 use rollcall::daemon::{Change, Policies};
+use rollcall::heartbeat::intake::{self, Signs};
 use rollcall::heartbeat::{Directory, Sign};
 use serde_json::{Value, json};
 use sim::server::{Server, Verdict};
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::replay::{cluster, pod, runs};
@@ -32,7 +32,7 @@ fn fleet(change: impl FnOnce(&mut Value)) -> FleetConfig {
 }
 
 fn daemon(server: &Server, config: FleetConfig, policies: Arc<Policies>) -> Daemon {
-    let (_, signs) = mpsc::channel(1);
+    let (_, signs) = intake::channel();
     hearing(server, config, policies, Arc::default(), signs)
 }
 
@@ -41,7 +41,7 @@ fn hearing(
     config: FleetConfig,
     policies: Arc<Policies>,
     directory: Arc<Directory>,
-    signs: mpsc::Receiver<Sign>,
+    signs: Signs,
 ) -> Daemon {
     let client = cluster::Client::new(server.clone(), NAMESPACE);
     let how = How { config, client, lease: false, number: 1 };
@@ -253,7 +253,7 @@ async fn another_drivers_executors_do_not_speak_for_these() {
         spec["mode"] = "Observe".into();
         spec.retain(|field, _| !["spark", "template"].contains(&field.as_str()));
     });
-    let (directory, (_, signs)) = (Arc::new(Directory::default()), mpsc::channel(1));
+    let (directory, (_, signs)) = (Arc::new(Directory::default()), intake::channel());
     let daemon = hearing(&server, config, policies(), Arc::clone(&directory), signs);
     let known = async || {
         sleep(Duration::from_secs(1)).await;
@@ -287,10 +287,10 @@ async fn another_drivers_executors_do_not_speak_for_these() {
 async fn what_was_asked_of_another_driver_is_not_this_ones_answer() {
     let (server, _) = cluster();
     let config = fleet(|document| document["spec"]["driver"]["startTimeout"] = "1h".into());
-    let (said, signs) = mpsc::channel(1);
+    let (said, signs) = intake::channel();
     let daemon = hearing(&server, config, policies(), Arc::default(), signs);
     let says = async |life: u64| {
-        said.send(Sign::Driver { life, rows: Vec::new() }).await.expect("it listens");
+        said.send(Sign::Driver { life, rows: Vec::new() }).expect("it listens");
         sleep(Duration::from_secs(5)).await;
     };
     sleep(Duration::from_secs(1)).await;
@@ -311,7 +311,7 @@ async fn a_driver_that_is_wanted_no_more_begins_nothing() {
     let (server, _) = cluster();
     let client = Wire::new(1, 2_000).client(&server);
     let how = How { config: fleet(|_| {}), client, lease: false, number: 1 };
-    let (_, signs) = mpsc::channel(1);
+    let (_, signs) = intake::channel();
     let daemon = Daemon::run(how, Arc::default(), signs);
     let moved = fleet(|document| document["spec"]["driver"]["podName"] = "another".into());
     assert!(daemon.changes.send(Change::Fleets(vec![moved])).await.is_ok());

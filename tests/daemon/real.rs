@@ -244,6 +244,7 @@ impl Process {
             .args([
                 "--http=127.0.0.1:0",
                 "--graphite=127.0.0.1:0",
+                "--graphite-udp",
                 "--policies=policies",
                 "--token-file=token",
             ])

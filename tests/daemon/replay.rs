@@ -12,12 +12,11 @@ use std::time::Duration;
 use fleet::id::ExecutorId;
 use fleet::question::LossKind;
 use rollcall::config::FleetConfig;
-use rollcall::heartbeat::{Counters, Directory, Intake, Sign, graphite};
+use rollcall::heartbeat::{Counters, Directory, Intake, Sign, graphite, intake};
 use serde_json::{Value, json};
 use sim::server::Server;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
 use tokio::time::{Instant, interval, sleep, sleep_until};
 
 use super::support::{APPLICATION, DRIVER, Daemon, FLEET, How, NAMESPACE};
@@ -133,8 +132,8 @@ type Told = Arc<Mutex<BTreeMap<u64, BTreeMap<String, f64>>>>;
 /// A listener, a tee, and a daemon that observes.
 async fn observe(server: &Server) -> (Daemon, Told, std::net::SocketAddr) {
     let directory = Arc::new(Directory::default());
-    let (sender, mut heard) = mpsc::channel(1_000);
-    let (ear, signs) = mpsc::channel(1_000);
+    let (sender, mut heard) = intake::channel();
+    let (ear, signs) = intake::channel();
     let intake = Intake::new(Arc::clone(&directory), Arc::new(Counters::default()), sender);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -148,7 +147,7 @@ async fn observe(server: &Server) -> (Daemon, Told, std::net::SocketAddr) {
                 let mut told = tee.lock().unwrap_or_else(PoisonError::into_inner);
                 told.entry(beat.executor.0).or_default().extend(metrics);
             }
-            let _ = ear.send(sign).await;
+            let _ = ear.send(sign);
         }
     });
     let fleet = json!({

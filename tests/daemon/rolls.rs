@@ -9,10 +9,9 @@ use std::time::Duration;
 
 use fleet::event::{Counters, DriverRow};
 use fleet::id::ExecutorId;
-use rollcall::heartbeat::Sign;
+use rollcall::heartbeat::{Sign, intake};
 use serde_json::{Value, json};
 use sim::server::Server;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::replay::{cluster, runs};
@@ -50,7 +49,7 @@ async fn equal_executors_are_rolled_in_the_order_of_sparks_plugin() {
         document["spec"]["roll"] =
             json!({ "policies": ["FAILED_TASKS"], "interval": "10s", "timeout": "60s" });
     });
-    let (driver, signs) = mpsc::channel(10);
+    let (driver, signs) = intake::channel();
     let client = cluster::Client::new(server.clone(), NAMESPACE);
     let how = How { config, client, lease: false, number: 1 };
     let daemon = Daemon::with(how, policies(), Arc::default(), signs);
@@ -74,7 +73,7 @@ async fn equal_executors_are_rolled_in_the_order_of_sparks_plugin() {
             runs(&server, pod["metadata"]["name"].as_str().expect("a name"));
         }
         let rows = known.iter().map(|executor| row(*executor)).collect();
-        driver.send(Sign::Driver { life: 1, rows }).await.expect("it listens");
+        driver.send(Sign::Driver { life: 1, rows }).expect("it listens");
         sleep(Duration::from_millis(500)).await;
     }
     assert_eq!(rolled, expected);

@@ -21,7 +21,8 @@ use rand::{RngExt, SeedableRng};
 use rollcall::config::FleetConfig;
 use rollcall::daemon::{self, Change, Ended, LeaseConfig, Parts, Policies};
 use rollcall::handle::{Handle, Overview};
-use rollcall::heartbeat::{Directory, Sign};
+use rollcall::heartbeat::Directory;
+use rollcall::heartbeat::intake::Signs;
 use rollcall::metrics::Metrics;
 use serde_json::{Value, json};
 use sim::embedded::Truth;
@@ -163,16 +164,11 @@ impl Daemon {
         Daemon::run(how, Arc::default(), world.signs())
     }
 
-    pub fn run(how: How, directory: Arc<Directory>, signs: mpsc::Receiver<Sign>) -> Daemon {
+    pub fn run(how: How, directory: Arc<Directory>, signs: Signs) -> Daemon {
         Daemon::with(how, policies(), directory, signs)
     }
 
-    pub fn with(
-        how: How,
-        policies: Arc<Policies>,
-        directory: Arc<Directory>,
-        signs: mpsc::Receiver<Sign>,
-    ) -> Daemon {
+    pub fn with(how: How, policies: Arc<Policies>, directory: Arc<Directory>, signs: Signs) -> Daemon {
         let (handle, requests) = Handle::new(256, 4_096);
         let (changes, heard) = mpsc::channel(4);
         let (stop, stopped) = watch::channel(false);

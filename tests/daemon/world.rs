@@ -8,6 +8,7 @@ use std::time::Duration;
 use fleet::event::{Beat, Counters, DriverRow};
 use fleet::id::ExecutorId;
 use rollcall::heartbeat::Sign;
+use rollcall::heartbeat::intake::{self, Sender, Signs};
 use serde_json::Value;
 use sim::embedded::{Chaos, Cluster, Judge, Options, Signal, Truth};
 use sim::server::Server;
@@ -35,7 +36,7 @@ struct Inner {
     cluster: Cluster,
     judge: Judge,
     /// Who hears the executors and the driver.
-    ears: Vec<mpsc::Sender<Sign>>,
+    ears: Vec<Sender>,
     /// Who hears the executors as they really speak.
     lines: Option<mpsc::Sender<String>>,
     wrong: Vec<String>,
@@ -98,8 +99,8 @@ impl World {
     }
 
     /// What executors and the driver say from now on, as the daemon's loop is told.
-    pub fn signs(&self) -> mpsc::Receiver<Sign> {
-        let (ear, signs) = mpsc::channel(10_000);
+    pub fn signs(&self) -> Signs {
+        let (ear, signs) = intake::channel();
         self.inner().ears.push(ear);
         signs
     }
@@ -152,11 +153,8 @@ async fn tick(inner: Arc<Mutex<Inner>>) {
             reported_ms = now_ms;
             signs.push(Sign::Driver { life: LIFE, rows: rows(&cluster.allexecutors(APPLICATION)) });
         }
-        // One that is full loses it, as with the real listeners.
-        ears.retain(|ear| {
-            signs.iter().for_each(|sign| drop(ear.try_send(sign.clone())));
-            !ear.is_closed()
-        });
+        // Until the daemon has gone.
+        ears.retain(|ear| signs.iter().all(|sign| ear.send(sign.clone()).is_ok()));
         wrong.extend(judge.look(cluster));
         if std::mem::take(compact) {
             cluster.server().compact();

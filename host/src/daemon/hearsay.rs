@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::config::FleetConfig;
 use crate::config::document::Heartbeat;
-use crate::handle::DRIVER_REST_UNAVAILABLE;
+use crate::handle::{DRIVER_REST_UNAVAILABLE, IDENTITY_CONTESTED};
 use crate::heartbeat::Directory;
 use crate::heartbeat::directory::{Fleet, FleetEntry};
 use crate::heartbeat::names::{self, is_name};
@@ -21,6 +21,8 @@ use crate::heartbeat::notes::{Head, Trouble, Why};
 pub const HEARTBEATS_MISSING: &str = "HeartbeatsMissing";
 /// So long a driver that has never answered may be starting.
 const START: Duration = Duration::from_secs(10);
+/// A fleet that waits for another's id tries again within this, more than once.
+const CONTEST: Duration = Duration::from_secs(15);
 
 /// Completes the core's conditions.
 pub fn complete(
@@ -37,6 +39,9 @@ pub fn complete(
     }
     if let Some(message) = driver_rest(driver, &fleet, now) {
         conditions.push(Condition { name: DRIVER_REST_UNAVAILABLE, message });
+    }
+    if let Some(message) = now.checked_sub(CONTEST).and_then(|since| fleet.notes.contested_since(since)) {
+        conditions.push(Condition { name: IDENTITY_CONTESTED, message: message.into() });
     }
     conditions.sort_by_key(|condition| condition.name);
     conditions
@@ -113,6 +118,10 @@ fn explain(trouble: &Trouble, entry: &FleetEntry) -> String {
             "WrongPeer: lines of executor {executor} come from {peer} and are refused, because its pod has {pod_ip}. \
              Where a relay, a proxy or NAT is between, set heartbeat.checkPeer: false; if not, another sender speaks for it"
         ),
+        Why::NoAddress { executor } => format!(
+            "NoAddress: lines of executor {executor} come from {peer} and are refused, because its pod has no address yet \
+             by which it would be known. If that stays so: is the pod's status what its kubelet says?"
+        ),
         Why::NoFleetsPod { executor, fleets } => format!(
             "WrongPeer: lines of executor {executor} come from {peer} and are refused: fleets {fleets} have the same \
              names of metrics, and none of them an executor {executor} with that address. Where a relay, a proxy or NAT \
@@ -182,7 +191,8 @@ mod tests {
 
     use super::*;
     use crate::heartbeat::directory::ExecutorEntry;
-    use crate::heartbeat::{Intake, Sign, graphite};
+    use crate::heartbeat::intake::{self, Signs};
+    use crate::heartbeat::{Intake, graphite};
 
     fn entry(prefix: Option<&str>, namespace: Option<&str>) -> FleetEntry {
         FleetEntry {
@@ -264,9 +274,9 @@ mod tests {
         assert!(said.starts_with("NoLines: no executor is heard for 2m. Lines of others arrive"), "{said}");
     }
 
-    fn intake_of(directory: Directory) -> (Intake, tokio::sync::mpsc::Receiver<Sign>) {
-        let (signs, queue) = tokio::sync::mpsc::channel(10);
-        (Intake::new(directory.into(), std::sync::Arc::default(), signs), queue)
+    fn intake_of(directory: Directory) -> (Intake, Signs) {
+        let (sender, signs) = intake::channel();
+        (Intake::new(directory.into(), std::sync::Arc::default(), sender), signs)
     }
 
     #[test]

@@ -21,9 +21,9 @@ use tokio::time::Instant as Clock;
 use super::hearsay;
 use crate::config::FleetConfig;
 use crate::config::document::Mode;
-use crate::handle::{DRIVER_MISSING, Overview};
+use crate::handle::{DRIVER_MISSING, IDENTITY_CONTESTED, Overview};
 use crate::heartbeat::Directory;
-use crate::heartbeat::directory::{DriverEntry, DriverTls, FleetEntry, Secret};
+use crate::heartbeat::directory::{Claim, DriverEntry, DriverTls, FleetEntry, Secret};
 
 /// Spark's `spark.driver.port` in cluster mode.
 const DRIVER_PORT: u16 = 7_078;
@@ -41,6 +41,8 @@ pub struct Managed {
     pub life: Option<Life>,
     /// Why there is no core yet.
     pub waits: String,
+    /// Because another fleet has what this one claims.
+    pub contested: bool,
     /// Its driver's pod was looked for, and is not there.
     pub looked: bool,
     /// It is being looked for, or will be again.
@@ -80,7 +82,8 @@ impl Managed {
         let waits = "its driver's pod was not looked for yet".to_owned();
         let (life, refused) = (None, None);
         tell_warnings(&config);
-        Managed { config, policies, good, refused, life, waits, looked: false, seeking: false }
+        let (contested, looked, seeking) = (false, false, false);
+        Managed { config, policies, good, refused, life, waits, contested, looked, seeking }
     }
 
     /// Follows another document from now on. The one before.
@@ -99,8 +102,18 @@ impl Managed {
 
     /// There is no core yet, because of this.
     pub fn wait(&mut self, why: String) {
+        self.contested = false;
         if self.waits != why {
             tracing::warn!(fleet = self.name(), why, "the fleet has to wait for its driver");
+            self.waits = why;
+        }
+    }
+
+    /// There is no core, because another fleet has the better claim.
+    pub fn give_way(&mut self, why: String) {
+        self.contested = true;
+        if self.waits != why {
+            tracing::warn!(fleet = self.name(), why, "the fleet gives way to another");
             self.waits = why;
         }
     }
@@ -193,6 +206,13 @@ impl Managed {
         });
         FleetEntry {
             life,
+            pods_namespace: self.namespace().to_owned(),
+            claim: Claim {
+                documented: spec.application_id.is_some(),
+                since_ms: driver.created_at_ms.unwrap_or(i64::MAX),
+                driver: Some(driver.uid.clone()),
+                fleet: self.name().to_owned(),
+            },
             application_id: application_id.to_owned(),
             metrics_namespace: heartbeat.metrics_namespace.clone(),
             graphite_prefix: Some(heartbeat.graphite_prefix.clone()).filter(|prefix| !prefix.is_empty()),
@@ -264,7 +284,8 @@ impl Managed {
     }
 
     fn waiting(&self) -> Condition {
-        Condition { name: DRIVER_MISSING, message: self.waits.clone() }
+        let name = if self.contested { IDENTITY_CONTESTED } else { DRIVER_MISSING };
+        Condition { name, message: self.waits.clone() }
     }
 
     pub fn snapshot(&self, now: fleet::time::Now, directory: &Directory) -> Snapshot {

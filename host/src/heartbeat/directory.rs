@@ -1,5 +1,9 @@
 //! Who may be heard: fleets by name, application and Graphite head; their executors' pods; tokens.
 //!
+//! Names are claims: a user who may label a driver's pod may call it as another application is called. So pods come
+//! before names. Where a fleet's pods are checked, who speaks is known by the address of a pod in the view; names only have to
+//! agree. What two fleets cannot both have goes to the better [`Claim`].
+//!
 //! It is closed until this host leads: then nobody may be heard, and who speaks is turned away.
 //!
 //! Written by the daemon's loop with every pod event, read with every heartbeat. A reader takes the
@@ -7,7 +11,7 @@
 //! executors change under a lock of their own. Rejected: one lock around everything, because a thousand
 //! pod events in a mass loss would then stop the hearing just when it matters.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -18,11 +22,16 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
+use self::addresses::Addresses;
+pub use self::addresses::Pods;
+pub use self::columns::Columns;
 pub use self::executors::ExecutorEntry;
 use self::executors::Executors;
 use super::names::{self, NAME_MAX, is_name};
 use super::notes::{Notes, Overheard, Why};
 
+mod addresses;
+mod columns;
 mod executors;
 
 /// What the daemon says about a fleet.
@@ -30,7 +39,12 @@ mod executors;
 pub struct FleetEntry {
     /// Never the same twice: what was said in an earlier life, and is still on its way, is nobody's.
     pub life: u64,
-    /// Spark's application id. Metrics' names begin with it, unless there is a namespace.
+    /// The Kubernetes namespace of its pods. Within it an application id is one fleet's.
+    pub pods_namespace: String,
+    /// How good its claim to the id and the head is.
+    pub claim: Claim,
+    /// Spark's application id. Metrics' names begin with it, unless there is a namespace. Anybody may label a driver
+    /// with it: another namespace may have the same.
     pub application_id: String,
     /// `spark.metrics.namespace`, where it is set. Not unique: executors of several applications may have it.
     pub metrics_namespace: Option<String>,
@@ -107,23 +121,87 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// How good a fleet's claim to its names is. The same after every restart, and in whatever order they come: an id that
+/// a document names outranks one from a label, and the older driver's pod the younger. A fleet that lives already has no
+/// advantage: after a restart none does. Where pods are as old, their UIDs decide, and
+/// between two documents that name one driver their names do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claim {
+    /// `spec.applicationId`, and not the label of the driver's pod.
+    pub documented: bool,
+    /// When the driver's pod was created.
+    pub since_ms: i64,
+    pub driver: Option<Uid>,
+    /// Two documents may name one driver.
+    pub fleet: String,
+}
+
+impl Claim {
+    pub fn outranks(&self, other: &Claim) -> bool {
+        self.rank() < other.rank()
+    }
+
+    /// The least is the best.
+    fn rank(&self) -> (bool, i64, Option<&Uid>, &str) {
+        (!self.documented, self.since_ms, self.driver.as_ref(), &self.fleet)
+    }
+
+    /// What it has that the other has not.
+    pub fn advantage(&self, other: &Claim) -> &'static str {
+        if self.documented != other.documented {
+            "has the id from its document, and not from a label"
+        } else if self.since_ms != other.since_ms {
+            "has the older driver pod"
+        } else if self.driver == other.driver {
+            "has the same driver, and the name that comes first"
+        } else {
+            "has the driver pod with the lesser UID"
+        }
+    }
+}
+
 /// A fleet was not taken; what the directory knew before stays.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DirectoryError {
     #[error("{field}: {value:?} must be 1 to {NAME_MAX} of `A-Z a-z 0-9 . _ -`, and not only dots")]
     Name { field: &'static str, value: String },
-    #[error(
-        "applicationId: {application_id:?} is already that of fleet {fleet}; an application has one fleet"
-    )]
-    Taken { application_id: String, fleet: Arc<str> },
     #[error("metricsNamespace: {value:?} must be 1 to {NAME_MAX} bytes that are not all white space")]
     Namespace { value: String },
-    #[error(
-        "metrics of fleet {fleet} begin with {head:?} as well, and one of the two takes them from any address: {SHARED_REMEDY}"
-    )]
-    Shared { head: String, fleet: Arc<str> },
+    #[error("{0}")]
+    Contested(Contest),
     #[error("columns: {count} beside the known ones; at most {EXTRA_COLUMNS_MAX}")]
     Columns { count: usize },
+}
+
+/// What two fleets cannot both have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Contest {
+    #[error(
+        "application id {id:?} is also that of fleet {fleet} in the same namespace; an application has one fleet"
+    )]
+    Application { id: String, fleet: Arc<str> },
+    #[error(
+        "metrics of fleet {fleet} begin with {head:?} as well, and both take them from any address: {SHARED_REMEDY}"
+    )]
+    Head { head: String, fleet: Arc<str> },
+}
+
+impl Contest {
+    /// The same with another fleet.
+    pub fn with(self, name: &str) -> Contest {
+        let fleet = name.into();
+        match self {
+            Contest::Application { id, .. } => Contest::Application { id, fleet },
+            Contest::Head { head, .. } => Contest::Head { head, fleet },
+        }
+    }
+
+    pub fn what(&self) -> String {
+        match self {
+            Contest::Application { id, .. } => format!("application id {id:?}"),
+            Contest::Head { head, .. } => format!("metrics that begin with {head:?}"),
+        }
+    }
 }
 
 /// Where two fleets have the same names.
@@ -136,6 +214,8 @@ pub const EXTRA_COLUMNS_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub struct Directory {
     maps: RwLock<Maps>,
+    /// Written with pods, and so behind a lock of its own.
+    addresses: RwLock<Addresses>,
     /// What was heard that belongs to no fleet.
     pub overheard: Overheard,
 }
@@ -144,11 +224,12 @@ pub struct Directory {
 struct Maps {
     open: bool,
     fleets: HashMap<Arc<str>, Arc<Fleet>>,
-    applications: HashMap<Box<str>, Arc<Fleet>>,
+    /// The best claim first.
+    applications: HashMap<Box<str>, Arc<[Arc<Fleet>]>>,
     /// By [`FleetEntry::head`]; in order of their names, where several have the same.
     heads: HashMap<Box<[u8]>, Arc<[Arc<Fleet>]>>,
-    /// The longest head, in bytes: what comes after it need not be searched for one.
-    head_max: usize,
+    /// Of heads, in bytes, each once and the longest first: a name is only looked up where one of them could end.
+    lengths: Vec<usize>,
 }
 
 /// A fleet as the witnesses see it.
@@ -156,7 +237,9 @@ struct Maps {
 pub struct Fleet {
     pub name: Arc<str>,
     pub entry: FleetEntry,
-    pub(super) columns: Columns,
+    /// [`FleetEntry::head`].
+    pub(super) head: Box<[u8]>,
+    pub(super) columns: Arc<Columns>,
     // These two outlive the entry when it is replaced.
     executors: Arc<RwLock<Executors>>,
     pub notes: Arc<Notes>,
@@ -172,9 +255,14 @@ impl Fleet {
         read(&self.executors).running_since()
     }
 
-    /// Is it an address of one of its pods?
-    fn is_at(&self, ip: IpAddr) -> bool {
-        read(&self.executors).are_at(ip)
+    /// So many pods are in the view.
+    pub fn pods(&self) -> usize {
+        read(&self.executors).len()
+    }
+
+    /// Could one of its executors speak from an address that is no pod's in the view?
+    fn may_be_strange(&self) -> bool {
+        !self.entry.check_peer || read(&self.executors).has_homeless()
     }
 
     /// Is this the fleet's own token?
@@ -196,8 +284,8 @@ impl Directory {
         read(&self.maps).open
     }
 
-    /// Adds a fleet or replaces what is known of it. Its executors stay, unless the application is another.
-    pub fn set_fleet(&self, name: &str, entry: FleetEntry) -> Result<(), DirectoryError> {
+    /// Can this be a fleet, whichever others there are?
+    pub fn check(entry: &FleetEntry) -> Result<(), DirectoryError> {
         check_name("applicationId", &entry.application_id)?;
         if let Some(prefix) = &entry.graphite_prefix {
             check_name("graphitePrefix", prefix)?;
@@ -211,24 +299,29 @@ impl Directory {
         for column in &entry.extra_columns {
             check_name("columns", column)?;
         }
+        Ok(())
+    }
+
+    /// Adds a fleet or replaces what is known of it. Its executors stay, unless the application is another.
+    pub fn set_fleet(&self, name: &str, entry: FleetEntry) -> Result<(), DirectoryError> {
+        Directory::check(&entry)?;
         let mut maps = write(&self.maps);
-        let head = entry.head();
-        let application = maps.applications.get(&*entry.application_id);
-        if let Some(other) = application.filter(|other| *other.name != *name) {
-            let (application_id, fleet) = (entry.application_id, Arc::clone(&other.name));
-            return Err(DirectoryError::Taken { application_id, fleet });
+        if let Some((_, contest)) = maps.rivals(name, &entry).pop() {
+            return Err(DirectoryError::Contested(contest));
         }
-        let sharing = maps.heads.get(head.as_bytes()).map_or(&[][..], |fleets| fleets);
-        let mut others = sharing.iter().filter(|other| *other.name != *name);
-        if let Some(other) = others.find(|other| !(other.entry.check_peer && entry.check_peer)) {
-            return Err(DirectoryError::Shared { head, fleet: Arc::clone(&other.name) });
+        let (mut executors, mut notes, mut columns) = (Arc::default(), Arc::default(), None);
+        let known = maps.fleets.get(name).cloned();
+        match known.filter(|known| known.entry.application_id == entry.application_id) {
+            Some(before) => {
+                (executors, notes) = (Arc::clone(&before.executors), Arc::clone(&before.notes));
+                let same = before.entry.extra_columns == entry.extra_columns;
+                columns = same.then(|| Arc::clone(&before.columns));
+            }
+            None => self.forget(&mut maps, name),
         }
-        let before =
-            maps.fleets.get(name).filter(|before| before.entry.application_id == entry.application_id);
-        let executors = before.map_or_else(Arc::default, |before| Arc::clone(&before.executors));
-        let notes = before.map_or_else(Arc::default, |before| Arc::clone(&before.notes));
-        let columns = Columns::new(&entry.extra_columns);
-        let fleet = Arc::new(Fleet { name: name.into(), entry, columns, executors, notes });
+        let columns = columns.unwrap_or_else(|| Arc::new(Columns::new(&entry.extra_columns)));
+        let head = entry.head().into_bytes().into();
+        let fleet = Arc::new(Fleet { name: name.into(), entry, head, columns, executors, notes });
         maps.fleets.insert(Arc::clone(&fleet.name), fleet);
         maps.index();
         Ok(())
@@ -236,24 +329,40 @@ impl Directory {
 
     pub fn remove_fleet(&self, name: &str) {
         let mut maps = write(&self.maps);
-        maps.fleets.remove(name);
+        self.forget(&mut maps, name);
         maps.index();
+    }
+
+    fn forget(&self, maps: &mut Maps, name: &str) {
+        let Some(fleet) = maps.fleets.remove(name) else { return };
+        // A reader that still has it finds no executor.
+        let were_at = write(&fleet.executors).clear();
+        let mut addresses = write(&self.addresses);
+        for ip in were_at {
+            addresses.moved(&fleet.name, Some(ip), None);
+        }
+    }
+
+    /// Fleets that claim what this one would have, and what that is.
+    pub fn rivals(&self, name: &str, entry: &FleetEntry) -> Vec<(Arc<Fleet>, Contest)> {
+        read(&self.maps).rivals(name, entry)
     }
 
     /// The pod that an executor is now. Nothing happens where the fleet is not known.
     pub fn set_executor(&self, fleet: &str, id: ExecutorId, entry: ExecutorEntry) {
         if let Some(fleet) = self.fleet(fleet) {
-            write(&fleet.executors).insert(id, entry);
+            let to = entry.address();
+            let before = write(&fleet.executors).insert(id, entry);
+            write(&self.addresses).moved(&fleet.name, before.and_then(|before| before.address()), to);
         }
     }
 
     /// The pod is gone. One that has taken its place meanwhile stays.
     pub fn remove_executor(&self, fleet: &str, id: ExecutorId, uid: &Uid) {
-        if let Some(fleet) = self.fleet(fleet) {
-            let mut executors = write(&fleet.executors);
-            if executors.get(id).is_some_and(|entry| entry.uid == *uid) {
-                executors.remove(id);
-            }
+        let Some(fleet) = self.fleet(fleet) else { return };
+        let gone = write(&fleet.executors).remove(id, uid);
+        if let Some(gone) = gone {
+            write(&self.addresses).moved(&fleet.name, gone.address(), None);
         }
     }
 
@@ -261,8 +370,14 @@ impl Directory {
         read(&self.maps).fleets.get(name).cloned()
     }
 
+    /// The fleet with the best claim to this id, in whatever namespace.
     pub fn application(&self, id: &str) -> Option<Arc<Fleet>> {
-        read(&self.maps).applications.get(id).cloned()
+        read(&self.maps).applications.get(id)?.first().cloned()
+    }
+
+    /// Every fleet with this id, one for each namespace at most: only who speaks tells which is meant.
+    pub fn applications(&self, id: &str) -> Arc<[Arc<Fleet>]> {
+        read(&self.maps).applications.get(id).cloned().unwrap_or_else(|| Arc::from([]))
     }
 
     /// All fleets, in no order.
@@ -270,151 +385,91 @@ impl Directory {
         read(&self.maps).fleets.values().cloned().collect()
     }
 
-    /// Whose Graphite metric this is: the fleets with such names, the length of their head, and what `whose` says
-    /// of the rest. Prefix and namespace may have dots themselves, so every part is tried that ends at a dot, up to
-    /// the longest head there is. Of two that `whose` understands the longer wins.
-    pub(super) fn of_name<T>(&self, name: &[u8], whose: impl Fn(&[u8]) -> Option<T>) -> Found<T> {
+    /// Fleets that have a pod at this address.
+    pub(super) fn at(&self, ip: IpAddr) -> Vec<Arc<Fleet>> {
         let maps = read(&self.maps);
-        let searched = &name[..name.len().min(maps.head_max + 1)];
-        let mut found = Found::Nothing;
-        for end in (0..searched.len()).rev().filter(|&at| searched[at] == b'.') {
-            let Some(fleets) = maps.heads.get(&name[..end]) else { continue };
-            match whose(&name[end + 1..]) {
-                Some(whose) => return Found::Of(Arc::clone(fleets), end, whose),
-                None => found = Found::HeadAlone,
-            }
+        let addresses = read(&self.addresses);
+        addresses.at(ip).iter().filter_map(|pods| maps.fleets.get(&pods.fleet).cloned()).collect()
+    }
+
+    /// The same, by name and number of pods.
+    pub(super) fn pods_at(&self, ip: IpAddr) -> Vec<Pods> {
+        read(&self.addresses).at(ip).to_vec()
+    }
+
+    /// Fleets for which something from this address may have been a sign of life: those with a pod there. Where there is
+    /// none, those that take signs from any address, and those with a pod that runs at an address not known yet.
+    pub(super) fn concerned(&self, ip: IpAddr) -> Vec<Arc<Fleet>> {
+        let here = self.at(ip);
+        if !here.is_empty() {
+            return here;
         }
-        found
-    }
-
-    /// Notes it with every fleet that has a pod at this address. Whether there is one.
-    pub(super) fn trouble_of(&self, peer: IpAddr, why: &Why, now: Instant) -> bool {
         let maps = read(&self.maps);
-        let concerned = maps.fleets.values().filter(|fleet| fleet.is_at(peer));
-        concerned.map(|fleet| fleet.notes.trouble(why.clone(), peer, now)).count() > 0
+        maps.fleets.values().filter(|fleet| fleet.may_be_strange()).cloned().collect()
     }
-}
 
-/// What a metric's name says about whose it is.
-#[derive(Debug)]
-pub(super) enum Found<T> {
-    Of(Arc<[Arc<Fleet>]>, usize, T),
-    /// It begins as a fleet's names do, and does not go on like them.
-    HeadAlone,
-    Nothing,
+    /// Fleets with whose head this name begins, the longest head first, and how long it is. Prefix and namespace may have
+    /// dots themselves, so a name alone does not say where its head ends.
+    pub(super) fn heads_of(&self, name: &[u8]) -> Vec<(usize, Arc<[Arc<Fleet>]>)> {
+        let maps = read(&self.maps);
+        let ends = maps.lengths.iter().copied().filter(|&end| name.get(end) == Some(&b'.'));
+        ends.filter_map(|end| Some((end, Arc::clone(maps.heads.get(&name[..end])?)))).collect()
+    }
+
+    /// Notes it with every fleet that has a pod at this address. Which they are.
+    pub(super) fn trouble_of(&self, peer: IpAddr, why: &Why, now: Instant) -> Vec<Arc<Fleet>> {
+        let here = self.at(peer);
+        for fleet in &here {
+            fleet.notes.trouble(why.clone(), peer, now);
+        }
+        here
+    }
 }
 
 impl Maps {
+    /// The application id is unique in its namespace, because labels with it select the executors' pods. A head is
+    /// unique only among fleets that are heard from any address: all others are told apart by their pods'.
+    fn rivals(&self, name: &str, entry: &FleetEntry) -> Vec<(Arc<Fleet>, Contest)> {
+        let others = self.fleets.values().filter(|other| *other.name != *name);
+        let contest = |other: &Arc<Fleet>| {
+            let (them, fleet) = (&other.entry, Arc::clone(&other.name));
+            if (&them.pods_namespace, &them.application_id) == (&entry.pods_namespace, &entry.application_id)
+            {
+                return Some(Contest::Application { id: entry.application_id.clone(), fleet });
+            }
+            let head = entry.head();
+            let shared = *other.head == *head.as_bytes() && !them.check_peer && !entry.check_peer;
+            shared.then_some(Contest::Head { head, fleet })
+        };
+        others.filter_map(|other| Some((Arc::clone(other), contest(other)?))).collect()
+    }
+
     /// Builds what follows from `fleets`: there are few, and they seldom change.
     fn index(&mut self) {
-        self.applications.clear();
         let mut heads: HashMap<Box<[u8]>, Vec<Arc<Fleet>>> = HashMap::new();
+        let mut applications: HashMap<Box<str>, Vec<Arc<Fleet>>> = HashMap::new();
         for fleet in self.fleets.values() {
-            self.applications.insert(fleet.entry.application_id.as_str().into(), Arc::clone(fleet));
-            heads.entry(fleet.entry.head().into_bytes().into()).or_default().push(Arc::clone(fleet));
+            let id = fleet.entry.application_id.as_str().into();
+            applications.entry(id).or_default().push(Arc::clone(fleet));
+            heads.entry(fleet.head.clone()).or_default().push(Arc::clone(fleet));
         }
-        let sorted = |mut fleets: Vec<Arc<Fleet>>| {
+        let by_claim = |mut fleets: Vec<Arc<Fleet>>| -> Arc<[Arc<Fleet>]> {
+            fleets.sort_unstable_by(|one, other| {
+                let ranks = one.entry.claim.rank().cmp(&other.entry.claim.rank());
+                ranks.then_with(|| one.name.cmp(&other.name))
+            });
+            fleets.into()
+        };
+        let by_name = |mut fleets: Vec<Arc<Fleet>>| -> Arc<[Arc<Fleet>]> {
             fleets.sort_unstable_by(|one, other| one.name.cmp(&other.name));
             fleets.into()
         };
-        self.heads = heads.into_iter().map(|(head, fleets)| (head, sorted(fleets))).collect();
-        self.head_max = self.heads.keys().map(|head| head.len()).max().unwrap_or(0);
+        self.applications = applications.into_iter().map(|(id, fleets)| (id, by_claim(fleets))).collect();
+        self.heads = heads.into_iter().map(|(head, fleets)| (head, by_name(fleets))).collect();
+        let lengths: BTreeSet<usize> = self.heads.keys().map(|head| head.len()).collect();
+        self.lengths = lengths.into_iter().rev().collect();
     }
 }
-
-/// Which metrics are kept, and what policies call them.
-#[derive(Debug)]
-pub(super) struct Columns {
-    graphite: HashMap<Box<[u8]>, usize>,
-    pub names: Vec<Box<str>>,
-}
-
-impl Columns {
-    fn new(extra: &[String]) -> Columns {
-        let mut columns = Columns { graphite: HashMap::new(), names: Vec::new() };
-        for name in KNOWN {
-            columns.add(name, column_name(name));
-        }
-        for name in extra {
-            columns.add(name, name);
-        }
-        columns
-    }
-
-    fn add(&mut self, graphite: &str, column: &str) {
-        if !self.graphite.contains_key(graphite.as_bytes()) {
-            self.graphite.insert(graphite.as_bytes().into(), self.names.len());
-            self.names.push(column.into());
-        }
-    }
-
-    /// The place of a Graphite metric among `names`.
-    pub fn of_graphite(&self, name: &[u8]) -> Option<usize> {
-        self.graphite.get(name).copied()
-    }
-
-    pub fn contains(&self, column: &str) -> bool {
-        self.names.iter().any(|name| **name == *column)
-    }
-}
-
-/// `ExecutorMetrics.JVMHeapMemory` is `JVMHeapMemory`, `executor.runTime.count` is `runTime`: as Spark
-/// calls them elsewhere.
-fn column_name(graphite: &str) -> &str {
-    let name = graphite.strip_prefix("ExecutorMetrics.").or_else(|| graphite.strip_prefix("executor."));
-    let name = name.unwrap_or(graphite);
-    name.strip_suffix(".count").unwrap_or(name)
-}
-
-/// What Spark 4.3 says about an executor and a policy could want to know. `jvm.` needs the JvmSource.
-const KNOWN: [&str; 46] = [
-    "ExecutorMetrics.ConcurrentGCCount",
-    "ExecutorMetrics.ConcurrentGCTime",
-    "ExecutorMetrics.DirectPoolMemory",
-    "ExecutorMetrics.JVMHeapMemory",
-    "ExecutorMetrics.JVMOffHeapMemory",
-    "ExecutorMetrics.MajorGCCount",
-    "ExecutorMetrics.MajorGCTime",
-    "ExecutorMetrics.MappedPoolMemory",
-    "ExecutorMetrics.MinorGCCount",
-    "ExecutorMetrics.MinorGCTime",
-    "ExecutorMetrics.OffHeapExecutionMemory",
-    "ExecutorMetrics.OffHeapStorageMemory",
-    "ExecutorMetrics.OffHeapUnifiedMemory",
-    "ExecutorMetrics.OnHeapExecutionMemory",
-    "ExecutorMetrics.OnHeapStorageMemory",
-    "ExecutorMetrics.OnHeapUnifiedMemory",
-    "ExecutorMetrics.ProcessTreeJVMRSSMemory",
-    "ExecutorMetrics.ProcessTreeJVMVMemory",
-    "ExecutorMetrics.ProcessTreeOtherRSSMemory",
-    "ExecutorMetrics.ProcessTreeOtherVMemory",
-    "ExecutorMetrics.ProcessTreePythonRSSMemory",
-    "ExecutorMetrics.ProcessTreePythonVMemory",
-    "ExecutorMetrics.TotalGCTime",
-    "JVMCPU.jvmCpuTime",
-    "executor.bytesRead.count",
-    "executor.bytesWritten.count",
-    "executor.cpuTime.count",
-    "executor.deserializeTime.count",
-    "executor.diskBytesSpilled.count",
-    "executor.jvmGCTime.count",
-    "executor.memoryBytesSpilled.count",
-    "executor.resultSize.count",
-    "executor.runTime.count",
-    "executor.shuffleBytesWritten.count",
-    "executor.shuffleFetchWaitTime.count",
-    "executor.shuffleTotalBytesRead.count",
-    "executor.shuffleWriteTime.count",
-    "executor.succeededTasks.count",
-    "executor.threadpool.activeTasks",
-    "executor.threadpool.completeTasks",
-    "executor.threadpool.currentPool_size",
-    "executor.threadpool.startedTasks",
-    "jvm.heap.max",
-    "jvm.heap.usage",
-    "jvm.heap.used",
-    "jvm.non-heap.used",
-];
 
 fn check_name(field: &'static str, value: &str) -> Result<(), DirectoryError> {
     let refused = || DirectoryError::Name { field, value: value.chars().take(NAME_MAX).collect() };
@@ -432,134 +487,4 @@ fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entry(application: &str, prefix: Option<&str>) -> FleetEntry {
-        FleetEntry {
-            application_id: application.to_owned(),
-            graphite_prefix: prefix.map(str::to_owned),
-            ..FleetEntry::default()
-        }
-    }
-
-    fn head(directory: &Directory, name: &str) -> Option<(String, usize)> {
-        match directory.of_name(name.as_bytes(), |rest| (!rest.starts_with(b"executor")).then_some(())) {
-            Found::Of(fleets, end, ()) => {
-                let names: Vec<&str> = fleets.iter().map(|fleet| &*fleet.name).collect();
-                Some((names.join(" "), end))
-            }
-            Found::HeadAlone | Found::Nothing => None,
-        }
-    }
-
-    #[test]
-    fn a_metric_belongs_to_the_fleet_with_the_longest_head() {
-        let directory = Directory::default();
-        directory.set_fleet("plain", entry("spark-1", None)).unwrap();
-        directory.set_fleet("dotted", entry("a.b", Some("team.x"))).unwrap();
-        directory.set_fleet("inner", entry("spark-1.7", None)).unwrap();
-        assert_eq!(head(&directory, "spark-1.3.executor.runTime"), Some(("plain".to_owned(), 7)));
-        assert_eq!(head(&directory, "team.x.a.b.3.executor"), Some(("dotted".to_owned(), 10)));
-        assert_eq!(head(&directory, "spark-1.7.3.executor"), Some(("inner".to_owned(), 9)));
-        for name in ["a.b.3.executor", "spark-1", "spark-12.3.x", "x.spark-1.3.y", "", ".", "...."] {
-            assert_eq!(head(&directory, name), None, "{name}");
-        }
-        directory.remove_fleet("dotted");
-        assert_eq!(head(&directory, "team.x.a.b.3.executor"), None);
-    }
-
-    #[test]
-    fn executors_outlive_a_new_entry_but_not_a_new_application() {
-        let directory = Directory::default();
-        let one = ExecutorEntry { uid: Uid::from("u1"), pod_ip: None, runs: false };
-        directory.set_fleet("f", entry("spark-1", None)).unwrap();
-        directory.set_executor("f", ExecutorId(1), one.clone());
-        directory.set_fleet("f", entry("spark-1", Some("p"))).unwrap();
-        assert_eq!(directory.fleet("f").unwrap().executor(ExecutorId(1)), Some(one));
-        // The deletion of a pod that was replaced under the same id says nothing about the new one.
-        directory.remove_executor("f", ExecutorId(1), &Uid::from("u0"));
-        assert!(directory.application("spark-1").unwrap().executor(ExecutorId(1)).is_some());
-        directory.remove_executor("f", ExecutorId(1), &Uid::from("u1"));
-        assert_eq!(directory.fleet("f").unwrap().executor(ExecutorId(1)), None);
-        let two = ExecutorEntry { uid: Uid::from("u2"), pod_ip: None, runs: false };
-        directory.set_executor("f", ExecutorId(2), two);
-        directory.set_fleet("f", entry("spark-2", None)).unwrap();
-        assert_eq!(directory.fleet("f").unwrap().executor(ExecutorId(2)), None);
-        assert!(directory.application("spark-1").is_none());
-    }
-
-    #[test]
-    fn a_bad_entry_is_refused_and_the_old_one_stays() {
-        let directory = Directory::default();
-        directory.set_fleet("f", entry("spark-1", None)).unwrap();
-        for bad in ["", "..", "a/b", "a b", "a\nb", &"x".repeat(NAME_MAX + 1)] {
-            assert!(matches!(directory.set_fleet("f", entry(bad, None)), Err(DirectoryError::Name { .. })));
-            assert!(directory.set_fleet("f", entry("spark-1", Some(bad))).is_err());
-        }
-        let taken = directory.set_fleet("g", entry("spark-1", None));
-        let application_id = "spark-1".to_owned();
-        assert_eq!(taken, Err(DirectoryError::Taken { application_id, fleet: "f".into() }));
-        directory.set_fleet("g", entry("b.c", Some("a"))).unwrap();
-        let shared = directory.set_fleet("h", entry("c", Some("a.b")));
-        assert_eq!(shared, Err(DirectoryError::Shared { head: "a.b.c".to_owned(), fleet: "g".into() }));
-        let many = vec!["jvm.x".to_owned(); EXTRA_COLUMNS_MAX + 1];
-        let many = FleetEntry { extra_columns: many, ..entry("spark-1", None) };
-        assert_eq!(directory.set_fleet("f", many), Err(DirectoryError::Columns { count: 65 }));
-        assert!(directory.application("spark-1").is_some());
-    }
-
-    #[test]
-    fn fleets_share_a_namespace_only_where_addresses_tell_them_apart() {
-        let directory = Directory::default();
-        let named = |application: &str, check_peer| FleetEntry {
-            metrics_namespace: Some("Daily import".to_owned()),
-            check_peer,
-            ..entry(application, None)
-        };
-        directory.set_fleet("b", named("spark-1", true)).unwrap();
-        directory.set_fleet("a", named("spark-2", true)).unwrap();
-        assert_eq!(head(&directory, "Daily-import.7.executor.runTime"), Some(("a b".to_owned(), 12)));
-        // The application's id is not what its names begin with.
-        assert_eq!(head(&directory, "spark-1.7.executor.runTime"), None);
-        let refused = directory.set_fleet("c", named("spark-3", false)).unwrap_err().to_string();
-        assert!(refused.contains("fleet a begin with \"Daily-import\" as well"), "{refused}");
-        assert!(directory.set_fleet("a", named("spark-2", false)).is_err(), "b is there");
-        directory.remove_fleet("b");
-        directory.set_fleet("a", named("spark-2", false)).unwrap();
-        assert!(directory.set_fleet("b", named("spark-1", true)).is_err(), "any address may speak for a");
-    }
-
-    #[test]
-    fn a_shorter_head_wins_where_the_longer_is_none() {
-        let directory = Directory::default();
-        directory.set_fleet("short", entry("etl", None)).unwrap();
-        directory.set_fleet("long", entry("etl.7", None)).unwrap();
-        assert_eq!(head(&directory, "etl.7.executor.runTime"), Some(("short".to_owned(), 3)));
-        assert_eq!(head(&directory, "etl.7.1.executor.runTime"), Some(("long".to_owned(), 5)));
-        assert!(matches!(directory.of_name(b"etl.x", |_| None::<()>), Found::HeadAlone));
-    }
-
-    #[test]
-    fn a_secret_is_compared_and_not_shown() {
-        let secret = Secret::new("s3cret");
-        assert!(secret.matches(&Secret::new("s3cret")));
-        assert!(!secret.matches(&Secret::new("s3cre")));
-        assert_eq!(format!("{secret:?}"), "Secret(..)");
-    }
-
-    #[test]
-    fn known_columns_have_names_of_their_own() {
-        let columns = Columns::new(&["jvm.heap.used".to_owned(), "jvm.x".to_owned()]);
-        assert_eq!(columns.names.len(), KNOWN.len() + 1);
-        let mut names: Vec<_> = columns.names.iter().collect();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), columns.names.len(), "two metrics share a column");
-        let of = |name: &str| columns.of_graphite(name.as_bytes()).map(|place| &*columns.names[place]);
-        assert_eq!(of("executor.succeededTasks.count"), Some("succeededTasks"));
-        assert_eq!(of("ExecutorMetrics.JVMHeapMemory"), Some("JVMHeapMemory"));
-        assert_eq!(of("jvm.x"), Some("jvm.x"));
-        assert_eq!(of("succeededTasks"), None);
-    }
-}
+mod tests;

@@ -1,41 +1,46 @@
 //! Executors push: Spark's GraphiteSink over TCP or UDP, with nothing changed in Spark.
 //!
 //! The protocol has no sender, no authentication and no answer. So a line is believed only where the
-//! directory knows the executor and, if the fleet wants it, the address is its pod's; and everything that
-//! a sender can make us spend has a limit. Spark opens a connection for each report, so many short
+//! directory knows the executor and, if the fleet wants it, the address is its pod's ([`attribution`]); and everything
+//! that a sender can make us spend has a limit ([`places`]). Spark opens a connection for each report, so many short
 //! connections are the normal case, and few long ones (a relay's) are another. A host that stands by takes
 //! none: what it heard would be lost.
-//!
-//! Memory of one connection: a buffer of 4 KiB, a batch of at most 2 KiB, and its task; with 4,096 of them
-//! about 32 MiB. UDP: one datagram, and as many batches at most.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::task::{Id, JoinSet};
-use tokio::time::{Instant, sleep, timeout_at};
+use fleet::event::Impairment;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 
 use self::batch::Gatherer;
-use self::line::LINE_MAX;
 pub(crate) use self::line::executor_id;
+use self::places::{Evicted, Places, Seat};
+pub use self::udp::run_udp;
 use super::notes::Why;
 use super::{Fate, Intake, Source};
 
+mod attribution;
 mod batch;
+mod bucket;
 mod connection;
 mod line;
+mod places;
+mod udp;
 
 /// What senders may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Open connections. One more is closed at once.
+    /// Open connections. For one more another is closed: strangers have half of them.
     pub connections_max: usize,
-    /// Of these, from one address. Executors on the host network and behind NAT share one.
+    /// Of these, from one address, unless it has so many pods that they need more.
     pub connections_per_ip_max: usize,
-    /// A connection without a line of a known executor for so long is closed.
+    /// A connection of which no line was believed yet is closed after so long.
+    pub unproven_ms: u64,
+    /// A connection without a line that is believed for so long is closed.
     pub idle_ms: u64,
     /// A connection that does not finish a line within this is closed, and one that never begins one.
     pub unfinished_ms: u64,
@@ -50,6 +55,7 @@ impl Default for Limits {
         Limits {
             connections_max: 4_096,
             connections_per_ip_max: 64,
+            unproven_ms: 10_000,
             idle_ms: 300_000,
             unfinished_ms: 30_000,
             lines_per_s: 2_000,
@@ -58,146 +64,114 @@ impl Default for Limits {
     }
 }
 
+/// So long nothing is accepted where nothing can be.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+/// The log is told of that so often.
+const EXHAUSTED_TOLD: Duration = Duration::from_secs(10);
+
 /// Listens over TCP until it is dropped, and every connection with it.
 pub async fn run(listener: TcpListener, intake: Intake, limits: Limits) {
     let mut connections = JoinSet::new();
-    let mut peers = Peers::default();
+    let places = Places::new(limits.clone());
+    let limits = Arc::new(limits);
+    let mut doorman = Doorman { intake, told_at: None };
     loop {
-        let done = tokio::select! {
-            accepted = listener.accept() => {
-                match accepted {
-                    Ok((stream, _)) if !intake.directory.is_open() => {
-                        intake.counters.add(Source::Graphite, Fate::StandingBy);
-                        // A reset, so that the sender's write fails: an orderly end would let it succeed. An
-                        // error says that the sender is gone.
-                        let _ = stream.set_zero_linger();
-                    }
-                    Ok((stream, peer)) => {
-                        let ip = peer.ip().to_canonical();
-                        if peers.has_room(ip, &limits) {
-                            let task = serve(stream, ip, intake.clone(), limits.clone());
-                            peers.enter(connections.spawn(task).id(), ip);
-                        } else {
-                            intake.counters.add(Source::Graphite, Fate::TooManyConnections);
-                            intake.directory.trouble_of(ip, &Why::TooManyConnections, Instant::now());
-                        }
-                    }
-                    Err(error) => {
-                        // Out of file descriptors, or the peer is gone already.
-                        tracing::warn!(%error, "a Graphite connection could not be accepted");
-                        sleep(Duration::from_millis(100)).await;
-                    }
-                }
-                connections.try_join_next_with_id()
-            }
-            Some(done) = connections.join_next_with_id() => Some(done),
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
         };
-        if let Some(done) = done {
-            peers.leave(done.map_or_else(|error| error.id(), |(id, ())| id));
-        }
-    }
-}
-
-/// Who is connected, by task.
-#[derive(Default)]
-struct Peers {
-    of: HashMap<Id, IpAddr>,
-    per_ip: HashMap<IpAddr, usize>,
-}
-
-impl Peers {
-    fn has_room(&self, ip: IpAddr, limits: &Limits) -> bool {
-        let of_ip = self.per_ip.get(&ip).copied().unwrap_or(0);
-        self.of.len() < limits.connections_max && of_ip < limits.connections_per_ip_max
-    }
-
-    fn enter(&mut self, id: Id, ip: IpAddr) {
-        self.of.insert(id, ip);
-        *self.per_ip.entry(ip).or_default() += 1;
-    }
-
-    fn leave(&mut self, id: Id) {
-        if let Some(ip) = self.of.remove(&id)
-            && let Entry::Occupied(mut count) = self.per_ip.entry(ip)
-        {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
+        let now = Instant::now();
+        match accepted {
+            Ok((stream, _)) if !doorman.intake.directory.is_open() => {
+                doorman.intake.counters.add(Source::Graphite, Fate::StandingBy);
+                // A reset, so that the sender's write fails: an orderly end would let it succeed. An
+                // error says that the sender is gone.
+                let _ = stream.set_zero_linger();
             }
-        }
-    }
-}
-
-async fn serve(stream: TcpStream, peer: IpAddr, intake: Intake, limits: Limits) {
-    connection::serve(stream, Gatherer::new(peer), &intake, &limits).await;
-}
-
-/// Batches that are gathered at once over UDP. At more, all of them are over.
-const SENDERS_MAX: usize = 4_096;
-/// How often they are looked through: so much later than over TCP a batch may end.
-const SWEEP: Duration = Duration::from_millis(100);
-/// Every datagram may be a sender's only one: so seldom one of them may note what is wrong with it.
-const HUSH: Duration = Duration::from_millis(10);
-
-/// Listens over UDP until it is dropped. Spark sends every line as a datagram of its own; one with several
-/// lines will do. What is more than one task can parse is lost in the socket's buffer. An address can be
-/// forged here: prefer TCP.
-pub async fn run_udp(socket: UdpSocket, intake: Intake) {
-    let mut datagram = vec![0; 64 * 1024];
-    let mut senders: HashMap<SocketAddr, Gatherer> = HashMap::new();
-    let mut sweep_at = Instant::now() + SWEEP;
-    let mut hushed_until = Instant::now();
-    loop {
-        match timeout_at(sweep_at, socket.recv_from(&mut datagram)).await {
-            Ok(Ok(_)) if !intake.directory.is_open() => {
-                intake.counters.add(Source::Graphite, Fate::StandingBy)
-            }
-            Ok(Ok((length, peer))) => {
-                let known = senders.remove(&peer);
-                let mut sender = known.unwrap_or_else(|| {
-                    let mut sender = Gatherer::new(peer.ip());
-                    let now = Instant::now();
-                    if now < hushed_until {
-                        sender.hush(now);
-                    } else {
-                        hushed_until = now + HUSH;
-                    }
-                    sender
-                });
-                hear(&mut sender, &intake, &datagram[..length]);
-                if sender.is_open() {
-                    senders.insert(peer, sender);
+            Ok((stream, peer)) => {
+                let ip = peer.ip().to_canonical();
+                if let Some(seat) = doorman.admit(&places, ip, now) {
+                    connections.spawn(serve(stream, seat, ip, doorman.intake.clone(), Arc::clone(&limits)));
                 }
             }
-            // On some systems an ICMP message for an earlier answer; we never answer.
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "a Graphite datagram could not be received");
-                sleep(SWEEP).await;
+            Err(error) if is_exhausted(&error) => {
+                doorman.exhausted(&places, &error, now);
+                sleep(EXHAUSTED_PAUSE).await;
             }
-            Err(_) => {}
+            // The peer is gone already. Each costs it a connection, so this is no hot loop.
+            Err(error) => tracing::debug!(%error, "a Graphite connection ended before it was accepted"),
         }
-        let now = Instant::now();
-        if senders.len() >= SENDERS_MAX {
-            senders.drain().for_each(|(_, mut sender)| sender.flush(&intake));
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+/// EMFILE, ENFILE, ENOBUFS, ENOMEM: of Linux, and where they are others, at least a pause is made.
+fn is_exhausted(error: &io::Error) -> bool {
+    match error.raw_os_error() {
+        Some(code) => matches!(code, 24 | 23 | 105 | 12),
+        None => true,
+    }
+}
+
+/// Lets connections in, and tells fleets whom it did not.
+struct Doorman {
+    intake: Intake,
+    /// The log was told that no connection can be accepted.
+    told_at: Option<Instant>,
+}
+
+impl Doorman {
+    fn admit(&mut self, places: &Arc<Places>, ip: IpAddr, now: Instant) -> Option<Seat> {
+        let admission = places.admit(ip, &self.intake.directory.pods_at(ip), now);
+        if let Some(evicted) = &admission.evicted {
+            self.made_room(evicted, now);
         }
-        if now >= sweep_at {
-            senders.retain(|_, sender| {
-                sender.flush_due(&intake, now);
-                sender.is_open()
-            });
-            sweep_at = now + SWEEP;
+        if admission.seat.is_none() {
+            self.intake.counters.add(Source::Graphite, Fate::TooManyConnections);
+            self.refused(ip, now);
+        }
+        admission.seat
+    }
+
+    fn made_room(&self, evicted: &Evicted, now: Instant) {
+        self.intake.counters.add(Source::Graphite, Fate::TooManyConnections);
+        if evicted.had_no_chance || !self.intake.directory.pods_at(evicted.ip).is_empty() {
+            self.refused(evicted.ip, now);
+        }
+    }
+
+    fn refused(&self, ip: IpAddr, now: Instant) {
+        self.intake.directory.trouble_of(ip, &Why::TooManyConnections, now);
+        for fleet in self.intake.directory.concerned(ip) {
+            self.intake.impaired(&fleet, Impairment::Refused);
+        }
+    }
+
+    /// Only those that are connected already can be heard.
+    fn exhausted(&mut self, places: &Places, error: &io::Error, now: Instant) {
+        if self.told_at.is_none_or(|at| now - at >= EXHAUSTED_TOLD) {
+            self.told_at = Some(now);
+            tracing::error!(
+                %error,
+                "no Graphite connection can be accepted: raise the limit of open files. Until then executors' silence \
+                 proves nothing"
+            );
+        }
+        for fleet in self.intake.directory.fleets() {
+            self.intake.impaired(&fleet, Impairment::Refused);
+        }
+        if let Some(evicted) = places.evict_one(now) {
+            self.made_room(&evicted, now);
         }
     }
 }
 
-fn hear(sender: &mut Gatherer, intake: &Intake, datagram: &[u8]) {
-    let now = Instant::now();
-    for line in datagram.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        if line.len() > LINE_MAX {
-            sender.too_long(intake, line, now);
-        } else {
-            sender.feed(intake, line, now);
-        }
+async fn serve(stream: TcpStream, seat: Seat, peer: IpAddr, intake: Intake, limits: Arc<Limits>) {
+    let evicted = seat.evicted();
+    tokio::select! {
+        biased;
+        () = connection::serve(stream, Gatherer::new(peer), seat, &intake, &limits) => {}
+        () = evicted => {}
     }
 }
 

@@ -2,25 +2,28 @@
 //! ([`api`]), and drivers are asked about their executors ([`driver`]).
 //!
 //! Everything heard is hearsay from the network. A witness checks it against the [`Directory`], where the
-//! daemon says who may be heard, and what passes goes as a [`Sign`] into one bounded queue. Nothing waits
-//! for that queue: a sign that finds it full is dropped and counted, and the next heartbeat makes up for it.
+//! daemon says who may be heard, and what passes goes as a [`Sign`] into the [`intake`], in which one fleet does not
+//! stand in another's way. Where something was turned away, slowed down or not understood that may have been a fleet's
+//! sign of life, the fleet is told that its hearing was impaired: silence proves something only while we listen.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fleet::event::{Beat, DriverRow, Impairment};
-use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
+use fleet::id::{ExecutorId, Uid};
 
 pub mod api;
 pub mod directory;
 pub mod driver;
 pub mod graphite;
+pub mod intake;
 pub mod names;
 pub mod notes;
 
 pub use directory::Directory;
+use directory::Fleet;
+use intake::{Closed, Facts, Sender};
 
 /// What the daemon's loop is told, to be handed as an event to the fleet in this life of it
 /// ([`FleetEntry::life`](directory::FleetEntry::life)).
@@ -39,37 +42,48 @@ pub enum Sign {
 pub struct Intake {
     pub directory: Arc<Directory>,
     pub counters: Arc<Counters>,
-    /// Its capacity bounds what waits for the daemon.
-    signs: mpsc::Sender<Sign>,
+    signs: Sender,
 }
 
 impl Intake {
-    pub fn new(directory: Arc<Directory>, counters: Arc<Counters>, signs: mpsc::Sender<Sign>) -> Intake {
+    pub fn new(directory: Arc<Directory>, counters: Arc<Counters>, signs: Sender) -> Intake {
         Intake { directory, counters, signs }
     }
 
-    fn beat(&self, source: Source, life: u64, beat: Beat) -> Result<(), Full> {
+    /// Of an executor that is in the directory.
+    fn beat(&self, source: Source, life: u64, beat: Beat) -> Result<(), Closed> {
         self.send(source, Sign::Beat { life, beat })
     }
 
-    fn send(&self, source: Source, sign: Sign) -> Result<(), Full> {
-        match self.signs.try_send(sign) {
-            Ok(()) => {
-                self.counters.add(source, Fate::Accepted);
-                Ok(())
-            }
-            // Closed: the daemon is on its way out.
-            Err(TrySendError::Full(_) | TrySendError::Closed(_)) => {
-                self.counters.add(source, Fate::Dropped);
-                Err(Full)
-            }
-        }
+    /// A beat by the fleet's columns; NaN where nothing was said.
+    fn report(
+        &self,
+        source: Source,
+        fleet: &Fleet,
+        executor: ExecutorId,
+        uid: Option<Uid>,
+        values: Vec<f64>,
+    ) {
+        let facts = Facts::Of(Arc::clone(&fleet.columns), values);
+        // One that finds the daemon gone has been counted.
+        let _ = self.count(source, self.signs.beat(fleet.entry.life, executor, uid, facts));
+    }
+
+    fn send(&self, source: Source, sign: Sign) -> Result<(), Closed> {
+        self.count(source, self.signs.send(sign))
+    }
+
+    /// Signs of life of this fleet may have been lost on our side until now.
+    fn impaired(&self, fleet: &Fleet, why: Impairment) {
+        // If the daemon is gone, no executor is given up.
+        let _ = self.signs.send(Sign::Impaired { life: fleet.entry.life, why });
+    }
+
+    fn count(&self, source: Source, sent: Result<(), Closed>) -> Result<(), Closed> {
+        self.counters.add(source, if sent.is_ok() { Fate::Accepted } else { Fate::Dropped });
+        sent
     }
 }
-
-/// The daemon does not keep up; the sign was dropped.
-#[derive(Debug)]
-struct Full;
 
 /// Who heard it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +110,7 @@ impl Source {
 pub enum Fate {
     /// A sign was handed on: a beat, or a driver's report.
     Accepted,
-    /// The queue was full.
+    /// The daemon was on its way out.
     Dropped,
     /// Not understood: a Graphite line, a request, a driver's answer or a row of it.
     Malformed,
@@ -106,7 +120,7 @@ pub enum Fate {
     UnknownApplication,
     /// The fleet has no pod for this executor: a batch or a beat.
     UnknownExecutor,
-    /// A batch from another address than the pod's, or a beat with another pod's token or UID.
+    /// A batch from another address than the pod's, or while the pod has none; or a beat with another pod's token or UID.
     WrongPeer,
     /// A batch that may be of several fleets: they share the name and the address.
     Ambiguous,
@@ -114,7 +128,7 @@ pub enum Fate {
     Unauthorized,
     /// More than one sender may send: a connection had to wait, or a request was turned away.
     RateLimited,
-    /// A connection was turned away.
+    /// A connection was turned away, or had to make room for another.
     TooManyConnections,
     /// A connection was closed that said nothing of use for too long.
     IdleClosed,
@@ -209,8 +223,7 @@ impl Counters {
 
 #[cfg(test)]
 mod tests {
-    use fleet::id::ExecutorId;
-
+    use super::intake::Signs;
     use super::*;
 
     /// A file that was captured from a real application.
@@ -219,21 +232,22 @@ mod tests {
         std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
-    /// An intake with a queue of its own.
-    pub fn intake(capacity: usize) -> (Intake, mpsc::Receiver<Sign>) {
-        let (signs, queue) = mpsc::channel(capacity);
+    /// An intake, and what a loop would take out of it.
+    pub fn intake() -> (Intake, Signs) {
+        let (sender, signs) = intake::channel();
         let directory = Directory::default();
         directory.open();
-        (Intake::new(Arc::new(directory), Arc::default(), signs), queue)
+        (Intake::new(Arc::new(directory), Arc::default(), sender), signs)
     }
 
     #[test]
-    fn a_full_queue_drops_and_counts() {
-        let (intake, mut queue) = intake(1);
+    fn a_daemon_that_has_ended_takes_nothing() {
+        let (intake, mut signs) = intake();
         let beat = Beat { executor: ExecutorId(1), uid: None, metrics: Vec::new() };
         assert!(intake.beat(Source::Api, 1, beat.clone()).is_ok());
-        assert!(intake.beat(Source::Api, 1, beat.clone()).is_err());
-        assert_eq!(queue.try_recv(), Ok(Sign::Beat { life: 1, beat }));
+        assert_eq!(signs.try_recv(), Ok(Sign::Beat { life: 1, beat: beat.clone() }));
+        drop(signs);
+        assert!(intake.beat(Source::Api, 1, beat).is_err());
         let counts: Vec<_> =
             intake.counters.snapshot().into_iter().filter(|(.., count)| *count > 0).collect();
         assert_eq!(counts, [("api", "accepted", 1), ("api", "dropped", 1)]);

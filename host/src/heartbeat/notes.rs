@@ -20,6 +20,7 @@ struct Inner {
     heard_at: Option<Instant>,
     troubles: [Option<Trouble>; KINDS],
     driver: Option<DriverTrouble>,
+    contested: Option<(Box<str>, Instant)>,
 }
 
 /// Why what was sent is not a heartbeat of the fleet.
@@ -37,6 +38,8 @@ pub enum Why {
     UnknownApplication(Head),
     /// The executor's pod has another address.
     WrongPeer { executor: ExecutorId, pod_ip: IpAddr },
+    /// The executor's pod has no address yet by which it would be known.
+    NoAddress { executor: ExecutorId },
     /// Several fleets have such names, and none of them a pod of this executor with that address.
     NoFleetsPod { executor: ExecutorId, fleets: Box<str> },
     /// Several fleets have such names, and more than one a pod of this executor with that address.
@@ -49,13 +52,16 @@ pub enum Why {
     TooManyConnections,
 }
 
-const KINDS: usize = 7;
+const KINDS: usize = 8;
 
 impl Why {
     /// May it pass once what pods have is known? The first lines are sometimes quicker.
     pub fn passes(&self) -> bool {
         match self {
-            Why::NoFleetsPod { .. } | Why::UnknownExecutor { .. } | Why::TooManyConnections => true,
+            Why::NoAddress { .. }
+            | Why::NoFleetsPod { .. }
+            | Why::UnknownExecutor { .. }
+            | Why::TooManyConnections => true,
             Why::UnknownApplication(_)
             | Why::WrongPeer { .. }
             | Why::SeveralFleets { .. }
@@ -67,6 +73,7 @@ impl Why {
         match self {
             Why::UnknownApplication(head) => head.executor,
             Why::WrongPeer { .. }
+            | Why::NoAddress { .. }
             | Why::NoFleetsPod { .. }
             | Why::SeveralFleets { .. }
             | Why::UnknownExecutor { .. } => true,
@@ -78,11 +85,12 @@ impl Why {
         match self {
             Why::UnknownApplication(_) => 0,
             Why::WrongPeer { .. } => 1,
-            Why::NoFleetsPod { .. } => 2,
-            Why::SeveralFleets { .. } => 3,
-            Why::UnknownExecutor { .. } => 4,
-            Why::Malformed { .. } => 5,
-            Why::TooManyConnections => 6,
+            Why::NoAddress { .. } => 2,
+            Why::NoFleetsPod { .. } => 3,
+            Why::SeveralFleets { .. } => 4,
+            Why::UnknownExecutor { .. } => 5,
+            Why::Malformed { .. } => 6,
+            Why::TooManyConnections => 7,
         }
     }
 }
@@ -149,6 +157,16 @@ impl Notes {
 
     pub fn driver_trouble(&self) -> Option<DriverTrouble> {
         self.lock().driver.clone()
+    }
+
+    /// Another fleet claims what this one has, and waits: that one says so whenever it tries again.
+    pub fn contested(&self, message: String, now: Instant) {
+        self.lock().contested = Some((message.into(), now));
+    }
+
+    /// The last such claim, if it was made since then.
+    pub fn contested_since(&self, since: Instant) -> Option<Box<str>> {
+        self.lock().contested.as_ref().filter(|(_, at)| *at >= since).map(|(message, _)| message.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -1,7 +1,6 @@
 //! A fleet's executors: their pods, and what all of them together tell. A look-up costs the same however many.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 
 use fleet::id::{ExecutorId, Uid};
@@ -17,12 +16,23 @@ pub struct ExecutorEntry {
     pub runs: bool,
 }
 
+impl ExecutorEntry {
+    /// Canonical: an IPv4 address is never dressed as IPv6.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.pod_ip.map(|ip| ip.to_canonical())
+    }
+
+    /// It runs, and where is not known: until the view has caught up.
+    fn is_homeless(&self) -> bool {
+        self.runs && self.pod_ip.is_none()
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct Executors {
     pods: HashMap<ExecutorId, ExecutorEntry>,
-    /// How many of them have this address.
-    addresses: HashMap<IpAddr, usize>,
     running: usize,
+    homeless: usize,
     /// Since when at least one runs.
     running_since: Option<Instant>,
 }
@@ -32,45 +42,52 @@ impl Executors {
         self.pods.get(&id)
     }
 
+    pub fn len(&self) -> usize {
+        self.pods.len()
+    }
+
     pub fn running_since(&self) -> Option<Instant> {
         self.running_since
     }
 
-    /// Is it the address of one of them?
-    pub fn are_at(&self, ip: IpAddr) -> bool {
-        self.addresses.contains_key(&ip)
+    /// Does one of them run at an address that is not known?
+    pub fn has_homeless(&self) -> bool {
+        self.homeless > 0
     }
 
-    pub fn insert(&mut self, id: ExecutorId, entry: ExecutorEntry) {
-        if let Some(ip) = entry.pod_ip {
-            *self.addresses.entry(ip.to_canonical()).or_default() += 1;
-        }
+    /// The pod that was it before.
+    pub fn insert(&mut self, id: ExecutorId, entry: ExecutorEntry) -> Option<ExecutorEntry> {
         self.running += usize::from(entry.runs);
+        self.homeless += usize::from(entry.is_homeless());
         if self.running > 0 {
             self.running_since.get_or_insert_with(Instant::now);
         }
         // Afterwards: one that takes another's place leaves no gap.
-        if let Some(before) = self.pods.insert(id, entry) {
-            self.forget(&before);
-        }
+        let before = self.pods.insert(id, entry)?;
+        self.forget(&before);
+        Some(before)
     }
 
-    pub fn remove(&mut self, id: ExecutorId) {
-        if let Some(entry) = self.pods.remove(&id) {
-            self.forget(&entry);
+    /// The pod, if it is this one.
+    pub fn remove(&mut self, id: ExecutorId, uid: &Uid) -> Option<ExecutorEntry> {
+        let gone = self.pods.remove(&id)?;
+        if gone.uid != *uid {
+            self.pods.insert(id, gone);
+            return None;
         }
+        self.forget(&gone);
+        Some(gone)
+    }
+
+    /// Removes all of them. Where they were.
+    pub fn clear(&mut self) -> Vec<IpAddr> {
+        let gone = std::mem::take(self);
+        gone.pods.values().filter_map(ExecutorEntry::address).collect()
     }
 
     fn forget(&mut self, entry: &ExecutorEntry) {
-        if let Some(ip) = entry.pod_ip
-            && let Entry::Occupied(mut count) = self.addresses.entry(ip.to_canonical())
-        {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
         self.running -= usize::from(entry.runs);
+        self.homeless -= usize::from(entry.is_homeless());
         if self.running == 0 {
             self.running_since = None;
         }
@@ -82,26 +99,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_and_running_pods_are_counted() {
+    fn running_pods_are_counted() {
         let mut executors = Executors::default();
-        let at = |uid: &str, ip: &str, runs| ExecutorEntry {
+        let at = |uid: &str, ip: Option<&str>, runs| ExecutorEntry {
             uid: Uid::from(uid),
-            pod_ip: Some(ip.parse().unwrap()),
+            pod_ip: ip.map(|ip| ip.parse().unwrap()),
             runs,
         };
-        let are_at = |executors: &Executors, ip: &str| executors.are_at(ip.parse().unwrap());
-        executors.insert(ExecutorId(1), at("a", "::ffff:10.0.0.1", false));
-        executors.insert(ExecutorId(2), at("b", "10.0.0.1", false));
-        assert!(are_at(&executors, "10.0.0.1") && executors.running_since().is_none());
-        executors.insert(ExecutorId(2), at("b", "10.0.0.2", true));
+        assert_eq!(executors.insert(ExecutorId(1), at("a", Some("::ffff:10.0.0.1"), false)), None);
+        executors.insert(ExecutorId(2), at("b", None, false));
+        assert!(executors.running_since().is_none() && !executors.has_homeless());
+        executors.insert(ExecutorId(2), at("b", None, true));
+        assert!(executors.has_homeless());
         let since = executors.running_since();
-        assert!(since.is_some() && are_at(&executors, "10.0.0.1") && are_at(&executors, "10.0.0.2"));
-        executors.insert(ExecutorId(2), at("c", "10.0.0.2", true));
+        assert!(since.is_some());
+        let before = executors.insert(ExecutorId(2), at("c", Some("10.0.0.2"), true));
+        assert_eq!(before, Some(at("b", None, true)));
         assert_eq!(executors.running_since(), since, "one takes the other's place");
-        executors.remove(ExecutorId(1));
-        executors.remove(ExecutorId(1));
-        executors.remove(ExecutorId(2));
-        assert!(!are_at(&executors, "10.0.0.1") && !are_at(&executors, "10.0.0.2"));
-        assert!(executors.running_since().is_none() && executors.addresses.is_empty());
+        assert!(!executors.has_homeless());
+        assert_eq!(executors.remove(ExecutorId(2), &Uid::from("b")), None);
+        assert_eq!(executors.len(), 2);
+        assert!(executors.remove(ExecutorId(2), &Uid::from("c")).is_some());
+        assert!(executors.running_since().is_none());
+        assert_eq!(executors.clear(), ["10.0.0.1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(executors.len(), 0);
     }
 }

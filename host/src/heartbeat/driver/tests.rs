@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::*;
 use crate::heartbeat::directory::{DriverEntry, FleetEntry};
+use crate::heartbeat::intake::Signs;
 use crate::heartbeat::tests::{fixture, intake};
 
 mod tls;
@@ -59,7 +59,7 @@ fn ok(body: &[u8]) -> Vec<u8> {
 
 struct Running {
     intake: Intake,
-    signs: mpsc::Receiver<Sign>,
+    signs: Signs,
     task: JoinHandle<()>,
 }
 
@@ -76,7 +76,7 @@ struct Settings {
 }
 
 fn run(drivers: &[SocketAddr], settings: Settings) -> Running {
-    let (intake, signs) = intake(100);
+    let (intake, signs) = intake();
     for (index, driver) in (0..).zip(drivers) {
         let entry = FleetEntry {
             life: index,

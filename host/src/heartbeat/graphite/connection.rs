@@ -2,29 +2,27 @@
 
 use std::time::Duration;
 
+use fleet::event::Impairment;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Limits;
 use super::batch::{Gatherer, Heard};
+use super::bucket::{Bucket, Price};
 use super::line::LINE_MAX;
+use super::places::Seat;
 use crate::heartbeat::{Fate, Intake, Source};
 
 /// What is left of a line that is not finished fits, and room for as much as three more.
 const BUFFER_BYTES: usize = 4 * LINE_MAX;
 /// So much of a line that is too long is read over, in hope of its end.
 const SKIPPED_MAX: usize = 64 * 1024;
-/// To begin a batch costs as much as so many lines: it takes locks, allocates, and ends as a sign. So one
-/// connection makes at most 100 heartbeats a second in the long run.
-const BATCH_LINES: u32 = 20;
-/// Of a relay, which speaks for many executors (`heartbeat.checkPeer: false`), so many lines cost as much as one, and
-/// to begin a batch as well: 40,000 lines a second, about 3,000 executors that report every 10 s.
-const RELAY_LINES: u32 = 20;
 
 /// Until the peer ends it, or a limit.
 pub async fn serve(
     mut stream: impl AsyncRead + Unpin,
     mut gatherer: Gatherer,
+    mut seat: Seat,
     intake: &Intake,
     limits: &Limits,
 ) {
@@ -33,10 +31,11 @@ pub async fn serve(
     let mut bucket = Bucket::new(limits, started);
     let mut useful_at = started;
     let mut unfinished_since = Some(started);
-    let mut relayed_lines = 0;
+    let mut price = Price::default();
     let mut warned = false;
     loop {
-        let idle_at = useful_at + Duration::from_millis(limits.idle_ms);
+        let patience_ms = if seat.is_proven() { limits.idle_ms } else { limits.unproven_ms };
+        let idle_at = useful_at + Duration::from_millis(patience_ms);
         let slow_at = unfinished_since.map(|since| since + Duration::from_millis(limits.unfinished_ms));
         let close_at = slow_at.map_or(idle_at, |slow_at| slow_at.min(idle_at));
         let wake_at = gatherer.due().map_or(close_at, |due| due.min(close_at));
@@ -56,25 +55,22 @@ pub async fn serve(
                 continue;
             }
         };
-        let mut cost_lines = 0;
+        let (mut cost_lines, mut useful, mut relays) = (0, false, false);
         let ended = lines.take(length, |line| {
             let heard = match line {
                 Ok(line) => gatherer.feed(intake, line, now),
                 Err(beginning) => gatherer.too_long(intake, beginning, now),
             };
-            cost_lines += match heard {
-                Heard::First if gatherer.is_relayed() => 1,
-                Heard::First | Heard::Refused => BATCH_LINES,
-                Heard::More if gatherer.is_relayed() => {
-                    relayed_lines += 1;
-                    u32::from(relayed_lines % RELAY_LINES == 0)
-                }
-                Heard::More | Heard::Nothing => 1,
-            };
-            if matches!(heard, Heard::First | Heard::More) {
-                useful_at = now;
-            }
+            cost_lines += price.of(heard, gatherer.is_relayed());
+            useful |= matches!(heard, Heard::First | Heard::More);
+            relays |= heard == Heard::First && gatherer.is_relayed();
         });
+        if useful {
+            useful_at = now;
+            seat.useful(relays, now);
+        } else if ended > 0 && !seat.is_proven() {
+            seat.useless();
+        }
         if lines.skipped > SKIPPED_MAX {
             break;
         }
@@ -86,6 +82,7 @@ pub async fn serve(
         let wait = bucket.charge(cost_lines, now);
         if !wait.is_zero() {
             intake.counters.add(Source::Graphite, Fate::RateLimited);
+            gatherer.impair(intake, Impairment::Refused, seat.relays());
             if gatherer.is_open() && !std::mem::replace(&mut warned, true) {
                 tracing::warn!(
                     peer = %gatherer.peer(),
@@ -103,7 +100,7 @@ pub async fn serve(
 }
 
 /// Bytes on their way to be lines.
-struct Lines {
+pub struct Lines {
     buffer: Box<[u8; BUFFER_BYTES]>,
     /// The beginning of a line; at most [`LINE_MAX`].
     filled: usize,
@@ -119,7 +116,7 @@ impl Default for Lines {
 
 impl Lines {
     /// Where to read into; never empty.
-    fn room(&mut self) -> &mut [u8] {
+    pub fn room(&mut self) -> &mut [u8] {
         &mut self.buffer[self.filled..]
     }
 
@@ -130,7 +127,7 @@ impl Lines {
 
     /// Hands on every line that the last `length` bytes finished (`Err`: the beginning of one that is too long) and
     /// says how many.
-    fn take(&mut self, length: usize, mut each: impl FnMut(Result<&[u8], &[u8]>)) -> usize {
+    pub fn take(&mut self, length: usize, mut each: impl FnMut(Result<&[u8], &[u8]>)) -> usize {
         let end = self.filled + length;
         let (mut start, mut from, mut ended) = (0, self.filled, 0);
         while let Some(at) = self.buffer[from..end].iter().position(|byte| *byte == b'\n') {
@@ -160,27 +157,6 @@ impl Lines {
     }
 }
 
-/// Lines per second, with a burst: a token bucket, told by when it would be full again.
-struct Bucket {
-    per_line: Duration,
-    burst: Duration,
-    full_at: Instant,
-}
-
-impl Bucket {
-    fn new(limits: &Limits, now: Instant) -> Bucket {
-        let per_line = Duration::from_secs(1) / limits.lines_per_s.max(1);
-        Bucket { per_line, burst: per_line * limits.burst_lines, full_at: now }
-    }
-
-    /// How long to wait before anything more is taken. One buffer costs at most 9,000 lines, so with the
-    /// default rate at most 5 s.
-    fn charge(&mut self, lines: u32, now: Instant) -> Duration {
-        self.full_at = self.full_at.max(now) + self.per_line * lines;
-        (self.full_at - now).saturating_sub(self.burst)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,16 +181,5 @@ mod tests {
             assert_eq!(seen, expected, "in pieces of {piece}");
             assert_eq!((ended, lines.filled, lines.skipped), (7, "unfinished".len(), 0));
         }
-    }
-
-    #[test]
-    fn a_bucket_lets_a_burst_through_and_then_the_rate() {
-        let now = Instant::now();
-        let limits = Limits { lines_per_s: 100, burst_lines: 10, ..Limits::default() };
-        let mut bucket = Bucket::new(&limits, now);
-        assert_eq!(bucket.charge(10, now), Duration::ZERO);
-        assert_eq!(bucket.charge(5, now), Duration::from_millis(50));
-        assert_eq!(bucket.charge(0, now + Duration::from_millis(50)), Duration::ZERO);
-        assert_eq!(bucket.charge(10, now + Duration::from_secs(9)), Duration::ZERO);
     }
 }

@@ -17,7 +17,10 @@ fn file(name: &str) -> PathBuf {
 }
 
 /// A driver with this certificate, that shows its executors to clients with the token. What it was asked.
-async fn secured(certificate: &str, token: &'static str) -> (SocketAddr, mpsc::UnboundedReceiver<String>) {
+async fn secured(
+    certificate: &str,
+    token: &'static str,
+) -> (SocketAddr, tokio::sync::mpsc::UnboundedReceiver<String>) {
     let chain = CertificateDer::pem_file_iter(file(&format!("{certificate}.pem"))).unwrap();
     let chain = chain.collect::<Result<Vec<_>, _>>().unwrap();
     let key = PrivateKeyDer::from_pem_file(file(&format!("{certificate}.key"))).unwrap();
@@ -26,7 +29,7 @@ async fn secured(certificate: &str, token: &'static str) -> (SocketAddr, mpsc::U
     let acceptor = TlsAcceptor::from(Arc::new(config.with_single_cert(chain, key).unwrap()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
-    let (heard, requests) = mpsc::unbounded_channel();
+    let (heard, requests) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();

@@ -17,7 +17,7 @@ pub async fn trouble(entry: DriverEntry) -> (&'static str, String) {
 
 /// A fleet `etl` of application `app`, and a poller.
 pub fn ask(driver: DriverEntry) -> Running {
-    let (intake, signs) = intake(100);
+    let (intake, signs) = intake();
     let application_id = "app".to_owned();
     let entry = FleetEntry { application_id, driver: Some(driver), ..FleetEntry::default() };
     intake.directory.set_fleet("etl", entry).unwrap();

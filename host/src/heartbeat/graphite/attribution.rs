@@ -1,0 +1,165 @@
+//! Whose a report is: who speaks comes before what it is called.
+//!
+//! 1. Where the fleet's pods are checked (`heartbeat.checkPeer`), the sender's address says whose pods are there. A fleet
+//!    of these whose head the name begins with, and whose pod of that executor has this address, is it. Of two heads
+//!    that are understood so the longer is meant; one that does not go on with an executor id yields to a shorter.
+//! 2. Otherwise a fleet that takes reports from any address, if it has that executor.
+//! 3. Otherwise it is not believed. So a driver that calls itself like another fleet, or like the beginning of its names,
+//!    changes nothing for that one: the pods of the two are at other addresses.
+//!
+//! What is not believed may still have been somebody's sign of life. Whose hearing it impairs
+//! ([`Impairment::Unattributed`](fleet::event::Impairment)):
+//!
+//! | what arrives | from an address of a pod in the view | from another |
+//! |---|---|---|
+//! | no line, one too long, a fleet's head and no executor | fleets with a pod there | none |
+//! | a name of no fleet's | fleets with a pod there | none |
+//! | of an executor of which no pod is known | none: there is no executor to lose | none |
+//! | of an executor whose pod has another address | none: the pod itself is not muted by it | none |
+//! | of an executor whose pod runs, at an address that is not known yet | none: another pod's | that fleet |
+//! | of several fleets that have such names and such a pod there (hostNetwork) | all of these | |
+//! | of the driver | none | none |
+//!
+//! So one tenant's garbage impairs no other, unless the two share an address: pods on the host network of one node
+//! cannot be told apart, and who may run there may speak for its neighbours. The fifth row is a matter of a second:
+//! kubelet says a pod's address before its containers run, and the sink's first report comes a period later.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use fleet::id::{ExecutorId, Uid};
+
+use super::line::{Whose, whose};
+use crate::heartbeat::Fate;
+use crate::heartbeat::directory::{Directory, Fleet};
+use crate::heartbeat::notes::{Why, names};
+
+/// What a name and an address say together.
+#[derive(Debug)]
+pub enum Attribution {
+    Believed(Believed),
+    Refused(Refused),
+    /// It begins as a fleet's names do, and does not go on like them.
+    HeadAlone,
+    /// No fleet's names begin so.
+    Unknown,
+}
+
+#[derive(Debug)]
+pub struct Believed {
+    pub fleet: Arc<Fleet>,
+    pub executor: ExecutorId,
+    /// The pod, where the address proves it. No proof against spoofing, but it tells a pod from its predecessor.
+    pub uid: Option<Uid>,
+    /// What its names begin with, with the dot: so long.
+    pub length: usize,
+}
+
+#[derive(Debug)]
+pub struct Refused {
+    pub fate: Fate,
+    pub length: usize,
+    /// To be told with these fleets.
+    pub notes: Vec<(Arc<Fleet>, Why)>,
+    /// Their hearing is impaired by it.
+    pub impairs: Vec<Arc<Fleet>>,
+}
+
+impl Refused {
+    fn new(fate: Fate, length: usize) -> Refused {
+        Refused { fate, length, notes: Vec::new(), impairs: Vec::new() }
+    }
+}
+
+/// `peer`: canonical. `name`: all of the metric's.
+pub fn attribute(directory: &Directory, peer: IpAddr, name: &[u8]) -> Attribution {
+    let here = directory.at(peer);
+    match of_pods(&here, peer, name) {
+        Some(Ok(believed)) => return Attribution::Believed(believed),
+        Some(Err(refused)) => return Attribution::Refused(refused),
+        None => {}
+    }
+    let heads = directory.heads_of(name);
+    if heads.is_empty() {
+        return Attribution::Unknown;
+    }
+    let understood = |end: usize| whose(&name[end + 1..]).map(|(whose, length)| (whose, end + 1 + length));
+    let parsed: Vec<_> = heads
+        .iter()
+        .filter_map(|(end, fleets)| understood(*end).map(|(whose, length)| (fleets, whose, length)))
+        .collect();
+    for (fleets, whose, length) in &parsed {
+        let Whose::Executor(executor) = *whose else { continue };
+        let relayed = fleets.iter().find(|fleet| !fleet.entry.check_peer);
+        if let Some(fleet) = relayed.filter(|fleet| fleet.executor(executor).is_some()) {
+            let fleet = Arc::clone(fleet);
+            return Attribution::Believed(Believed { fleet, executor, uid: None, length: *length });
+        }
+    }
+    // What the longest head says of which the executor is known; else the longest.
+    let knows = |(fleets, whose, _): &&(&Arc<[Arc<Fleet>]>, Whose, usize)| match *whose {
+        Whose::Executor(executor) => fleets.iter().any(|fleet| fleet.executor(executor).is_some()),
+        Whose::Driver => true,
+    };
+    match parsed.iter().find(knows).or(parsed.first()) {
+        Some((fleets, Whose::Executor(executor), length)) => {
+            Attribution::Refused(refuse(fleets, *executor, *length, here.is_empty()))
+        }
+        Some((_, Whose::Driver, length)) => Attribution::Refused(Refused::new(Fate::Ignored, *length)),
+        None => Attribution::HeadAlone,
+    }
+}
+
+/// Of the fleets that have pods at this address, the one with such a pod. `None`: none has.
+fn of_pods(here: &[Arc<Fleet>], peer: IpAddr, name: &[u8]) -> Option<Result<Believed, Refused>> {
+    let mut found: Vec<Believed> = Vec::new();
+    for fleet in here.iter().filter(|fleet| fleet.entry.check_peer) {
+        let rest = name.strip_prefix(&*fleet.head).and_then(|rest| rest.strip_prefix(b"."));
+        let Some((Whose::Executor(executor), length)) = rest.and_then(whose) else { continue };
+        let Some(pod) = fleet.executor(executor).filter(|pod| pod.address() == Some(peer)) else { continue };
+        let length = fleet.head.len() + 1 + length;
+        if found.first().is_some_and(|other| length > other.length) {
+            found.clear();
+        }
+        if found.first().is_none_or(|other| length == other.length) {
+            found.push(Believed { fleet: Arc::clone(fleet), executor, uid: Some(pod.uid), length });
+        }
+    }
+    if found.len() < 2 {
+        return found.pop().map(Ok);
+    }
+    let fleets = names(found.iter().map(|one| &one.fleet.name));
+    let mut refused = Refused::new(Fate::Ambiguous, found[0].length);
+    for Believed { fleet, executor, .. } in found {
+        let why = Why::SeveralFleets { executor, fleets: fleets.clone() };
+        refused.notes.push((Arc::clone(&fleet), why));
+        refused.impairs.push(fleet);
+    }
+    Some(Err(refused))
+}
+
+/// No pod of it has that address. `stranger`: nor has another.
+fn refuse(fleets: &[Arc<Fleet>], executor: ExecutorId, length: usize, stranger: bool) -> Refused {
+    let pods: Vec<_> = fleets.iter().map(|fleet| (fleet, fleet.executor(executor))).collect();
+    let (mut notes, mut impairs) = (Vec::new(), Vec::new());
+    let all = names(fleets.iter().map(|fleet| &fleet.name));
+    for (fleet, pod) in &pods {
+        let pod_ip = pod.as_ref().map(|pod| pod.pod_ip);
+        let why = match pod_ip {
+            _ if fleets.len() > 1 => Why::NoFleetsPod { executor, fleets: all.clone() },
+            None => Why::UnknownExecutor { executor },
+            Some(Some(pod_ip)) => Why::WrongPeer { executor, pod_ip },
+            Some(None) => Why::NoAddress { executor },
+        };
+        notes.push((Arc::clone(fleet), why));
+        if stranger && pod.as_ref().is_some_and(|pod| pod.runs && pod.pod_ip.is_none()) {
+            impairs.push(Arc::clone(fleet));
+        }
+    }
+    let unknown = fleets.len() == 1 && pods.iter().all(|(_, pod)| pod.is_none());
+    let fate = if unknown { Fate::UnknownExecutor } else { Fate::WrongPeer };
+    Refused { fate, length, notes, impairs }
+}
+
+#[cfg(test)]
+mod tests;

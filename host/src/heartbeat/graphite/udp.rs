@@ -1,0 +1,207 @@
+//! Lines over UDP, where it is asked for (`--graphite-udp`). Spark sends every line as a datagram of its own; one with
+//! several lines will do.
+//!
+//! An address can be forged here, and all senders share one socket: who floods it makes the kernel throw away what others
+//! sent. So it is off unless asked for, and TCP is to be preferred. With it on, each address has a bucket as each
+//! connection has, and what is above that is thrown away before it is parsed. Who has a pod in the view has a bucket for
+//! certain; strangers have at most [`STRANGERS_MAX`], and one together beyond that.
+//!
+//! What is thrown away impairs the hearing of the fleets with a pod at the sender's address, and where there is none,
+//! of those that take lines from any address or have a pod that runs at an address not known yet. A flood with a forged
+//! address may be theirs: then their own lines are thrown away with it. What the kernel threw away may be anybody's who
+//! was heard over UDP.
+//!
+//! Memory: one datagram of 64 KiB, as many batches of at most 2 KiB as there are senders, at most 4,096: 8 MiB; buckets of
+//! about 100 bytes, one for each address in the view and for each of the strangers.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleet::event::Impairment;
+use tokio::net::UdpSocket;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use self::drops::Drops;
+use super::Limits;
+use super::batch::Gatherer;
+use super::bucket::{Bucket, Price};
+use super::line::LINE_MAX;
+use crate::heartbeat::{Fate, Intake, Source};
+
+mod drops;
+
+/// Batches that are gathered at once. At more, all of them are over.
+const SENDERS_MAX: usize = 4_096;
+/// How often they are looked through: so much later than over TCP a batch may end.
+const SWEEP: Duration = Duration::from_millis(100);
+/// Every datagram may be a stranger's only one: so seldom one of them may note what is wrong with it.
+const HUSH: Duration = Duration::from_millis(10);
+/// Buckets of addresses at which there is no pod in the view.
+const STRANGERS_MAX: usize = 1_024;
+/// Datagrams after which others on this thread get a turn, whether or not more wait.
+const TURN: u32 = 64;
+/// How often the kernel is asked what it threw away.
+const DROPS_PAUSE: Duration = Duration::from_secs(1);
+
+/// Listens over UDP until it is dropped.
+pub async fn run_udp(socket: UdpSocket, intake: Intake, limits: Limits) {
+    let mut datagram = vec![0; 64 * 1024];
+    let mut drops = Drops::of(&socket);
+    let mut ear = Ear::new(intake, limits);
+    let mut sweep_at = Instant::now() + SWEEP;
+    let mut drops_at = Instant::now() + DROPS_PAUSE;
+    let mut turn = 0;
+    loop {
+        match timeout_at(sweep_at, socket.recv_from(&mut datagram)).await {
+            Ok(Ok((length, peer))) => ear.hear(peer, &datagram[..length], Instant::now()),
+            // On some systems an ICMP message for an earlier answer; we never answer.
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "a Graphite datagram could not be received");
+                sleep(SWEEP).await;
+            }
+            Err(_) => {}
+        }
+        let now = Instant::now();
+        if now >= sweep_at {
+            ear.sweep(now);
+            sweep_at = now + SWEEP;
+        }
+        if now >= drops_at {
+            ear.kernel_dropped(drops.more());
+            drops_at = now + DROPS_PAUSE;
+        }
+        turn += 1;
+        if turn >= TURN {
+            turn = 0;
+            yield_now().await;
+        }
+    }
+}
+
+struct Ear {
+    intake: Intake,
+    limits: Limits,
+    senders: HashMap<SocketAddr, Gatherer>,
+    /// Of addresses with a pod in the view.
+    known: HashMap<IpAddr, Allowance>,
+    strangers: HashMap<IpAddr, Allowance>,
+    /// Of strangers beyond that.
+    others: Allowance,
+    hushed_until: Instant,
+    /// Fleets that were heard over UDP, by life.
+    heard: HashMap<u64, Arc<str>>,
+}
+
+#[derive(Debug)]
+struct Allowance {
+    bucket: Bucket,
+    price: Price,
+    /// When fleets were told last that something was thrown away.
+    told_at: Option<Instant>,
+}
+
+impl Allowance {
+    fn new(limits: &Limits, now: Instant) -> Allowance {
+        Allowance { bucket: Bucket::new(limits, now), price: Price::default(), told_at: None }
+    }
+}
+
+impl Ear {
+    fn new(intake: Intake, limits: Limits) -> Ear {
+        let now = Instant::now();
+        Ear {
+            others: Allowance::new(&limits, now),
+            intake,
+            limits,
+            senders: HashMap::new(),
+            known: HashMap::new(),
+            strangers: HashMap::new(),
+            hushed_until: now,
+            heard: HashMap::new(),
+        }
+    }
+
+    fn hear(&mut self, peer: SocketAddr, datagram: &[u8], now: Instant) {
+        if !self.intake.directory.is_open() {
+            return self.intake.counters.add(Source::Graphite, Fate::StandingBy);
+        }
+        let ip = peer.ip().to_canonical();
+        let has_pods = !self.intake.directory.pods_at(ip).is_empty();
+        let allowance = if has_pods {
+            self.known.entry(ip).or_insert_with(|| Allowance::new(&self.limits, now))
+        } else if self.strangers.contains_key(&ip) || self.strangers.len() < STRANGERS_MAX {
+            self.strangers.entry(ip).or_insert_with(|| Allowance::new(&self.limits, now))
+        } else {
+            &mut self.others
+        };
+        if allowance.bucket.is_empty(now) {
+            self.intake.counters.add(Source::Graphite, Fate::RateLimited);
+            // The intake tells a fleet once a second; this only saves the look-up.
+            if allowance.told_at.is_none_or(|at| now - at >= SWEEP) {
+                allowance.told_at = Some(now);
+                for fleet in self.intake.directory.concerned(ip) {
+                    self.intake.impaired(&fleet, Impairment::Refused);
+                }
+            }
+            return;
+        }
+        let mut sender = self.senders.remove(&peer).unwrap_or_else(|| Gatherer::new(ip));
+        if !has_pods && !sender.is_open() {
+            if now < self.hushed_until {
+                sender.hush(now);
+            } else {
+                self.hushed_until = now + HUSH;
+            }
+        }
+        // An empty one costs a line, too.
+        let mut cost_lines = 1;
+        for line in datagram.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let heard = if line.len() > LINE_MAX {
+                sender.too_long(&self.intake, line, now)
+            } else {
+                sender.feed(&self.intake, line, now)
+            };
+            cost_lines += allowance.price.of(heard, sender.is_relayed());
+        }
+        allowance.bucket.charge(cost_lines, now);
+        if let Some(fleet) = sender.speaks_for() {
+            self.heard.entry(fleet.entry.life).or_insert_with(|| Arc::clone(&fleet.name));
+            self.senders.insert(peer, sender);
+        }
+        if self.senders.len() >= SENDERS_MAX {
+            self.senders.drain().for_each(|(_, mut sender)| sender.flush(&self.intake));
+        }
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        self.senders.retain(|_, sender| {
+            sender.flush_due(&self.intake, now);
+            sender.is_open()
+        });
+        self.known.retain(|_, allowance| !allowance.bucket.is_full(now));
+        self.strangers.retain(|_, allowance| !allowance.bucket.is_full(now));
+    }
+
+    /// So many more than before. Whose they were is not known.
+    fn kernel_dropped(&mut self, count: u64) {
+        self.intake.counters.add_many(Source::Graphite, Fate::Dropped, count);
+        let directory = &self.intake.directory;
+        self.heard.retain(|life, name| {
+            match directory.fleet(name).filter(|fleet| fleet.entry.life == *life) {
+                Some(fleet) => {
+                    if count > 0 {
+                        self.intake.impaired(&fleet, Impairment::Dropped);
+                    }
+                    true
+                }
+                None => false,
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;
