@@ -5,6 +5,7 @@
 //! met exactly. Where TCP, signals or files are the point, time is real.
 
 mod changes;
+mod contest;
 mod ears;
 mod faults;
 mod field;

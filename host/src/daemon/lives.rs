@@ -11,10 +11,13 @@ use cluster::watch;
 use fleet::event::{Event, Outcome};
 use fleet::spec::Spec;
 use fleet::time::Instant;
+use tokio::time::Instant as Clock;
 
 use super::managed::{Life, Managed};
 use super::{Change, Daemon, News};
 use crate::config::FleetConfig;
+use crate::heartbeat::Directory;
+use crate::heartbeat::directory::{Contest, DirectoryError, FleetEntry};
 
 /// How often a driver's pod that is not there is looked for.
 const DRIVER_RETRY: Duration = Duration::from_secs(5);
@@ -103,9 +106,18 @@ impl Daemon {
         let Some(life) = &managed.life else { return };
         let number = life.number;
         let entry = managed.entry(number, &life.driver, &life.application_id);
-        if let Err(error) = self.directory.set_fleet(name, entry) {
-            tracing::error!(fleet = name, %error, "its heartbeats cannot be told apart");
+        match self.claim(name, entry) {
+            Ok(()) => {}
+            Err(Claimed::Lost(why)) => {
+                self.end(name);
+                return self.give_way(name, why);
+            }
+            Err(Claimed::Wrong(error)) => {
+                tracing::error!(fleet = name, error, "its heartbeats cannot be told apart");
+            }
         }
+        let Some(managed) = self.fleets.get(name) else { return };
+        let Some(life) = &managed.life else { return };
         match managed.place(&life.driver, &life.application_id) {
             Ok(place) => {
                 let calls = Calls::new(self.clients.call.clone(), Arc::new(place));
@@ -230,11 +242,21 @@ impl Daemon {
     fn begin(&mut self, name: &str, driver: DriverSeen) {
         let (Some(term), Some(managed)) = (self.leading, self.fleets.get(name)) else { return };
         let begun = self.bring_to_life(managed, driver);
-        let Some(managed) = self.fleets.get_mut(name) else { return };
-        let life = match begun {
-            Ok(life) => life,
-            Err(why) => return managed.wait(why),
+        let (life, entry) = match begun {
+            Ok(begun) => begun,
+            Err(why) => return self.wait(name, why),
         };
+        match self.claim(name, entry) {
+            Ok(()) => {}
+            Err(Claimed::Lost(why)) => {
+                if let Some(managed) = self.fleets.get_mut(name) {
+                    managed.give_way(why);
+                }
+                return;
+            }
+            Err(Claimed::Wrong(why)) => return self.wait(name, why),
+        }
+        let Some(managed) = self.fleets.get_mut(name) else { return };
         let number = life.number;
         self.lives = number;
         self.names.insert(number, name.to_owned());
@@ -254,7 +276,13 @@ impl Daemon {
         }
     }
 
-    fn bring_to_life(&self, managed: &Managed, driver: DriverSeen) -> Result<Life, String> {
+    fn wait(&mut self, name: &str, why: String) {
+        if let Some(managed) = self.fleets.get_mut(name) {
+            managed.wait(why);
+        }
+    }
+
+    fn bring_to_life(&self, managed: &Managed, driver: DriverSeen) -> Result<(Life, FleetEntry), String> {
         let application_id = managed.application_id(&driver)?;
         let place = managed.place(&driver, &application_id)?;
         let draft = managed.config.draft(driver.uid.clone(), &application_id);
@@ -264,8 +292,7 @@ impl Daemon {
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
         let number = self.lives + 1;
         let entry = managed.entry(number, &driver, &application_id);
-        self.directory.set_fleet(managed.name(), entry).map_err(|error| error.to_string())?;
-        Ok(Life {
+        let life = Life {
             number,
             fleet,
             calls: Calls::new(self.clients.call.clone(), Arc::new(place)),
@@ -280,7 +307,49 @@ impl Daemon {
             list_again: false,
             listed: false,
             unheard: None,
-        })
+        };
+        Ok((life, entry))
+    }
+
+    /// Enters the fleet into the directory, if its claim is the best there is. Others that claim the same give way then,
+    /// also those that live: a life ends as it does when its driver is another, and its executors are left alone. So
+    /// the same fleet has it in the end, in whatever order they come, also after a restart.
+    ///
+    /// Both are told: the one that waits, and each time it tries again the one that has it.
+    fn claim(&mut self, name: &str, entry: FleetEntry) -> Result<(), Claimed> {
+        let wrong = |error: DirectoryError| Claimed::Wrong(error.to_string());
+        // Before others have to give way to it.
+        Directory::check(&entry).map_err(wrong)?;
+        let now = Clock::now();
+        let claim = entry.claim.clone();
+        let rivals = self.directory.rivals(name, &entry);
+        let better = rivals.iter().find(|(rival, _)| !claim.outranks(&rival.entry.claim));
+        if let Some((rival, contest)) = better {
+            let advantage = rival.entry.claim.advantage(&claim);
+            rival.notes.contested(held(name, contest, advantage), now);
+            return Err(Claimed::Lost(lost(contest, advantage)));
+        }
+        for (rival, _) in &rivals {
+            self.end(&rival.name);
+        }
+        self.directory.set_fleet(name, entry).map_err(wrong)?;
+        for (rival, contest) in rivals {
+            let advantage = claim.advantage(&rival.entry.claim);
+            if let Some(fleet) = self.directory.fleet(name) {
+                fleet.notes.contested(held(&rival.name, &contest, advantage), now);
+            }
+            self.give_way(&rival.name, lost(&contest.with(name), advantage));
+        }
+        Ok(())
+    }
+
+    /// Its life is over because of another fleet. It tries again.
+    fn give_way(&mut self, name: &str, why: String) {
+        if let Some(managed) = self.fleets.get_mut(name) {
+            managed.give_way(why);
+            managed.seeking = true;
+            self.later(DRIVER_RETRY, News::Seek(name.to_owned()));
+        }
     }
 
     /// A life is over; its pods are its driver's, and end with it.
@@ -299,6 +368,23 @@ impl Daemon {
         let name = self.names.get(&number)?;
         self.fleets.get_mut(name)?.life.as_mut()
     }
+}
+
+/// What is said of a fleet that waits.
+fn lost(contest: &Contest, advantage: &str) -> String {
+    format!("{contest}. That one has it, because it {advantage}")
+}
+
+/// What is said of the fleet that has what another claims.
+fn held(other: &str, contest: &Contest, advantage: &str) -> String {
+    format!("fleet {other} claims {} as well, and waits, because this one {advantage}", contest.what())
+}
+
+/// Why a fleet was not entered.
+enum Claimed {
+    /// Another has what it claims.
+    Lost(String),
+    Wrong(String),
 }
 
 fn settings(config: &FleetConfig) -> Arc<BTreeMap<String, serde_json::Value>> {
