@@ -3,8 +3,14 @@
 //! The slowest witness, and the only one that knows task counts and why the driver removed an executor. A
 //! driver is user code: it may be anything that answers HTTP, or does not. So each is asked on its own
 //! time, one that fails is asked ever more rarely, and nothing it does can hold up another for long, reach
-//! another address, or take more than its share of memory: 32 requests at once, of which 4 read a body of
-//! at most 32 MiB.
+//! another address, or take more than its share of memory.
+//!
+//! Each fleet has a place of its own, at most one question under way. Beyond 512 fleets places are short: then those
+//! whose last answer took longer than a second, or failed, have 384 of them, and wait for each other. Memory: 512
+//! connections with buffers of 16 KiB are 8 MiB. Bodies have 40 MiB together ([`bodies`]), of which one of 10,000
+//! executors takes 20. How long one may be follows from how many pods the fleet has, and so does the number of its
+//! rows: 2 MiB and 1,004 rows with one executor. Two are parsed at a time, and of each fleet one report at most waits
+//! for the loop.
 //!
 //! Rejected: following redirects, as Spark's history server would like. An address that the driver names is
 //! not one that was checked.
@@ -21,6 +27,7 @@ use tokio::task::{Id, JoinSet, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use self::ask::{Answer, Credentials};
+use self::bodies::{Bodies, Ended};
 use self::report::Report;
 use self::trouble::{PollError, chain};
 use super::directory::{DriverEntry, Fleet};
@@ -31,6 +38,7 @@ use crate::spark::Notes;
 
 mod address;
 mod ask;
+mod bodies;
 pub(crate) mod report;
 mod trouble;
 
@@ -42,24 +50,38 @@ const START_INTERVAL: Duration = Duration::from_secs(1);
 const START_TRIES: u32 = 60;
 /// How often it is looked whose turn it is.
 const TICK: Duration = Duration::from_millis(100);
-/// Bytes of an answer: 10,000 executors of 2 KB, and dead ones.
+/// Bytes of an answer: dead executors, some with a stack trace, and for each pod of the fleet twice what Spark says of an
+/// executor.
+const BODY_BASE: usize = 2 * 1024 * 1024;
+const BODY_PER_POD: usize = 4 * 1024;
+/// However many pods there are.
 const BODY_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of all answers that are being read.
+const BODIES_BYTES: usize = 40 * 1024 * 1024;
+/// Rows of an answer: Spark remembers 100 dead executors, unless it is told otherwise.
+const ROWS_BASE: usize = 1_000;
+const ROWS_PER_POD: usize = 4;
+/// Answers that are parsed at once: 20 MB take a tenth of a second.
+const PARSES_MAX: usize = 2;
 /// Drivers that are asked at once.
-const REQUESTS_MAX: usize = 32;
-/// Of these, bodies that are read at once.
-const BODIES_MAX: usize = 4;
+const REQUESTS_MAX: usize = 512;
+/// Of these, drivers that are slow.
+const SLOW_MAX: usize = 384;
+/// A driver is slow whose last answer took longer.
+const SLOW: Duration = Duration::from_secs(1);
 /// One that answered and fails is asked again after one interval, then two, four and eight.
 const DOUBLINGS_MAX: u32 = 3;
 
 pub struct Poller {
     intake: Intake,
     timeout: Duration,
-    bodies: Semaphore,
+    bodies: Arc<Bodies>,
+    parses: Semaphore,
 }
 
 impl Poller {
     pub fn new(intake: Intake, timeout: Duration) -> Poller {
-        Poller { intake, timeout, bodies: Semaphore::new(BODIES_MAX) }
+        Poller { intake, timeout, bodies: Bodies::new(BODIES_BYTES), parses: Semaphore::new(PARSES_MAX) }
     }
 
     /// Asks the drivers in the directory until it is dropped, and every request with it.
@@ -101,6 +123,7 @@ impl Poller {
                 }
             }
             let now = Instant::now();
+            let mut slow = turns.values().filter(|turn| turn.asked.is_some() && turn.slow).count();
             let waiting = turns.values_mut().filter(|turn| turn.asked.is_none() && turn.next_at <= now);
             let mut waiting: Vec<_> = waiting.collect();
             waiting.sort_unstable_by_key(|turn| turn.next_at);
@@ -108,11 +131,15 @@ impl Poller {
                 if requests.len() >= REQUESTS_MAX {
                     break;
                 }
+                if turn.slow && slow >= SLOW_MAX {
+                    continue;
+                }
                 // Told anew with the next tick, so that one whose driver is gone is asked no more.
                 if let Some(fleet) = turn.fleet.take() {
                     let poller = Arc::clone(&poller);
                     turn.asked = Some(requests.spawn(async move { poller.poll(&fleet).await }).id());
                     turn.next_at = now;
+                    slow += usize::from(turn.slow);
                 }
             }
         }
@@ -124,9 +151,9 @@ impl Poller {
         let asked = timeout(limit, self.ask(fleet)).await.unwrap_or(Err(PollError::Timeout(limit)));
         let counters = &self.intake.counters;
         match asked {
-            Ok(Report { rows, notes }) => {
+            Ok(Report { rows, notes, .. }) => {
                 counters.add_many(Source::Driver, Fate::Malformed, notes.strangers);
-                // A full queue was counted; the next report makes up for it.
+                // One that finds the daemon gone has been counted.
                 let _ = self.intake.send(Source::Driver, Sign::Driver { life: fleet.entry.life, rows });
                 Ok(notes)
             }
@@ -161,25 +188,37 @@ impl Poller {
             status => return Err(PollError::Status(status)),
         }
         let kind = said(&answer, CONTENT_TYPE, "of no type");
-        let _permit = self.bodies.acquire().await.expect("it is never closed");
-        let mut body = Vec::new();
-        while let Some(piece) = answer.chunk().await? {
-            if body.len() + piece.len() > BODY_MAX {
-                return Err(PollError::Oversized);
+        let pods = fleet.pods();
+        let body_max = BODY_MAX.min(BODY_BASE + pods * BODY_PER_POD);
+        let mut body = self.bodies.begin(pods, body_max);
+        let lost = body.lost();
+        let read = async {
+            while let Some(piece) = answer.chunk().await? {
+                body.extend(&piece).map_err(|ended| match ended {
+                    Ended::Oversized => PollError::Oversized(body_max),
+                    Ended::Crowded => PollError::Crowded,
+                })?;
             }
-            body.extend_from_slice(&piece);
-        }
-        // 20 MB take a tenth of a second, in which nobody would be heard here.
+            Ok(self.parses.acquire().await.expect("it is never closed"))
+        };
+        let _permit = tokio::select! {
+            read = read => read?,
+            () = lost => return Err(PollError::Crowded),
+        };
+        let rows_max = ROWS_BASE + ROWS_PER_POD * pods;
+        // Not on this thread: no sign of life would be heard meanwhile.
         let parsed = spawn_blocking(move || {
-            report::parse(&body).map_err(|error| {
-                if serde_json::from_slice::<IgnoredAny>(&body).is_ok() {
+            let bytes = body.bytes();
+            report::parse(bytes, rows_max).map_err(|error| {
+                if serde_json::from_slice::<IgnoredAny>(bytes).is_ok() {
                     PollError::Content(error)
                 } else {
-                    PollError::NotJson { kind, begins: excerpt(&body) }
+                    PollError::NotJson { kind, begins: excerpt(bytes) }
                 }
             })
         });
-        parsed.await.map_err(PollError::Task)?
+        let report = parsed.await.map_err(PollError::Task)??;
+        if report.beyond > 0 { Err(PollError::TooManyRows(rows_max)) } else { Ok(report) }
     }
 }
 
@@ -202,6 +241,8 @@ struct Turn {
     /// Something of its last answer was left out.
     noted: bool,
     failures: u32,
+    /// Its last answer took long, or did not come.
+    slow: bool,
     /// Of the last failure.
     code: Option<&'static str>,
 }
@@ -218,11 +259,13 @@ impl Turn {
             answered: false,
             noted: false,
             failures: 0,
+            slow: false,
             code: None,
         }
     }
 
     fn end(&mut self, name: &str, fleet: Option<&Fleet>, result: Result<&Notes, &PollError>) {
+        self.slow = result.is_err() || self.next_at.elapsed() > SLOW;
         match result {
             Err(error) => {
                 let trouble = self.trouble(fleet, error);

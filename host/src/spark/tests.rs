@@ -53,7 +53,7 @@ fn with(field: &str, text: &str) -> Vec<u8> {
 type Answer = Result<BTreeMap<u64, Counters>, String>;
 
 fn daemon(body: &[u8]) -> Answer {
-    let report = report::parse(body)?;
+    let report = report::parse(body, 100)?;
     let rows = report.rows.into_iter().filter(|row| row.active);
     Ok(rows.filter_map(|row| Some((row.executor.0, row.counters?))).collect())
 }
@@ -332,12 +332,12 @@ fn a_row_that_lacks_one_counter_has_none_and_is_named() {
         let body = json!([row, executor("1", json!({}))]).to_string();
         both_take(body.as_bytes(), &[(1, counters())]);
         both_take(&with(field, "null"), &[]);
-        let notes = report::parse(body.as_bytes()).expect("it is taken").notes.to_string();
+        let notes = report::parse(body.as_bytes(), 100).expect("it is taken").notes.to_string();
         assert_eq!(notes, format!("not candidates, because counters are missing: executor 7 has no {field}"));
     }
     // One that has ended is no candidate anyway.
     both_take(br#"[{"id": "1", "isActive": false}]"#, &[]);
-    let notes = |body: Value| report::parse(body.to_string().as_bytes()).expect("it is taken").notes;
+    let notes = |body: Value| report::parse(body.to_string().as_bytes(), 100).expect("it is taken").notes;
     assert!(notes(json!([{"id": "1", "isActive": false}])).is_empty());
 
     let rows: Vec<Value> = (1..=7).map(|id| executor(&id.to_string(), json!({"diskUsed": null}))).collect();

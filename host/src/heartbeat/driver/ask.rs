@@ -31,8 +31,8 @@ use super::trouble::PollError;
 use crate::heartbeat::directory::DriverEntry;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Bytes of the answer's head.
-const HEAD_MAX: usize = 64 * 1024;
+/// Bytes of the answer's head, and of what is read at once.
+const HEAD_MAX: usize = 16 * 1024;
 /// Bytes of a file with a token, or with certificates: all of Mozilla's are 200 KiB.
 const FILE_MAX: u64 = 1024 * 1024;
 

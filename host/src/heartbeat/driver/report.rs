@@ -12,18 +12,26 @@ const REASON_MAX: usize = 1024;
 #[derive(Debug, PartialEq)]
 pub struct Report {
     pub rows: Vec<DriverRow>,
+    /// So many more there were than may be.
+    pub beyond: usize,
     pub notes: Notes,
 }
 
 /// The error says what is wrong, and where.
-pub fn parse(body: &[u8]) -> Result<Report, String> {
+pub fn parse(body: &[u8], rows_max: usize) -> Result<Report, String> {
     let body = body.strip_prefix(spark::BYTE_ORDER_MARK).unwrap_or(body);
     let mut json = serde_json::Deserializer::from_slice(body);
-    let mut rows = Vec::new();
-    let notes = json.deserialize_seq(Summaries(|summary| rows.push(row(summary))));
+    let (mut rows, mut beyond) = (Vec::new(), 0);
+    let notes = json.deserialize_seq(Summaries(|summary| {
+        if rows.len() < rows_max {
+            rows.push(row(summary));
+        } else {
+            beyond += 1;
+        }
+    }));
     let notes = notes.and_then(|notes| json.end().map(|()| notes));
     match notes {
-        Ok(notes) => Ok(Report { rows, notes }),
+        Ok(notes) => Ok(Report { rows, beyond, notes }),
         Err(error) => Err(spark::refusal(&error)),
     }
 }
@@ -49,14 +57,15 @@ mod tests {
     use crate::heartbeat::tests::fixture;
 
     fn rows(document: Value) -> Vec<DriverRow> {
-        parse(document.to_string().as_bytes()).unwrap().rows
+        parse(document.to_string().as_bytes(), 100).unwrap().rows
     }
 
     #[test]
     fn every_captured_answer_says_what_its_document_says() {
         for second in (5..=60).step_by(5) {
             let body = fixture(&format!("allexecutors/{second:03}s.json"));
-            let Report { rows, notes } = parse(&body).unwrap();
+            let Report { rows, beyond, notes } = parse(&body, 4).unwrap();
+            assert_eq!(beyond, 0);
             assert_eq!(notes, Notes::default());
             let document: Vec<Value> = serde_json::from_slice(&body).unwrap();
             let document: Vec<_> = document.iter().filter(|row| row["id"] != "driver").collect();
@@ -82,7 +91,7 @@ mod tests {
                 assert_eq!(peak("JVMOffHeapMemory").unwrap_or(0), counters.peak_jvm_offheap_bytes);
             }
         }
-        let rows = parse(&fixture("allexecutors/060s.json")).unwrap().rows;
+        let rows = parse(&fixture("allexecutors/060s.json"), 100).unwrap().rows;
         assert_eq!(
             rows.iter().map(|row| (row.executor.0, row.active)).collect::<Vec<_>>(),
             [(1, false), (2, false), (3, true), (4, true)]
@@ -100,7 +109,7 @@ mod tests {
             let values = stream.lines().filter_map(|line| line.split_once(&*name)?.1.split_once(' '));
             values.map(|(value, _)| value.parse().unwrap()).collect()
         };
-        for row in parse(&fixture("allexecutors/060s.json")).unwrap().rows {
+        for row in parse(&fixture("allexecutors/060s.json"), 100).unwrap().rows {
             let Counters { completed_tasks, total_gc_time_ms, total_shuffle_write_bytes, .. } =
                 row.counters.unwrap();
             for (metric, number) in [
@@ -130,6 +139,13 @@ mod tests {
         let reason = row.remove_reason.as_deref().unwrap();
         assert!(reason.starts_with("a [31m  é"), "{reason}");
         assert!(reason.len() <= REASON_MAX && reason.len() > REASON_MAX - 8, "{}", reason.len());
+    }
+
+    #[test]
+    fn rows_beyond_the_limit_are_counted_and_not_kept() {
+        let body = fixture("allexecutors/060s.json");
+        let Report { rows, beyond, .. } = parse(&body, 3).unwrap();
+        assert_eq!((rows.len(), beyond), (3, 1));
     }
 
     #[test]

@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use fleet::id::{ExecutorId, Uid};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::*;
-use crate::heartbeat::directory::{DriverEntry, FleetEntry};
+use crate::heartbeat::directory::{DriverEntry, ExecutorEntry, FleetEntry};
 use crate::heartbeat::intake::Signs;
 use crate::heartbeat::tests::{fixture, intake};
 
@@ -220,7 +221,49 @@ async fn an_endless_answer_is_read_up_to_its_limit() {
     running.counted(Fate::Oversized).await;
     let sent = sent.load(Ordering::Relaxed);
     // Beyond the limit only what fits into the sockets' buffers.
-    assert!((BODY_MAX..BODY_MAX + 16 * 1024 * 1024).contains(&sent), "{sent}");
+    assert!((BODY_BASE..BODY_BASE + 16 * 1024 * 1024).contains(&sent), "{sent}");
+}
+
+/// Three hundred that never answer, and three hundred that send a byte now and then of a body that never ends: one that
+/// answers is asked as if they were not there.
+#[tokio::test]
+async fn slow_drivers_hold_up_no_other() {
+    let (silent, asked) = driver(|stream, _| async move {
+        sleep(Duration::from_secs(60)).await;
+        drop(stream);
+    })
+    .await;
+    let (trickles, trickled) = driver(|mut stream, _| async move {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n[").await;
+        while stream.write_all(b" ").await.is_ok() {
+            sleep(Duration::from_millis(200)).await;
+        }
+    })
+    .await;
+    let (good, _) = says(ok(b"[{\"id\": \"1\"}]")).await;
+    let drivers: Vec<_> = [silent; 150].into_iter().chain([trickles; 150]).chain([good]).collect();
+    let mut running = run(&drivers, Settings { interval_ms: 50, timeout_ms: 10_000, loopback: true });
+    let begun = std::time::Instant::now();
+    for _ in 0..20 {
+        assert_eq!(running.report().await, (300, 1));
+    }
+    // Each 100 ms at the most often; with 32 places for all it would not have been asked once.
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+    assert_eq!((asked.load(Ordering::Relaxed), trickled.load(Ordering::Relaxed)), (150, 150));
+}
+
+#[tokio::test]
+async fn rows_beyond_what_a_fleet_can_have_are_refused() {
+    let rows: Vec<String> = (0..=ROWS_BASE + ROWS_PER_POD).map(|id| format!("{{\"id\":\"{id}\"}}")).collect();
+    let (at, _) = says(ok(format!("[{}]", rows.join(",")).as_bytes())).await;
+    let mut running = run(&[at], QUICK);
+    running.counted(Fate::Oversized).await;
+    let pod = |id| {
+        let entry = ExecutorEntry { uid: Uid::from("u"), pod_ip: None, runs: true };
+        running.intake.directory.set_executor("fleet-0", ExecutorId(id), entry);
+    };
+    (0..2).for_each(pod);
+    assert_eq!(running.report().await, (0, rows.len()));
 }
 
 #[tokio::test]

@@ -7,7 +7,6 @@ use std::time::Duration;
 use hyper::StatusCode;
 use tokio_rustls::rustls::{self, CertificateError, InvalidMessage};
 
-use super::BODY_MAX;
 use crate::heartbeat::Fate;
 use crate::heartbeat::directory::DriverEntry;
 
@@ -35,8 +34,12 @@ pub enum PollError {
     Redirect { status: StatusCode, location: String },
     #[error("it answered {0}")]
     Status(StatusCode),
-    #[error("its answer is longer than {BODY_MAX} bytes")]
-    Oversized,
+    #[error("its answer is longer than {0} bytes, which is more than so many executors need")]
+    Oversized(usize),
+    #[error("its answer has more than {0} rows, which is more than so many executors need")]
+    TooManyRows(usize),
+    #[error("its answer had to make room for those of other drivers")]
+    Crowded,
     #[error("it answered no JSON but {kind}, which begins with \"{begins}\"")]
     NotJson { kind: String, begins: String },
     #[error("its answer is JSON, but not what Spark's /allexecutors answers: {0}")]
@@ -50,7 +53,7 @@ impl PollError {
         match self {
             PollError::Address(_) => Fate::ForbiddenAddress,
             PollError::NotFound => Fate::NotFound,
-            PollError::Oversized => Fate::Oversized,
+            PollError::Oversized(_) | PollError::TooManyRows(_) => Fate::Oversized,
             PollError::NotJson { .. } | PollError::Content(_) => Fate::Malformed,
             PollError::File(..)
             | PollError::Unreachable(_)
@@ -61,6 +64,7 @@ impl PollError {
             | PollError::Denied(_)
             | PollError::Redirect { .. }
             | PollError::Status(_)
+            | PollError::Crowded
             | PollError::Task(_) => Fate::Failed,
         }
     }
@@ -80,7 +84,8 @@ impl PollError {
             PollError::Denied(_) => "Forbidden",
             PollError::Redirect { .. } => "Redirect",
             PollError::Status(_) => "Status",
-            PollError::Oversized => "TooLarge",
+            PollError::Oversized(_) | PollError::TooManyRows(_) => "TooLarge",
+            PollError::Crowded => "Crowded",
             PollError::NotJson { .. } => "NotJson",
             PollError::Content(_) => "WrongContent",
             PollError::Task(_) => "Internal",
@@ -97,13 +102,15 @@ impl PollError {
             | PollError::NotFound
             | PollError::Status(_)
             | PollError::NotJson { .. }
+            | PollError::Crowded
             | PollError::Task(_) => true,
             PollError::Address(_)
             | PollError::File(..)
             | PollError::Tls(_)
             | PollError::Denied(_)
             | PollError::Redirect { .. }
-            | PollError::Oversized
+            | PollError::Oversized(_)
+            | PollError::TooManyRows(_)
             | PollError::Content(_) => false,
         }
     }
@@ -166,13 +173,13 @@ impl PollError {
                 "Spark answers so while it starts".to_owned()
             }
             PollError::Status(_) => "see the driver's log".to_owned(),
-            PollError::Oversized => {
+            PollError::Oversized(_) | PollError::TooManyRows(_) => {
                 "lower spark.ui.retainedDeadExecutors, if the driver remembers very many executors".to_owned()
             }
             PollError::NotJson { .. } | PollError::Content(_) => {
                 "is driver.restPort the port of Spark's UI (spark.ui.port), and nothing between?".to_owned()
             }
-            PollError::Task(_) => "it is asked again".to_owned(),
+            PollError::Crowded | PollError::Task(_) => "it is asked again".to_owned(),
         }
     }
 }
