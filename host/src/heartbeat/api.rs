@@ -176,12 +176,14 @@ impl Api {
         let token = bearer(request.headers()).ok_or_else(unauthorized)?;
         let Document { beats } = document(request).await?;
         let secret = Secret::new(&token);
-        let found: Vec<_> = beats.iter().map(|said| self.find(said)).collect();
+        let mut found: Vec<_> = beats.iter().map(|said| self.find(said, &secret, None)).collect();
         let mut fleets = found.iter().flatten();
         let pod = if fleets.any(|(fleet, _)| fleet.trusts(&secret)) {
             None
         } else if found.iter().flatten().any(|(_, executor)| executor.is_some()) {
-            Some(self.owner(&token, &secret).await?)
+            let pod = self.owner(&token, &secret).await?;
+            found = beats.iter().map(|said| self.find(said, &secret, Some(&pod))).collect();
+            Some(pod)
         } else {
             // The API server is not asked about a token that could do nothing.
             return Err(unauthorized());
@@ -224,11 +226,28 @@ impl Api {
         Ok((status, answer))
     }
 
-    fn find(&self, said: &Said) -> Result<(Arc<Fleet>, Option<ExecutorEntry>), Fate> {
+    /// Of several fleets with the application's id, each in a namespace of its own, the one that the token is good for:
+    /// another's label takes nothing from it.
+    fn find(
+        &self,
+        said: &Said,
+        secret: &Secret,
+        pod: Option<&Uid>,
+    ) -> Result<(Arc<Fleet>, Option<ExecutorEntry>), Fate> {
         let directory = &self.intake.directory;
+        let of_application = |id: &str| {
+            let executor = |fleet: &Fleet| fleet.executor(ExecutorId(said.executor));
+            let all = directory.applications(id);
+            let is = |fleet: &&Arc<Fleet>| match pod {
+                Some(pod) => executor(fleet).is_some_and(|executor| executor.uid == *pod),
+                None => fleet.trusts(secret),
+            };
+            let has = |fleet: &&Arc<Fleet>| executor(fleet).is_some();
+            all.iter().find(is).or_else(|| all.iter().find(has)).or(all.first()).cloned()
+        };
         let fleet = match (&said.fleet, &said.application_id) {
             (Some(name), None) => directory.fleet(name),
-            (None, Some(id)) => directory.application(id),
+            (None, Some(id)) => of_application(id),
             (Some(_), Some(_)) | (None, None) => return Err(Fate::Malformed),
         };
         let fleet = fleet.ok_or(Fate::UnknownApplication)?;

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::review::{AUDIENCE, BoxFuture, ReviewError, Reviewed};
 use super::*;
 use crate::heartbeat::Sign;
-use crate::heartbeat::directory::FleetEntry;
+use crate::heartbeat::directory::{Claim, FleetEntry};
 use crate::heartbeat::intake::Signs;
 use crate::heartbeat::tests::intake;
 
@@ -263,4 +263,42 @@ async fn no_more_requests_than_fit_are_under_way() {
         assert_eq!(&answer, b"HTTP/1.1 422");
     }
     assert_eq!(server.post("t1", beats).await.0, 200);
+}
+
+/// Another namespace's driver has the same label, and an executor with the same id; or none.
+#[tokio::test]
+async fn one_application_id_in_two_namespaces_is_told_apart_by_the_token() {
+    let mut server = serve().await;
+    let directory = Arc::clone(&server.intake.directory);
+    let token = Some(Secret::new("t3"));
+    let application_id = "spark-1".to_owned();
+    let claim = Claim { documented: true, ..Claim::default() };
+    let entry = FleetEntry {
+        life: 3,
+        pods_namespace: "theirs".to_owned(),
+        application_id,
+        token,
+        claim,
+        check_peer: true,
+        ..FleetEntry::default()
+    };
+    directory.set_fleet("a-thief", entry).unwrap();
+    let beats = json!([{"applicationId": "spark-1", "executor": 1}]);
+    for theirs in [false, true] {
+        if theirs {
+            let pod = ExecutorEntry { uid: Uid::from("thief-1"), pod_ip: None, runs: true };
+            directory.set_executor("a-thief", ExecutorId(1), pod);
+        }
+        for (token, life, status) in [
+            ("t1", 1, 200),
+            ("pod.etl-1.sig", 1, 200),
+            ("pod.thief-1.sig", 3, if theirs { 200 } else { 403 }),
+        ] {
+            assert_eq!(server.post(token, beats.clone()).await.0, status, "{token} {theirs}");
+            let whose = server.signs.try_recv().ok().map(|sign| match sign {
+                Sign::Beat { life, .. } | Sign::Driver { life, .. } | Sign::Impaired { life, .. } => life,
+            });
+            assert_eq!(whose, (status == 200).then_some(life), "{token} {theirs}");
+        }
+    }
 }
