@@ -110,6 +110,13 @@ pub enum Question {
         #[command(flatten)]
         to: Connection,
     },
+    /// Replace a ledger that is refused: by what the daemon knows, or by an empty one with ids beyond all that were seen.
+    ResetLedger {
+        #[arg(value_parser = fleet_name)]
+        fleet: String,
+        #[command(flatten)]
+        to: Connection,
+    },
 }
 
 /// Which daemon, by what right, and how its answer is shown.
@@ -157,7 +164,8 @@ impl Question {
             | Question::Scale { to, .. }
             | Question::Pause { to, .. }
             | Question::Resume { to, .. }
-            | Question::ResetBreaker { to, .. } => to,
+            | Question::ResetBreaker { to, .. }
+            | Question::ResetLedger { to, .. } => to,
         }
     }
 }
@@ -205,6 +213,9 @@ async fn ask(question: &Question) -> Result<Answer> {
         }
         Question::ResetBreaker { fleet, .. } => {
             order(&daemon, fleet, "reset-breaker", &Nothing {}, "the breaker is reset".to_owned()).await
+        }
+        Question::ResetLedger { fleet, .. } => {
+            order(&daemon, fleet, "reset-ledger", &Nothing {}, "the ledger is replaced".to_owned()).await
         }
     }
 }

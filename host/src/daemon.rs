@@ -8,8 +8,9 @@
 //! ```
 //!
 //! The loop itself decides nothing and waits for nothing: it hands events in, hands actions out, and asks
-//! before each step whether this host still leads. When it does not, or when an earlier leader's ledger says
-//! so, the process ends: what it knows is a copy, and the next leader starts from what is written down.
+//! before each step whether this host still leads. When it does not, the process ends: what it knows is a copy, and
+//! the next leader starts from what is written down. A fleet's ledger that says that another leads is a reason to read
+//! the Lease, and no more: the tenant that may write it must not end the other fleets' daemon.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -142,6 +143,8 @@ struct Daemon {
     jobs: mpsc::UnboundedSender<Job>,
     news: mpsc::Sender<News>,
     notices: Notices,
+    /// A ledger says that another host leads, or is to be written over: the Lease has to be read.
+    doubted: bool,
     ended: Option<Ended>,
     clients: Clients,
     policies: Arc<Policies>,
@@ -182,6 +185,7 @@ pub async fn run(parts: Parts) -> Ended {
         jobs,
         news,
         notices: Notices::start(parts.clients.call.clone(), &parts.instance),
+        doubted: false,
         ended: None,
         clients: parts.clients,
         policies: parts.policies,
@@ -199,6 +203,9 @@ pub async fn run(parts: Parts) -> Ended {
         daemon.handle.pulse().set_waiting(waiting as u64);
         daemon.look_for_standstill(daemon.now().instant);
         daemon.tell_hearing();
+        if std::mem::take(&mut daemon.doubted) {
+            daemon.elect(ElectionEvent::Doubt);
+        }
         let wake = daemon.deadline().min(Clock::now() + daemon.pulse());
         tokio::select! {
             Some(event) = elections.recv() => daemon.elect(event),
@@ -220,20 +227,24 @@ pub async fn run(parts: Parts) -> Ended {
     // Nothing is decided any more: what waits is dropped, what is under way is waited for.
     daemon.stand_by();
     gate.open_until_ms(0);
-    if let Some(ended) = daemon.ended {
-        return ended;
-    }
-    tracing::info!("stopping");
+    let ended = daemon.ended.take();
     let (jobs, _) = mpsc::unbounded_channel();
     daemon.jobs = jobs;
     daemon.fleets.clear();
     daemon.deadlines.clear();
-    if timeout(DRAIN, queue).await.is_err() {
-        tracing::warn!("calls were still under way after {} s", DRAIN.as_secs());
+    if ended.is_some() {
+        // Its calls may hang as the Lease's did: nothing is waited for.
+        queue.abort();
+    } else {
+        tracing::info!("stopping");
+        if timeout(DRAIN, queue).await.is_err() {
+            tracing::warn!("calls were still under way after {} s", DRAIN.as_secs());
+        }
     }
+    // Also where it ends because it was late: what is still ours keeps the next one waiting.
     daemon.elect(ElectionEvent::Release);
     let release = async {
-        while daemon.ended.is_none() {
+        while daemon.ended.is_none() && daemon.leader.deadline().is_some() {
             tokio::select! {
                 Some(event) = elections.recv() => daemon.elect(event),
                 () = sleep_until(daemon.deadline().min(Clock::now() + PULSE)) => {
@@ -243,7 +254,7 @@ pub async fn run(parts: Parts) -> Ended {
         }
     };
     let _ = timeout(DRAIN, release).await;
-    Ended::Stopped
+    ended.unwrap_or(Ended::Stopped)
 }
 
 impl Daemon {
@@ -321,6 +332,13 @@ impl Daemon {
                 if self.watch_nodes {
                     let (client, news) = (self.clients.watch.clone(), self.news.clone());
                     tokio::spawn(async move { watch::nodes(client, news, News::Node).await });
+                }
+            }
+            Some(Turn::Affirm) => {
+                tracing::info!("the lease was read, and is this host's");
+                let lives: Vec<u64> = self.names.keys().copied().collect();
+                for number in lives {
+                    self.step(number, Event::LeadershipConfirmed);
                 }
             }
             Some(Turn::Stop(cause)) => {

@@ -88,6 +88,7 @@ pub fn router(handle: Handle, metrics: Metrics, settings: Settings) -> Router {
         .route("/v1/fleets/{fleet}/pause", post(commands::pause))
         .route("/v1/fleets/{fleet}/resume", post(commands::resume))
         .route("/v1/fleets/{fleet}/reset-breaker", post(commands::reset_breaker))
+        .route("/v1/fleets/{fleet}/reset-ledger", post(commands::reset_ledger))
         .route_layer(from_fn_with_state(app.clone(), guards::authorize));
     let asked = Router::new()
         .route("/metrics", get(probes::metrics))

@@ -107,7 +107,7 @@ impl Calls {
             Verb::DeletePod { pod, uid, grace_ms, .. } => self.delete(pod, uid, *grace_ms).await,
             Verb::EvictPod { pod, uid, grace_ms, .. } => self.evict(pod, uid, *grace_ms).await,
             Verb::DeleteDriver { uid } => self.delete(&self.place.driver, uid, None).await,
-            Verb::Ask { .. } | Verb::Stop | Verb::Reply { .. } | Verb::Publish(_) => return None,
+            Verb::Ask { .. } | Verb::CheckLease | Verb::Reply { .. } | Verb::Publish(_) => return None,
         };
         Some(Answer { event: finished(action, outcome), seen: Vec::new() })
     }

@@ -3,12 +3,15 @@
 //! One key, one JSON document that a person can read. Sets of ids are runs, `1-7,9`. What a newer version
 //! wrote beside what we know is kept and handed on. Compare-and-swap is the API server's: a PUT with the
 //! `resourceVersion` that was read, or a POST.
+//!
+//! A tenant that may write ConfigMaps in the namespace may write this one, so it is read like anything from outside: with
+//! bounds before it is parsed, and by the core's own [`Ledger::check`] after it.
 
 use std::collections::BTreeMap;
 
 use fleet::event::{Done, Outcome};
 use fleet::id::{ExecutorId, IdSet, Version};
-use fleet::ledger::{Ledger, Requested};
+use fleet::ledger::{Flaw, Ledger, RUNS_MAX, Requested, Salvage};
 use fleet::question::{DeletionCause, LossKind};
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Map, Value, json};
@@ -16,6 +19,10 @@ use serde_json::{Map, Value, json};
 use crate::FIELD_MANAGER;
 
 pub const KEY: &str = "ledger";
+/// No API server stores more in a ConfigMap.
+const TEXT_BYTES_MAX: usize = 1 << 20;
+const ELEMENTS_MAX: usize = 150_000;
+const DEPTH_MAX: usize = 16;
 
 /// The object's data.
 pub fn data(ledger: &Ledger) -> BTreeMap<String, String> {
@@ -29,16 +36,17 @@ pub fn read(map: &ConfigMap) -> Outcome {
     let Some(version) = &map.metadata.resource_version else {
         return Outcome::Invalid("the ledger's ConfigMap has no resourceVersion".to_owned());
     };
-    let ledger = match text.map(|text| decode(text)) {
-        Some(Ok(ledger)) => ledger,
-        Some(Err(why)) => return Outcome::Invalid(format!("the ledger cannot be read: {why}")),
-        None => return Outcome::Invalid(format!("the ledger's ConfigMap has no key `{KEY}`")),
+    let version = Version(version.as_str().into());
+    let refused =
+        |why: String, salvage| Outcome::Ok(Done::LedgerRefused { why, version: version.clone(), salvage });
+    let Some(text) = text else {
+        return refused(format!("it has no key `{KEY}`"), Salvage::default());
     };
-    Outcome::Ok(Done::Ledger {
-        ledger: Box::new(ledger),
-        version: Version(version.as_str().into()),
-        edited: edited(map),
-    })
+    let ledger = match decode(text) {
+        Ok(ledger) => ledger,
+        Err(flaw) => return refused(flaw.to_string(), salvage(text)),
+    };
+    Outcome::Ok(Done::Ledger { ledger: Box::new(ledger), version, edited: edited(map) })
 }
 
 /// Whoever wrote a field last owns it. An API server that keeps no such record says nothing.
@@ -92,78 +100,144 @@ pub fn encode(ledger: &Ledger) -> String {
     Value::Object(object).to_string()
 }
 
-pub fn decode(text: &str) -> Result<Ledger, String> {
-    let mut object: Map<String, Value> = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    let mut take = |name: &str| object.remove(name).ok_or_else(|| format!("`{name}` is missing"));
-    let number = |name: &str, value: Value| value.as_u64().ok_or_else(|| format!("`{name}` is no number"));
-    let truth = |name: &str, value: Value| {
-        value.as_bool().ok_or_else(|| format!("`{name}` is neither true nor false"))
+/// The record in it, if it is one that can be gone on from. Somebody else may have written it.
+pub fn decode(text: &str) -> Result<Ledger, Flaw> {
+    fence(text)?;
+    let mut fields = Fields(serde_json::from_str(text).map_err(|error| {
+        // Where it stands, and not what it says there: that may be anything.
+        let (line, column) = (error.line(), error.column());
+        flaw(KEY, format!("is no JSON object, by line {line}, column {column}"))
+    })?);
+    let ledger = Ledger {
+        epoch: fields.number("epoch")?,
+        leader: fields.leader()?,
+        writes: fields.number("writes")?,
+        reserved: ExecutorId(fields.number("reserved")?),
+        revision: fields.number("revision")?,
+        created: fields.number("created")?,
+        born: fields.set("born")?,
+        settled: fields.set("settled")?,
+        kept: fields.set("kept")?,
+        leaving: fields
+            .map("leaving", |id, cause| Some((ExecutorId(id.parse().ok()?), named(cause.as_str()?)?)))?,
+        lost: fields.map("lost", |name, count| Some((LossKind::named(name), count.as_u64()?)))?,
+        removed: fields.map("removed", |name, count| Some((named(name)?, count.as_u64()?)))?,
+        failures: serde_json::from_value(fields.take("failures")?)
+            .map_err(|_| flaw("failures", "is no list of pairs of a time and a number".to_owned()))?,
+        failed: fields.truth("failed")?,
+        paused: fields.truth("paused")?,
+        suspect: fields.truth("suspect")?,
+        requested: fields.requested()?,
+        // What is left.
+        others: fields.0.into_iter().map(|(name, value)| (name.into(), value.to_string().into())).collect(),
     };
-    let mut get = |name: &str| number(name, take(name)?);
-    let (epoch, writes, reserved, revision, created) =
-        (get("epoch")?, get("writes")?, get("reserved")?, get("revision")?, get("created")?);
-    // Records of before leaders signed them are nobody's.
-    let leader = take("leader").unwrap_or_else(|_| json!("0"));
-    let leader = leader.as_str().and_then(|digits| u64::from_str_radix(digits, 16).ok());
-    let leader = leader.ok_or("`leader` is no hexadecimal number")?;
-    let set = |name: &str, value: Value| {
-        value.as_str().and_then(parse_runs).ok_or_else(|| format!("`{name}` is no list of runs like 1-7,9"))
-    };
-    let (born, settled, kept) =
-        (set("born", take("born")?)?, set("settled", take("settled")?)?, set("kept", take("kept")?)?);
-    let leaving = map_of("leaving", take("leaving")?, |id, cause| {
-        Some((ExecutorId(id.parse().ok()?), named(cause.as_str()?)?))
-    })?;
-    let lost = map_of("lost", take("lost")?, |name, count| Some((LossKind::named(name), count.as_u64()?)))?;
-    let removed = map_of("removed", take("removed")?, |name, count| Some((named(name)?, count.as_u64()?)))?;
-    let failures =
-        serde_json::from_value(take("failures")?).map_err(|error| format!("`failures`: {error}"))?;
-    let (failed, paused, suspect) = (
-        truth("failed", take("failed")?)?,
-        truth("paused", take("paused")?)?,
-        truth("suspect", take("suspect")?)?,
-    );
-    let requested = take("requested")?;
-    let part = |name: &str| requested[name].as_u64().and_then(|number| u32::try_from(number).ok());
-    let requested = if requested.is_null() {
-        None
-    } else {
-        let both = part("total").zip(part("specTarget"));
-        let (total, spec_target) = both.ok_or("`requested` has no `total` and `specTarget`")?;
-        Some(Requested { total, spec_target })
-    };
-    let others = object.into_iter().map(|(name, value)| (name.into(), value.to_string().into())).collect();
-    Ok(Ledger {
-        epoch,
-        leader,
-        writes,
-        reserved: ExecutorId(reserved),
-        revision,
-        created,
-        born,
-        settled,
-        kept,
-        leaving,
-        lost,
-        removed,
-        failures,
-        failed,
-        paused,
-        suspect,
-        requested,
-        others,
-    })
+    ledger.check()?;
+    Ok(ledger)
 }
 
-fn map_of<K: Ord, V>(
-    name: &str,
-    value: Value,
-    one: impl Fn(&str, &Value) -> Option<(K, V)>,
-) -> Result<BTreeMap<K, V>, String> {
-    let Value::Object(object) = value else { return Err(format!("`{name}` is no object")) };
-    let each =
-        object.iter().map(|(key, value)| one(key, value).ok_or_else(|| format!("`{name}.{key}` is unknown")));
-    each.collect()
+/// What may be taken from a record that is not believed.
+fn salvage(text: &str) -> Salvage {
+    let object: Map<String, Value> =
+        fence(text).ok().and_then(|()| serde_json::from_str(text).ok()).unwrap_or_default();
+    let number = |name: &str| object.get(name).and_then(Value::as_u64);
+    Salvage::new(number("epoch"), number("reserved"))
+}
+
+/// Before it is parsed: what is parsed is some forty times as large as its text, if that is nothing but commas.
+///
+/// A fleet of 10,000 in no order at all, all of them leaving, has 450 KB and 10,000 elements; runs are one string.
+/// 150,000 elements are 11 MB for as long as they are read.
+fn fence(text: &str) -> Result<(), Flaw> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(flaw(
+            KEY,
+            format!("has {} bytes, and at most {TEXT_BYTES_MAX} are plausible", text.len()),
+        ));
+    }
+    let (mut elements, mut depth, mut deepest, mut quoted, mut escaped) = (0_usize, 0_usize, 0, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = quoted,
+            b'"' => quoted = !quoted,
+            _ if quoted => {}
+            b'[' | b'{' => {
+                (elements, depth) = (elements + 1, depth + 1);
+                deepest = depth.max(deepest);
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b',' => elements += 1,
+            _ => {}
+        }
+    }
+    if elements > ELEMENTS_MAX || deepest > DEPTH_MAX {
+        return Err(flaw(
+            KEY,
+            format!("has {elements} elements, {deepest} deep; {ELEMENTS_MAX} and {DEPTH_MAX} are plausible"),
+        ));
+    }
+    Ok(())
+}
+
+fn flaw(field: &'static str, what: String) -> Flaw {
+    Flaw { field, what }
+}
+
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn take(&mut self, name: &'static str) -> Result<Value, Flaw> {
+        self.0.remove(name).ok_or_else(|| flaw(name, "is missing".to_owned()))
+    }
+
+    fn number(&mut self, name: &'static str) -> Result<u64, Flaw> {
+        self.take(name)?.as_u64().ok_or_else(|| flaw(name, "is no number from 0 to 2^64-1".to_owned()))
+    }
+
+    fn truth(&mut self, name: &'static str) -> Result<bool, Flaw> {
+        self.take(name)?.as_bool().ok_or_else(|| flaw(name, "is neither true nor false".to_owned()))
+    }
+
+    fn set(&mut self, name: &'static str) -> Result<IdSet, Flaw> {
+        let value = self.take(name)?;
+        let Some(text) = value.as_str() else { return Err(flaw(name, "is no text".to_owned())) };
+        let runs = text.matches(',').count() + 1;
+        if runs > RUNS_MAX {
+            return Err(flaw(name, format!("has {runs} runs, and at most {RUNS_MAX} are plausible")));
+        }
+        parse_runs(text).ok_or_else(|| flaw(name, "is no list of runs of ids like 1-7,9".to_owned()))
+    }
+
+    /// Records of before leaders signed them have no leader.
+    fn leader(&mut self) -> Result<u64, Flaw> {
+        let Some(leader) = self.0.remove("leader") else { return Ok(0) };
+        let number = leader.as_str().and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        number.ok_or_else(|| flaw("leader", "is no hexadecimal number".to_owned()))
+    }
+
+    fn map<K: Ord, V>(
+        &mut self,
+        name: &'static str,
+        one: impl Fn(&str, &Value) -> Option<(K, V)>,
+    ) -> Result<BTreeMap<K, V>, Flaw> {
+        let Value::Object(object) = self.take(name)? else {
+            return Err(flaw(name, "is no object".to_owned()));
+        };
+        let entry = |(key, value): (&String, &Value)| {
+            one(key, value).ok_or_else(|| flaw(name, "has an entry that is not known".to_owned()))
+        };
+        object.iter().map(entry).collect()
+    }
+
+    fn requested(&mut self) -> Result<Option<Requested>, Flaw> {
+        let requested = self.take("requested")?;
+        let part = |name: &str| requested[name].as_u64().and_then(|number| u32::try_from(number).ok());
+        match part("total").zip(part("specTarget")) {
+            _ if requested.is_null() => Ok(None),
+            Some((total, spec_target)) => Ok(Some(Requested { total, spec_target })),
+            None => Err(flaw("requested", "has no `total` and `specTarget`".to_owned())),
+        }
+    }
 }
 
 fn named(name: &str) -> Option<DeletionCause> {
@@ -183,7 +257,7 @@ fn parse_runs(text: &str) -> Option<IdSet> {
         Some((ExecutorId(first.parse().ok()?), ExecutorId(last.parse().ok()?)))
     };
     let runs: Option<Vec<_>> = text.split(',').filter(|run| !run.is_empty()).map(run).collect();
-    IdSet::from_runs(runs?).filter(|set| set.runs().all(|(_, last)| last <= ExecutorId::MAX))
+    IdSet::from_runs(runs?)
 }
 
 #[cfg(test)]
@@ -197,13 +271,13 @@ mod tests {
             writes: 9,
             reserved: ExecutorId(40),
             revision: 77,
-            created: 12,
-            born: [1, 2, 3, 7].into_iter().map(ExecutorId).collect(),
-            settled: [4, 5, 9].into_iter().map(ExecutorId).collect(),
+            created: 16,
+            born: [1, 2, 3, 4, 5, 6, 8].into_iter().map(ExecutorId).collect(),
+            settled: [9].into_iter().chain(11..19).map(ExecutorId).collect(),
             kept: [9].into_iter().map(ExecutorId).collect(),
             leaving: DeletionCause::ALL.iter().zip(1..).map(|(cause, id)| (ExecutorId(id), *cause)).collect(),
             lost: [(LossKind::Disk, 2), (LossKind::Other("my-kind".to_owned()), 1)].into(),
-            removed: DeletionCause::ALL.iter().map(|cause| (*cause, 5)).collect(),
+            removed: DeletionCause::ALL.iter().map(|cause| (*cause, 1)).collect(),
             failures: [(1_000, 2), (2_000, 1)].into(),
             failed: true,
             paused: true,
@@ -218,7 +292,7 @@ mod tests {
         for ledger in [Ledger::default(), full()] {
             assert_eq!(decode(&encode(&ledger)).as_ref(), Ok(&ledger), "{}", encode(&ledger));
         }
-        assert!(encode(&full()).contains("\"born\":\"1-3,7\""), "{}", encode(&full()));
+        assert!(encode(&full()).contains("\"born\":\"1-6,8\""), "{}", encode(&full()));
     }
 
     #[test]
@@ -229,16 +303,88 @@ mod tests {
             less.remove(name);
             match decode(&Value::Object(less.clone()).to_string()) {
                 Ok(ledger) => assert_eq!((name.as_str(), ledger.leader), ("leader", 0)),
-                Err(error) => assert!(error.contains(name.as_str()), "{name}: {error}"),
+                Err(flaw) => assert_eq!(flaw.field, name.as_str(), "{flaw}"),
             }
             less.insert(name.clone(), json!([{"not": "this"}]));
             assert!(decode(&Value::Object(less).to_string()).is_err(), "{name}");
         }
         assert!(decode("").is_err());
-        assert_eq!(parse_runs("1-99999999999"), None);
         assert_eq!(parse_runs("7-3"), None);
         let map = ConfigMap::default();
         assert!(matches!(read(&map), Outcome::Invalid(_)));
+    }
+
+    /// A record of ours with one field changed, and what is said of it.
+    fn refused(name: &str, value: Value) -> String {
+        let mut object: Map<String, Value> = serde_json::from_str(&encode(&full())).unwrap();
+        object.insert(name.to_owned(), value);
+        let text = Value::Object(object).to_string();
+        let map: ConfigMap =
+            serde_json::from_value(json!({"metadata": {"resourceVersion": "5"}, "data": {"ledger": text}}))
+                .unwrap();
+        let Outcome::Ok(Done::LedgerRefused { why, version, .. }) = read(&map) else {
+            panic!("`{name}` is taken: {text:.300}");
+        };
+        assert_eq!(&*version.0, "5");
+        assert!(why.len() < 200, "{why}");
+        why
+    }
+
+    #[test]
+    fn what_is_none_of_ours_is_refused_with_its_field() {
+        let many = |count: usize, one: &dyn Fn(usize) -> String| {
+            (0..count).map(|number| (one(number), json!(1))).collect::<Map<_, _>>().into()
+        };
+        for (name, value) in [
+            ("born", json!("1-2147483647")),
+            ("born", json!("1-3000000")),
+            ("born", json!("1-6,8,9")),
+            ("born", json!("1-6,9999999999")),
+            ("settled", json!("8-16")),
+            ("settled", json!("11-18446744073709551615")),
+            ("kept", json!("10")),
+            ("leaving", json!({"7": "roll"})),
+            ("epoch", json!(u64::MAX)),
+            ("writes", json!(u64::MAX)),
+            ("reserved", json!(u64::MAX)),
+            ("reserved", json!(i32::MAX)),
+            ("revision", json!(u64::MAX)),
+            ("created", json!(u64::MAX)),
+            ("created", json!(17)),
+            ("created", json!(-1)),
+            ("failures", json!([[1, 4]])),
+            ("failures", json!([[1, u32::MAX], [2, u32::MAX]])),
+            ("failures", Value::Array((0..1_001).map(|at| json!([at, 0])).collect())),
+            ("requested", json!({"total": 1_u64 << 32, "specTarget": 1})),
+            ("leader", json!("10000000000000000")),
+        ] {
+            let why = refused(name, value);
+            let field = why.split('`').nth(1).unwrap();
+            assert!(field == name || ["born", "settled"].contains(&name), "{name}: {why}");
+        }
+        assert!(refused("settled", json!("9,11-19")).contains("`settled`"));
+        assert!(refused("lost", json!({"disk": u64::MAX, "unknown": 1})).contains("settled"));
+        assert!(refused("lost", many(1_000, &|number| format!("k{number}"))).contains("kinds"));
+        assert!(refused("newer", json!("x".repeat(40_000))).contains("bytes"));
+        assert!(refused("newer", json!("x".repeat(1 << 20))).contains("bytes"));
+        assert!(refused("newer", json!(vec![0; 200_000])).contains("elements"));
+        assert!(refused("born", json!("1,3,".repeat(50_000))).contains("runs"));
+        let deep = (0..20).fold(json!(1), |inner, _| json!([inner]));
+        assert!(refused("newer", deep).contains("deep"));
+        let mut newer = encode(&full());
+        for number in 0..70 {
+            newer = newer.replacen('{', &format!("{{\"n{number}\":1,"), 1);
+        }
+        assert!(decode(&newer).unwrap_err().what.contains("at most 64"));
+    }
+
+    #[test]
+    fn of_what_is_refused_only_the_plausible_is_kept() {
+        let old = encode(&full()).replace("\"created\":16", "\"created\":17");
+        assert_eq!(salvage(&old), Salvage { epoch: 3, reserved: ExecutorId(40) });
+        let wild = old.replace("\"epoch\":3", "\"epoch\":18446744073709551615");
+        assert_eq!(salvage(&wild), Salvage { epoch: 0, reserved: ExecutorId(40) });
+        assert_eq!(salvage("{"), Salvage::default());
     }
 
     #[test]

@@ -77,7 +77,8 @@ fn kind(reason: Reason) -> EventType {
         | Reason::RollStarted
         | Reason::RollProposed
         | Reason::BreakerClosed
-        | Reason::LedgerRestored => EventType::Normal,
+        | Reason::LedgerRestored
+        | Reason::LedgerReset => EventType::Normal,
         Reason::ExecutorLost
         | Reason::CreateFailed
         | Reason::DeleteFailed
@@ -90,7 +91,8 @@ fn kind(reason: Reason) -> EventType {
         | Reason::PolicyNotAsked
         | Reason::PolicyQuarantined
         | Reason::SpecRefused
-        | Reason::LedgerUnavailable => EventType::Warning,
+        | Reason::LedgerUnavailable
+        | Reason::LedgerRefused => EventType::Warning,
     }
 }
 
@@ -117,6 +119,8 @@ pub fn name(reason: Reason) -> &'static str {
         Reason::SpecRefused => "SpecRefused",
         Reason::LedgerUnavailable => "LedgerUnavailable",
         Reason::LedgerRestored => "LedgerRestored",
+        Reason::LedgerRefused => "LedgerRefused",
+        Reason::LedgerReset => "LedgerReset",
     }
 }
 

@@ -209,7 +209,7 @@ pub fn verb(verb: &Verb) -> &'static str {
         Verb::EvictPod { .. } => "evict",
         Verb::DeleteDriver { .. } => "delete-driver",
         Verb::Ask { .. } => "ask",
-        Verb::Stop => "stop",
+        Verb::CheckLease => "check-lease",
         Verb::Reply { .. } => "reply",
         Verb::Publish(_) => "publish",
     }

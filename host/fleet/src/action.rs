@@ -41,8 +41,9 @@ pub enum Verb {
     DeleteDriver { uid: Uid },
     /// Ask a policy. Answered by [`Event::Answered`](crate::event::Event::Answered).
     Ask { policy: Box<str>, question: Question },
-    /// This host leads no more, and must do nothing more: end the process. Has no outcome.
-    Stop,
+    /// Find out from the Lease whether this host leads: the ledger says that another does, or an operator wants it
+    /// written over. Answered by [`Event::LeadershipConfirmed`](crate::event::Event::LeadershipConfirmed), if it does.
+    CheckLease,
     /// Tell an operator what became of a command. Has no outcome.
     Reply { command: CommandId, reply: Reply },
     /// Tell people. Has no outcome; it may be lost, and the next leader may say it again.
@@ -62,7 +63,7 @@ impl Verb {
             | Verb::WriteLedger { .. }
             | Verb::DeleteDriver { .. }
             | Verb::Ask { .. }
-            | Verb::Stop
+            | Verb::CheckLease
             | Verb::Reply { .. }
             | Verb::Publish(_) => None,
         }
@@ -80,7 +81,7 @@ impl Verb {
             | Verb::WriteLedger { .. }
             | Verb::GetPod { .. }
             | Verb::Ask { .. }
-            | Verb::Stop
+            | Verb::CheckLease
             | Verb::Reply { .. }
             | Verb::Publish(_) => false,
         }
@@ -183,4 +184,8 @@ pub enum Reason {
     SpecRefused,
     LedgerUnavailable,
     LedgerRestored,
+    /// The record that is there is none of ours, or another leader's: the fleet is parked.
+    LedgerRefused,
+    /// It was written over, because an operator said so.
+    LedgerReset,
 }

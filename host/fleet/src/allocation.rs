@@ -224,7 +224,10 @@ impl Fleet {
             Outcome::NotFound => {
                 self.not_created(id, None, Some("its namespace does not exist".to_owned()));
             }
-            Outcome::Budget | Outcome::Ok(Done::Ledger { .. } | Done::Written(_) | Done::Deleted) => {
+            Outcome::Budget
+            | Outcome::Ok(
+                Done::Ledger { .. } | Done::LedgerRefused { .. } | Done::Written(_) | Done::Deleted,
+            ) => {
                 self.not_created(id, None, Some("an answer that no create has".to_owned()));
             }
         }

@@ -4,7 +4,7 @@ use crate::action::{Cause, Reply, Verb};
 use crate::allocation::Pace;
 use crate::event::Command;
 use crate::executor::Stage;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Phase};
 use crate::guardrail::Refusal;
 use crate::id::{CommandId, ExecutorId};
 use crate::ledger::Requested;
@@ -12,7 +12,16 @@ use crate::question::{DeletionCause, Trigger};
 
 impl Fleet {
     pub(crate) fn command(&mut self, command: CommandId, verb: Command) {
-        let reply = if self.is_active() { self.obey(verb) } else { Reply::Refused(Refusal::NotLeading) };
+        if verb == Command::ResetLedger {
+            return self.reset_ledger(command);
+        }
+        let reply = if self.parked().is_some() {
+            Reply::Refused(Refusal::LedgerRefused)
+        } else if self.is_active() {
+            self.obey(verb)
+        } else {
+            Reply::Refused(Refusal::NotLeading)
+        };
         match &reply {
             Reply::Done => {}
             Reply::Refused(refusal) => self.refused(*refusal),
@@ -53,7 +62,27 @@ impl Fleet {
                 self.pace = Pace::new(&self.spec.allocation);
                 Reply::Done
             }
+            Command::ResetLedger => Reply::Refused(Refusal::LedgerInOrder),
         }
+    }
+
+    /// The Lease is looked at first: another leader's record is not to be written over. If it is this host's, the ledger
+    /// is read for its version, and written; then the operator is told.
+    fn reset_ledger(&mut self, command: CommandId) {
+        let refusal = match self.phase {
+            Phase::AwaitingLeadership | Phase::Deposed => Some(Refusal::NotLeading),
+            Phase::AwaitingLedger | Phase::AwaitingClaim | Phase::AwaitingRelist | Phase::Active => {
+                (!self.may_reset_ledger()).then_some(Refusal::LedgerInOrder)
+            }
+        };
+        if let Some(refusal) = refusal {
+            self.refused(refusal);
+            self.act(Cause::Command(command), Verb::Reply { command, reply: Reply::Refused(refusal) });
+            return;
+        }
+        self.resets_ledger = true;
+        self.replies.push_back((self.book.next_write(), command, Reply::Done));
+        self.act(Cause::Command(command), Verb::CheckLease);
     }
 
     fn request_total(&mut self, total: u32) -> Result<(), Refusal> {

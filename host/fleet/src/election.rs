@@ -87,7 +87,11 @@ impl Default for ElectionSettings {
 pub enum ElectionEvent {
     /// What became of a request: in any order, late, or never.
     Finished { request: ActionId, outcome: ElectionOutcome },
-    /// Shut down: nobody leads here from this moment on. `Stop` follows, after at most a retry period.
+    /// Somebody may lead instead: find out from the Lease now. `Affirm` follows if it is ours, and `Stop` if it is not.
+    Doubt,
+    /// Shut down: nobody leads here from this moment on. `Stop` follows, after at most a retry period. Of
+    /// a leader that stopped because it was late, the Lease may still be ours: then it is given back, and `Stop` follows
+    /// once more.
     Release,
     /// The deadline of [`Election::deadline`] has come.
     Deadline,
@@ -117,7 +121,9 @@ pub enum ElectionAction {
     /// We lead, for as long as [`Election::is_leader`] says so. Every later leader has a higher term: the
     /// Lease's `leaseTransitions`, counted from one.
     Lead { term: u64 },
-    /// Issue nothing more, drop what is under way, exit. Said once, and the last thing said.
+    /// The Lease is ours: it was renewed, or read, since that was doubted.
+    Affirm,
+    /// Issue nothing more, drop what is under way, exit. The last thing said, but for the release of a late one.
     Stop(StopCause),
 }
 
@@ -151,6 +157,10 @@ pub struct Election {
     held_until: Option<Instant>,
     /// We were asked to release, and stop then at the latest.
     release_by: Option<Instant>,
+    /// We are doubted: the first request whose answer can say whether rightly.
+    doubted: Option<ActionId>,
+    /// We stopped, and the Lease may still be ours.
+    late: bool,
     actions: Vec<ElectionAction>,
 }
 
@@ -189,6 +199,8 @@ impl Election {
             written: Vec::new(),
             held_until: None,
             release_by: None,
+            doubted: None,
+            late: false,
             actions: Vec::new(),
         }
     }
@@ -229,6 +241,7 @@ impl Election {
         match event {
             ElectionEvent::Finished { request, outcome } => self.finished(request, outcome, at),
             ElectionEvent::Release => self.release(at),
+            ElectionEvent::Doubt => self.doubt(at),
             ElectionEvent::Deadline => {}
         }
         self.poll(now);
@@ -268,6 +281,7 @@ impl Election {
             let until = write.counts_until;
             (self.record, self.observed_at) = (Some((write.lease.clone(), version)), now);
             self.written = vec![write];
+            self.affirm(request);
             self.ours(until, now);
         }
     }
@@ -284,8 +298,14 @@ impl Election {
             let duration_s = if lease.duration_s == 0 { self.settings.lease_s } else { lease.duration_s };
             lease.holder.is_empty() || self.observed_at + ms(duration_s) <= now
         });
+        // Of a late leader nothing is known any more but the name, which no other process has.
+        let left = self.late && lease.is_some_and(|lease| *lease.holder == *self.identity.0);
         match self.written.iter().find(|write| lease == Some(&write.lease)).map(|write| write.counts_until) {
-            Some(until) => self.ours(until, now),
+            Some(until) => {
+                self.affirm(self.request);
+                self.ours(until, now);
+            }
+            None if left => self.state = State::WriteDue(now),
             None if self.release_by.is_some() => self.stop(StopCause::Released),
             None if self.held_until.is_some() => self.stop(StopCause::Deposed),
             None if free => self.state = State::WriteDue(self.write_from.max(now)),
@@ -307,11 +327,40 @@ impl Election {
         self.state = State::WriteDue(self.write_from.max(now));
     }
 
+    /// This request's answer says that the record is ours.
+    fn affirm(&mut self, request: ActionId) {
+        if self.held_until.is_some() && self.doubted.take_if(|first| *first <= request).is_some() {
+            self.actions.push(ElectionAction::Affirm);
+        }
+    }
+
+    /// A renewal says as much as a read: it compares and swaps. And where answers take long it still counts, so that
+    /// many doubts do not end a leader.
+    fn doubt(&mut self, now: Instant) {
+        if self.held_until.is_none() || self.release_by.is_some() {
+            return;
+        }
+        // What was asked before may have been answered before.
+        self.doubted = Some(ActionId(self.request.0 + 1));
+        match self.state {
+            State::WriteDue(_) => self.state = State::WriteDue(now),
+            State::ReadDue(_) => self.state = State::ReadDue(now),
+            State::AwaitingRead | State::AwaitingWrite | State::AwaitingRelease | State::Stopped => {}
+        }
+    }
+
     fn release(&mut self, now: Instant) {
         if self.release_by.is_some() {
             return;
         }
+        if self.state == State::Stopped && !self.late {
+            return;
+        }
         self.release_by = Some(now + self.settings.retry_ms);
+        if self.state == State::Stopped {
+            self.state = State::ReadDue(now);
+            return;
+        }
         let led = self.held_until.take().is_some();
         if self.written.is_empty() {
             // Nothing that is there can be ours.
@@ -369,7 +418,9 @@ impl Election {
         while self.written.iter().map(|write| &write.lease).chain(there).any(|l| l.renewed_ms == renewed_ms) {
             renewed_ms += 1;
         }
-        if let Some(ours) = there.filter(|there| self.written.iter().any(|write| write.lease == **there)) {
+        if let Some(ours) =
+            there.filter(|there| self.late || self.written.iter().any(|write| write.lease == **there))
+        {
             return Lease { renewed_ms, ..ours.clone() };
         }
         Lease {
@@ -402,6 +453,7 @@ impl Election {
     fn stop(&mut self, cause: StopCause) {
         if self.state != State::Stopped {
             (self.state, self.held_until) = (State::Stopped, None);
+            self.late = cause == StopCause::Late;
             self.written.clear();
             self.actions.push(ElectionAction::Stop(cause));
         }

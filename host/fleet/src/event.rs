@@ -9,7 +9,7 @@ use std::fmt;
 
 use crate::action::Action;
 use crate::id::{ActionId, CommandId, ExecutorId, Uid, Version};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Salvage};
 use crate::question::{ContainerRole, ContainerState, NodeState, Pod, Selection, Verdict};
 use crate::spec::Draft;
 
@@ -20,6 +20,8 @@ pub enum Event {
     LeadershipGained { term: u64 },
     /// It is the leader no more, or cannot tell. A fleet that hears it never acts again.
     LeadershipLost,
+    /// The Lease was read since [`Verb::CheckLease`](crate::action::Verb::CheckLease) was asked for, and is this host's.
+    LeadershipConfirmed,
     /// A complete list, the answer to [`Verb::Relist`](crate::action::Verb::Relist) or a watch that
     /// started anew.
     Relisted(Relist),
@@ -306,6 +308,8 @@ pub enum Done {
         /// backup that was restored.
         edited: bool,
     },
+    /// The ledger's object is there, and what it holds is no record of ours. `why` says which field and what of it.
+    LedgerRefused { why: String, version: Version, salvage: Salvage },
     /// A written ledger's new version.
     Written(Version),
     /// A deletion or an eviction that was accepted.
@@ -332,6 +336,8 @@ pub enum Command {
     Resume,
     /// Try again: closes the breaker, and lets a failed fleet allocate again.
     ResetBreaker,
+    /// Do not believe the ledger that is there: write what this host knows over it, or begin another.
+    ResetLedger,
 }
 
 /// An action's outcome, addressed to it.

@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 
-use crate::ledger::Ledger;
+use crate::ledger::{FAILURES_WRITTEN_MAX, Ledger};
 use crate::question::{LossKind, LossReason};
 use crate::time::{Instant, Now};
 
@@ -54,8 +54,11 @@ impl Failures {
         // Steps of the future are left from before the wall clock went back.
         ledger.failures.retain(|(at, _)| (oldest..=step).contains(at));
         match ledger.failures.back_mut() {
-            Some((at, count)) if *at == step => *count += 1,
+            Some((at, count)) if *at == step => *count = count.saturating_add(1),
             _ => ledger.failures.push_back((step, 1)),
+        }
+        if ledger.failures.len() > FAILURES_WRITTEN_MAX {
+            ledger.failures.pop_front();
         }
         self.recent.retain(|(at, _)| now.instant.since_ms(*at) <= BEFORE_MS);
         if may_follow_driver(kind) {
@@ -95,7 +98,7 @@ impl Failures {
 }
 
 fn total(ledger: &Ledger) -> u32 {
-    ledger.failures.iter().map(|(_, count)| count).sum()
+    ledger.failures.iter().fold(0, |sum, (_, count)| sum.saturating_add(*count))
 }
 
 /// Executors whose driver goes away exit with codes that say little.

@@ -22,8 +22,8 @@ use crate::executor::{Executor, Roster, Stage};
 use crate::failures::Failures;
 use crate::guardrail::{Bounds, MassLoss, NodeLosses, Refusal};
 use crate::heartbeat::{Hearing, Impairments};
-use crate::id::{ActionId, CommandId, ExecutorId, Uid};
-use crate::ledger::{Book, Progress, Request};
+use crate::id::{ActionId, CommandId, ExecutorId, IdSet, Uid};
+use crate::ledger::{Book, Request};
 use crate::log::Log;
 use crate::plant::Plant;
 use crate::recovery::Ending;
@@ -77,9 +77,17 @@ pub struct Fleet {
     pub(crate) early: Early,
     /// The last that were told to be gone, with revisions: a list may be under way that is older.
     pub(crate) buried: VecDeque<(Uid, u64)>,
-    relist: Relisting,
+    pub(crate) relist: Relisting,
     /// The highest id that was seen before the ledger was claimed.
-    witness: ExecutorId,
+    pub(crate) witness: ExecutorId,
+    /// The highest id that the driver told of.
+    pub(crate) driver_named: ExecutorId,
+    /// Born ones that the first list did not show, and that were not looked after yet.
+    pub(crate) absent: IdSet,
+    /// It was active once: what is told of pods concerns what it knows, also while a reset ledger is claimed.
+    pub(crate) listens: bool,
+    /// The ledger is written over when it is known that this host leads.
+    pub(crate) resets_ledger: bool,
     pub(crate) rolls: Rolls,
     /// Executors that fell out of service and have no replacement yet.
     pub(crate) owed: VecDeque<ExecutorId>,
@@ -117,12 +125,14 @@ pub(crate) enum Phase {
 }
 
 #[derive(Debug)]
-struct Relisting {
-    action: Option<ActionId>,
-    due: Option<Instant>,
+pub(crate) struct Relisting {
+    pub(crate) action: Option<ActionId>,
+    pub(crate) due: Option<Instant>,
     backoff: Backoff,
     /// Since when every list has been from the past.
-    past_since: Option<Instant>,
+    pub(crate) past_since: Option<Instant>,
+    /// The revision of the last such list, once people were told.
+    pub(crate) past_told: Option<u64>,
 }
 
 /// What a deadline is for.
@@ -181,6 +191,10 @@ impl Fleet {
             pending: Backoff::new(spec.allocation.backoff_first_ms, spec.allocation.backoff_last_ms),
             pending_from: Instant::START,
             witness: ExecutorId(0),
+            driver_named: ExecutorId(0),
+            absent: IdSet::default(),
+            listens: false,
+            resets_ledger: false,
             rolls: Rolls::new(),
             spec,
             spec_errors: Vec::new(),
@@ -215,6 +229,7 @@ impl Fleet {
                 due: None,
                 backoff: Backoff::new(500, 30_000),
                 past_since: None,
+                past_told: None,
             },
             owed: VecDeque::new(),
             refusals: BTreeMap::new(),
@@ -237,6 +252,9 @@ impl Fleet {
         self.plant = Some(plant);
         if plant == Plant::LeadersAlike {
             self.book = Book::new(0);
+        }
+        if plant == Plant::LedgerUnchecked {
+            self.book.believe_all();
         }
     }
 
@@ -280,6 +298,7 @@ impl Fleet {
             deadlines.push(at(self.roll_deadline(), Why::Roll));
             deadlines.push(at(self.impairments.ends_at(&self.spec.heartbeat), Why::Hearing));
             deadlines.push(at(self.ending_deadline(), Why::Allocation));
+            deadlines.push(at(self.has_absent().then_some(self.now.instant), Why::Backlog));
             deadlines.push(at(self.shrinking.then_some(self.now.instant), Why::Backlog));
         }
         deadlines.into_iter().flatten().min()
@@ -312,13 +331,15 @@ impl Fleet {
 
     /// Must its pods stay as they are, whatever was decided before?
     pub fn stands_still(&self) -> bool {
-        matches!(self.may_change_pods(), Err(Refusal::Paused | Refusal::DryRun))
+        matches!(self.may_change_pods(), Err(Refusal::Paused | Refusal::DryRun | Refusal::LedgerRefused))
     }
 
     /// May pods be changed at all?
     pub(crate) fn may_change_pods(&self) -> Result<(), Refusal> {
         if self.phase != Phase::Active {
             Err(Refusal::NotLeading)
+        } else if self.book.refused().is_some() && !self.planted(Plant::ParkedActs) {
+            Err(Refusal::LedgerRefused)
         } else if self.planted(Plant::PauseIgnored) {
             Ok(())
         } else if self.spec.paused || self.book.get().paused {
@@ -387,6 +408,7 @@ impl Fleet {
                 }
             }
             Event::LeadershipLost => self.depose(),
+            Event::LeadershipConfirmed => self.leadership_confirmed(),
             Event::Finished { action, outcome } => self.finished(action, outcome),
             Event::SpecChanged { draft, policies } => self.respec(*draft, &policies),
             Event::Commanded { command, verb } => self.command(command, verb),
@@ -401,18 +423,24 @@ impl Fleet {
                 }
             }
             // Before the first complete list nothing is known; what is newer than that list counts after it.
-            Event::PodChanged(pod) if self.phase != Phase::Active => self.early(*pod, false),
-            Event::PodGone(pod) if self.phase != Phase::Active => self.early(*pod, true),
-            Event::DriverReported(_) if self.phase != Phase::Active => self.driver_answered = true,
+            Event::PodChanged(pod) if !self.listens => self.early(*pod, false),
+            Event::PodGone(pod) if !self.listens => self.early(*pod, true),
+            Event::DriverReported(rows) if !self.listens => {
+                self.driver_names(&rows);
+                self.driver_answered = true;
+            }
             Event::NodeChanged(node) => self.node_changed(*node),
             Event::ViewStale => self.view_fresh = false,
             Event::ViewFresh => self.view_fresh = true,
-            _ if self.phase != Phase::Active => {}
+            _ if !self.listens => {}
             Event::PodChanged(pod) => self.pod_changed(*pod),
             Event::PodGone(pod) => self.pod_gone(*pod),
             Event::Heartbeat(beat) => self.heard(*beat),
             Event::HearingImpaired(why) => self.hearing_impaired(why),
-            Event::DriverReported(rows) => self.driver_reported(rows),
+            Event::DriverReported(rows) => {
+                self.driver_names(&rows);
+                self.driver_reported(rows);
+            }
             Event::Deadline => {}
         }
     }
@@ -480,7 +508,7 @@ impl Fleet {
     }
 
     /// An operator's number ends with the target that the spec had then; it must not come back with it.
-    fn forget_requested(&mut self) {
+    pub(crate) fn forget_requested(&mut self) {
         if self.book.get().requested.is_some_and(|requested| requested.spec_target != self.spec.target) {
             self.book.edit().requested = None;
         }
@@ -492,50 +520,10 @@ impl Fleet {
             return;
         }
         self.out.clear();
-        if self.phase != Phase::AwaitingLeadership {
-            self.act(Cause::Start, Verb::Stop);
-        }
         self.phase = Phase::Deposed;
     }
 
     // ------------------------------------------------------------------------------------ ledger --
-
-    fn booked(&mut self, outcome: Outcome) {
-        match self.book.finished(outcome, self.now.instant, &mut self.seed) {
-            Progress::Waiting => {}
-            Progress::Opened => {
-                self.phase = Phase::AwaitingClaim;
-                self.book.witness(self.witness);
-                self.forget_requested();
-                if self.planted(Plant::IdsInMemory) {
-                    self.book.edit().reserved = ExecutorId(0);
-                }
-            }
-            Progress::Deposed => self.depose(),
-            Progress::Failing(why) => {
-                if self.book.failures() == 3 {
-                    self.publish(Reason::LedgerUnavailable, None, why);
-                }
-            }
-            Progress::Confirmed(number) => {
-                if self.phase == Phase::AwaitingClaim {
-                    self.phase = Phase::AwaitingRelist;
-                    self.revision = self.revision.max(self.book.get().revision);
-                    self.relist.due = Some(self.now.instant);
-                }
-                while self.recording.front().is_some_and(|(mark, _)| *mark <= number) {
-                    if let Some((_, id)) = self.recording.pop_front() {
-                        self.recorded(id);
-                    }
-                }
-                while self.replies.front().is_some_and(|(mark, ..)| *mark <= number) {
-                    if let Some((_, command, reply)) = self.replies.pop_front() {
-                        self.act(Cause::Command(command), Verb::Reply { command, reply });
-                    }
-                }
-            }
-        }
-    }
 
     /// This executor's stage goes on when everything edited so far is written.
     pub(crate) fn record(&mut self, id: ExecutorId) -> u64 {
@@ -559,7 +547,7 @@ impl Fleet {
     }
 
     pub(crate) fn relist_done(&mut self) {
-        self.relist.past_since = None;
+        (self.relist.past_since, self.relist.past_told) = (None, None);
         self.relist.action = None;
         self.relist.due = None;
         self.relist.backoff.reset();
@@ -581,6 +569,7 @@ impl Fleet {
         }
         if self.phase == Phase::Active {
             self.hear_well_again();
+            self.take_absent();
             for _ in 0..ATTENDED_MAX {
                 let Some(id) = self.roster.next_due(self.now.instant) else { break };
                 self.attend(id);
@@ -668,6 +657,7 @@ impl Fleet {
     }
 
     pub(crate) fn insert(&mut self, id: ExecutorId, stage: Stage, wake: Instant) {
+        self.absent.remove(id);
         self.roster.insert(id, Executor::new(stage, self.now.instant));
         self.roster.wake_at(id, wake);
     }

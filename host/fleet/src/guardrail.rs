@@ -15,6 +15,8 @@ use crate::time::Instant;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refusal {
     NotLeading,
+    LedgerRefused,
+    LedgerInOrder,
     ViewStale,
     Paused,
     DryRun,
@@ -55,8 +57,10 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every one of them.
-    pub const ALL: [Refusal; 37] = [
+    pub const ALL: [Refusal; 39] = [
         Refusal::NotLeading,
+        Refusal::LedgerRefused,
+        Refusal::LedgerInOrder,
         Refusal::ViewStale,
         Refusal::Paused,
         Refusal::DryRun,
@@ -109,6 +113,13 @@ impl Refusal {
         match self {
             Refusal::NotLeading => {
                 ("not-leading", "this host does not lead, or has not seen the cluster yet")
+            }
+            Refusal::LedgerRefused => (
+                "ledger-refused",
+                "the ledger is refused: nothing is changed until it is good again, or is reset",
+            ),
+            Refusal::LedgerInOrder => {
+                ("ledger-in-order", "the ledger is in order: there is nothing to reset")
             }
             Refusal::ViewStale => ("view-stale", "the watch is broken: what is known may be old"),
             Refusal::Paused => ("paused", "the fleet is paused"),

@@ -89,7 +89,46 @@ impl IdSet {
     }
 
     pub fn contains(&self, ExecutorId(id): ExecutorId) -> bool {
-        self.runs.range(..=id).next_back().is_some_and(|(_, last)| id <= *last)
+        self.run_at(id).is_some()
+    }
+
+    /// The greatest of them.
+    pub fn last(&self) -> Option<ExecutorId> {
+        self.runs.last_key_value().map(|(_, last)| ExecutorId(*last))
+    }
+
+    /// Takes the least of them out.
+    pub fn pop_first(&mut self) -> Option<ExecutorId> {
+        let first = self.runs.first_key_value().map(|(first, _)| ExecutorId(*first))?;
+        self.remove(first);
+        Some(first)
+    }
+
+    /// Are all of its ids in the other set? Looks at runs, not at ids.
+    pub fn is_subset(&self, other: &IdSet) -> bool {
+        let holds = |first: u64, last: u64| other.run_at(last).is_some_and(|(from, _)| from <= first);
+        self.runs.iter().all(|(first, last)| holds(*first, *last))
+    }
+
+    /// Is none of its ids in the other set? Looks at runs, not at ids.
+    pub fn is_disjoint(&self, other: &IdSet) -> bool {
+        let meets =
+            |first: u64, last: u64| other.runs.range(..=last).next_back().is_some_and(|run| first <= *run.1);
+        !self.runs.iter().any(|(first, last)| meets(*first, *last))
+    }
+
+    /// The run that this id is in.
+    fn run_at(&self, id: u64) -> Option<(u64, u64)> {
+        self.runs
+            .range(..=id)
+            .next_back()
+            .filter(|(_, last)| id <= **last)
+            .map(|(first, last)| (*first, *last))
+    }
+
+    /// How many runs there are.
+    pub fn runs_len(&self) -> usize {
+        self.runs.len()
     }
 
     /// Whether it was not in there yet.
@@ -111,10 +150,7 @@ impl IdSet {
 
     /// Whether it was in there.
     pub fn remove(&mut self, ExecutorId(id): ExecutorId) -> bool {
-        let Some((&first, &last)) = self.runs.range(..=id).next_back().filter(|(_, last)| id <= **last)
-        else {
-            return false;
-        };
+        let Some((first, last)) = self.run_at(id) else { return false };
         self.runs.remove(&first);
         if first < id {
             self.runs.insert(first, id - 1);
@@ -172,6 +208,13 @@ mod tests {
             assert_eq!(set.contains(ExecutorId(13)), model.contains(&ExecutorId(13)));
             let ends: Vec<_> = set.runs().collect();
             assert_eq!(IdSet::from_runs(ends.iter().copied()), Some(set.clone()));
+            let other: IdSet = [state >> 50 & 31, 13, 14, 15].into_iter().map(ExecutorId).collect();
+            assert_eq!(set.is_disjoint(&other), !other.iter().any(|id| set.contains(id)));
+            assert_eq!(other.is_subset(&set), other.iter().all(|id| set.contains(id)));
+            assert_eq!(set.last(), model.last().copied());
+            let mut rest = set.clone();
+            assert_eq!(rest.pop_first(), model.first().copied());
+            assert_eq!(rest.len(), set.len().saturating_sub(1));
             assert!(ends.windows(2).all(|pair| pair[0].1.0 + 1 < pair[1].0.0), "runs touch: {ends:?}");
         }
     }

@@ -11,8 +11,14 @@
 //! `created = born + lost + removed`, in every version ever written.
 //!
 //! What goes wrong with the record itself is mended from memory. An older version (somebody restored a
-//! backup) is overwritten; a later epoch means another leader, and we stop. Rejected: merging two
-//! leaders' records. Two leaders' decisions cannot be merged, only ended.
+//! backup) is overwritten. Rejected: merging two leaders' records. Two leaders' decisions cannot be
+//! merged, only ended.
+//!
+//! The record is input, although it is ours: a tenant that may write ConfigMaps may write this one. What
+//! cannot be one of ours ([`check`]) is *refused*, and what carries a later epoch may be another
+//! leader's. Both park the fleet: it changes nothing until the record is good again or, of another
+//! epoch, until an operator says that the record is not to be believed ([`Book::reset`]). Whether this
+//! host leads is never the record's to say: that is the Lease's.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -21,6 +27,11 @@ use crate::event::{Done, Outcome};
 use crate::id::{ActionId, ExecutorId, IdSet, Version};
 use crate::question::{DeletionCause, LossKind};
 use crate::time::Instant;
+
+mod check;
+
+pub(crate) use check::{FAILURES_WRITTEN_MAX, RESERVED_MAX};
+pub use check::{Flaw, RUNS_MAX};
 
 /// The record, as it is written.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -71,7 +82,7 @@ pub struct Requested {
 impl Ledger {
     /// How many executors have ended, in any way.
     pub fn ended(&self) -> u64 {
-        self.lost.values().sum::<u64>() + self.removed.values().sum::<u64>()
+        self.lost.values().chain(self.removed.values()).fold(0, |sum, count| sum.saturating_add(*count))
     }
 
     /// An executor came to be.
@@ -91,6 +102,13 @@ impl Ledger {
         }
         self.leaving.remove(&executor);
         *match end {
+            // What a policy calls it is its own: of names there are not more than a record may have.
+            End::Lost(LossKind::Other(name))
+                if self.lost.len() >= check::KINDS_WRITTEN_MAX
+                    && !self.lost.contains_key(&LossKind::Other(name.clone())) =>
+            {
+                self.lost.entry(LossKind::Unknown)
+            }
             End::Lost(kind) => self.lost.entry(kind),
             End::Removed(cause) => {
                 *self.removed.entry(cause).or_default() += 1;
@@ -137,6 +155,38 @@ pub(crate) struct Book {
     /// The number of the last write that is known to be applied.
     confirmed: u64,
     backoff: Backoff,
+    /// Why the record that is there is not gone on from.
+    refused: Option<Refused>,
+    /// A record was refused: it is not known which ids it stood for, so they have to jump.
+    distrusts: bool,
+    /// The next record that is read is to be written over.
+    resets: bool,
+    believes_all: bool,
+}
+
+/// Why the record that is there is not gone on from.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// It is none of ours, or was changed into one that is none. It is read again.
+    Implausible(String),
+    /// It is another leader's, or says so. It is not read again.
+    Usurped(String),
+}
+
+/// What may be taken from a record that is not believed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Salvage {
+    pub epoch: u64,
+    pub reserved: ExecutorId,
+}
+
+impl Salvage {
+    /// Of what is plausible by itself: the next epoch is later, and the next id higher.
+    pub fn new(epoch: Option<u64>, reserved: Option<u64>) -> Salvage {
+        let epoch = epoch.filter(|epoch| *epoch <= check::COUNT_MAX).unwrap_or(0);
+        let reserved = reserved.filter(|reserved| *reserved <= check::RESERVED_MAX).unwrap_or(0);
+        Salvage { epoch, reserved: ExecutorId(reserved) }
+    }
 }
 
 #[derive(Debug)]
@@ -150,6 +200,8 @@ enum State {
     Idle(Instant),
     /// The write with the number in `ledger.writes`.
     AwaitingWrite(ActionId),
+    /// Another leader's record is there: nothing is read or written until it is to be written over.
+    Parked,
 }
 
 /// What the owner has to do.
@@ -167,8 +219,12 @@ pub(crate) enum Progress {
     Opened,
     /// Writes up to this number are applied.
     Confirmed(u64),
-    /// Somebody else leads.
+    /// The record is another leader's, or says so.
     Deposed,
+    /// The record is none of ours. It is read again later.
+    Refused,
+    /// The record is not believed, and is written over.
+    Reset,
     /// It failed, and is tried again later.
     Failing(String),
 }
@@ -186,6 +242,10 @@ impl Book {
             spare: VecDeque::new(),
             confirmed: 0,
             backoff: Backoff::new(500, 30_000),
+            refused: None,
+            distrusts: false,
+            resets: false,
+            believes_all: false,
         }
     }
 
@@ -202,6 +262,17 @@ impl Book {
     /// The number of the write that will hold everything edited so far.
     pub(crate) fn mark(&self) -> u64 {
         self.ledger.writes + u64::from(self.dirty)
+    }
+
+    /// The number of the write that will be the next.
+    pub(crate) fn next_write(&self) -> u64 {
+        self.ledger.writes + 1
+    }
+
+    /// Planted: whatever is there is gone on from.
+    #[cfg(feature = "plants")]
+    pub(crate) fn believe_all(&mut self) {
+        self.believes_all = true;
     }
 
     pub(crate) fn is_confirmed(&self, mark: u64) -> bool {
@@ -226,6 +297,23 @@ impl Book {
         self.backoff.tries()
     }
 
+    pub(crate) fn refused(&self) -> Option<&Refused> {
+        self.refused.as_ref()
+    }
+
+    /// Must ids jump, whatever the record says?
+    pub(crate) fn distrusts(&self) -> bool {
+        self.distrusts
+    }
+
+    /// The record that is there is not to be believed: what is known here is written over it, or a new one.
+    pub(crate) fn reset(&mut self) {
+        self.resets = true;
+        if matches!(self.state, State::Parked | State::ReadDue(_)) {
+            self.state = State::ReadDue(Instant::START);
+        }
+    }
+
     pub(crate) fn open(&mut self, term: u64) {
         self.ledger.epoch = term;
         self.state = State::ReadDue(Instant::START);
@@ -235,6 +323,10 @@ impl Book {
     pub(crate) fn poll(&mut self, now: Instant) -> Option<Request> {
         match self.state {
             State::ReadDue(at) if at <= now => Some(Request::Read),
+            State::Idle(from) if from <= now && self.resets => {
+                self.state = State::ReadDue(from);
+                Some(Request::Read)
+            }
             State::Idle(from) if from <= now && self.dirty => {
                 self.dirty = false;
                 self.ledger.writes += 1;
@@ -244,7 +336,8 @@ impl Book {
             | State::ReadDue(_)
             | State::AwaitingRead(_)
             | State::Idle(_)
-            | State::AwaitingWrite(_) => None,
+            | State::AwaitingWrite(_)
+            | State::Parked => None,
         }
     }
 
@@ -252,9 +345,11 @@ impl Book {
     pub(crate) fn sent(&mut self, action: ActionId) {
         self.state = match self.state {
             State::ReadDue(_) => State::AwaitingRead(action),
-            State::Closed | State::AwaitingRead(_) | State::Idle(_) | State::AwaitingWrite(_) => {
-                State::AwaitingWrite(action)
-            }
+            State::Closed
+            | State::AwaitingRead(_)
+            | State::Idle(_)
+            | State::AwaitingWrite(_)
+            | State::Parked => State::AwaitingWrite(action),
         };
     }
 
@@ -262,15 +357,15 @@ impl Book {
     pub(crate) fn awaits(&self, id: ActionId) -> bool {
         match self.state {
             State::AwaitingRead(action) | State::AwaitingWrite(action) => action == id,
-            State::Closed | State::ReadDue(_) | State::Idle(_) => false,
+            State::Closed | State::ReadDue(_) | State::Idle(_) | State::Parked => false,
         }
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.state {
             State::ReadDue(at) => Some(at),
-            State::Idle(from) => self.dirty.then_some(from),
-            State::Closed | State::AwaitingRead(_) | State::AwaitingWrite(_) => None,
+            State::Idle(from) => (self.dirty || self.resets).then_some(from),
+            State::Closed | State::AwaitingRead(_) | State::AwaitingWrite(_) | State::Parked => None,
         }
     }
 
@@ -278,11 +373,29 @@ impl Book {
     pub(crate) fn finished(&mut self, outcome: Outcome, now: Instant, seed: &mut Seed) -> Progress {
         let reading = matches!(self.state, State::AwaitingRead(_));
         match outcome {
-            Outcome::Ok(Done::Ledger { ledger, version, edited }) if reading => {
+            Outcome::Ok(Done::Ledger { ledger, version, .. })
+                if reading && self.resets && (self.confirmed > 0 || self.flaw(&ledger).is_some()) =>
+            {
+                let salvage = Salvage::new(Some(ledger.epoch), Some(ledger.reserved.0));
+                self.write_over(salvage, Some(version), now)
+            }
+            Outcome::Ok(Done::LedgerRefused { salvage, version, .. }) if reading && self.resets => {
+                self.write_over(salvage, Some(version), now)
+            }
+            Outcome::NotFound if reading && self.resets => self.write_over(Salvage::default(), None, now),
+            Outcome::Ok(Done::Ledger { ledger, version, edited }) if reading && self.resets => {
+                // Nothing of ours was ever written, and a good record is better than none.
+                (self.resets, self.claimed) = (false, false);
                 self.read(*ledger, Some(version), edited, now)
             }
+            Outcome::Ok(Done::Ledger { ledger, version, edited }) if reading => match self.flaw(&ledger) {
+                None => self.read(*ledger, Some(version), edited, now),
+                Some(why) => self.refuse(why, now, seed),
+            },
+            Outcome::Ok(Done::LedgerRefused { why, .. }) if reading => self.refuse(why, now, seed),
             Outcome::NotFound if reading && self.claimed => {
                 // Somebody deleted it: ours goes out as a new one.
+                self.refused = None;
                 self.version = None;
                 self.state = State::Idle(now);
                 self.dirty = true;
@@ -320,13 +433,61 @@ impl Book {
         }
     }
 
+    /// Why it cannot be gone on from.
+    fn flaw(&self, theirs: &Ledger) -> Option<String> {
+        if self.believes_all {
+            return None;
+        }
+        let ours = &self.ledger;
+        let by_us = self.claimed && theirs.epoch == ours.epoch && theirs.leader == ours.leader;
+        if by_us && theirs.writes > ours.writes {
+            // To believe it would make everything count as written that still is to be.
+            return Some(format!(
+                "`writes` is {}, and this host has written {} times",
+                theirs.writes, ours.writes
+            ));
+        }
+        theirs.check().err().map(|flaw| flaw.to_string())
+    }
+
+    fn refuse(&mut self, why: String, now: Instant, seed: &mut Seed) -> Progress {
+        self.state = State::ReadDue(now + self.backoff.failed_ms(seed));
+        self.distrusts = true;
+        self.refused = Some(Refused::Implausible(why));
+        Progress::Refused
+    }
+
+    /// What is known here goes out over the record that is there: where none was ever claimed, an empty one. Its ids
+    /// have to jump before any is used.
+    fn write_over(&mut self, there: Salvage, version: Option<Version>, now: Instant) -> Progress {
+        (self.resets, self.refused, self.distrusts) = (false, None, true);
+        self.version = version;
+        self.state = State::Idle(now);
+        self.claimed = true;
+        self.backoff.reset();
+        // Whatever was under way: who wrote the record that is there may have used these ids.
+        self.reserving.clear();
+        self.spare.clear();
+        let ledger = self.edit();
+        ledger.epoch = ledger.epoch.max(there.epoch.saturating_add(1)).min(check::COUNT_MAX);
+        // Not 0: a record that has reserved none, in a cluster without executors, is that of a new fleet.
+        ledger.reserved = ledger.reserved.max(there.reserved).max(ExecutorId(1));
+        (ledger.revision, ledger.suspect) = (0, true);
+        Progress::Reset
+    }
+
     fn read(&mut self, theirs: Ledger, version: Option<Version>, suspect: bool, now: Instant) -> Progress {
         self.state = State::Idle(now);
         self.version = version;
-        for field in &theirs.others {
-            // Of a newer version of Rollcall, whoever wrote the rest.
-            if self.claimed && !self.ledger.others.contains(field) {
-                self.ledger.others.push(field.clone());
+        self.refused = None;
+        if self.claimed {
+            // Of a newer version of Rollcall. The other field of a name goes: both would be
+            // too much for a record some day.
+            let ours = &mut self.ledger.others;
+            ours.retain(|(name, _)| !theirs.others.iter().any(|(other, _)| other == name));
+            ours.extend(theirs.others.iter().cloned());
+            if check::others(ours).is_err() {
+                ours.clone_from(&theirs.others);
             }
         }
         let ours = &mut self.ledger;
@@ -335,17 +496,28 @@ impl Book {
         // Of two in one epoch who has written nothing yet can still begin another.
         let twin = same && !by_us && self.confirmed > 0;
         if self.claimed && (theirs.epoch > ours.epoch || twin) {
-            self.state = State::Closed;
+            let why = format!(
+                "it carries epoch {} of another leader, and this host's is {}",
+                theirs.epoch, ours.epoch
+            );
+            self.state = State::Parked;
+            self.distrusts = true;
+            self.refused = Some(Refused::Usurped(why));
             return Progress::Deposed;
         }
         let applied = self.claimed && by_us && theirs.writes > self.confirmed;
-        let newer = !self.claimed || (theirs.epoch, theirs.writes) > self.base;
+        // An older record that one of ours wrote is no backup: it is a leader's whose terms began again.
+        let newer = !self.claimed || (theirs.epoch, theirs.writes) > self.base || !suspect && !by_us;
         if self.confirmed == 0 && !applied && newer {
             // Nothing of ours was ever written: what is there now is what we go on from.
             self.base = (theirs.epoch, theirs.writes);
             self.claimed = true;
-            let (epoch, writes) = (ours.epoch.max(theirs.epoch.saturating_add(1)), ours.writes);
-            let (reserved, suspect) = (ours.reserved.max(theirs.reserved), theirs.suspect || suspect);
+            let (epoch, writes) =
+                (ours.epoch.max(theirs.epoch.saturating_add(1)).min(check::COUNT_MAX), ours.writes);
+            // Where one was refused before, nothing is known of ids; see `write_over`.
+            let least = ExecutorId(u64::from(self.distrusts));
+            let reserved = ours.reserved.max(theirs.reserved).max(least);
+            let suspect = theirs.suspect || suspect || self.distrusts;
             self.ledger = Ledger { epoch, leader: ours.leader, writes, reserved, suspect, ..theirs };
             self.dirty = true;
             return Progress::Opened;
@@ -382,8 +554,8 @@ impl Book {
     }
 
     pub(crate) fn reserve(&mut self, count: u64, first: ExecutorId) {
-        let from = (self.ledger.reserved.0 + 1).max(first.0);
-        let to = (from + count).min(ExecutorId::MAX.0 + 1) - 1;
+        let from = self.ledger.reserved.0.saturating_add(1).max(first.0);
+        let to = from.saturating_add(count).min(ExecutorId::MAX.0 + 1) - 1;
         if to < from {
             return;
         }
@@ -428,6 +600,7 @@ impl Book {
         let reserved = if line <= JUMP_MAX { line.max(highest) } else { highest.saturating_add(JUMP) };
         self.edit().reserved = ExecutorId(reserved.min(ExecutorId::MAX.0));
         self.edit().suspect = false;
+        self.distrusts = false;
         self.spare.clear();
         self.reserving.clear();
     }

@@ -24,6 +24,7 @@
 //! | `removal` | how a pod is got rid of |
 //! | [`guardrail`], `breaker`, `bucket` | what may not be done, whoever asks |
 //! | [`ledger`] | what survives a restart, and which ids may be used |
+//! | `parked` | what becomes of a fleet whose ledger is none of ours |
 //! | `ask` | which policy is asked, and what if it does not answer |
 //! | `command` | what operators may ask for |
 //! | [`election`] | whether this host leads; one for all fleets |
@@ -46,6 +47,7 @@ pub mod heartbeat;
 pub mod id;
 pub mod ledger;
 pub mod log;
+mod parked;
 pub mod plant;
 pub mod question;
 mod recovery;

@@ -62,10 +62,14 @@ pub enum Plant {
     StandstillIgnored,
     /// A loss by silence stands, also when the executor speaks before it is written down.
     SilenceStands,
+    /// A fleet whose ledger is refused goes on.
+    ParkedActs,
+    /// Whatever the ledger says is believed.
+    LedgerUnchecked,
 }
 
 impl Plant {
-    pub const ALL: [Plant; 29] = [
+    pub const ALL: [Plant; 31] = [
         Plant::NoUid,
         Plant::IdsInMemory,
         Plant::CreateBeforeReserve,
@@ -95,6 +99,8 @@ impl Plant {
         Plant::DeafnessIgnored,
         Plant::StandstillIgnored,
         Plant::SilenceStands,
+        Plant::ParkedActs,
+        Plant::LedgerUnchecked,
     ];
 
     /// The name on the command line.
@@ -129,6 +135,8 @@ impl Plant {
             Plant::DeafnessIgnored => "deafness-ignored",
             Plant::StandstillIgnored => "standstill-ignored",
             Plant::SilenceStands => "silence-stands",
+            Plant::ParkedActs => "parked-acts",
+            Plant::LedgerUnchecked => "ledger-unchecked",
         }
     }
 }

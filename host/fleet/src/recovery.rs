@@ -248,7 +248,9 @@ impl Fleet {
                 }
             }
             Outcome::NotFound => self.vanished(id, Trigger::PodMissing),
-            Outcome::Ok(Done::Ledger { .. } | Done::Written(_) | Done::Deleted)
+            Outcome::Ok(
+                Done::Ledger { .. } | Done::LedgerRefused { .. } | Done::Written(_) | Done::Deleted,
+            )
             | Outcome::AlreadyExists
             | Outcome::Conflict
             | Outcome::Throttled { .. }

@@ -196,7 +196,9 @@ impl Fleet {
             // Another's by now, or two changes at once: the view will tell whether ours is gone.
             Outcome::Conflict
             | Outcome::AlreadyExists
-            | Outcome::Ok(Done::Pod(_) | Done::Ledger { .. } | Done::Written(_)) => None,
+            | Outcome::Ok(
+                Done::Pod(_) | Done::Ledger { .. } | Done::LedgerRefused { .. } | Done::Written(_),
+            ) => None,
         };
         let seed = &mut self.seed;
         let wait_ms = self.roster.change(id, |executor| {

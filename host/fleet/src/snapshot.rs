@@ -118,11 +118,12 @@ impl Fleet {
         // Before the first complete list the ledger is all that is known.
         let seen = self.is_active() || !self.roster.is_empty();
         let live = if seen { u64::from(tally.born_live) } else { ledger.born.len() };
+        let absent = if seen { self.absent.len() } else { 0 };
         Counts {
             created: ledger.created,
             live,
             terminating: u64::from(tally.born_terminating),
-            reason_pending: u64::from(tally.reason_pending),
+            reason_pending: u64::from(tally.reason_pending) + absent,
             lost: ledger.lost.clone(),
             removed: ledger.removed.clone(),
             available: u64::from(tally.available),
@@ -207,6 +208,11 @@ impl Fleet {
     /// What the fleet waits for as a whole.
     pub fn phase_name(&self) -> &'static str {
         match self.phase {
+            Phase::AwaitingLedger | Phase::AwaitingClaim | Phase::AwaitingRelist | Phase::Active
+                if self.parked().is_some() =>
+            {
+                "parked"
+            }
             Phase::AwaitingLeadership => "awaiting-leadership",
             Phase::AwaitingLedger => "awaiting-ledger",
             Phase::AwaitingClaim => "awaiting-claim",
@@ -256,9 +262,10 @@ const CONDITIONS: [(&str, Said); 15] = [
     ("HeartbeatsMissing", |fleet| {
         say(fleet.hearing.is_broken(), "no executor is heard: is the listener reachable?")
     }),
+    ("LedgerRefused", |fleet| fleet.parked().into_iter().collect()),
     ("LedgerUnavailable", |fleet| {
         let failures = fleet.book.failures();
-        say(failures > 2, &format!("{failures} calls in a row failed"))
+        say(failures > 2 && fleet.book.refused().is_none(), &format!("{failures} calls in a row failed"))
     }),
     ("MassLoss", |fleet| say(fleet.mass_loss.is_on(fleet.now.instant), "many executors were lost at once")),
     ("NotProgressing", |fleet| fleet.held.iter().map(|held| held.meaning().to_owned()).collect()),

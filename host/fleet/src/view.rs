@@ -10,10 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::action::Reason;
 use crate::event::{Beat, DriverRow, Impairment, NodeView, Phase as PodPhase, PodView, Relist};
 use crate::executor::{Executor, Facts, Removal, Stage, Then};
-use crate::fleet::{Fleet, OTHER_STORE_MS, Phase, RESTORED_MS};
+use crate::fleet::{ATTENDED_MAX, Fleet, OTHER_STORE_MS, Phase, RESTORED_MS};
 use crate::heartbeat::{Detector, Hearing};
-use crate::id::{ExecutorId, Uid};
-use crate::ledger::End;
+use crate::id::{ExecutorId, IdSet, Uid};
+use crate::ledger::{End, RESERVED_MAX};
 use crate::plant::Plant;
 use crate::question::Trigger;
 use crate::removal::LOOK_AFTER_MS;
@@ -27,6 +27,8 @@ const EARLY_MAX: usize = 10_000;
 const BURIED_MAX: usize = 1_000;
 /// So far beyond the reserved ids a pod that is not ours is taken for one that was.
 const STRANGER_AHEAD_MAX: u64 = 100_000;
+/// Executors of the ledger that are missing are found out about so many at a time: 1 KB each, 1 MB.
+const ABSENT_AT_ONCE: u32 = 1_000;
 
 /// By UID; whether it is gone.
 pub(crate) type Early = BTreeMap<Uid, (PodView, bool)>;
@@ -38,7 +40,7 @@ impl Fleet {
         if list.revision < self.revision.min(list.known) && !self.planted(Plant::OldListBelieved) {
             // From a replica that lags: it says what was.
             if !self.believes_past(RESTORED_MS) {
-                return self.relist_again();
+                return self.relisted_past(list.revision);
             }
             self.roster.forget_revisions();
             (self.revision, self.driver_revision) = (0, 0);
@@ -48,13 +50,14 @@ impl Fleet {
         // Earlier leaders' pods are older than our claim: a list that is older may lack them.
         let older = first && list.revision < self.book.revision() && !self.planted(Plant::OldListBelieved);
         if older && !self.believes_past(OTHER_STORE_MS) {
-            return self.relist_again();
+            return self.relisted_past(list.revision);
         }
         self.revision = self.revision.max(list.revision);
         self.relist_done();
         self.driver_is(list.driver, list.revision);
         if first {
             self.phase = Phase::Active;
+            self.listens = true;
             let from = if self.planted(Plant::NoGrace) { Instant::START } else { self.now.instant };
             self.hearing = Hearing::new(from);
             // Once there was an executor, the driver was up.
@@ -125,13 +128,14 @@ impl Fleet {
         if !self.owns() {
             return;
         }
-        let highest = self.highest_named(pods);
+        let highest = self.highest_named(pods).max(self.driver_named);
         let ledger = self.book.get();
         // Where there was no record and there are no pods, there was no fleet.
-        let fresh = ledger.reserved == ExecutorId(0) && highest == ExecutorId(0);
+        let distrusts = self.book.distrusts();
+        let fresh = ledger.reserved == ExecutorId(0) && highest == ExecutorId(0) && !distrusts;
         if fresh && ledger.suspect {
             self.book.edit().suspect = false;
-        } else if highest > ledger.reserved || ledger.suspect {
+        } else if highest > ledger.reserved || ledger.suspect || distrusts {
             self.restored(highest);
         }
     }
@@ -141,7 +145,7 @@ impl Fleet {
         // What a stranger calls its pod must not use up the ids.
         let near = self.book.get().reserved.0.saturating_add(STRANGER_AHEAD_MAX);
         let named = pods.iter().filter(|pod| {
-            let known = pod.executor.0 <= near || self.is_ours(pod);
+            let known = pod.executor.0 <= near || self.is_ours(pod) && pod.executor.0 <= RESERVED_MAX;
             self.owns() && known && self.spec.is_pod_name(&pod.name, pod.executor)
         });
         named.map(|pod| pod.executor).max().unwrap_or_default()
@@ -156,18 +160,42 @@ impl Fleet {
     /// Executors that the ledger knows and the first list does not: they ended while nobody looked.
     fn find_the_unborn(&mut self, listed: &[ExecutorId]) {
         let ledger = self.book.get();
-        let absent = |id: &ExecutorId| listed.binary_search(id).is_err();
-        let ended: Vec<ExecutorId> = ledger.born.iter().filter(absent).collect();
-        let cleared: Vec<ExecutorId> = ledger.kept.iter().filter(absent).collect();
-        for id in ended {
-            if self.roster.get(id).is_none() {
+        let mut absent = ledger.born.clone();
+        for id in listed.iter().copied().chain(self.roster.iter().map(|(id, _)| id)) {
+            absent.remove(id);
+        }
+        let kept: IdSet = listed.iter().copied().filter(|id| ledger.kept.contains(*id)).collect();
+        if kept != ledger.kept {
+            self.book.edit().kept = kept;
+        }
+        self.absent = absent;
+        self.take_absent();
+    }
+
+    /// Finds out what became of those, some at a time: a record may name many more than there ever were.
+    pub(crate) fn take_absent(&mut self) {
+        for _ in 0..ATTENDED_MAX {
+            if !self.has_absent() {
+                return;
+            }
+            let Some(id) = self.absent.pop_first() else { return };
+            if self.roster.get(id).is_none() && self.book.get().born.contains(id) {
                 self.insert(id, Stage::AwaitingStart, Instant::NEVER);
                 self.vanished(id, Trigger::PodMissing);
             }
         }
-        for id in cleared {
-            self.book.edit().kept.remove(id);
-        }
+    }
+
+    /// Is there somebody to find out about, and room for it?
+    pub(crate) fn has_absent(&self) -> bool {
+        !self.absent.is_empty() && self.roster.tally().reason_pending < ABSENT_AT_ONCE
+    }
+
+    /// Executors that the driver tells of, ended ones included: their ids are taken.
+    pub(crate) fn driver_names(&mut self, rows: &[DriverRow]) {
+        let near = self.book.get().reserved.0.saturating_add(STRANGER_AHEAD_MAX).min(RESERVED_MAX);
+        let named = rows.iter().map(|row| row.executor).filter(|id| id.0 <= near).max();
+        self.driver_named = self.driver_named.max(named.unwrap_or_default());
     }
 
     /// Is it one of ours, and does it call itself what we would have called it?

@@ -23,6 +23,7 @@ pub mod records;
 pub mod watch;
 
 pub use pods::{NewPod, PodObject};
+pub use records::Patch;
 pub use watch::{Change, Entry};
 
 /// A pod's place in the order of creation; its UID is made from it.

@@ -124,7 +124,7 @@ pub fn hunt(bait: &Bait) -> Catch {
 
 /// Every planted bug, with what it takes to find it: some ten times what it took when this was written,
 /// because a change of the simulator deals the seeds anew.
-pub const BAITS: [Bait; 29] = [
+pub const BAITS: [Bait; 31] = [
     Bait { plant: Plant::NoUid, seeds_max: 10, checkers: &["S6"] },
     Bait { plant: Plant::IdsInMemory, seeds_max: 10, checkers: &["S2", "S13"] },
     Bait { plant: Plant::CreateBeforeReserve, seeds_max: 10, checkers: &["S2"] },
@@ -154,4 +154,6 @@ pub const BAITS: [Bait; 29] = [
     Bait { plant: Plant::DeafnessIgnored, seeds_max: 1_000, checkers: &["S21"] },
     Bait { plant: Plant::StandstillIgnored, seeds_max: 200, checkers: &["S21"] },
     Bait { plant: Plant::SilenceStands, seeds_max: 700, checkers: &["S21"] },
+    Bait { plant: Plant::ParkedActs, seeds_max: 500, checkers: &["S22"] },
+    Bait { plant: Plant::LedgerUnchecked, seeds_max: 500, checkers: &["S22"] },
 ];

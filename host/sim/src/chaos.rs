@@ -8,7 +8,7 @@
 use fleet::event::Impairment;
 use fleet::id::ExecutorId;
 
-use crate::api::Serial;
+use crate::api::{Patch, Serial};
 use crate::cluster::{NodeStep, PodStep, Process};
 use crate::fault::Fault;
 use crate::host::HostTask;
@@ -130,7 +130,20 @@ impl World<'_> {
             self.api.delete_ledger();
         }
         if self.sim.strikes(Fault::LedgerEdited) {
+            let absurd = self.api.ledger().is_some_and(|stored| self.checks.is_absurd(stored.version));
             self.api.edit_ledger("color", "blue");
+            if let Some(stored) = self.api.ledger().filter(|_| absurd) {
+                self.checks.absurd(stored.version);
+            }
+        }
+        if self.sim.strikes(Fault::LedgerPatched) && self.api.ledger().is_some() {
+            let patch = *self.sim.tape.pick(&Patch::ALL).expect("some");
+            self.sim.say(|| format!("a tenant patches the ledger: {patch:?}"));
+            if let Some(version) = self.api.patch_ledger(patch) {
+                self.checks.absurd(version);
+            }
+            let ms = self.sim.tape.between(5_000, 120_000);
+            self.human.lift_after(self.sim.now_ms + ms, Lift::Ledger);
         }
     }
 
@@ -199,7 +212,7 @@ impl World<'_> {
         if self.sim.strikes(Fault::ForeignName) {
             let reserved = self.api.ledger().map_or(0, |stored| stored.ledger.reserved.0);
             let ahead = self.sim.tape.between(0, 8);
-            let executor = ExecutorId(reserved + ahead);
+            let executor = ExecutorId(reserved.saturating_add(ahead));
             let name = format!("{}-exec-{executor}", self.human.draft.name);
             let selected = self.sim.tape.chance(500);
             self.foreign(name.into(), executor, selected);

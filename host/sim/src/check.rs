@@ -6,18 +6,19 @@
 //!
 //! - S1 S2 S3 S4 when a pod is created: [`bounds`]
 //! - S5 S6 S7 S11 S17 when a pod is deleted: [`victims`]
-//! - S12 S13 S14 S17 S19 S20 when an action is wanted: [`conduct`]
+//! - S12 S13 S14 S17 S19 S20 S22 when an action is wanted: [`conduct`]
 //! - S21 when a loss is asked about and when it is settled: [`silence`]
 //! - S8 S10 S13 when a ledger is written: [`books`]; S9 and S18 in every snapshot
 //! - L1 L3 L4 L5 once the faults are over: [`rest`]
 //! - SPIN: a core that wants to be woken for ever in the same moment
 //!
-//! S18 to S21 are not in the catalogue. S18: an executor that has ended, or whose pod is Pending, is not available to a
-//! host that was told so. S19: a pod that waits for a scheduling gate is not cleared away for being late. S20:
-//! candidates stand in the order of Spark's `executorList(true)`, with counters of at most two reports ago. S21: no executor is given up
-//! for silence while one of its signs reached this host's door within the last timeout, whatever the host did with it
-//! (refused, dropped, left in a socket while it stood still); and none is lost that spoke after it was given up and before
-//! its loss was settled.
+//! S18 and those after it are not in the catalogue. S18: an executor that has ended, or whose pod is Pending, is not
+//! available to a host that was told so. S19: a pod that waits for a scheduling gate is not cleared away for being late.
+//! S20: candidates stand in the order of Spark's `executorList(true)`, with counters of at most two reports ago. S21: no
+//! executor is given up for silence while one of its signs reached this host's door within the last timeout, whatever the
+//! host did with it (refused, dropped, left in a socket while it stood still); and none is lost that spoke after it was
+//! given up and before its loss was settled. S22: who was shown a ledger that is none of ours, or another leader's, changes
+//! nothing until it is shown a good one or has written over it.
 //!
 //! Not here: S15 and S16 are about status objects and log lines, which the daemon writes (of S16 only
 //! the length of notices is checked); L6 needs the words of conditions; L7 needs more than one fleet;
@@ -31,7 +32,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use fleet::action::Question;
 use fleet::event::{Answer, Command, Done, DriverView, Event, Fault as PolicyFault, Outcome, Phase, PodView};
-use fleet::id::{CommandId, ExecutorId, Uid};
+use fleet::id::{ActionId, CommandId, ExecutorId, Uid};
 use fleet::question::{DeletionCause, Selection};
 use fleet::spec::{Draft, Spec};
 use fleet::time::Instant;
@@ -94,6 +95,12 @@ pub struct Checks {
     /// What is about to be deleted, and the objection to it if it is.
     victim: Option<(Serial, Option<(&'static str, String)>)>,
     epochs: BTreeMap<u64, (usize, u32)>,
+    /// Versions of the ledger that no host may go on from.
+    absurd: BTreeSet<u64>,
+    /// Reads of the ledger that found none.
+    missed: BTreeSet<((usize, u32), ActionId)>,
+    /// The greatest id that any version of ours has reserved.
+    reserved: u64,
     /// Who wrote the ledger last.
     writer: Option<(usize, u32)>,
     last_mutation_ms: u64,
@@ -111,6 +118,10 @@ pub(crate) struct Life {
     /// Ids up to here it has reserved: the write was applied.
     reserved: u64,
     claimed_born: bool,
+    /// The epoch of what it wrote last.
+    wrote: Option<u64>,
+    /// It was shown a ledger that is none of its own.
+    parked: Option<Parked>,
     /// How often people had meddled with the ledger when it claimed it.
     tampers: u64,
     paused: bool,
@@ -142,6 +153,14 @@ pub(crate) struct Life {
     signs: BTreeMap<u64, u64>,
     /// Executors that it has given up for silence and not settled, and whether it was told a sign of each since.
     suspects: BTreeMap<u64, bool>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parked {
+    /// Until it is shown a good one.
+    Refused,
+    /// Until it has written over it.
+    Usurped,
 }
 
 /// What a host was told that decides who is available, to blame, or a candidate.
@@ -228,6 +247,9 @@ impl Checks {
             lags: (0, 0),
             victim: None,
             epochs: BTreeMap::new(),
+            absurd: BTreeSet::new(),
+            missed: BTreeSet::new(),
+            reserved: 0,
             writer: None,
             last_mutation_ms: 0,
             mutations: 0,
@@ -310,6 +332,18 @@ impl Checks {
             self.killed.extend(executors.iter().map(|executor| executor.0));
         }
         let driver = self.draft.driver.clone();
+        let absurd = if let Event::Finished { outcome: Outcome::Ok(Done::Ledger { version, .. }), .. } = event
+        {
+            version.0.parse().is_ok_and(|version| self.is_absurd(version))
+        } else {
+            matches!(event, Event::Finished { outcome: Outcome::Ok(Done::LedgerRefused { .. }), .. })
+        };
+        let me = self.current.get(&at).map(|life| (at, *life));
+        let missed = if let (Some(me), Event::Finished { outcome: Outcome::NotFound, action }) = (me, event) {
+            self.missed.contains(&(me, *action))
+        } else {
+            false
+        };
         let Some(life) = self.life(at) else { return };
         // A list that is too old is refused as a whole: it may show that an executor runs, not that it does not.
         let listed = matches!(event, Event::Relisted(_));
@@ -347,13 +381,24 @@ impl Checks {
                     life.may_roll.extend(whom.map(|ExecutorId(id)| id));
                 }
                 Command::RequestTotalExecutors(_) | Command::Kill { .. } | Command::ResetBreaker => {}
+                Command::ResetLedger => {}
             },
             Event::SpecChanged { draft, policies } => {
                 if Spec::check(Draft::clone(draft), policies).is_ok() {
                     life.spec_still = draft.paused || draft.dry_run;
                 }
             }
+            Event::Finished { .. } if absurd => {
+                life.parked.get_or_insert(Parked::Refused);
+            }
+            Event::Finished { .. } if missed => {
+                life.parked.take_if(|parked| *parked == Parked::Refused);
+            }
             Event::Finished { outcome: Outcome::Ok(Done::Ledger { ledger, edited, .. }), .. } => {
+                if life.wrote.is_some_and(|ours| ours < ledger.epoch) {
+                    life.parked = Some(Parked::Usurped);
+                }
+                life.parked.take_if(|parked| *parked == Parked::Refused);
                 let first = !std::mem::replace(&mut life.read, true) && life.epoch.is_none();
                 if first {
                     // Should the ledger be deleted before it is claimed, this is what was under way.
@@ -386,12 +431,26 @@ impl Checks {
                 life.shown_as.counted.extend(counted.map(|row| (row.executor.0, instant)));
             }
             Event::Finished { .. }
+            | Event::LeadershipConfirmed
             | Event::HearingImpaired(_)
             | Event::ViewStale
             | Event::ViewFresh
             | Event::Answered { .. }
             | Event::Deadline => {}
         }
+    }
+
+    /// This version of the ledger is one that no host may go on from.
+    pub fn absurd(&mut self, version: u64) {
+        self.absurd.insert(version);
+    }
+
+    pub fn is_absurd(&self, version: u64) -> bool {
+        self.absurd.contains(&version)
+    }
+
+    pub fn ledger_missed(&mut self, at: usize, life: u32, action: ActionId) {
+        self.missed.insert(((at, life), action));
     }
 
     /// What a policy was offered, and what it said.

@@ -15,8 +15,8 @@
 //!   stands for them; the sandbox's own tests tell them apart.
 //! - F60 a missing policy at the start of a host is F59 plus F23.
 //!
-//! F68 to F74 are not in the catalogue: other people's reports taught them. Nor are F76 to F78: an attack on the
-//! daemon's listeners did.
+//! F68 to F74 are not in the catalogue: other people's reports taught them. Nor are F75 to F78: attacks on the
+//! daemon taught them.
 //!
 //! F67 is not in the catalogue; the real API server taught it. It tries a deletion on what its watch cache
 //! has first. A pod that is not bound there needs no grace, and that stays in the options when the try on
@@ -108,6 +108,7 @@ faults! {
     LedgerRestored "F31" "ledger-restored" Second "somebody restores an older ledger";
     LedgerDeleted "F31" "ledger-deleted" Second "somebody deletes the ledger";
     LedgerEdited "F32" "ledger-edited" Second "a newer version has added fields to the ledger";
+    LedgerPatched "F75" "ledger-patched" Second "a tenant changes the ledger, and somebody resets it later";
     Unschedulable "F33" "unschedulable" Pod "Pending for ever";
     ImageError "F34" "image-error" Pod "ImagePullBackOff for ever";
     CrashAtStart "F35" "crash-at-start" Pod "exits within two seconds";

@@ -396,6 +396,7 @@ fn event_number(event: &Event) -> u64 {
         Event::SpecChanged { draft, .. } => (14, u64::from(draft.target)),
         Event::Commanded { command, .. } => (15, command.0),
         Event::Deadline => (16, 0),
+        Event::LeadershipConfirmed => (18, 0),
         Event::HearingImpaired(why) => (17, *why as u64),
     };
     kind << 48 | number

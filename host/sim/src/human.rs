@@ -6,6 +6,7 @@
 
 use fleet::action::Reply;
 use fleet::event::{Command, Event};
+use fleet::guardrail::Refusal;
 use fleet::id::{CommandId, ExecutorId};
 use fleet::spec::{Draft, Mode, Spec};
 
@@ -41,6 +42,8 @@ pub enum Lift {
     Resume,
     Target(u32),
     Lag(usize),
+    /// Somebody has seen that the ledger is refused.
+    Ledger,
 }
 
 impl Human {
@@ -88,6 +91,9 @@ impl World<'_> {
                 }
                 Lift::Target(target) => self.set_target(target),
                 Lift::Lag(at) => self.watch_lags(at, 0),
+                Lift::Ledger => {
+                    self.order(Command::ResetLedger);
+                }
             }
         }
     }
@@ -195,7 +201,8 @@ impl World<'_> {
     }
 
     pub(crate) fn replied(&mut self, _at: usize, command: CommandId, reply: &Reply) {
-        let done = *reply == Reply::Done;
+        // It is as it was wished to be.
+        let done = matches!(reply, Reply::Done | Reply::Refused(Refusal::LedgerInOrder));
         self.human.orders.retain(|(_, given)| !(done && *given == Some(command)));
     }
 
@@ -209,6 +216,14 @@ impl World<'_> {
         if failed && !asked {
             // What had failed before the faults were over may fail it once more.
             self.human.orders.push((Command::ResetBreaker, None));
+        }
+        let parked = self.hosts.iter().filter(|host| host.leading).any(|host| {
+            let snapshot = host.core.as_ref().map(|core| core.snapshot(host.now(self.sim.now_ms)));
+            snapshot.is_some_and(|it| it.conditions.iter().any(|one| one.name == "LedgerRefused"))
+        });
+        let asked = self.human.orders.iter().any(|(order, _)| *order == Command::ResetLedger);
+        if parked && !asked {
+            self.human.orders.push((Command::ResetLedger, None));
         }
         for at in 0..self.human.orders.len() {
             let verb = self.human.orders[at].0.clone();

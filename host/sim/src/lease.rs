@@ -51,6 +51,7 @@ impl World<'_> {
                     self.call_lease(at, request, Some((lease, over)));
                 }
                 ElectionAction::Lead { term } => self.lead(at, term),
+                ElectionAction::Affirm => self.tell(at, Event::LeadershipConfirmed),
                 ElectionAction::Stop(_) => {
                     self.depose(at);
                     self.post(at, 300, HostTask::Exit);

@@ -5,6 +5,7 @@
 //! whatever becomes of the request. A host that dies does not take its requests along.
 
 use fleet::action::{Action, Verb};
+use fleet::election::ElectionEvent;
 use fleet::event::{Answer, Event, Outcome, Phase, Relist, finished};
 
 use crate::api::NewPod;
@@ -55,7 +56,7 @@ impl World<'_> {
                 let (command, reply) = (*command, reply.clone());
                 self.replied(at, command, &reply);
             }
-            Verb::Stop => self.depose(at),
+            Verb::CheckLease => self.elect(at, ElectionEvent::Doubt),
             Verb::Publish(_) => {}
             Verb::Relist { .. }
             | Verb::ReadLedger
@@ -182,6 +183,9 @@ impl World<'_> {
         };
         if let Event::Finished { outcome, .. } = &mut event {
             self.check_applied(&call, outcome);
+            if call.action.verb == Verb::ReadLedger && *outcome == Outcome::NotFound {
+                self.checks.ledger_missed(call.host, call.life, call.action.id);
+            }
         }
         self.sim.trace.number(call.id);
         if call.kills && self.hosts[call.host].life == call.life {
@@ -242,7 +246,7 @@ impl World<'_> {
                 self.api.evict(pod, Some(uid), grace_ms)
             }
             Verb::DeleteDriver { uid } => self.api.delete_driver(uid),
-            Verb::Ask { .. } | Verb::Reply { .. } | Verb::Stop | Verb::Publish(_) => {
+            Verb::Ask { .. } | Verb::Reply { .. } | Verb::CheckLease | Verb::Publish(_) => {
                 unreachable!("these do not go to the API server")
             }
         };

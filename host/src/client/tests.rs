@@ -124,6 +124,8 @@ async fn commands_are_carried_over() {
     let killed = order("kill etl 3 99 --replace --force").await;
     assert_eq!(text(&killed), ["EXECUTOR RESULT", "3 ok", "99 there is no such executor (unknown-executor)"]);
     assert!(killed.refused, "a part was");
+    let reset = order("reset-ledger etl").await;
+    assert!(reset.refused && reset.notes[0].contains("ledger-in-order"), "{:?}", reset.notes);
     let status = text(&asked(&daemon.url(""), "status").await.unwrap());
     assert_eq!(status[1], "etl own active 4 4 0 0 0 2", "all of it happened");
 }

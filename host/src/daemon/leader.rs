@@ -18,7 +18,11 @@ pub struct LeaseConfig {
 /// What follows from a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    Lead { term: u64 },
+    Lead {
+        term: u64,
+    },
+    /// The Lease was doubted, read, and is ours.
+    Affirm,
     Stop(StopCause),
 }
 
@@ -66,10 +70,14 @@ impl Leader {
 
     pub fn step(&mut self, event: ElectionEvent, now: Now) -> Option<Turn> {
         let Some((election, api)) = &mut self.election else {
-            let releases = event == ElectionEvent::Release;
+            // Alone, no other host can lead.
+            let (releases, doubted) = (event == ElectionEvent::Release, event == ElectionEvent::Doubt);
             if std::mem::take(&mut self.alone) {
                 self.gate.open_until_ms(u64::MAX);
                 return Some(Turn::Lead { term: 1 });
+            }
+            if doubted {
+                return Some(Turn::Affirm);
             }
             return releases.then_some(Turn::Stop(StopCause::Released));
         };
@@ -90,6 +98,7 @@ impl Leader {
                     });
                 }
                 ElectionAction::Lead { term } => turn = Some(Turn::Lead { term }),
+                ElectionAction::Affirm => turn = Some(Turn::Affirm),
                 ElectionAction::Stop(cause) => turn = Some(Turn::Stop(cause)),
             }
         }

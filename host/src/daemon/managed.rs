@@ -77,6 +77,17 @@ pub struct Life {
     pub unheard: Option<String>,
 }
 
+/// The core's condition.
+const LEDGER_REFUSED: &str = "LedgerRefused";
+
+impl Life {
+    /// What the core says of the ledger, and where it is.
+    pub fn name_ledger(&self, message: &str) -> String {
+        let place = self.calls.place();
+        format!("{message} (ConfigMap {} in namespace {})", place.ledger_name(), place.namespace)
+    }
+}
+
 impl Managed {
     pub fn new(config: FleetConfig, policies: Vec<String>, good: bool) -> Managed {
         let waits = "its driver's pod was not looked for yet".to_owned();
@@ -234,7 +245,11 @@ impl Managed {
 
     /// What people should know, by the core and by those who listen.
     fn conditions(&self, life: &Life, directory: &Directory) -> Vec<Condition> {
-        hearsay::complete(life.fleet.conditions(), &self.config, &life.driver, directory)
+        let mut conditions = life.fleet.conditions();
+        for condition in conditions.iter_mut().filter(|condition| condition.name == LEDGER_REFUSED) {
+            condition.message = life.name_ledger(&condition.message);
+        }
+        hearsay::complete(conditions, &self.config, &life.driver, directory)
     }
 
     /// Tells the log when no executor is heard, why not, and when one is.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cluster::notice;
 use cluster::queue::Job;
-use fleet::action::{Action, Notice, Reply, Verb};
+use fleet::action::{Action, Notice, Reason, Reply, Verb};
 use fleet::election::ElectionEvent;
 use fleet::event::Event;
 use fleet::guardrail::Refusal;
@@ -15,7 +15,7 @@ use fleet::time::Instant;
 use tokio::time::Instant as Clock;
 
 use super::policies::Asker;
-use super::{Daemon, Ended, News};
+use super::{Daemon, News};
 use crate::handle::{Commanded, Request, Told};
 
 impl Daemon {
@@ -75,10 +75,8 @@ impl Daemon {
                     let _ = news.blocking_send(answered);
                 });
             }
-            Verb::Stop => {
-                tracing::error!("the ledger says that another host leads");
-                self.ended = Some(Ended::Deposed);
-            }
+            // When this step is through. Only the Lease ends the process: the ledger is one fleet's, and its tenant's.
+            Verb::CheckLease => self.doubted = true,
             Verb::Reply { command, reply } => {
                 if let Some(sender) = self.replies.remove(&(number, command)) {
                     let _ = sender.send(Commanded::Replied(reply));
@@ -91,6 +89,7 @@ impl Daemon {
     fn publish(&mut self, number: u64, notice: &Notice) {
         let Some(name) = self.names.get(&number).cloned() else { return };
         let kind = notice::name(notice.reason);
+        let notice = &self.placed(&name, notice);
         let executor = notice.executor.map(|ExecutorId(id)| id);
         tracing::info!(fleet = name, executor, reason = kind, "{}", notice.message);
         let (at_ms, message) = (self.now().wall_ms, notice.message.clone());
@@ -98,6 +97,16 @@ impl Daemon {
         let managed = self.names.get(&number).and_then(|name| self.fleets.get(name));
         let Some(life) = managed.and_then(|managed| managed.life.as_ref()) else { return };
         self.notices.publish(life.calls.place(), notice);
+    }
+
+    /// The core knows of no ConfigMaps, and people look for one.
+    fn placed(&self, fleet: &str, notice: &Notice) -> Notice {
+        let life = self.fleets.get(fleet).and_then(|managed| managed.life.as_ref());
+        let message = match (notice.reason, life) {
+            (Reason::LedgerRefused, Some(life)) => life.name_ledger(&notice.message),
+            _ => notice.message.clone(),
+        };
+        Notice { message, ..notice.clone() }
     }
 
     pub(super) fn request(&mut self, request: Request) {
@@ -150,7 +159,7 @@ fn unknown(executor: ExecutorId) -> Explanation {
 /// The event, as a label.
 fn kind(event: &Event) -> &'static str {
     match event {
-        Event::LeadershipGained { .. } | Event::LeadershipLost => "leadership",
+        Event::LeadershipGained { .. } | Event::LeadershipLost | Event::LeadershipConfirmed => "leadership",
         Event::Relisted(_) => "relisted",
         Event::PodChanged(_) => "pod-changed",
         Event::PodGone(_) => "pod-gone",

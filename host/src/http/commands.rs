@@ -5,7 +5,7 @@
 //! | roll | `{"executor": 7}`, or `{}`: whom the policy picks | `decommissionExecutor` |
 //! | kill | `{"executors": [7], "replace": true, "force": false}` | `killExecutors` |
 //! | scale | `{"executors": 20}` | `requestTotalExecutors` |
-//! | pause, resume, reset-breaker | `{}` | |
+//! | pause, resume, reset-breaker, reset-ledger | `{}` | |
 //!
 //! 200 means that it was taken on and will outlive this host, not that it is through. 409 is a guard-rail
 //! that said no, with its code and its words.
@@ -64,6 +64,14 @@ pub async fn reset_breaker(
     Body(Nothing {}): Body<Nothing>,
 ) -> Answer {
     command(&app, &fleet, Command::ResetBreaker).await
+}
+
+pub async fn reset_ledger(
+    State(app): State<App>,
+    Path(fleet): Path<String>,
+    Body(Nothing {}): Body<Nothing>,
+) -> Answer {
+    command(&app, &fleet, Command::ResetLedger).await
 }
 
 async fn command(app: &App, fleet: &str, verb: Command) -> Answer {

@@ -256,7 +256,7 @@ impl World {
                 let answer = Ok(Answer::Roll(Selection::Roll(vec![pick])));
                 self.step(Event::Answered { action: action.id, answer });
             }
-            Verb::Stop => panic!("it was never deposed"),
+            Verb::CheckLease => self.step(Event::LeadershipConfirmed),
             Verb::Reply { reply, .. } => self.reply = Some(reply),
             Verb::Publish(notice) => self.handle.tell(Told {
                 at_ms: self.now().wall_ms,

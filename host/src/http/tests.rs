@@ -102,7 +102,7 @@ async fn what_is_not_there_is_said_in_json() {
         let (status, body) = take_apart(get_from(&daemon, path).await).await;
         assert_eq!((status, code(&body)), (404, "unknown-fleet"), "{path}");
     }
-    for verb in ["roll", "pause", "resume", "reset-breaker"] {
+    for verb in ["roll", "pause", "resume", "reset-breaker", "reset-ledger"] {
         let (status, body) = command(&daemon, &format!("/v1/fleets/web/{verb}"), &json!({})).await;
         assert_eq!((status, code(&body)), (404, "unknown-fleet"), "{verb}");
     }
@@ -158,6 +158,8 @@ async fn a_refusal_is_a_conflict_with_its_code_and_words() {
     assert_eq!(body["executors"][1]["executor"], 99, "each of them is listed: {body}");
     let (status, body) = command(&daemon, "/v1/fleets/etl/scale", &json!({"executors": 10_001})).await;
     assert_eq!((status, code(&body)), (409, "above-maximum"));
+    let (status, body) = command(&daemon, "/v1/fleets/etl/reset-ledger", &json!({})).await;
+    assert_eq!((status, code(&body)), (409, "ledger-in-order"));
     command(&daemon, "/v1/fleets/etl/pause", &json!({})).await;
     let (status, body) = command(&daemon, "/v1/fleets/etl/kill", &json!({"executors": [1]})).await;
     assert_eq!((status, code(&body)), (409, "paused"));
@@ -189,6 +191,7 @@ async fn commands_need_the_token_and_reading_does_not() {
         "/v1/fleets/etl/scale",
         "/v1/fleets/etl/resume",
         "/v1/fleets/etl/reset-breaker",
+        "/v1/fleets/etl/reset-ledger",
     ] {
         let response = client().post(daemon.url(path)).json(&json!({})).send().await.unwrap();
         assert_eq!(response.status(), 401, "{path}");

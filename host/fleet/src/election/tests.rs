@@ -82,10 +82,15 @@ impl World {
     fn step(&mut self, host: usize, event: ElectionEvent) {
         let now = self.now(host);
         let mut ended = self.hosts[host].0.deadline().is_none();
-        for action in self.hosts[host].0.step(event, now) {
+        let releases = event == ElectionEvent::Release;
+        let actions = self.hosts[host].0.step(event, now);
+        // One that stopped because it was late may have something to give back.
+        ended &= !releases || actions.is_empty();
+        for action in actions {
             assert!(!ended, "{action:?} after the end");
             match action {
                 ElectionAction::Lead { .. } => self.log.push(format!("{} lead", self.ms / 1000)),
+                ElectionAction::Affirm => self.log.push(format!("{} affirm", self.ms / 1000)),
                 ElectionAction::Stop(cause) => {
                     ended = true;
                     self.log.push(format!("{} {cause:?}", self.ms / 1000));
@@ -131,7 +136,9 @@ impl World {
                     _ => (request, outcome),
                 }
             }
-            ElectionAction::Lead { .. } | ElectionAction::Stop(_) => unreachable!("not a call"),
+            ElectionAction::Lead { .. } | ElectionAction::Affirm | ElectionAction::Stop(_) => {
+                unreachable!("not a call")
+            }
         };
         if (80..90).contains(&dice) {
             outcome = ElectionOutcome::Unknown;
@@ -185,6 +192,7 @@ fn check(script: &str, expected: &str) {
             "past" => world.wall_ms -= 86_400_000,
             "freeze" => world.hosts[0].1 = at_ms + 30_000,
             "release" => world.step(0, ElectionEvent::Release),
+            "suspect" => world.step(0, ElectionEvent::Doubt),
             weather => world.weather = weather.to_owned(),
         }
     }
@@ -265,6 +273,27 @@ fn it_releases_what_is_its_own() {
     check("10 release, 11 release, 60 end", "0 lead, 10 over, 10 Released, nobody 0");
 }
 
+#[test]
+fn what_is_doubted_is_read_at_once() {
+    check("10 suspect, 60 end", "0 lead, 10 affirm, me 0");
+    check("10 suspect, 10 suspect, 60 end", "0 lead, 12 affirm, me 0");
+    check("10 other, 10 suspect, 60 end", "0 lead, 10 Deposed, 10 over, other 0");
+    check("10 delete, 10 suspect, 60 end", "0 lead, 10 Deposed, 10 over, nobody 0");
+    check("10 late, 11 suspect, 30 calm, 60 end", "0 lead, 15 affirm, me 0");
+    check("5 cut, 6 suspect, 60 end", "0 lead, 14 Late, 14 over, me 0");
+    check("0 other, 5 suspect, 60 end", "15 lead, me 1");
+    check("10 release, 10 suspect, 60 end", "0 lead, 10 over, 10 Released, nobody 0");
+}
+
+/// The next one need not wait until the Lease is over.
+#[test]
+fn a_late_one_gives_back_what_is_still_its_own() {
+    check("10 freeze, 41 release, 60 end", "0 lead, 19 over, 40 Late, 41 Released, nobody 0");
+    check("10 freeze, 15 other, 41 release, 60 end", "0 lead, 19 over, 40 Late, 41 Released, other 0");
+    check("5 cut, 20 release, 60 end", "0 lead, 14 Late, 14 over, 22 Released, me 0");
+    check("10 other, 20 release, 60 end", "0 lead, 11 Deposed, 11 over, other 0");
+}
+
 /// To the millisecond, and a write of the version that was seen so long.
 #[test]
 fn another_is_dead_once_it_was_unchanged_for_its_duration() {
@@ -301,7 +330,8 @@ fn an_answer_does_not_prolong_what_was_asked_for() {
     // The renewal's answer is there at 11 s, but so is the deadline.
     let late = election.step(finished(4, ElectionOutcome::Written(version(2))), at(11_000));
     assert_eq!(late, [ElectionAction::Stop(StopCause::Late)]);
-    assert_eq!(election.step(ElectionEvent::Release, at(11_000)), []);
+    let read = ElectionAction::ReadLease { request: ActionId(5) };
+    assert_eq!(election.step(ElectionEvent::Release, at(11_000)), [read], "it may still be ours");
 }
 
 /// Even if the wall clock stands still.

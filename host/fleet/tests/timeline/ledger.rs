@@ -143,7 +143,7 @@ fn a_removal_of_ours_is_ours_after_a_restart_too() {
 }
 
 #[test]
-fn another_epoch_in_the_ledger_ends_this_leader() {
+fn another_epoch_in_the_ledger_parks_the_fleet_until_it_is_reset() {
     check(
         draft(1),
         "
@@ -155,8 +155,177 @@ fn another_epoch_in_the_ledger_ends_this_leader() {
             > 3s ask SPARK why 1 was lost: PodFailed, check 0
             > 3s create 2 for 1
         3s lost 1 exit-status
-            > 3.477s stop
+            > 3.477s check lease
+        # The Lease is this host's, and still it does not act by itself.
+        4s affirm
+        5s start 2
         10s gone 1
+        20s gone 2
+            > 20s ask SPARK why 2 was lost: PodDeleted, check 0
+        20s lost 2 deleted
+        60s kill 1
+            > 60s reply refused ledger-refused
+        60s conditions
+            > 60s conditions LedgerRefused NotProgressing
+        70s reset-ledger
+            > 70s check lease
+        # Before it is known who leads nothing is read, let alone written.
+        80s affirm
+            > 80s reply done
+            > 80s relist
+        80s list
+            > 80s create 2241 for 2
+        80s counts
+            > 80s created 2 = live 0 + terminating 0 + reason pending 0 + lost [deleted 1, exit-status 1] + removed []
+        ",
+    );
+}
+
+#[test]
+fn a_ledger_in_order_is_not_reset() {
+    check(
+        draft(1),
+        "
+        0s reset-ledger
+            > 0s reply refused not-leading
+        0s lead
+            > 0s create 1
+        1s start 1
+        2s reset-ledger
+            > 2s reply refused ledger-in-order
+        ",
+    );
+}
+
+/// Born, settled and kept are remembered; ids are not believed.
+#[test]
+fn what_was_known_is_written_over_a_record_that_is_none() {
+    check(
+        draft(2),
+        "
+        0s show LedgerRefused LedgerReset
+        0s lead
+            > 0s create 1
+            > 0s create 2
+        1s start 1 2
+        2s ledger garbage
+        3s pod 1 failed exit=1
+            > 3s ask SPARK why 1 was lost: PodFailed, check 0
+            > 3s create 3 for 1
+        3s lost 1 exit-status
+            > 3.477s LedgerRefused: the ledger is refused: `ledger` is no JSON object. Nothing is changed until it is good again: restore or delete it, or `rollcall reset-ledger f` replaces it
+        4s gone 1
+        20s reset-ledger
+            > 20s check lease
+        21s affirm
+            > 21s LedgerReset: the ledger is replaced
+            > 21s reply done
+            > 21s relist
+        22s counts
+            > 22s created 2 = live 1 + terminating 0 + reason pending 0 + lost [exit-status 1] + removed []
+        ",
+    );
+}
+
+#[test]
+fn a_record_that_is_good_again_is_gone_on_from() {
+    check(
+        draft(1),
+        "
+        0s lead
+            > 0s create 1
+        1s start 1
+        2s ledger patched created
+        3s pod 1 failed exit=1
+            > 3s ask SPARK why 1 was lost: PodFailed, check 0
+            > 3s create 2 for 1
+        3s lost 1 exit-status
+        10s conditions
+            > 10s conditions LedgerRefused
+        11s ledger deleted
+            > 16.209s delete 1 uid u1
+        60s counts
+            > 60s created 1 = live 0 + terminating 0 + reason pending 0 + lost [exit-status 1] + removed []
+        ",
+    );
+}
+
+#[test]
+fn a_leader_that_finds_no_record_of_ours_begins_none_by_itself() {
+    check(
+        draft(1),
+        "
+        0s show LedgerRefused
+        0s lead
+            > 0s create 1
+        1s start 1
+        2s ledger patched reserved
+        3s restart
+        3s lead unlisted
+            > 3s LedgerRefused: the ledger is refused: `reserved` is 18446744073709551615, and at most 2146483647 is plausible. Nothing is changed until it is good again: restore or delete it, or `rollcall reset-ledger f` replaces it
+        3s gone 1
+        60s conditions
+            > 60s conditions LedgerRefused
+        60s kill 1
+            > 60s reply refused ledger-refused
+        61s reset-ledger
+            > 61s check lease
+        62s affirm
+            > 62s reply done
+            > 62s relist
+        # No pod is left that says which ids were used.
+        62s list
+            > 62s create 2161
+        ",
+    );
+}
+
+#[test]
+fn nothing_counts_as_written_that_was_not() {
+    check(
+        draft(1),
+        "
+        0s lead
+            > 0s create 1
+        1s start 1
+        2s ledger patched writes
+        3s pod 1 failed exit=1
+            > 3s ask SPARK why 1 was lost: PodFailed, check 0
+            > 3s create 2 for 1
+        # That it was settled is not written: its pod stays.
+        3s lost 1 exit-status
+        4s conditions
+            > 4s conditions LedgerRefused
+        ",
+    );
+}
+
+#[test]
+fn a_record_of_the_future_is_told_of_and_can_be_reset() {
+    check(
+        draft(1),
+        "
+        0s show LedgerRefused
+        0s lead
+            > 0s create 1
+        1s start 1
+        2s ledger patched revision
+        3s restart
+        3s lead
+            > 3.496s relist
+        30s list
+            > 30s LedgerRefused: the ledger knows of revision 1000103, and the API server lists revision 107: the ledger was changed, or the API server's store was restored from a backup. Nothing is changed for ten minutes; `rollcall reset-ledger f` replaces it at once
+            > 30.826s relist
+        31s conditions
+            > 31s conditions LedgerRefused
+        32s reset-ledger
+            > 32s check lease
+        33s affirm
+            > 33s reply done
+            > 33s relist
+        34s list
+        40s conditions
+            > 40s conditions
         ",
     );
 }

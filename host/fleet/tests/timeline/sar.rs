@@ -10,7 +10,6 @@ fn basic_lifecycle() {
         "
         0s lead
         1s depose
-            > 1s stop
         2s beat 1
         100s wait
         ",

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use fleet::event::{Done, Outcome};
-use fleet::id::Version;
-use fleet::ledger::Ledger;
+use fleet::id::{ExecutorId, IdSet, Version};
+use fleet::ledger::{Ledger, Salvage};
 
 use super::Api;
 
@@ -16,8 +16,40 @@ pub struct Stored {
     pub version: u64,
     /// A person wrote this version, and not a leader.
     pub tampered: bool,
+    /// A tenant changed the last record to this: `tampered` is not said of it, because it calls itself what we do.
+    pub patched: bool,
+    /// And it is no record at all.
+    pub garbage: bool,
     /// Its writer wrote a later one, which a person deleted before this one arrived.
     pub late: bool,
+}
+
+/// What a tenant makes of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patch {
+    Garbage,
+    Epoch,
+    EpochMax,
+    Born,
+    Reserved,
+    ReservedAll,
+    Created,
+    Revision,
+    Writes,
+}
+
+impl Patch {
+    pub const ALL: [Patch; 9] = [
+        Patch::Garbage,
+        Patch::Epoch,
+        Patch::EpochMax,
+        Patch::Born,
+        Patch::Reserved,
+        Patch::ReservedAll,
+        Patch::Created,
+        Patch::Revision,
+        Patch::Writes,
+    ];
 }
 
 pub(super) fn version(revision: u64) -> Version {
@@ -36,6 +68,11 @@ impl Api {
 
     pub fn read_ledger(&self) -> Outcome {
         match &self.ledger {
+            Some(stored) if stored.garbage => {
+                let why = "`ledger` is no JSON object".to_owned();
+                let (version, salvage) = (version(stored.version), Salvage::default());
+                Outcome::Ok(Done::LedgerRefused { why, version, salvage })
+            }
             Some(stored) => {
                 let (ledger, version) = (Box::new(Ledger::clone(&stored.ledger)), version(stored.version));
                 Outcome::Ok(Done::Ledger { ledger, version, edited: stored.tampered })
@@ -63,8 +100,38 @@ impl Api {
         let late = !tampered
             && self.ledgers.iter().any(|old| old.leader == ledger.leader && old.writes >= ledger.writes);
         self.ledgers.push(Arc::clone(&ledger));
-        self.ledger = Some(Stored { ledger, version, tampered, late });
+        self.ledger = Some(Stored { ledger, version, tampered, patched: false, garbage: false, late });
         version
+    }
+
+    /// A tenant changes the record. Its version, where no host may go on from it.
+    pub fn patch_ledger(&mut self, patch: Patch) -> Option<u64> {
+        let version = self.next_revision();
+        let stored = self.ledger.as_mut()?;
+        let ledger = Arc::make_mut(&mut stored.ledger);
+        (stored.version, stored.patched) = (version, true);
+        stored.garbage |= patch == Patch::Garbage;
+        match patch {
+            Patch::Garbage => {}
+            Patch::Epoch => {
+                (ledger.epoch, ledger.leader) = (ledger.epoch.saturating_add(99), ledger.leader ^ 7)
+            }
+            Patch::EpochMax => ledger.epoch = u64::MAX,
+            Patch::Born => {
+                let free = ledger.settled.last().max(ledger.born.last()).unwrap_or_default().0 + 1;
+                let runs = ledger.born.runs().chain([(ExecutorId(free + 1), ExecutorId(free + 150_000))]);
+                ledger.born = IdSet::from_runs(runs.collect::<Vec<_>>()).expect("they are in order");
+                ledger.created = ledger.born.len() + ledger.settled.len();
+            }
+            Patch::Reserved => ledger.reserved = ExecutorId(u64::MAX),
+            Patch::ReservedAll => ledger.reserved = ExecutorId::MAX,
+            Patch::Created => ledger.created = ledger.created.wrapping_add(7),
+            Patch::Revision => ledger.revision = ledger.revision.saturating_add(1_000_000),
+            Patch::Writes => ledger.writes += 1_000,
+        }
+        let goes_on =
+            matches!(patch, Patch::Epoch | Patch::Revision | Patch::Writes) && stored.ledger.check().is_ok();
+        (!goes_on).then_some(version)
     }
 
     /// Somebody restores the version that was the `age`th before the last.
@@ -90,8 +157,16 @@ impl Api {
 
     /// A newer version of Rollcall was here, and left a field.
     pub fn edit_ledger(&mut self, field: &str, value: &str) {
-        if let Some(stored) = &self.ledger {
+        let version = self.next_revision();
+        if let Some(stored) = self.ledger.as_mut().filter(|stored| stored.patched) {
+            // There is no backup of what was never ours.
+            let others = &mut Arc::make_mut(&mut stored.ledger).others;
+            others.retain(|(name, _)| **name != *field);
+            others.push((field.into(), value.into()));
+            stored.version = version;
+        } else if let Some(stored) = &self.ledger {
             let mut ledger = Ledger::clone(&stored.ledger);
+            ledger.others.retain(|(name, _)| **name != *field);
             ledger.others.push((field.into(), value.into()));
             let tampered = stored.tampered;
             self.put_ledger(ledger, tampered);

@@ -6,7 +6,7 @@
 
 use fleet::ledger::Ledger;
 
-use super::{REACH_MS, rolls_under_way};
+use super::{Parked, REACH_MS, rolls_under_way};
 use crate::api::records::Stored;
 use crate::cluster::Maker;
 use crate::world::World;
@@ -19,6 +19,7 @@ impl World<'_> {
         let new = std::sync::Arc::clone(&stored.ledger);
         self.sim.trace.number(new.epoch << 32 | new.writes);
         let existed = self.api.ledgers().len() > 1;
+        let patched = before.is_some_and(|before| before.patched);
         let mut tampered = before.map_or(existed, |before| before.tampered || before.late);
         let tampers = self.api.tampers();
         let writer = self.checks.writer.replace((at, life_number));
@@ -28,21 +29,27 @@ impl World<'_> {
             let old = before.map(|before| Ledger::clone(&before.ledger)).unwrap_or_default();
             life.epoch = Some(new.epoch);
             life.tampers = tampers;
-            life.base = old.reserved.0;
+            // What is written over stands for nothing: ids have to be beyond all that there ever were.
+            life.base = if patched { self.checks.reserved } else { old.reserved.0 };
             life.claimed_born = !old.born.is_empty();
             life.may_roll.extend(rolls_under_way(&old.leaving));
             life.carried = life.carried.max(rolls_under_way(&old.leaving).count());
             self.checks.newest = Some((at, life_number));
             // What only a leader knew that did not come to write it down is lost with it.
             self.checks.unsure |= tampered || self.checks.aware.take().is_some();
+            tampered |= patched;
             if new.epoch <= old.epoch && !tampered {
                 self.checks.object("S13", now_ms, || format!("epoch {} after {}", new.epoch, old.epoch));
             }
-            if old.others.iter().any(|field| !new.others.contains(field)) {
+            if !patched && old.others.iter().any(|field| !new.others.contains(field)) {
                 self.checks.object("S8", now_ms, || "unknown fields of the ledger are lost".to_owned());
             }
         }
+        self.checks.reserved = self.checks.reserved.max(new.reserved.0);
         if let Some(life) = self.checks.lives.get_mut(&(at, life_number)) {
+            // An operator said that the other leader's record is not to be believed.
+            tampered |= life.parked.take() == Some(Parked::Usurped);
+            life.wrote = Some(new.epoch);
             // Since people meddled, somebody else may have claimed what this leader takes for older
             // than its own: nobody could tell a restored backup from that.
             tampered |= !claims && writer != Some((at, life_number)) && life.tampers < tampers;
@@ -59,6 +66,7 @@ impl World<'_> {
             // Somebody restored a deposed leader's record: for as long as it does not know, nothing fences it.
             self.checks.amnesty_until_ms = now_ms + REACH_MS;
         }
+        tampered |= patched;
         if tampered {
             // A record of the same epoch may have been claimed twice: the first claim was undone.
             self.checks.epochs.split_off(&new.epoch);
@@ -79,6 +87,9 @@ impl World<'_> {
 
     fn balanced(&mut self, new: &Ledger) {
         let now_ms = self.sim.now_ms;
+        if let Err(flaw) = new.check() {
+            self.checks.object("S8", now_ms, || format!("what was written would be refused: {flaw}"));
+        }
         let (created, born, ended) = (new.created, new.born.len(), new.ended());
         if created != born + ended || new.settled.len() != ended {
             let settled = new.settled.len();

@@ -1,4 +1,4 @@
-//! What a core may want: S12 the rate, S13 who acts, S14 stillness, S17 causes, S19 patience, S20 candidates; and S2 again, where an
+//! What a core may want: S12 the rate, S13 who acts, S14 stillness, S17 causes, S19 patience, S20 candidates, S22 parked fleets; and S2 again, where an
 //! id is asked for and not only where it is granted.
 
 use fleet::action::{Action, Cause, Question, Reason, Reply, Verb};
@@ -22,7 +22,8 @@ impl World<'_> {
         let Some(life) = self.checks.lives.get(&(at, life_number)) else { return };
         let (led, lost) = (life.led_ms.is_some(), life.lost);
         let still = life.paused || life.spec_still;
-        let spoken = matches!(action.verb, Verb::Publish(_) | Verb::Reply { .. } | Verb::Stop);
+        let parked = life.parked.is_some();
+        let spoken = matches!(action.verb, Verb::Publish(_) | Verb::Reply { .. } | Verb::CheckLease);
         if !spoken && (!led || lost) {
             let when = if lost { "after it was deposed" } else { "before it leads" };
             self.checks
@@ -31,6 +32,14 @@ impl World<'_> {
         if action.verb.mutates() {
             self.checks.last_mutation_ms = now_ms;
             self.checks.mutations += 1;
+            if parked {
+                self.checks.object("S22", now_ms, || {
+                    format!(
+                        "host {at} was shown a ledger that is none of its own and wants {}",
+                        verb_name(&action.verb)
+                    )
+                });
+            }
             if still {
                 self.checks.object("S14", now_ms, || {
                     format!("host {at} is paused or dry and wants {}", verb_name(&action.verb))
@@ -78,7 +87,7 @@ impl World<'_> {
             | Verb::ReadLedger
             | Verb::WriteLedger { .. }
             | Verb::GetPod { .. }
-            | Verb::Stop => {}
+            | Verb::CheckLease => {}
             Verb::Ask { question: Question::Loss(evidence), .. } => self.check_suspect(at, evidence),
             Verb::Ask { question: Question::Roll(question), .. } => {
                 self.check_candidates(at, question.candidates.ids());
@@ -298,7 +307,7 @@ fn verb_name(verb: &Verb) -> &'static str {
         Verb::DeleteDriver { .. } => "to delete the driver",
         Verb::Ask { .. } => "to ask a policy",
         Verb::Reply { .. } => "to reply",
-        Verb::Stop => "to stop",
+        Verb::CheckLease => "to check the lease",
         Verb::Publish(_) => "to publish",
     }
 }

@@ -27,7 +27,7 @@ impl World<'_> {
             | Verb::DeleteDriver { .. }
             | Verb::Ask { .. }
             | Verb::Reply { .. }
-            | Verb::Stop
+            | Verb::CheckLease
             | Verb::Publish(_) => return,
         };
         self.checks.victim = None;

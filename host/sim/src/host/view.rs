@@ -237,7 +237,7 @@ pub(super) fn verb_number(verb: &Verb) -> u64 {
         Verb::DeleteDriver { .. } => (8, 0),
         Verb::Ask { .. } => (9, 0),
         Verb::Reply { command, .. } => (10, command.0),
-        Verb::Stop => (12, 0),
+        Verb::CheckLease => (12, 0),
         Verb::Publish(notice) => (11, notice.executor.map_or(0, |executor| executor.0)),
     };
     kind << 56 | number
@@ -276,6 +276,7 @@ pub(super) fn words(event: &Event) -> String {
         }
         Event::LeadershipGained { .. }
         | Event::LeadershipLost
+        | Event::LeadershipConfirmed
         | Event::NodeChanged(_)
         | Event::DriverChanged { .. }
         | Event::ViewStale
@@ -311,7 +312,7 @@ pub(super) fn verb_words(verb: &Verb) -> String {
         | Verb::EvictPod { .. }
         | Verb::DeleteDriver { .. }
         | Verb::Reply { .. }
-        | Verb::Stop
+        | Verb::CheckLease
         | Verb::Publish(_) => format!("{verb:?}"),
     }
 }

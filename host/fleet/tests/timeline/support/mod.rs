@@ -10,7 +10,7 @@ use fleet::event::{
 };
 use fleet::guardrail::Refusal;
 use fleet::id::{CommandId, ExecutorId, Uid, Version};
-use fleet::ledger::Ledger;
+use fleet::ledger::{Ledger, Salvage};
 use fleet::question::{
     Condition, Container, ContainerRole, ContainerState, Departure, DepartureKind, NodeState, Pick, Pod,
     Selection, Terminated,
@@ -90,6 +90,7 @@ pub struct World {
     driver_ends: u32,
     terms: u64,
     ledger_edited: bool,
+    ledger_garbage: bool,
     /// Another leader of the same epoch is faster with the next write.
     ledger_twin: bool,
 }
@@ -118,6 +119,7 @@ impl World {
             driver_ends: 0,
             terms: 0,
             ledger_edited: false,
+            ledger_garbage: false,
             ledger_twin: false,
         }
     }
@@ -206,7 +208,7 @@ impl World {
                 let line = format!("ask {policy} whom to roll of {:?}", question.candidates.ids());
                 self.call("roll", ExecutorId(0), &line, action.clone());
             }
-            Verb::Stop => self.show("stop"),
+            Verb::CheckLease => self.show("check lease"),
             Verb::Reply { reply, .. } => {
                 let refusal = |result: &Result<(), Refusal>| result.map_or_else(Refusal::code, |()| "ok");
                 let line = match reply {
@@ -253,10 +255,14 @@ impl World {
                 }
                 self.revision += 1;
                 self.ledger = Some(((**ledger).clone(), self.revision));
-                self.ledger_edited = false;
+                (self.ledger_edited, self.ledger_garbage) = (false, false);
                 Outcome::Ok(Done::Written(version(self.revision)))
             }
             _ => match &self.ledger {
+                Some((_, number)) if self.ledger_garbage => {
+                    let (why, version) = ("`ledger` is no JSON object".to_owned(), version(*number));
+                    Outcome::Ok(Done::LedgerRefused { why, version, salvage: Salvage::default() })
+                }
                 Some((ledger, number)) => {
                     let (ledger, version) = (Box::new(ledger.clone()), version(*number));
                     Outcome::Ok(Done::Ledger { ledger, version, edited: self.ledger_edited })
@@ -311,6 +317,7 @@ impl World {
                 }
             }
             "depose" => self.step(Event::LeadershipLost),
+            "affirm" => self.step(Event::LeadershipConfirmed),
             "show" => {
                 for word in &words[1..] {
                     if *word == "ledger" {
@@ -425,6 +432,27 @@ impl World {
                         self.ledger_twin = true;
                         None
                     }
+                    // A tenant changes it: garbage, or a number.
+                    "garbage" | "good" => {
+                        self.ledger_garbage = words[1] == "garbage";
+                        self.revision += 1;
+                        self.ledger.as_mut().expect("a ledger").1 = self.revision;
+                        None
+                    }
+                    "patched" => {
+                        let (ledger, number) = self.ledger.as_mut().expect("a ledger");
+                        match words[2] {
+                            "reserved" => ledger.reserved = ExecutorId(u64::MAX),
+                            "created" => ledger.created += 1,
+                            "epoch" => ledger.epoch = u64::MAX,
+                            "writes" => ledger.writes += 1_000,
+                            "revision" => ledger.revision += 1_000_000,
+                            other => panic!("ledger patched {other}"),
+                        }
+                        self.revision += 1;
+                        *number = self.revision;
+                        None
+                    }
                     "usurped" => {
                         let (mut ledger, _) = self.ledger.clone().expect("a ledger");
                         ledger.epoch += 1;
@@ -492,6 +520,7 @@ impl World {
             "pause" => Command::Pause,
             "resume" => Command::Resume,
             "reset" => Command::ResetBreaker,
+            "reset-ledger" => Command::ResetLedger,
             _ => panic!("{what:?}: no such event"),
         };
         self.step(Event::Commanded { command: CommandId(1), verb });
