@@ -173,6 +173,7 @@ fn spawn(directory: &std::path::Path, api: SocketAddr, executors: usize) -> (Chi
         .arg("-f")
         .arg(directory.join("fleet.json"))
         .args(["--http", &http.to_string(), "--graphite", &graphite.to_string()])
+        .arg("--probes=127.0.0.1:0")
         .stderr(Stdio::inherit())
         .spawn()
         .unwrap();

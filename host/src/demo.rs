@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::config::{ExecutorFleet, FleetConfig};
 use crate::daemon::{LeaseConfig, Policies};
+use crate::files::Files;
 use crate::handle::{Overview, Told};
 use crate::metrics::Metrics;
 use crate::output::{self, Output};
@@ -152,6 +153,9 @@ async fn play(args: Args, policies: Policies) -> Result<ExitCode> {
         instance: "demo".to_owned(),
         metrics,
         http: args.http,
+        probes: None,
+        http_hosts: Vec::new(),
+        files: Files::raise()?,
         graphite: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         graphite_udp: false,
         token: None,

@@ -5,7 +5,7 @@
 //! JSON, which no form on a stranger's web page can send. Everything is bounded: bodies by [`BODY_MAX`],
 //! the time of a request by [`REQUEST_MAX`], requests at once by [`AT_ONCE_MAX`], event streams by
 //! [`STREAMS_MAX`], connections by [`serve()`]. Probes pass outside of the bound on requests: a daemon
-//! that is much asked is not a daemon to restart.
+//! that is much asked is not a daemon to restart. They also have a listener of their own ([`probes`]).
 //!
 //! | path | |
 //! |---|---|
@@ -28,8 +28,11 @@ mod events;
 pub mod fake;
 mod fleets;
 mod guards;
-mod probes;
-mod serve;
+mod hosts;
+pub(crate) mod hush;
+mod places;
+pub mod probes;
+pub mod serve;
 #[cfg(test)]
 mod tests;
 pub mod wire;
@@ -46,6 +49,8 @@ use tokio::sync::Semaphore;
 use crate::handle::Handle;
 use crate::metrics::Metrics;
 
+use self::hosts::Hosts;
+use self::hush::Hush;
 pub use serve::serve;
 
 /// The longest body that is read. A kill of 5,000 executors is 50 KB.
@@ -63,6 +68,8 @@ pub const STREAMS_MAX: usize = 64;
 pub struct Settings {
     /// The token that commands must bear. Without one, or with an empty one, there are no commands.
     pub token: Option<String>,
+    /// Names under which it is asked, beside its addresses and names that only exist in the cluster.
+    pub hosts: Vec<String>,
     /// Further routes, for instance of heartbeats, under the same bounds but for [`AT_ONCE_MAX`]. Their
     /// own security headers and body limits win over these; a fallback does not.
     pub extra: Router,
@@ -73,13 +80,15 @@ pub struct Settings {
 /// # Panics
 /// When a path of `extra` is one of ours.
 pub fn router(handle: Handle, metrics: Metrics, settings: Settings) -> Router {
-    let Settings { token, extra } = settings;
+    let Settings { token, hosts, extra } = settings;
+    let probes = probes::routes(handle.clone());
     let app = App {
         handle,
         metrics,
         token: token.filter(|token| !token.is_empty()).map(|token| token.into_bytes().into()),
         requests: Arc::new(Semaphore::new(AT_ONCE_MAX)),
         streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+        wrong_tokens: Arc::default(),
     };
     let commands = Router::new()
         .route("/v1/fleets/{fleet}/roll", post(commands::roll))
@@ -98,13 +107,11 @@ pub fn router(handle: Handle, metrics: Metrics, settings: Settings) -> Router {
         .route("/v1/fleets/{fleet}/executors/{executor}", get(fleets::explain))
         .route("/v1/events", get(events::follow))
         .merge(commands)
-        .route_layer(from_fn_with_state(app.clone(), guards::few_at_once));
-    Router::new()
-        .route("/livez", get(probes::livez))
-        .route("/healthz", get(probes::livez))
-        .route("/readyz", get(probes::readyz))
-        .merge(asked)
+        .route_layer(from_fn_with_state(app.clone(), guards::few_at_once))
+        .route_layer(from_fn_with_state(Hosts::new(&hosts), hosts::guard));
+    asked
         .with_state(app)
+        .merge(probes)
         .merge(extra)
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)
@@ -121,4 +128,6 @@ struct App {
     token: Option<Arc<[u8]>>,
     requests: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    /// Of commands, in the log.
+    wrong_tokens: Arc<Hush>,
 }

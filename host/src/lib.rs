@@ -5,6 +5,7 @@ pub mod client;
 pub mod config;
 pub mod daemon;
 pub mod demo;
+pub mod files;
 pub mod handle;
 pub mod heartbeat;
 pub mod http;

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::config;
 use crate::daemon::{Ended, LeaseConfig, Policies};
+use crate::files::Files;
 use crate::metrics::Metrics;
 use crate::service::{Service, Settings};
 
@@ -37,6 +38,13 @@ pub struct Args {
     /// Probes, metrics, API, heartbeats over HTTP.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     http: SocketAddr,
+    /// Probes alone: /livez and /readyz, where no stranger's connections are in their way.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8081")]
+    probes: SocketAddr,
+    /// A name under which HTTP is asked, beside addresses and names that only exist in a cluster (`rollcall`,
+    /// `*.svc`). May be given several times. Other names are refused: a browser's page may have made them up.
+    #[arg(long = "http-host", value_name = "NAME")]
+    http_hosts: Vec<String>,
     /// Where Spark's GraphiteSink sends to, over TCP.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:2003")]
     graphite: SocketAddr,
@@ -89,6 +97,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if !(args.changes_per_second > 0.0 && args.changes_per_second.is_finite()) {
         bail!("--changes-per-second must be a number above 0");
     }
+    let files = Files::raise()?;
     let policies = Policies::load(args.policies.clone())?;
     let fleets = match config::load(&args.files) {
         Ok(fleets) => fleets,
@@ -104,10 +113,15 @@ pub fn run(args: Args) -> Result<ExitCode> {
         .thread_stack_size(4 << 20)
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(serve(args, fleets, policies))
+    runtime.block_on(serve(args, files, fleets, policies))
 }
 
-async fn serve(args: Args, fleets: Vec<config::FleetConfig>, policies: Policies) -> Result<ExitCode> {
+async fn serve(
+    args: Args,
+    files: Files,
+    fleets: Vec<config::FleetConfig>,
+    policies: Policies,
+) -> Result<ExitCode> {
     let metrics = Metrics::new((!args.no_leader_election).then_some(&*args.lease));
     let requests = Arc::new(metrics.clone());
     let clients = Clients::connect(args.kubeconfig.as_deref(), args.context.as_deref(), requests).await?;
@@ -137,6 +151,9 @@ async fn serve(args: Args, fleets: Vec<config::FleetConfig>, policies: Policies)
         instance,
         metrics,
         http: args.http,
+        probes: Some(args.probes),
+        http_hosts: args.http_hosts,
+        files,
         graphite: args.graphite,
         graphite_udp: args.graphite_udp,
         token,
@@ -145,7 +162,8 @@ async fn serve(args: Args, fleets: Vec<config::FleetConfig>, policies: Policies)
         stop: stopped,
     })
     .await?;
-    tracing::info!(http = %service.http, graphite = %service.graphite, "listening");
+    let probes = service.probes.unwrap_or(args.probes);
+    tracing::info!(http = %service.http, %probes, graphite = %service.graphite, "listening");
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut ended = service.ended;
     let ended = tokio::select! {

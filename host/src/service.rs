@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::{self, FleetConfig};
 use crate::daemon::{self, Change, Ended, LeaseConfig, Parts, Policies};
+use crate::files::Files;
 use crate::handle::Handle;
 use crate::heartbeat::api::review::{BoxFuture, ReviewError, Reviewed, TokenReviewer};
 use crate::heartbeat::{Counters, Directory, Intake, api, driver, graphite, intake};
@@ -39,6 +40,12 @@ pub struct Settings {
     pub metrics: Metrics,
     /// HTTP: probes, metrics, API and heartbeats.
     pub http: SocketAddr,
+    /// Probes alone.
+    pub probes: Option<SocketAddr>,
+    /// Names under which HTTP is asked.
+    pub http_hosts: Vec<String>,
+    /// How many connections each listener may have.
+    pub files: Files,
     /// Graphite, over TCP.
     pub graphite: SocketAddr,
     /// Over UDP as well, at the same address.
@@ -57,6 +64,7 @@ pub struct Service {
     pub metrics: Metrics,
     /// Where it listens: with the real ports, where 0 was asked for.
     pub http: SocketAddr,
+    pub probes: Option<SocketAddr>,
     pub graphite: SocketAddr,
     pub ended: JoinHandle<Ended>,
 }
@@ -82,6 +90,10 @@ impl Service {
             };
         let http_address = web.local_addr()?;
         let (handle, requests) = Handle::new(REQUESTS_MAX, TOLD_MAX);
+        let probes = settings.probes;
+        let probes = probes
+            .map(|at| http::probes::Listener::start(at, handle.clone(), settings.files.probes))
+            .transpose()?;
         let metrics = settings.metrics;
         let (directory, counters) = (Arc::new(Directory::default()), Arc::new(Counters::default()));
         let (sender, signs) = intake::channel();
@@ -89,29 +101,28 @@ impl Service {
         let policies = Arc::new(settings.policies);
         let (change, changes) = mpsc::channel(4);
         let poller = driver::Poller::new(intake.clone(), driver::TIMEOUT);
+        let limits =
+            graphite::Limits { connections_max: settings.files.graphite, ..graphite::Limits::default() };
         let mut side = vec![
-            tokio::spawn(graphite::run(lines, intake.clone(), graphite::Limits::default())),
+            tokio::spawn(graphite::run(lines, intake.clone(), limits.clone())),
             tokio::spawn(poller.run()),
             tokio::spawn(look(settings.paths, Arc::clone(&policies), change)),
         ];
         if let Some(datagrams) = datagrams {
-            side.push(tokio::spawn(graphite::run_udp(
-                datagrams,
-                intake.clone(),
-                graphite::Limits::default(),
-            )));
+            side.push(tokio::spawn(graphite::run_udp(datagrams, intake.clone(), limits)));
         }
         let reviewer = settings.review_tokens.then(|| settings.clients.call.clone());
         let reviewer = reviewer.map(|client| Arc::new(Reviewer(client)) as Arc<dyn TokenReviewer>);
         let extra = api::router(intake.clone(), reviewer);
-        let router =
-            http::router(handle.clone(), metrics.clone(), http::Settings { token: settings.token, extra });
+        let web_settings = http::Settings { token: settings.token, hosts: settings.http_hosts, extra };
+        let router = http::router(handle.clone(), metrics.clone(), web_settings);
+        let limits = http::serve::Limits::new(settings.files.http);
         let mut stop = settings.stop.clone();
         let serving = tokio::spawn(async move {
             let stopped = async move {
                 let _ = stop.wait_for(|stop| *stop).await;
             };
-            if let Err(error) = http::serve(web, router, stopped).await {
+            if let Err(error) = http::serve(web, router, limits, Arc::new(intake), stopped).await {
                 tracing::error!(%error, "HTTP has ended");
             }
         });
@@ -133,13 +144,16 @@ impl Service {
             stop: settings.stop,
             random: random()?,
         });
+        let probes_address = probes.as_ref().map(|probes| probes.address);
         let ended = tokio::spawn(async move {
             let ended = daemon.await;
+            drop(probes);
             serving.abort();
             side.iter().for_each(JoinHandle::abort);
             ended
         });
-        Ok(Service { handle, metrics, http: http_address, graphite: graphite_address, ended })
+        let (http, probes, graphite) = (http_address, probes_address, graphite_address);
+        Ok(Service { handle, metrics, http, probes, graphite, ended })
     }
 }
 

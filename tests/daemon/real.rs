@@ -243,6 +243,7 @@ impl Process {
             .args(arguments)
             .args([
                 "--http=127.0.0.1:0",
+                "--probes=127.0.0.1:0",
                 "--graphite=127.0.0.1:0",
                 "--graphite-udp",
                 "--policies=policies",

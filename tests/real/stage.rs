@@ -261,6 +261,7 @@ impl Daemon {
         let http = free();
         let mut command = guarded(binary());
         command.args(["run", "--http", &http.to_string(), "--graphite", &graphite.to_string()]);
+        command.arg("--probes=127.0.0.1:0");
         command.arg("--kubeconfig").arg(kubeconfig).arg("--token-file").arg(&token);
         for document in documents {
             command.arg("-f").arg(document);

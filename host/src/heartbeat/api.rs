@@ -23,6 +23,7 @@
 //! | 429, 503 | come back in a second: too many requests, tokens cannot be reviewed, or this host does not lead |
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
-use fleet::event::Beat;
+use fleet::event::{Beat, Impairment};
 use fleet::id::{ExecutorId, Uid};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
@@ -43,6 +44,7 @@ use self::review::{Denied, Reviews, TokenReviewer};
 use super::directory::{ExecutorEntry, Fleet, Secret};
 use super::{Fate, Intake, Source};
 use crate::http::error::Error;
+use crate::http::serve::Neighbours;
 use crate::http::wire::Reason;
 
 pub mod review;
@@ -72,6 +74,18 @@ struct Api {
     intake: Intake,
     reviews: Option<Reviews>,
     requests: Semaphore,
+}
+
+/// Connections are told apart by whose pods they come from.
+impl Neighbours for Intake {
+    fn have(&self, ip: IpAddr) -> bool {
+        self.directory.has_pod_at(ip)
+    }
+
+    fn turned_away(&self, ip: IpAddr) {
+        let concerned = self.directory.concerned(ip);
+        concerned.iter().for_each(|fleet| self.impaired(fleet, Impairment::Refused));
+    }
 }
 
 #[derive(Deserialize)]

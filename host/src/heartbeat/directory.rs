@@ -380,6 +380,10 @@ impl Directory {
         read(&self.maps).applications.get(id).cloned().unwrap_or_else(|| Arc::from([]))
     }
 
+    pub(super) fn has_pod_at(&self, ip: IpAddr) -> bool {
+        !read(&self.addresses).at(ip).is_empty()
+    }
+
     /// All fleets, in no order.
     pub fn fleets(&self) -> Vec<Arc<Fleet>> {
         read(&self.maps).fleets.values().cloned().collect()

@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
+use super::serve::Strangers;
 use super::{Settings, router};
 use crate::handle::{Commanded, Handle, Overview, Request, Told};
 use crate::metrics::Metrics;
@@ -58,7 +59,8 @@ impl Daemon {
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop).notified_owned();
         let router = router(handle.clone(), metrics.clone(), settings);
-        let served = tokio::spawn(super::serve(listener, router, stopped));
+        let limits = super::serve::Limits::new(512);
+        let served = tokio::spawn(super::serve(listener, router, limits, Arc::new(Strangers), stopped));
         Daemon { address, handle, metrics, served, stop }
     }
 

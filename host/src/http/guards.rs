@@ -1,6 +1,8 @@
 //! What stands before the handlers: who may command, how many at once, for how long, and what a browser
 //! may do with the answer.
 
+use std::net::IpAddr;
+
 use axum::extract::{Request, State};
 use axum::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
@@ -11,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
 
 use super::error::Error;
+use super::serve::Peer;
 use super::{AT_ONCE_MAX, App, REQUEST_MAX};
 
 /// Before anything else is looked at, the body above all.
@@ -25,9 +28,17 @@ pub async fn authorize(State(app): State<App>, request: Request, next: Next) -> 
     };
     // Tells the token's length by its time, and nothing else.
     if !bool::from(given.ct_eq(token)) {
-        tracing::warn!(path = request.uri().path(), "a command with a wrong token was turned away");
+        let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), Peer::ip);
+        if let Some(left_out) = app.wrong_tokens.may_say(peer) {
+            // The last part is one of the verbs. What stands before it is the sender's.
+            let verb = request.uri().path().rsplit('/').next().unwrap_or("");
+            tracing::warn!(verb, %peer, left_out, "a command with a wrong token was turned away");
+        }
         let message = "this is not the daemon's token";
         return Err(Error::new(StatusCode::UNAUTHORIZED, "wrong-token", message));
+    }
+    if let Some(peer) = request.extensions().get::<Peer>() {
+        peer.prove();
     }
     Ok(next.run(request).await)
 }

@@ -3,22 +3,89 @@
 //! Alive means that the loop comes round, and nothing else: a daemon whose API server is away is alive,
 //! and restarting it helps nobody. Ready means that it leads and has seen its cluster:
 //! a Service sends heartbeats to whoever is ready, and one that stands by has no use for them.
+//!
+//! They have a listener of their own, and a thread with a runtime of its own behind it: neither strangers on the other
+//! listener nor much work elsewhere keeps a kubelet from the truth. There are no limits of a request but its
+//! connection's patience: the answer is read off the loop's pulse.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::oneshot;
 
 use super::App;
-use super::error::Error;
+use super::error::{self, Error};
+use super::serve::{Limits, Strangers, serve};
+use crate::handle::Handle;
 use crate::metrics;
 
 /// A loop that has not come round for longer than this hangs. Its steps take milliseconds.
 pub const STILL_MAX_MS: u64 = 10_000;
 
-pub async fn livez(State(app): State<App>) -> Response {
-    let still_ms = app.handle.pulse().still_ms();
+/// The routes of both listeners.
+pub fn routes(handle: Handle) -> Router {
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/healthz", get(livez))
+        .route("/readyz", get(readyz))
+        .with_state(handle)
+}
+
+/// Answers probes until it is dropped.
+#[derive(Debug)]
+pub struct Listener {
+    /// With the real port, where 0 was asked for.
+    pub address: SocketAddr,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Listener {
+    pub fn start(address: SocketAddr, handle: Handle, connections_max: usize) -> Result<Listener> {
+        let listen = || {
+            let listener = std::net::TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            let address = listener.local_addr()?;
+            std::io::Result::Ok((listener, address))
+        };
+        let (listener, address) =
+            listen().with_context(|| format!("cannot listen on {address} (--probes)"))?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the runtime of probes")?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let router = routes(handle).fallback(error::no_such_path);
+        let serving = async move {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let stopped = async move {
+                // It is dropped, never sent.
+                let _ = stopped.await;
+            };
+            serve(listener, router, Limits::probes(connections_max), Arc::new(Strangers), stopped).await
+        };
+        let thread = move || {
+            if let Err(error) = runtime.block_on(serving) {
+                tracing::error!(%error, "probes are not answered any more");
+            }
+        };
+        std::thread::Builder::new()
+            .name("probes".to_owned())
+            .spawn(thread)
+            .context("cannot start the thread of probes")?;
+        Ok(Listener { address, _stop: stop })
+    }
+}
+
+async fn livez(State(handle): State<Handle>) -> Response {
+    let still_ms = handle.pulse().still_ms();
     if still_ms <= STILL_MAX_MS {
         return "ok\n".into_response();
     }
@@ -33,8 +100,8 @@ pub async fn livez(State(app): State<App>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
 }
 
-pub async fn readyz(State(app): State<App>) -> Response {
-    let pulse = app.handle.pulse();
+async fn readyz(State(handle): State<Handle>) -> Response {
+    let pulse = handle.pulse();
     let why = match (pulse.is_leading(), pulse.is_synced(), pulse.leader()) {
         (true, true, _) => return "ok\n".into_response(),
         (true, false, _) => "no fleet has seen its cluster yet\n".to_owned(),
@@ -45,7 +112,7 @@ pub async fn readyz(State(app): State<App>) -> Response {
 }
 
 /// A loop that does not answer is no reason to be blind: then there is all but the fleets.
-pub async fn metrics(State(app): State<App>) -> Result<Response, Error> {
+pub(super) async fn metrics(State(app): State<App>) -> Result<Response, Error> {
     let fleets = app.handle.overview().await.unwrap_or_default();
     let text = app.metrics.text(&fleets, app.handle.pulse()).map_err(|error| {
         Error::new(StatusCode::INTERNAL_SERVER_ERROR, "encoding", format!("cannot write metrics: {error}"))

@@ -1,132 +1,228 @@
-//! Connections, bounded in number and in patience.
+//! Connections, bounded in number, in memory and in patience.
 //!
-//! One rule ends every connection that is of no use: *nothing was written to it for [`SILENT_MAX`]*. Every
+//! One rule ends every connection that is of no use: *nothing was written to it for [`Limits::silent`]*. Every
 //! request is answered well within that, and every event stream says that it is there more often. So
 //! what is silent is idle, or sends its request byte by byte, or does not read its answer.
 //!
-//! Nobody waits for a place: that would be the probes, behind a stranger who holds them all. Each address has
-//! a few, and what comes beyond that, or beyond all, is closed at once.
+//! Nothing waits for a place and nothing new is refused: where all are taken, the most useless connection makes room
+//! ([`places`](super::places)).
+//!
+//! Memory: hyper reads into at most [`BUFFER_BYTES`] and a body is at most 64 KiB, and 16 KiB for one that no good
+//! token speaks for. 512 connections at 16 + 64 + 8 (task, timers, headers) KiB are 44 MiB at the very most, and 20 MiB
+//! of what strangers can make of it. Answers are bounded by the number of requests at once.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
-use axum::serve::Listener;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
-/// Connections at once. At some 20 KB each, 10 MB.
-const CONNECTIONS_MAX: usize = 512;
-/// Of these, from one address.
-const OF_ONE_MAX: usize = 96;
-/// The last ones are for addresses that have hardly any: a probe finds a place, however many strangers there are.
-const LAST: usize = 128;
-const OF_ONE_LAST: usize = 4;
-/// Until a first answer is written: longer than the longest request.
-const FIRST_MAX: Duration = Duration::from_secs(15);
-/// Six times the longest request, four times the keep-alive of event streams.
-const SILENT_MAX: Duration = Duration::from_secs(60);
+use super::hush::Hush;
+use super::places::{Open, Place, Places, Room};
+
+/// What hyper may read ahead: a token of 8 KiB and the other headers.
+const BUFFER_BYTES: usize = 16 << 10;
+const HEADERS_MAX: usize = 64;
 /// What is under way when it is to stop has this long. Event streams never end by themselves.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
+/// After a connection could not be accepted, for want of files for instance.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How many connections, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    room: Room,
+    /// Until a first answer is written.
+    first: Duration,
+    /// Afterwards.
+    silent: Duration,
+    /// More than one request may come over a connection.
+    keep_alive: bool,
+}
+
+impl Limits {
+    /// For everything: longer than the longest request, and then six times that, four times the keep-alive of event
+    /// streams.
+    pub fn new(connections_max: usize) -> Limits {
+        Limits {
+            room: Room { connections_max, of_one_max: (connections_max / 5).max(1), shared: true },
+            first: Duration::from_secs(15),
+            silent: Duration::from_secs(60),
+            keep_alive: true,
+        }
+    }
+
+    /// For probes: a kubelet asks as soon as it is connected, and asks once.
+    pub fn probes(connections_max: usize) -> Limits {
+        Limits {
+            room: Room { connections_max, of_one_max: (connections_max / 8).max(1), shared: false },
+            first: Duration::from_secs(3),
+            silent: Duration::from_secs(3),
+            keep_alive: false,
+        }
+    }
+}
+
+/// What is known of the addresses that connections come from.
+pub trait Neighbours: Send + Sync {
+    /// Is it the address of a pod that we know?
+    fn have(&self, ip: IpAddr) -> bool;
+    /// A connection from there was closed, with what it may have been about to say.
+    fn turned_away(&self, ip: IpAddr);
+}
+
+/// None is known.
+pub struct Strangers;
+
+impl Neighbours for Strangers {
+    fn have(&self, _: IpAddr) -> bool {
+        false
+    }
+
+    fn turned_away(&self, _: IpAddr) {}
+}
+
+/// Who sent a request: an extension of it.
+#[derive(Clone, Debug)]
+pub struct Peer(Arc<Open>);
+
+impl Peer {
+    pub fn ip(&self) -> IpAddr {
+        self.0.ip
+    }
+
+    /// It has shown a good token: its connection is not a stranger's.
+    pub fn prove(&self) {
+        self.0.prove();
+    }
+}
 
 /// Serves until `stop`, and then until what is under way is through.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
-    stop: impl Future<Output = ()> + Send + 'static,
+    limits: Limits,
+    neighbours: Arc<dyn Neighbours>,
+    stop: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let listener = Bounded { listener, connections, peers: Peers::default() };
-    let (stopping, stopped) = oneshot::channel();
-    let serving = axum::serve(listener, router).with_graceful_shutdown(async move {
-        stop.await;
-        // An error says that serving has ended already.
-        let _ = stopping.send(());
-    });
-    let drained = async {
-        let _ = stopped.await;
-        sleep(DRAIN_MAX).await;
-    };
-    tokio::select! {
-        served = serving => served,
-        () = drained => Ok(()),
-    }
-}
-
-struct Bounded {
-    listener: TcpListener,
-    connections: Arc<Semaphore>,
-    peers: Peers,
-}
-
-/// How many connections each address has.
-type Peers = Arc<Mutex<HashMap<IpAddr, usize>>>;
-
-/// One of an address's connections.
-struct Place {
-    peers: Peers,
-    ip: IpAddr,
-}
-
-impl Place {
-    fn take(peers: &Peers, ip: IpAddr, most: usize) -> Option<Place> {
-        let mut counts = peers.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(ip).or_default();
-        // An entry of 0 was just made, and is not refused.
-        (*count < most).then(|| {
-            *count += 1;
-            Place { peers: Arc::clone(peers), ip }
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut counts = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut count) = counts.entry(self.ip) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
+    let places = Places::new(limits.room);
+    let (stopping, stopped) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    let hush = Hush::default();
+    let mut stop = pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+            () = &mut stop => break,
+        };
+        match accepted {
+            Ok((stream, from)) => {
+                let ip = from.ip().to_canonical();
+                let (place, evicted) = places.take(ip, neighbours.have(ip));
+                tell(evicted, &*neighbours);
+                connections.spawn(connection(stream, router.clone(), place, limits, stopped.clone()));
+            }
+            Err(error) if is_the_peers(&error) => {}
+            Err(error) => {
+                // Out of files, most likely. One of ours is given back, so that the next one is accepted.
+                tell(places.make_room(), &*neighbours);
+                if let Some(left_out) = hush.may_say(IpAddr::from([0, 0, 0, 0])) {
+                    tracing::warn!(%error, left_out, "an HTTP connection could not be accepted");
+                }
+                sleep(ACCEPT_PAUSE).await;
             }
         }
     }
+    drop(listener);
+    stopping.send_replace(true);
+    let drained = timeout(DRAIN_MAX, async { while connections.join_next().await.is_some() {} });
+    // Dropping the others ends them.
+    let _ = drained.await;
+    Ok(())
 }
 
-impl Listener for Bounded {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        loop {
-            let (stream, from) = Listener::accept(&mut self.listener).await;
-            let Ok(_permit) = Arc::clone(&self.connections).try_acquire_owned() else { continue };
-            let most = if self.connections.available_permits() < LAST { OF_ONE_LAST } else { OF_ONE_MAX };
-            let Some(_place) = Place::take(&self.peers, from.ip().to_canonical(), most) else { continue };
-            return (Connection { stream, patience: Box::pin(sleep(FIRST_MAX)), _permit, _place }, from);
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+fn tell(evicted: Option<Arc<Open>>, neighbours: &dyn Neighbours) {
+    if let Some(evicted) = evicted.filter(|evicted| evicted.is_unanswered()) {
+        neighbours.turned_away(evicted.ip);
     }
 }
 
-struct Connection {
-    stream: TcpStream,
+/// It was gone before it was accepted.
+fn is_the_peers(error: &io::Error) -> bool {
+    let kinds =
+        [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset, io::ErrorKind::ConnectionRefused];
+    kinds.contains(&error.kind())
+}
+
+/// One connection, until either side ends it.
+pub(super) async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    place: Place,
+    limits: Limits,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let open = Arc::clone(&place.open);
+    let stream = TokioIo::new(Patient {
+        stream,
+        patience: Box::pin(sleep(limits.first)),
+        silent: limits.silent,
+        open: Arc::clone(&open),
+    });
+    let router = TowerToHyperService::new(router);
+    let peer = Peer(Arc::clone(&open));
+    let answer = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        let request: Request = request.map(Body::new);
+        let answer: Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>> =
+            Box::pin(router.call(request));
+        answer
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .keep_alive(limits.keep_alive)
+            .max_buf_size(BUFFER_BYTES)
+            .max_headers(HEADERS_MAX)
+            .serve_connection(stream, answer)
+    );
+    // An error is the peer's: it is gone, or does not speak HTTP.
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = open.leave() => return,
+        _ = stopped.wait_for(|stopped| *stopped) => connection.as_mut().graceful_shutdown(),
+    }
+    tokio::select! {
+        _ = connection => {}
+        () = open.leave() => {}
+    }
+}
+
+struct Patient<S> {
+    stream: S,
     patience: Pin<Box<Sleep>>,
-    _permit: OwnedSemaphorePermit,
-    _place: Place,
+    silent: Duration,
+    open: Arc<Open>,
 }
 
-impl Connection {
+impl<S: Unpin> Patient<S> {
     /// Nothing can be done now: is it still to be waited for?
     fn wait<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         ready!(self.patience.as_mut().poll(cx));
@@ -137,12 +233,14 @@ impl Connection {
         if result.is_pending() {
             return self.wait(cx);
         }
-        self.patience.as_mut().reset(Instant::now() + SILENT_MAX);
+        self.open.was_written();
+        let until = Instant::now() + self.silent;
+        self.patience.as_mut().reset(until);
         result
     }
 }
 
-impl AsyncRead for Connection {
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -150,12 +248,15 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.stream).poll_read(cx, buffer) {
             Poll::Pending => self.wait(cx),
-            read @ Poll::Ready(_) => read,
+            read @ Poll::Ready(_) => {
+                self.open.was_read();
+                read
+            }
         }
     }
 }
 
-impl AsyncWrite for Connection {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.written(cx, result)

@@ -1,16 +1,18 @@
 //! Too many, too slow, too late.
 
+use std::io::{Read, Write};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use reqwest::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::{client, code, get_from, pass, take_apart};
 use crate::handle::{Handle, Request};
 use crate::http::fake::Daemon;
-use crate::http::{AT_ONCE_MAX, Settings};
+use crate::http::{AT_ONCE_MAX, Settings, probes};
 
 #[tokio::test]
 async fn a_loop_that_does_not_answer_is_said_so_and_probes_pass() {
@@ -113,4 +115,77 @@ async fn it_stops_although_somebody_listens_and_answers_what_was_asked() {
     pass(Duration::from_secs(3)).await;
     let served = timeout(Duration::from_secs(1), daemon.served).await;
     served.expect("it is not waited for").unwrap().unwrap();
+}
+
+/// A connection from an address of loopback's own network.
+async fn from(number: u32, to: std::net::SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 1, 0, 0)) + number);
+    socket.bind((ip, 0).into()).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+#[tokio::test]
+async fn probes_are_answered_while_strangers_hold_connections_and_nothing_else_moves() {
+    let (handle, _requests) = Handle::new(1, 1);
+    let listener = probes::Listener::start("127.0.0.1:0".parse().unwrap(), handle, 32).unwrap();
+    let mut strangers = Vec::new();
+    for number in 0..200 {
+        strangers.push(from(number, listener.address).await);
+    }
+    for number in 0..50 {
+        strangers.push(from(300 + number, listener.address).await);
+        // The runtime of this test stands still meanwhile: probes have a thread of their own.
+        let mut kubelet = std::net::TcpStream::connect(listener.address).unwrap();
+        kubelet.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        kubelet.write_all(b"GET /livez HTTP/1.1\r\nHost: 10.0.0.1\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        kubelet.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok\n"), "{number}: {answer}");
+    }
+    let mut first = strangers.remove(0);
+    let read = timeout(Duration::from_secs(5), first.read(&mut [0])).await.unwrap();
+    assert!(!matches!(read, Ok(1..)), "it has made room");
+    let address = listener.address;
+    drop(listener);
+    while std::net::TcpStream::connect(address).is_ok() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn the_newest_is_served_however_many_are_connected() {
+    let daemon = Daemon::start().await;
+    let mut strangers = Vec::new();
+    for number in 0..700 {
+        strangers.push(from(number, daemon.address).await);
+    }
+    for path in ["/livez", "/v1/fleets", "/metrics"] {
+        assert_eq!(get_from(&daemon, path).await.status(), StatusCode::OK, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn names_of_strangers_are_not_answered() {
+    let daemon =
+        Daemon::start_with(Settings { hosts: vec!["rollcall.example".into()], ..Settings::default() });
+    let daemon = daemon.await;
+    for (path, host, expected) in [
+        ("/v1/fleets", "evil.example", 421),
+        ("/v1/fleets", "rollcall.example", 200),
+        ("/v1/fleets", "rollcall.jobs.svc", 200),
+        ("/metrics", "evil.example", 421),
+        ("/livez", "evil.example", 200),
+        ("/readyz", "evil.example", 200),
+    ] {
+        let response = client().get(daemon.url(path)).header("host", host).send().await.unwrap();
+        assert_eq!(response.status(), expected, "{path} {host}");
+    }
+    let foreign = client().get(daemon.url("/v1/fleets")).header("origin", "http://evil.example");
+    let (status, body) = take_apart(foreign.send().await.unwrap()).await;
+    assert_eq!((status, code(&body)), (403, "foreign-origin"));
+    let foreign = client().get(daemon.url("/v1/fleets")).header("host", "evil.example");
+    let (status, body) = take_apart(foreign.send().await.unwrap()).await;
+    assert_eq!((status, code(&body)), (421, "foreign-host"));
+    assert!(body["error"]["message"].as_str().unwrap().contains("--http-host"), "{body}");
 }
