@@ -13,49 +13,57 @@
 //! good for all its executors, or one that Kubernetes gave to a pod, good for the executor that is this
 //! pod ([`review`]). Whoever has neither learns nothing, not even whether a fleet exists.
 //!
+//! Nothing is held while a body is waited for but its connection, which makes room when there are too many. A token that
+//! is known to be good is asked nothing more; only one that is not known takes a place among the reviews, which has its
+//! own shares. What is refused there, although it could be genuine, is told to the fleets that it may concern:
+//! silence of theirs proves nothing then. Which are they? Those that the request names, if the sender is at an
+//! address of one of their pods; or if their pods cannot be told by address (`heartbeat.checkPeer: false`) and the
+//! sender is no other fleet's pod. So a pod cannot excuse the silence of a fleet that is not its own, unless that fleet
+//! lets any address speak for it anyway.
+//!
 //! | status | |
 //! |---|---|
 //! | 200 | at least one beat was accepted; `rejected` says which were not, and why |
 //! | 401 | no token, or one that is good for none of these executors; a pod's own until the pod is known |
 //! | 403 | the token is good, but for others |
-//! | 408, 413 | the body took more than 10 s, is longer than 64 KiB |
+//! | 408, 413 | the body took more than 5 s, is longer than 64 KiB, or than 16 KiB with a token that is no fleet's own |
 //! | 422 | the body is not understood, has more than 100 beats, or names nobody known |
-//! | 429, 503 | come back in a second: too many requests, tokens cannot be reviewed, or this host does not lead |
+//! | 429, 503 | come back in a second: too many tokens to review, they cannot be reviewed, or this host does not lead |
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
-use axum::http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use fleet::event::{Beat, Impairment};
 use fleet::id::{ExecutorId, Uid};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use self::review::{Denied, Reviews, TokenReviewer};
+use self::review::{Asker, Denied, Known, Reviews, TokenReviewer};
 use super::directory::{ExecutorEntry, Fleet, Secret};
 use super::{Fate, Intake, Source};
 use crate::http::error::Error;
-use crate::http::serve::Neighbours;
+use crate::http::serve::{Neighbours, Peer};
 use crate::http::wire::Reason;
 
 pub mod review;
 
-/// Bytes of a body.
+/// Bytes of a body that a fleet's own token speaks for.
 pub const BODY_MAX: usize = 64 * 1024;
+/// And of any other. A pod's token is good for one executor: a beat with all known metrics has 3 KB.
+pub const OTHERS_BODY_MAX: usize = 16 * 1024;
 /// Beats of a request.
 pub const BEATS_MAX: usize = 100;
-/// Requests under way: with body and what it becomes, at most 0.5 MiB each.
-const REQUESTS_MAX: usize = 64;
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of a token. A pod's is about 1,100.
 const TOKEN_MAX: usize = 8 * 1024;
 
@@ -63,17 +71,13 @@ const TOKEN_MAX: usize = 8 * 1024;
 /// fleets' own tokens are good.
 pub fn router(intake: Intake, reviewer: Option<Arc<dyn TokenReviewer>>) -> Router {
     let reviews = reviewer.map(Reviews::new);
-    let api = Api { intake, reviews, requests: Semaphore::new(REQUESTS_MAX) };
-    Router::new()
-        .route("/v1/heartbeats", post(answer))
-        .layer(DefaultBodyLimit::max(BODY_MAX))
-        .with_state(Arc::new(api))
+    let api = Api { intake, reviews };
+    Router::new().route("/v1/heartbeats", post(answer)).with_state(Arc::new(api))
 }
 
 struct Api {
     intake: Intake,
     reviews: Option<Reviews>,
-    requests: Semaphore,
 }
 
 /// Connections are told apart by whose pods they come from.
@@ -184,18 +188,29 @@ impl Api {
             let error = "this host stands by: heartbeats are for the one that leads";
             return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Fate::StandingBy, error));
         }
-        let _permit = self.requests.try_acquire().map_err(|_| {
-            Refusal::new(StatusCode::TOO_MANY_REQUESTS, Fate::RateLimited, "too many requests at once")
-        })?;
+        let peer = request.extensions().get::<Peer>().cloned();
+        let ip = peer.as_ref().map_or(IpAddr::from([0, 0, 0, 0]), Peer::ip);
         let token = bearer(request.headers()).ok_or_else(unauthorized)?;
-        let Document { beats } = document(request).await?;
         let secret = Secret::new(&token);
+        let fleets_own = self.intake.directory.trusts(&secret);
+        let reviews = self.reviews.as_ref().filter(|_| is_jwt(&token));
+        let known = reviews.map(|reviews| reviews.known(&secret));
+        let is_good = fleets_own || matches!(known, Some(Known::Good(_)));
+        if !is_good && !matches!(known, Some(Known::Unknown)) {
+            // Its body could change nothing, and is not read.
+            return Err(unauthorized());
+        }
+        if let Some(peer) = peer.filter(|_| is_good) {
+            peer.prove();
+        }
+        let Document { beats } =
+            document(request, if fleets_own { BODY_MAX } else { OTHERS_BODY_MAX }).await?;
         let mut found: Vec<_> = beats.iter().map(|said| self.find(said, &secret, None)).collect();
         let mut fleets = found.iter().flatten();
         let pod = if fleets.any(|(fleet, _)| fleet.trusts(&secret)) {
             None
         } else if found.iter().flatten().any(|(_, executor)| executor.is_some()) {
-            let pod = self.owner(&token, &secret).await?;
+            let pod = self.owner(&token, &secret, ip, &found).await?;
             found = beats.iter().map(|said| self.find(said, &secret, Some(&pod))).collect();
             Some(pod)
         } else {
@@ -270,17 +285,38 @@ impl Api {
     }
 
     /// The pod that the token was given to.
-    async fn owner(&self, token: &str, secret: &Secret) -> Result<Uid, Refusal> {
+    async fn owner(
+        &self,
+        token: &str,
+        secret: &Secret,
+        ip: IpAddr,
+        found: &[Result<(Arc<Fleet>, Option<ExecutorEntry>), Fate>],
+    ) -> Result<Uid, Refusal> {
         let reviews = self.reviews.as_ref().filter(|_| is_jwt(token)).ok_or_else(unauthorized)?;
-        reviews.pod(token, secret).await.map_err(|denied| match denied {
-            Denied::Nobody => unauthorized(),
-            Denied::Busy => {
+        let named = || found.iter().flatten().map(|(fleet, _)| fleet);
+        let own = named().find(|fleet| fleet.is_at(ip)).cloned();
+        let own = own.or_else(|| self.intake.directory.concerned(ip).into_iter().next());
+        let asker = Asker { ip, fleet: own.map(|fleet| Arc::clone(&fleet.name)) };
+        let denied = match reviews.pod(token, secret, &asker).await {
+            Ok(pod) => return Ok(pod),
+            Err(Denied::Nobody) => return Err(unauthorized()),
+            Err(Denied::Busy) => {
                 Refusal::new(StatusCode::TOO_MANY_REQUESTS, Fate::RateLimited, "too many tokens to review")
             }
-            Denied::Unavailable => {
+            Err(Denied::Unavailable) => {
                 Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Fate::Failed, "tokens cannot be reviewed now")
             }
-        })
+        };
+        // At most 100, as many as there are beats; the same one twice says nothing new.
+        let mut told: Vec<u64> = Vec::new();
+        for fleet in named() {
+            let may_be = fleet.is_at(ip) || (!fleet.entry.check_peer && asker.fleet.is_none());
+            if may_be && !told.contains(&fleet.entry.life) {
+                told.push(fleet.entry.life);
+                self.intake.impaired(fleet, Impairment::Refused);
+            }
+        }
+        Err(denied)
     }
 
     fn hear(
@@ -308,22 +344,32 @@ impl Api {
     }
 }
 
-async fn document(request: Request) -> Result<Document, Refusal> {
-    let body = timeout(BODY_TIMEOUT, Bytes::from_request(request, &())).await;
-    let body = body.map_err(|_| {
+async fn document(request: Request, body_max: usize) -> Result<Document, Refusal> {
+    let oversized = || {
+        let error = format!("the body is longer than {body_max} bytes; send fewer beats at once");
+        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, Fate::Oversized, error)
+    };
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length: u64| length > body_max as u64) {
+        return Err(oversized());
+    }
+    let body: Limited<Body> = Limited::new(request.into_body(), body_max);
+    let body = timeout(BODY_TIMEOUT, body.collect()).await.map_err(|_| {
         Refusal::new(
             StatusCode::REQUEST_TIMEOUT,
             Fate::IdleClosed,
             format!("no body within {BODY_TIMEOUT:?}"),
         )
     })?;
-    let body = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            let error = format!("the body is longer than {BODY_MAX} bytes; send fewer beats at once");
-            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, Fate::Oversized, error)
+    let body = body.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            oversized()
+        } else {
+            let error = "the body could not be read to its end";
+            Refusal::new(StatusCode::BAD_REQUEST, Fate::Malformed, error)
         }
-        status => Refusal::new(status, Fate::Malformed, rejection.body_text()),
     })?;
+    let body = body.to_bytes();
     let unprocessable = |error| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, Fate::Malformed, error);
     let document: Document =
         serde_json::from_slice(&body).map_err(|error| unprocessable(format!("the body: {error}")))?;

@@ -384,6 +384,11 @@ impl Directory {
         !read(&self.addresses).at(ip).is_empty()
     }
 
+    /// Is this a fleet's own token?
+    pub(super) fn trusts(&self, token: &Secret) -> bool {
+        read(&self.maps).fleets.values().any(|fleet| fleet.trusts(token))
+    }
+
     /// All fleets, in no order.
     pub fn fleets(&self) -> Vec<Arc<Fleet>> {
         read(&self.maps).fleets.values().cloned().collect()

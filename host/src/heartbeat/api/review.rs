@@ -4,17 +4,24 @@
 //! under the token's digest: a minute for a good one, so a pod that beats every ten seconds costs a review
 //! in six, and ten seconds for a bad one. That a token was revoked may go unnoticed for that minute; that
 //! its pod is gone does not, because the directory is asked about the pod with every beat.
+//!
+//! Who has shown no good token yet may make us ask, but only so often: see [`shares`]. A token that was good a while ago
+//! is asked about again in places that no other can take.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fleet::id::Uid;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
+use self::shares::{Shares, Ticket};
 use crate::heartbeat::directory::Secret;
+use crate::http::hush::Hush;
+
+mod shares;
 
 /// What tokens have to be made for: `audience` of the projected `serviceAccountToken` volume.
 pub const AUDIENCE: &str = "rollcall-heartbeat";
@@ -66,36 +73,81 @@ pub enum Denied {
 /// A good answer, and a bad one, are remembered for so long.
 const GOOD: Duration = Duration::from_secs(60);
 const BAD: Duration = Duration::from_secs(10);
-/// Answers that are remembered: 4,096 of about 100 bytes.
-const ANSWERS_MAX: usize = 4_096;
-/// Reviews under way. At 10 ms each that is 1,600 a second, more than the API server should have to do.
-const REVIEWS_MAX: usize = 16;
+/// And that a token was good, for so long: a pod that beats once in ten minutes is known.
+const WAS_GOOD: Duration = Duration::from_secs(15 * 60);
+/// Answers that are remembered, of each kind. 10,000 executors, each with a token of its own, and as many again while
+/// they are replaced, at 150 bytes: 3 MB. Bad ones are bounded by the shares: a few hundred in 10 s.
+const GOOD_MAX: usize = 20_000;
+const BAD_MAX: usize = 4_096;
 const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub struct Reviews {
     reviewer: Arc<dyn TokenReviewer>,
-    answers: Mutex<HashMap<[u8; 32], Answer>>,
-    permits: Semaphore,
+    answers: Mutex<Answers>,
+    shares: Arc<Shares>,
+    hush: Hush,
 }
 
-struct Answer {
+/// Who wants to know.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    pub ip: IpAddr,
+    /// The fleet that has a pod there, if one has.
+    pub fleet: Option<Arc<str>>,
+}
+
+/// What is remembered of a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    Good(Uid),
+    Bad,
+    Unknown,
+}
+
+#[derive(Default)]
+struct Answers {
+    good: HashMap<[u8; 32], Good>,
+    /// The token of each pod: its last one. Who can have many made for one pod takes the place of one.
+    of_pods: HashMap<Box<str>, [u8; 32]>,
+    bad: HashMap<[u8; 32], Instant>,
+}
+
+struct Good {
     until: Instant,
-    pod: Option<Uid>,
+    pod: Uid,
 }
 
 impl Reviews {
     pub fn new(reviewer: Arc<dyn TokenReviewer>) -> Reviews {
-        Reviews { reviewer, answers: Mutex::default(), permits: Semaphore::new(REVIEWS_MAX) }
+        Reviews { reviewer, answers: Mutex::default(), shares: Arc::default(), hush: Hush::default() }
+    }
+
+    /// What needs no review.
+    pub fn known(&self, secret: &Secret) -> Known {
+        let now = Instant::now();
+        let answers = self.lock();
+        let digest = secret.digest();
+        match (answers.good.get(&digest), answers.bad.get(&digest)) {
+            (Some(good), _) if now < good.until => Known::Good(good.pod.clone()),
+            (_, Some(until)) if now < *until => Known::Bad,
+            (Some(_) | None, Some(_) | None) => Known::Unknown,
+        }
     }
 
     /// The UID of the pod that was given this token.
-    pub async fn pod(&self, token: &str, secret: &Secret) -> Result<Uid, Denied> {
-        let digest = secret.digest();
-        if let Some(answer) = self.remembered(&digest) {
-            return answer.ok_or(Denied::Nobody);
+    pub async fn pod(&self, token: &str, secret: &Secret, asker: &Asker) -> Result<Uid, Denied> {
+        match self.known(secret) {
+            Known::Good(pod) => return Ok(pod),
+            Known::Bad => return Err(Denied::Nobody),
+            Known::Unknown => {}
         }
-        let _permit = self.permits.try_acquire().map_err(|_| Denied::Busy)?;
-        let review = timeout(REVIEW_TIMEOUT, self.reviewer.review(token, AUDIENCE)).await;
+        let was_good = self.lock().was_good(&secret.digest(), Instant::now());
+        let ticket = self.shares.enter(asker, was_good).ok_or(Denied::Busy)?;
+        let review = timeout(REVIEW_TIMEOUT, self.reviewer.review(token, AUDIENCE));
+        let review = tokio::select! {
+            review = review => review,
+            () = ticket.leave() => return Err(Denied::Busy),
+        };
         let pod = match review {
             Ok(Ok(reviewed)) => owner(reviewed),
             Ok(Err(ReviewError::Rejected(why))) => {
@@ -103,39 +155,79 @@ impl Reviews {
                 None
             }
             Ok(Err(ReviewError::Unavailable(why))) => {
-                tracing::warn!(why, "a heartbeat's token could not be reviewed");
+                if let Some(left_out) = self.hush.may_say(asker.ip) {
+                    tracing::warn!(why, left_out, peer = %asker.ip, "a heartbeat's token could not be reviewed");
+                }
                 return Err(Denied::Unavailable);
             }
             Err(_) => {
-                tracing::warn!("a heartbeat's token was not reviewed within {REVIEW_TIMEOUT:?}");
+                if let Some(left_out) = self.hush.may_say(asker.ip) {
+                    let peer = asker.ip;
+                    tracing::warn!(
+                        %peer, left_out, "a heartbeat's token was not reviewed within {REVIEW_TIMEOUT:?}"
+                    );
+                }
                 return Err(Denied::Unavailable);
             }
         };
-        self.remember(digest, pod.clone());
+        self.remember(secret.digest(), pod.as_ref(), ticket);
         pod.ok_or(Denied::Nobody)
     }
 
-    fn remembered(&self, digest: &[u8; 32]) -> Option<Option<Uid>> {
-        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.get(digest).filter(|answer| Instant::now() < answer.until).map(|answer| answer.pod.clone())
+    fn remember(&self, digest: [u8; 32], pod: Option<&Uid>, ticket: Ticket) {
+        let now = Instant::now();
+        let mut answers = self.lock();
+        let Some(pod) = pod else {
+            answers.good.remove(&digest);
+            make_room(&mut answers.bad, BAD_MAX, |until| *until, now);
+            answers.bad.insert(digest, now + BAD);
+            return;
+        };
+        let before = answers.of_pods.insert(Box::from(&*pod.0), digest).filter(|before| *before != digest);
+        let another = before.and_then(|before| answers.good.remove(&before));
+        // A second token for a pod whose first is still good costs as much as a bad one: there may be no end of them.
+        if another.is_none_or(|another| another.until <= now) {
+            ticket.was_good();
+        }
+        if answers.good.len() >= GOOD_MAX {
+            let Answers { good, of_pods, .. } = &mut *answers;
+            make_room(good, GOOD_MAX, |good| good.until + WAS_GOOD, now);
+            of_pods.retain(|_, digest| good.contains_key(digest));
+        }
+        answers.good.insert(digest, Good { until: now + GOOD, pod: pod.clone() });
+        answers.of_pods.insert(Box::from(&*pod.0), digest);
     }
 
-    fn remember(&self, digest: [u8; 32], pod: Option<Uid>) {
-        let now = Instant::now();
-        let until = now + if pod.is_some() { GOOD } else { BAD };
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        if answers.len() >= ANSWERS_MAX {
-            answers.retain(|_, answer| now < answer.until);
-        }
-        // A flood of bad tokens pushes out bad answers first: they are soonest over.
-        if answers.len() >= ANSWERS_MAX
-            && let Some(soonest) = answers.iter().min_by_key(|(_, answer)| answer.until)
-        {
-            let soonest = *soonest.0;
-            answers.remove(&soonest);
-        }
-        answers.insert(digest, Answer { until, pod });
+    // The maps are whole after every statement, so a panic elsewhere does not spoil them.
+    fn lock(&self) -> MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Answers {
+    fn was_good(&self, digest: &[u8; 32], now: Instant) -> bool {
+        self.good.get(digest).is_some_and(|good| now < good.until + WAS_GOOD)
+    }
+}
+
+/// Forgets what is over, and if that is not enough, the eighth that is over soonest: seldom, because it looks at all.
+fn make_room<T>(map: &mut HashMap<[u8; 32], T>, most: usize, until: impl Fn(&T) -> Instant, now: Instant) {
+    if map.len() < most {
+        return;
+    }
+    map.retain(|_, one| now < until(one));
+    if map.len() < most {
+        return;
+    }
+    let mut all: Vec<Instant> = map.values().map(&until).collect();
+    let (_, bound, _) = all.select_nth_unstable(most / 8);
+    let bound = *bound;
+    let mut left = most / 8 + 1;
+    map.retain(|_, one| {
+        let goes = left > 0 && until(one) <= bound;
+        left -= usize::from(goes);
+        !goes
+    });
 }
 
 fn owner(reviewed: Reviewed) -> Option<Uid> {
@@ -188,7 +280,13 @@ mod tests {
     }
 
     async fn pod(reviews: &Reviews, token: &str) -> Result<Uid, Denied> {
-        reviews.pod(token, &Secret::new(token)).await
+        pod_at(reviews, token, 1, None).await
+    }
+
+    async fn pod_at(reviews: &Reviews, token: &str, ip: u32, fleet: Option<&str>) -> Result<Uid, Denied> {
+        let ip = std::net::Ipv4Addr::from(ip).into();
+        let asker = Asker { ip, fleet: fleet.map(Arc::from) };
+        reviews.pod(token, &Secret::new(token), &asker).await
     }
 
     #[tokio::test(start_paused = true)]
@@ -224,31 +322,94 @@ mod tests {
         assert_eq!(pod(&reviews, "a/down").await, Err(Denied::Unavailable));
         assert_eq!(fake.asked.load(Ordering::Relaxed), 2);
         assert_eq!(pod(&reviews, "a/slow").await, Err(Denied::Unavailable));
-        let reviews = Arc::new(reviews);
-        let waiting: Vec<_> = (0..REVIEWS_MAX)
-            .map(|index| {
-                let reviews = Arc::clone(&reviews);
-                tokio::spawn(async move { pod(&reviews, &format!("{index}/slow")).await })
-            })
-            .collect();
-        tokio::task::yield_now().await;
-        assert_eq!(pod(&reviews, "rollcall-heartbeat/u1").await, Err(Denied::Busy));
-        for one in waiting {
-            assert_eq!(one.await.unwrap(), Err(Denied::Unavailable));
-        }
-        assert_eq!(pod(&reviews, "rollcall-heartbeat/u1").await, Ok(Uid::from("u1")));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_flood_of_bad_tokens_pushes_no_good_one_out() {
+    async fn bogus_tokens_of_one_address_cost_few_reviews_and_no_one_else() {
         let (fake, reviews) = reviews();
-        assert!(pod(&reviews, "rollcall-heartbeat/u1").await.is_ok());
-        for index in 0..ANSWERS_MAX + 10 {
-            assert!(pod(&reviews, &format!("bad{index}")).await.is_err());
+        assert!(pod_at(&reviews, "rollcall-heartbeat/u1", 7, None).await.is_ok());
+        for index in 0..1_600 {
+            tokio::time::advance(Duration::from_millis(6)).await;
+            assert!(pod_at(&reviews, &format!("bad{index}"), 7, None).await.is_err());
         }
-        assert_eq!(reviews.answers.lock().unwrap().len(), ANSWERS_MAX);
-        let before = fake.asked.load(Ordering::Relaxed);
-        assert!(pod(&reviews, "rollcall-heartbeat/u1").await.is_ok());
-        assert_eq!(fake.asked.load(Ordering::Relaxed), before);
+        let asked = fake.asked.load(Ordering::Relaxed);
+        assert!(asked < 30, "{asked} in 10 s");
+        assert!(pod_at(&reviews, "rollcall-heartbeat/u1", 7, None).await.is_ok(), "it is known");
+        tokio::time::advance(GOOD).await;
+        for index in 0..100 {
+            assert!(pod_at(&reviews, &format!("bad again{index}"), 7, None).await.is_err());
+        }
+        let good = pod_at(&reviews, "rollcall-heartbeat/u1", 7, None).await;
+        assert!(good.is_ok(), "it was good: it has places of its own, also at this address");
+        assert_eq!(pod_at(&reviews, "rollcall-heartbeat/u2", 7, None).await, Err(Denied::Busy));
+        assert!(pod_at(&reviews, "rollcall-heartbeat/u2", 8, None).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_hostile_addresses_and_a_hostile_fleet_leave_pods_of_others_their_share() {
+        let (fake, reviews) = reviews();
+        for index in 0..20_000_u32 {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            let (ip, fleet) = (1_000 + index % 2_000, (index % 2 == 0).then_some("hostile"));
+            assert!(pod_at(&reviews, &format!("bad{index}"), ip, fleet).await.is_err());
+            if index % 100 == 0 {
+                let token = format!("rollcall-heartbeat/healthy{index}");
+                assert!(pod_at(&reviews, &token, 10, Some("healthy")).await.is_ok(), "at {index}");
+            }
+        }
+        let asked = fake.asked.load(Ordering::Relaxed);
+        assert!(asked < 200 + 500, "{asked} in 20 s");
+        assert!(reviews.lock().bad.len() <= BAD_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reviewer_that_hangs_is_shared_between_fleets() {
+        let (_, reviews) = reviews();
+        let reviews = Arc::new(reviews);
+        let spawn = |token: String, ip: u32, fleet: Option<&'static str>| {
+            let reviews = Arc::clone(&reviews);
+            tokio::spawn(async move { pod_at(&reviews, &token, ip, fleet).await })
+        };
+        let mut hostile = Vec::new();
+        for index in 0..60 {
+            hostile.push(spawn(format!("h{index}/slow"), 100 + index, Some("hostile")));
+            hostile.push(spawn(format!("s{index}/slow"), 200 + index, None));
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let own = pod_at(&reviews, "rollcall-heartbeat/u1", 1, Some("healthy")).await;
+        assert_eq!(own, Ok(Uid::from("u1")), "one of the greediest makes room");
+        let mut unavailable = 0;
+        for one in hostile {
+            unavailable += usize::from(one.await.unwrap() == Err(Denied::Unavailable));
+        }
+        assert!(unavailable > 20, "{unavailable}: what has a place keeps it to the end");
+        assert!(pod_at(&reviews, "rollcall-heartbeat/u2", 300, None).await.is_ok(), "and gives it back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_tokens_of_one_pod_are_one() {
+        let (fake, reviews) = reviews();
+        for index in 0..1_000 {
+            // Spaces make other tokens for the same pod.
+            let _ = pod(&reviews, &format!("rollcall-heartbeat{}/u1", " ".repeat(index))).await;
+        }
+        let answers = reviews.lock();
+        assert_eq!((answers.good.len(), answers.of_pods.len()), (1, 1));
+        assert!(fake.asked.load(Ordering::Relaxed) < 30);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let (_, reviews) = reviews();
+        for index in 0..2 * GOOD_MAX {
+            let digest = Secret::new(&index.to_string()).digest();
+            let asker = Asker { ip: IpAddr::from([10, 0, 0, 1]), fleet: None };
+            let ticket = reviews.shares.enter(&asker, true).unwrap();
+            let pod = Uid::from(&*format!("u{index}"));
+            reviews.remember(digest, (index % 2 == 0).then_some(&pod), ticket);
+        }
+        let answers = reviews.lock();
+        assert!(answers.good.len() <= GOOD_MAX && answers.of_pods.len() <= GOOD_MAX);
+        assert!(answers.bad.len() <= BAD_MAX);
     }
 }

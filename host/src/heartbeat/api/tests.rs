@@ -68,7 +68,8 @@ async fn serve() -> Server {
     let at = listener.local_addr().unwrap().to_string();
     let kubernetes = Arc::new(Kubernetes::default());
     let routes = router(intake.clone(), Some(Arc::clone(&kubernetes) as Arc<dyn TokenReviewer>));
-    tokio::spawn(async move { axum::serve(listener, routes).await });
+    let (limits, pods) = (crate::http::serve::Limits::new(512), Arc::new(intake.clone()));
+    tokio::spawn(crate::http::serve(listener, routes, limits, pods, std::future::pending()));
     Server { intake, signs, kubernetes, at }
 }
 
@@ -237,32 +238,70 @@ async fn a_daemon_that_ends_says_so() {
 }
 
 #[tokio::test]
-async fn no_more_requests_than_fit_are_under_way() {
+async fn bodies_that_never_end_keep_no_beat_out() {
     let server = serve().await;
-    let mut stuck = Vec::new();
-    for _ in 0..REQUESTS_MAX {
+    // With a token that may be good, or with one that is.
+    let stick = async |token: &str| {
         let mut connection = TcpStream::connect(&server.at).await.unwrap();
-        let head = "POST /v1/heartbeats HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t1\r\n\
-                    Content-Length: 9\r\n\r\n";
+        let head = format!(
+            "POST /v1/heartbeats HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: 9\r\n\r\n"
+        );
         connection.write_all(head.as_bytes()).await.unwrap();
-        stuck.push(connection);
+        connection
+    };
+    let mut stuck = Vec::new();
+    for number in 0..300 {
+        stuck.push(stick(if number % 3 == 0 { "t2" } else { "a.b.c" }).await);
     }
-    let beats = json!([{"fleet": "etl", "executor": 1}]);
-    let mut status = 0;
-    for _ in 0..100 {
-        status = server.post("t1", beats.clone()).await.0;
-        if status == 429 {
-            break;
-        }
+    for _ in 0..50 {
+        assert_eq!(server.post("t1", json!([{"fleet": "etl", "executor": 1}])).await.0, 200);
+        assert_eq!(server.post("pod.etl-2.sig", json!([{"fleet": "etl", "executor": 2}])).await.0, 200);
     }
-    assert_eq!(status, 429);
-    for mut connection in stuck {
-        connection.write_all(b"{\"beats\":").await.unwrap();
-        let mut answer = [0; 12];
-        connection.read_exact(&mut answer).await.unwrap();
-        assert_eq!(&answer, b"HTTP/1.1 422");
-    }
-    assert_eq!(server.post("t1", beats).await.0, 200);
+    assert_eq!(server.count(Fate::RateLimited), 0);
+    let mut last = stick("a.b.c").await;
+    last.write_all(b"{\"beats\":").await.unwrap();
+    let mut answer = [0; 12];
+    last.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 422", "it was waited for");
+}
+
+#[tokio::test]
+async fn who_has_no_good_token_sends_little() {
+    let server = serve().await;
+    let body = vec![b' '; OTHERS_BODY_MAX + 1];
+    assert_eq!(server.raw("Bearer a.b.c", &*body).await.0, 413);
+    assert_eq!(server.raw("Bearer t1", &*body).await.0, 422, "it is read");
+    assert_eq!(server.raw("Bearer bogus", &*body).await.0, 401, "it is not even looked at");
+}
+
+#[tokio::test]
+async fn fleets_are_told_of_what_may_have_been_theirs() {
+    let mut server = serve().await;
+    let beats = json!([{"fleet": "etl", "executor": 1}, {"fleet": "etl", "executor": 2}]);
+    let mut told = async |beats: &Value| {
+        assert_eq!(server.post("pod.down.sig", beats.clone()).await.0, 503);
+        std::iter::from_fn(|| server.signs.try_recv().ok()).collect::<Vec<_>>()
+    };
+    let impaired = |life| Sign::Impaired { life, why: Impairment::Refused };
+    assert_eq!(told(&beats).await, [impaired(1)], "any address may speak for it");
+}
+
+#[tokio::test]
+async fn a_pod_does_not_excuse_the_silence_of_a_fleet_that_is_not_its_own() {
+    let mut server = serve().await;
+    let directory = Arc::clone(&server.intake.directory);
+    let here = Some(IpAddr::from(Ipv4Addr::LOCALHOST));
+    let own = ExecutorEntry { uid: Uid::from("ml-1"), pod_ip: here, runs: true };
+    directory.set_executor("ml", ExecutorId(1), own);
+    let etl = json!([{"fleet": "etl", "executor": 1}]);
+    assert_eq!(server.post("pod.down.sig", etl.clone()).await.0, 503);
+    assert!(server.signs.try_recv().is_err(), "it is a pod of ml");
+    let both = json!([{"fleet": "etl", "executor": 1}, {"fleet": "ml", "executor": 1}]);
+    assert_eq!(server.post("pod.down.sig", both).await.0, 503);
+    assert_eq!(server.signs.try_recv(), Ok(Sign::Impaired { life: 2, why: Impairment::Refused }));
+    assert!(server.signs.try_recv().is_err());
+    server.intake.turned_away(Ipv4Addr::LOCALHOST.into());
+    assert_eq!(server.signs.try_recv(), Ok(Sign::Impaired { life: 2, why: Impairment::Refused }));
 }
 
 /// Another namespace's driver has the same label, and an executor with the same id; or none.

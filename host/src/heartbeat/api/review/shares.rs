@@ -1,0 +1,218 @@
+//! How many reviews there may be, and whose.
+//!
+//! A review costs a call of the API server, and the sender nothing. So there are two bounds. *At once*: places, of which
+//! tokens that were good before, pods that we know, and strangers have their own; where those are taken, the fleet
+//! (or the stranger's address) that has most makes room. *Over time*: allowances of an address and of a fleet, which
+//! only a token that is not good uses up. So a fleet of thousands that starts is not slowed down, and bogus tokens cost
+//! few calls: of one address 5 in 10 s, of a fleet's pods 5 a second, of all strangers together 10 a second.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::Asker;
+
+/// Reviews at once: 10 ms each, so 4,800 a second at the very most, if all of them are of good tokens.
+const OF_GOOD_MAX: usize = 16;
+const OF_PODS_MAX: usize = 24;
+const OF_STRANGERS_MAX: usize = 8;
+/// Of one address, in either of the last two.
+const OF_ADDRESS_MAX: usize = 8;
+
+/// So often one more token that is not good, and so many at once before that.
+const ADDRESS: Rate = Rate { pause: Duration::from_secs(2), burst: 10 };
+const FLEET: Rate = Rate { pause: Duration::from_millis(200), burst: 50 };
+const STRANGERS: Rate = Rate { pause: Duration::from_millis(100), burst: 50 };
+/// Allowances that are not full: what comes beyond that shares one.
+const ALLOWANCES_MAX: usize = 4_096;
+
+#[derive(Debug, Default)]
+pub struct Shares(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    next: u64,
+    under_way: HashMap<u64, Review>,
+    /// When each is to be had in full again.
+    allowances: HashMap<Key, Instant>,
+}
+
+#[derive(Debug)]
+struct Review {
+    kind: Kind,
+    ip: IpAddr,
+    fleet: Option<Arc<str>>,
+    leave: Arc<Notify>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Good,
+    Pod,
+    Stranger,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Key {
+    Address(IpAddr),
+    Fleet(Arc<str>),
+    Strangers,
+    /// All for whom there is no allowance of their own.
+    Crowd,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Rate {
+    pause: Duration,
+    burst: u32,
+}
+
+/// A review under way, until it is dropped.
+#[derive(Debug)]
+pub struct Ticket {
+    shares: Arc<Shares>,
+    number: u64,
+    used: Vec<(Key, Rate)>,
+    leave: Arc<Notify>,
+}
+
+impl Ticket {
+    /// Another has more right to the place.
+    pub async fn leave(&self) {
+        self.leave.notified().await;
+    }
+
+    /// It costs nothing of what bogus tokens cost.
+    pub fn was_good(mut self) {
+        let mut inner = self.shares.lock();
+        for (key, rate) in self.used.drain(..) {
+            inner.give_back(&key, rate);
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.shares.lock().under_way.remove(&self.number);
+    }
+}
+
+impl Shares {
+    /// `None`: not now.
+    pub fn enter(self: &Arc<Shares>, asker: &Asker, was_good: bool) -> Option<Ticket> {
+        let kind = match (was_good, &asker.fleet) {
+            (true, _) => Kind::Good,
+            (false, Some(_)) => Kind::Pod,
+            (false, None) => Kind::Stranger,
+        };
+        let mut inner = self.lock();
+        let of_kind = |inner: &Inner| inner.under_way.values().filter(|other| other.kind == kind).count();
+        let mut used = Vec::new();
+        if kind == Kind::Good {
+            if of_kind(&inner) >= OF_GOOD_MAX {
+                return None;
+            }
+        } else {
+            let others = inner.under_way.values().filter(|other| other.kind != Kind::Good);
+            if others.filter(|other| other.ip == asker.ip).count() >= OF_ADDRESS_MAX {
+                return None;
+            }
+            used = inner.charge(asker)?;
+            let room = match kind {
+                Kind::Pod => inner.make_room(kind, OF_PODS_MAX, &asker.fleet, |other| other.fleet.clone()),
+                Kind::Good | Kind::Stranger => {
+                    inner.make_room(kind, OF_STRANGERS_MAX, &asker.ip, |other| other.ip)
+                }
+            };
+            if !room {
+                used.iter().for_each(|(key, rate)| inner.give_back(key, *rate));
+                return None;
+            }
+        }
+        let number = inner.next;
+        inner.next += 1;
+        let leave = Arc::new(Notify::new());
+        let review = Review { kind, ip: asker.ip, fleet: asker.fleet.clone(), leave: Arc::clone(&leave) };
+        inner.under_way.insert(number, review);
+        Some(Ticket { shares: Arc::clone(self), number, used, leave })
+    }
+
+    // The maps are whole after every statement, so a panic elsewhere does not spoil them.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Is there room for one of these, or can it be made? Only by who has at least two more than this one has.
+    fn make_room<K: Clone + Eq + Hash + Ord>(
+        &mut self,
+        kind: Kind,
+        most: usize,
+        own: &K,
+        key: impl Fn(&Review) -> K,
+    ) -> bool {
+        let of_kind = || self.under_way.iter().filter(move |(_, other)| other.kind == kind);
+        if of_kind().count() < most {
+            return true;
+        }
+        let mut counts: HashMap<K, usize> = HashMap::new();
+        of_kind().for_each(|(_, other)| *counts.entry(key(other)).or_default() += 1);
+        let mine = counts.get(own).copied().unwrap_or(0);
+        let Some((greediest, count)) = counts.iter().max_by_key(|(key, count)| (**count, *key)) else {
+            return false;
+        };
+        if mine + 1 >= *count {
+            return false;
+        }
+        let oldest = of_kind().filter(|(_, other)| key(other) == *greediest).map(|(number, _)| *number).min();
+        let left = oldest.and_then(|number| self.under_way.remove(&number));
+        left.is_some_and(|left| {
+            left.leave.notify_one();
+            true
+        })
+    }
+
+    /// As if the token were not good.
+    fn charge(&mut self, asker: &Asker) -> Option<Vec<(Key, Rate)>> {
+        let group = match &asker.fleet {
+            Some(fleet) => (Key::Fleet(Arc::clone(fleet)), FLEET),
+            None => (Key::Strangers, STRANGERS),
+        };
+        let now = Instant::now();
+        let mut used: Vec<(Key, Rate)> = Vec::new();
+        for (key, rate) in [(Key::Address(asker.ip), ADDRESS), group] {
+            let key = self.find(key, now);
+            let full_at = self.allowances.get(&key).map_or(now, |at| (*at).max(now)) + rate.pause;
+            if full_at - now > rate.pause * rate.burst {
+                used.iter().for_each(|(key, rate)| self.give_back(key, *rate));
+                return None;
+            }
+            self.allowances.insert(key.clone(), full_at);
+            used.push((key, rate));
+        }
+        Some(used)
+    }
+
+    /// Its own allowance, or where there are too many, the common one.
+    fn find(&mut self, key: Key, now: Instant) -> Key {
+        if self.allowances.len() >= ALLOWANCES_MAX && !self.allowances.contains_key(&key) {
+            self.allowances.retain(|_, full_at| now < *full_at);
+            if self.allowances.len() >= ALLOWANCES_MAX {
+                return Key::Crowd;
+            }
+        }
+        key
+    }
+
+    fn give_back(&mut self, key: &Key, rate: Rate) {
+        if let Some(full_at) = self.allowances.get_mut(key) {
+            *full_at -= rate.pause;
+        }
+    }
+}
