@@ -14,6 +14,7 @@ use crate::handle::Handle;
 
 mod bounds;
 mod events;
+mod fuzz;
 
 async fn get_from(daemon: &Daemon, path: &str) -> Response {
     client().get(daemon.url(path)).send().await.unwrap()
