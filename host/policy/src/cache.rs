@@ -12,7 +12,7 @@
 //! form depends on (version, settings, CPU), so stale entries are simply never found.
 
 use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,14 +21,19 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use thiserror::Error;
 
+use crate::regular::read_regular;
+
 type Seal = Hmac<Sha256>;
 const SEAL_BYTES: usize = 32;
 const KEY_BYTES: usize = 32;
-/// Compiled code is a few times the size of the module, whose limit is 64 MiB.
-const ENTRY_BYTES: u64 = 1 << 30;
+/// A key that is longer is none of ours, and replaced as one that was cut.
+const KEY_BYTES_MAX: u64 = 4 << 10;
+/// Compiled code is a few times the size of the module. What is larger than all entries may be is compiled each time.
+const ENTRY_BYTES: u64 = BYTES;
 
-/// Modules in use, and a few versions of each.
+/// Modules in use, and a few versions of each; half of the volume that the manifest gives it.
 const ENTRIES: usize = 64;
+const BYTES: u64 = 256 << 20;
 
 /// A directory of compiled policies.
 #[derive(Debug)]
@@ -106,12 +111,10 @@ impl Cache {
     /// The entry of this name, if it is there and as it was put.
     pub(crate) fn get(&self, name: &str) -> Option<Vec<u8>> {
         let path = self.directory.join(name);
-        let mut bytes = Vec::new();
-        let read = fs::File::open(&path).and_then(|file| file.take(ENTRY_BYTES).read_to_end(&mut bytes));
-        if read.is_err() {
+        let Ok(mut bytes) = read_regular(&path, ENTRY_BYTES) else {
             self.counts.misses.fetch_add(1, Ordering::Relaxed);
             return None;
-        }
+        };
         let intact = bytes
             .split_last_chunk::<SEAL_BYTES>()
             .is_some_and(|(code, seal)| self.seal(name, code).verify_slice(seal).is_ok());
@@ -127,7 +130,11 @@ impl Cache {
 
     /// Keeps the entry. A cache that cannot be written is only a slow one: the caller may ignore this.
     pub(crate) fn put(&self, name: &str, code: &[u8]) -> io::Result<()> {
-        self.make_room();
+        let size_bytes = (code.len() + SEAL_BYTES) as u64;
+        if size_bytes > ENTRY_BYTES {
+            return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+        }
+        self.make_room(size_bytes);
         // Written aside, then renamed: a reader sees a whole entry or none.
         let aside = self.directory.join(format!("{name}.{}", aside_suffix()?));
         let seal = self.seal(name, code).finalize().into_bytes();
@@ -145,19 +152,27 @@ impl Cache {
         })
     }
 
-    /// Drops the oldest entries while there are too many.
-    fn make_room(&self) {
+    /// Drops the oldest entries while there are too many, or too many bytes of them.
+    fn make_room(&self, size_bytes: u64) {
         let Ok(entries) = fs::read_dir(&self.directory) else { return };
         let mut entries: Vec<_> = entries
             .flatten()
             .filter(|entry| entry.file_name() != "key")
-            .filter_map(|entry| Some((entry.metadata().and_then(|meta| meta.modified()).ok()?, entry.path())))
+            .filter_map(|entry| {
+                let meta = entry.metadata().ok()?;
+                Some((meta.modified().ok()?, entry.path(), meta.len()))
+            })
             .collect();
         entries.sort();
-        let surplus = (entries.len() + 1).saturating_sub(ENTRIES);
-        for (_, path) in entries.into_iter().take(surplus) {
+        let (mut count, mut bytes) = (entries.len() + 1, size_bytes);
+        bytes += entries.iter().map(|(.., len)| len).sum::<u64>();
+        for (_, path, len) in entries {
+            if count <= ENTRIES && bytes <= BYTES {
+                return;
+            }
             // Another process may have been quicker.
             let _ = fs::remove_file(path);
+            (count, bytes) = (count - 1, bytes - len);
         }
     }
 
@@ -184,7 +199,7 @@ fn aside_suffix() -> io::Result<String> {
 fn read_or_make_key(directory: &Path) -> io::Result<[u8; KEY_BYTES]> {
     let path = directory.join("key");
     let mut key = [0; KEY_BYTES];
-    match fs::read(&path) {
+    match read_regular(&path, KEY_BYTES_MAX) {
         Ok(bytes) => match <[u8; KEY_BYTES]>::try_from(bytes) {
             Ok(key) => return Ok(key),
             // Half written by a crash: nothing that it sealed can be known. Make a new one.
@@ -205,5 +220,67 @@ fn read_or_make_key(directory: &Path) -> io::Result<[u8; KEY_BYTES]> {
         Ok(()) => Ok(key),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => read_or_make_key(directory),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Scratch {
+            let path = std::env::temp_dir().join(format!("rollcall-{name}-{}", std::process::id()));
+            let _ = fs::remove_dir_all(&path);
+            Scratch(path)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// Opening a pipe waits for its other end; a device gives bytes for ever.
+    #[test]
+    fn a_key_and_entries_that_are_no_files_are_not_read() {
+        let dir = Scratch::new("cache-fifo");
+        let cache = Cache::open(&dir.0).expect("a cache");
+        let fifo = |name: &str| {
+            let made =
+                std::process::Command::new("mkfifo").arg(dir.0.join(name)).status().expect("mkfifo runs");
+            assert!(made.success());
+        };
+        fifo("entry");
+        assert_eq!(cache.get("entry"), None);
+        fs::remove_file(dir.0.join("key")).expect("a key");
+        fifo("key");
+        let error = Cache::open(&dir.0).expect_err("a pipe is no key");
+        assert!(error.to_string().contains("is not a regular file"), "{error}");
+        fs::remove_file(dir.0.join("key")).expect("the pipe");
+        std::os::unix::fs::symlink("/dev/zero", dir.0.join("key")).expect("a link");
+        let error = Cache::open(&dir.0).expect_err("a device is no key");
+        assert!(error.to_string().contains("is not a regular file"), "{error}");
+    }
+
+    #[test]
+    fn the_oldest_entries_make_room_for_bytes() {
+        let dir = Scratch::new("cache-bytes");
+        let cache = Cache::open(&dir.0).expect("a cache");
+        for name in ["first", "second"] {
+            cache.put(name, b"code").expect("it is kept");
+            // A hole: it takes no room on the disk.
+            let file = OpenOptions::new().write(true).open(dir.0.join(name)).expect("an entry");
+            file.set_len(BYTES / 2).expect("a hole");
+            let age = std::time::SystemTime::now()
+                - std::time::Duration::from_secs(if name == "first" { 9 } else { 5 });
+            file.set_modified(age).expect("its age");
+        }
+        cache.put("third", b"code").expect("it is kept");
+        assert!(!dir.0.join("first").exists() && dir.0.join("second").exists());
+        assert_eq!(cache.get("third").as_deref(), Some(&b"code"[..]));
+        assert!(cache.put("huge", &vec![0; BYTES as usize]).is_err());
     }
 }

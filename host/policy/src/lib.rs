@@ -8,7 +8,8 @@
 //! *Rule.* [`Sandbox::load`] does everything that is slow or can be refused: size, format, the world's
 //! types, the module's own description, its settings schemas. What it returns is ready: a call is an
 //! instantiation (microseconds) and the guest's own work. What a policy answers is checked here for
-//! form; whether it is *allowed* is the core's business.
+//! form; whether it is *allowed* is the core's business. Before that a module costs what its author likes: so
+//! foreign ones are compiled and tried in a process with limits of its own, see [`Compiler`].
 //!
 //! *Rejected:* long-lived instances (state leaks, and one trap poisons them), WASI by default (clocks
 //! and randomness make answers irreproducible), fuel in production (deterministic, but costs more than
@@ -29,24 +30,28 @@
 mod bindings;
 mod builtin;
 mod cache;
+mod child;
 mod convert;
 mod fault;
+mod fence;
 mod guest_log;
 mod limits;
 mod module;
+mod regular;
 mod sandbox;
 mod settings;
 mod ticker;
-mod walk;
 mod wasi;
 mod world;
 
 pub use builtin::Builtin;
 pub use cache::{Cache, CacheCounts, CacheError};
+pub use child::{ChildLimits, Compiler, compile_child};
 pub use convert::Complaint;
 pub use fault::{Blame, Fault, InvalidAnswer};
 pub use guest_log::{LogLevel, LogLine, printable};
 pub use limits::Limits;
 pub use module::{Module, Needs, Policy, Question, Refusal, SettingsError};
+pub use regular::read_regular;
 pub use sandbox::{Cost, Evaluation, Mode, Sandbox, SandboxConfig, SandboxError};
 pub use settings::{Settings, SettingsProblem};

@@ -37,19 +37,19 @@ pub struct Module {
     pub needs: Needs,
     pub policies: Vec<Policy>,
     schemas: BTreeMap<String, Schema>,
-    accepted: Mutex<VecDeque<Accepted>>,
+    verdicts: Mutex<VecDeque<Verdict>>,
 }
 
-/// Settings that a policy of the module has accepted. It is a pure function of what it is given, so it would accept
-/// them again: a decision need not ask, which takes an instance of its own.
-struct Accepted {
+/// What a policy of the module said of settings. It is a pure function of what it is given, so it would say it again:
+/// a decision need not ask, which takes an instance of its own and as long as the policy likes.
+struct Verdict {
     policy: String,
     given: Value,
-    settings: Settings,
+    settings: Result<Settings, Vec<SettingsProblem>>,
 }
 
 /// So many are remembered, the newest ones. As a rule there is one for each fleet and policy.
-const ACCEPTED: usize = 256;
+const VERDICTS: usize = 256;
 
 /// Asks the module itself about settings.
 pub(crate) type Checker =
@@ -127,6 +127,16 @@ pub enum Refusal {
     Description(String),
     #[error("it fails while it is being loaded")]
     Fault(#[from] Fault),
+    /// As the process that compiles found it; one of the others, in words.
+    #[error("{0}")]
+    Found(String),
+    #[error(
+        "compiling and trying it {0}; the limits are what a module of its size may take: build it with optimisation, \
+         and with smaller functions"
+    )]
+    TooDear(String),
+    #[error("no process could be started to compile it: {0}")]
+    NoCompiler(String),
 }
 
 impl Module {
@@ -144,10 +154,10 @@ impl Module {
 
     /// Settings for a policy of this module: checked against its schema, then by the policy.
     pub fn settings(&self, policy: &str, settings: &Value) -> Result<Settings, SettingsError> {
-        let accepted = || self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |known: &&Accepted| known.policy == policy && known.given == *settings;
+        let accepted = || self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |known: &&Verdict| known.policy == policy && known.given == *settings;
         if let Some(known) = accepted().iter().find(same) {
-            return Ok(known.settings.clone());
+            return known.settings.clone().map_err(SettingsError::Problems);
         }
         let schema = self.schemas.get(policy).ok_or_else(|| SettingsError::NoSuchPolicy {
             policy: policy.into(),
@@ -156,16 +166,15 @@ impl Module {
         schema.check(settings).map_err(SettingsError::Problems)?;
         let given = settings.clone();
         let settings = Settings::checked(settings);
-        (self.checker)(self, policy, settings.as_json())
-            .map_err(SettingsError::Fault)?
-            .map_err(SettingsError::Problems)?;
+        let said = (self.checker)(self, policy, settings.as_json()).map_err(SettingsError::Fault)?;
+        let settings = said.map(|()| settings);
         // Not while the policy is asked: that takes its time.
         let mut accepted = accepted();
-        if accepted.len() == ACCEPTED {
+        if accepted.len() == VERDICTS {
             accepted.pop_front();
         }
-        accepted.push_back(Accepted { policy: policy.to_owned(), given, settings: settings.clone() });
-        Ok(settings)
+        accepted.push_back(Verdict { policy: policy.to_owned(), given, settings: settings.clone() });
+        settings.map_err(SettingsError::Problems)
     }
 }
 
@@ -223,6 +232,23 @@ const VERSION: &str = "@1.0.0";
 /// Packages of WASI that [`crate::wasi`] has a deny-all answer for.
 const WASI: [&str; 5] = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/"];
 
+/// Refuses what no policy may import.
+pub(crate) fn check_import(name: &str) -> Result<(), Refusal> {
+    let ours = name.strip_prefix(PACKAGE).is_some_and(|rest| {
+        // A later 1.x of the same interface is compatible if the types fit; linking tells.
+        rest.starts_with("log@1.") || rest.starts_with("types@1.")
+    });
+    if ours || WASI.iter().any(|package| name.starts_with(package)) {
+        return Ok(());
+    }
+    let remedy = if name.starts_with("wasi:") {
+        "policies have no network and no HTTP; build without it (componentize-py: --stub-wasi)"
+    } else {
+        "policies may import rollcall:policy/log@1.0.0 and nothing else"
+    };
+    Err(Refusal::WrongWorld(format!("it imports {}; {remedy}", printable(name, 200))))
+}
+
 /// Refuses a component that is outside the contract or the limits.
 pub(crate) fn check_component(
     component: Component,
@@ -233,18 +259,7 @@ pub(crate) fn check_component(
     let ty = component.component_type();
     let mut imports = Vec::new();
     for (name, _) in ty.imports(&engine) {
-        let ours = name.strip_prefix(PACKAGE).is_some_and(|rest| {
-            // A later 1.x of the same interface is compatible if the types fit; linking tells.
-            rest.starts_with("log@1.") || rest.starts_with("types@1.")
-        });
-        if !ours && !WASI.iter().any(|package| name.starts_with(package)) {
-            let remedy = if name.starts_with("wasi:") {
-                "policies have no network and no HTTP; build without it (componentize-py: --stub-wasi)"
-            } else {
-                "policies may import rollcall:policy/log@1.0.0 and nothing else"
-            };
-            return Err(Refusal::WrongWorld(format!("it imports {}; {remedy}", printable(name, 200))));
-        }
+        check_import(name)?;
         imports.push(printable(name, 200));
     }
     let wasi = imports.iter().any(|name| name.starts_with("wasi:"));
@@ -354,7 +369,7 @@ pub(crate) fn describe(
         needs: checked.needs,
         policies,
         schemas,
-        accepted: Mutex::default(),
+        verdicts: Mutex::default(),
     })
 }
 
@@ -393,20 +408,20 @@ mod tests {
             assert_eq!(
                 ask("OUTLIER", json!({})),
                 (accepted.clone(), 2),
-                "a fault is not remembered, a yes is"
+                "a fault is not remembered, a verdict is"
             );
         }
         assert_eq!(ask("TOTAL_GC_TIME", json!({})), (accepted.clone(), 3), "another policy's");
-        // Refused by the schema or by the policy: not remembered.
+        // Refused by the schema: the policy is not asked.
         let (refused, before) = ask("OUTLIER", json!({"nonsense": 1}));
         assert!(refused.is_err() && before == 3, "{refused:?}");
         // Others push it out, one by one.
-        let other = |at: usize| Accepted {
+        let other = |at: usize| Verdict {
             policy: "X".to_owned(),
             given: json!(at),
-            settings: Settings::checked(&json!(at)),
+            settings: Ok(Settings::checked(&json!(at))),
         };
-        module.accepted.lock().expect("no panic").extend((2..ACCEPTED).map(other));
+        module.verdicts.lock().expect("no panic").extend((2..VERDICTS).map(other));
         assert_eq!(ask("OUTLIER", json!({})), (accepted.clone(), 3), "it is the oldest, and still there");
         assert_eq!(ask("MAX_HEAP", json!({})).1, 3, "there is no such policy");
         assert_eq!(ask("ADD_TIME", json!({})), (accepted.clone(), 4));

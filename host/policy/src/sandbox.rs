@@ -1,9 +1,7 @@
 //! The engine, and one call in it.
 
-use std::fs::OpenOptions;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,17 +17,20 @@ use wasmtime_wasi::I32Exit;
 
 use crate::bindings::exports::rollcall::policy as exports;
 use crate::bindings::rollcall::policy::log::{self, Level};
+use crate::builtin::Builtin;
 use crate::cache::Cache;
+use crate::child::{self, Compiler, Job};
 use crate::convert::{self, Complaint, Lent};
 use crate::fault::{Fault, InvalidAnswer};
+use crate::fence;
 use crate::guest_log::{GuestLog, LogLine, printable};
 use crate::limits::{
     CORE_INSTANCES, HANDLES, Limits, MEMORIES, MODULE_BYTES, Meter, OUTPUT_BYTES, STACK_BYTES, Stop, TABLES,
 };
 use crate::module::{self, Checker, Exports, Module, Refusal};
+use crate::regular::read_regular;
 use crate::settings::{Settings, SettingsProblem};
 use crate::ticker::{Budget, Ticker, millis};
-use crate::walk;
 use crate::wasi::{self, Wasi};
 use crate::world;
 
@@ -43,7 +44,21 @@ pub struct SandboxConfig {
     pub calls_max: u32,
     /// Where compiled code is kept between runs.
     pub cache: Option<Cache>,
+    /// Who compiles modules that are not built in.
+    pub compiler: Compiler,
 }
+
+/// Where instances come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Engines {
+    Pooled,
+    OnDemand,
+    /// On demand, and without the 4 GiB of addresses that spare each memory its bounds checks.
+    Narrow,
+}
+
+/// Address space below which 4 GiB for each memory are not to be had.
+const ADDRESSES: u64 = 64 << 30;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -55,7 +70,8 @@ pub enum Mode {
 
 impl Default for SandboxConfig {
     fn default() -> Self {
-        SandboxConfig { mode: Mode::Serve, limits: Limits::default(), calls_max: 4, cache: None }
+        let (mode, limits, compiler) = (Mode::Serve, Limits::default(), Compiler::default());
+        SandboxConfig { mode, limits, calls_max: 4, cache: None, compiler }
     }
 }
 
@@ -78,7 +94,10 @@ struct Shared {
     mode: Mode,
     limits: Limits,
     cache: Option<Cache>,
-    pooled: bool,
+    compiler: Compiler,
+    /// One at a time: each may take hundreds of megabytes.
+    compiling: Mutex<()>,
+    engines: Engines,
 }
 
 /// What came of a call.
@@ -130,46 +149,68 @@ struct Moment {
 
 impl Sandbox {
     pub fn new(config: SandboxConfig) -> Result<Sandbox, SandboxError> {
-        let failed = |error: wasmtime::Error| SandboxError(format!("{error:#}"));
-        let SandboxConfig { mode, limits, calls_max, cache } = config;
-        let calls_max = calls_max.max(1);
+        let (mode, limits, calls_max) = (config.mode, config.limits, config.calls_max.max(1));
+        let narrow = rustix::process::getrlimit(rustix::process::Resource::As).current;
+        let engines =
+            if narrow.is_some_and(|most| most < ADDRESSES) { Engines::Narrow } else { Engines::OnDemand };
         let pooled = match mode {
             // Reserves address space for every slot; where there is too little (a 39-bit machine, a
             // `ulimit -v`), this fails and instances are made on demand.
             Mode::Serve => {
-                Engine::new(engine_config(mode).allocation_strategy(pool(calls_max, &limits))).ok()
+                let engine = engine_config(mode, Engines::Pooled);
+                Engine::new(engine.clone().allocation_strategy(pool(calls_max, &limits))).ok()
             }
             Mode::Lab { .. } => None,
         };
-        let is_pooled = pooled.is_some();
-        let engine = match pooled {
-            Some(engine) => engine,
-            None => Engine::new(&engine_config(mode)).map_err(failed)?,
-        };
+        match pooled {
+            Some(engine) => Sandbox::over(engine, Engines::Pooled, config),
+            // Nor may there be enough for a single memory as we like it.
+            None if mode == Mode::Serve => Sandbox::on_demand(Engines::Narrow, config),
+            None => Sandbox::on_demand(engines, config),
+        }
+    }
+
+    /// What a process that compiles needs: the same machine code, and one instance.
+    pub(crate) fn compiling(job: &Job) -> Result<Sandbox, SandboxError> {
+        let config =
+            SandboxConfig { mode: job.mode, limits: job.limits, calls_max: 1, ..SandboxConfig::default() };
+        // One thread: the limit of CPU time is the process's, and each thread takes memory of its own.
+        let mut engine = engine_config(job.mode, job.engines);
+        engine.parallel_compilation(false);
+        Sandbox::over(Engine::new(&engine).map_err(failed)?, job.engines, config)
+    }
+
+    fn on_demand(engines: Engines, config: SandboxConfig) -> Result<Sandbox, SandboxError> {
+        Sandbox::over(Engine::new(&engine_config(config.mode, engines)).map_err(failed)?, engines, config)
+    }
+
+    fn over(engine: Engine, engines: Engines, config: SandboxConfig) -> Result<Sandbox, SandboxError> {
+        let SandboxConfig { mode, limits, calls_max, cache, compiler } = config;
         let mut linker = Linker::new(&engine);
         log::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest).map_err(failed)?;
         let mut linker_with_wasi = linker.clone();
         wasi::add_to_linker(&mut linker_with_wasi).map_err(failed)?;
         let ticker = Ticker::start(&engine)
             .map_err(|error| SandboxError(format!("cannot start the ticker thread: {error}")))?;
-        let permits = Permits::new(calls_max);
         let shared = Shared {
             engine,
             linker,
             linker_with_wasi,
             ticker,
-            permits,
+            permits: Permits::new(calls_max.max(1)),
             mode,
             limits,
             cache,
-            pooled: is_pooled,
+            compiler,
+            compiling: Mutex::default(),
+            engines,
         };
         Ok(Sandbox { shared: Arc::new(shared) })
     }
 
     /// Are instances pooled, or is there too little address space for that?
     pub fn is_pooled(&self) -> bool {
-        self.shared.pooled
+        self.shared.engines == Engines::Pooled
     }
 
     pub fn cache(&self) -> Option<&Cache> {
@@ -178,33 +219,42 @@ impl Sandbox {
 
     /// As [`Sandbox::load`], from a file. Reads no more of it than may be loaded.
     pub fn load_file(&self, path: &Path) -> Result<Module, Refusal> {
-        let unreadable =
-            |error: std::io::Error| Refusal::Unreadable { path: path.into(), message: error.to_string() };
-        // A pipe that nobody writes to would keep us waiting.
-        let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-        let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(unreadable)?;
-        let meta = file.metadata().map_err(unreadable)?;
-        if !meta.is_file() {
-            let message = "it is not a regular file".into();
-            return Err(Refusal::Unreadable { path: path.into(), message });
-        }
-        if meta.len() > MODULE_BYTES {
-            return Err(Refusal::TooLarge { size_bytes: meta.len(), limit_bytes: MODULE_BYTES });
-        }
-        let mut bytes = Vec::new();
-        file.take(MODULE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        let refusal = |error: std::io::Error| {
+            if error.kind() == ErrorKind::FileTooLarge {
+                let size_bytes = std::fs::metadata(path).map_or(MODULE_BYTES + 1, |meta| meta.len());
+                return Refusal::TooLarge { size_bytes, limit_bytes: MODULE_BYTES };
+            }
+            Refusal::Unreadable { path: path.into(), message: error.to_string() }
+        };
+        let bytes = read_regular(path, MODULE_BYTES).map_err(refusal)?;
         self.load(&bytes)
     }
 
-    /// Checks, compiles and links a component, and asks it what is in it.
+    /// Checks, compiles and links a component, and asks it what is in it. The configured compiler does the first two.
     pub fn load(&self, bytes: &[u8]) -> Result<Module, Refusal> {
+        Ok(self.load_by(&self.shared.compiler, bytes)?.0)
+    }
+
+    /// A module that ships with us needs no process of its own.
+    pub fn load_builtin(&self, builtin: Builtin) -> Result<Module, Refusal> {
+        Ok(self.load_by(&Compiler::Here, builtin.component)?.0)
+    }
+
+    /// The machine code of a module that passes everything.
+    pub(crate) fn machine_code(&self, bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
+        let (module, code) = self.load_by(&Compiler::Here, bytes)?;
+        drop(module);
+        code.ok_or_else(|| Refusal::Invalid("its machine code cannot be written down".into()))
+    }
+
+    /// With the machine code, if it was compiled just now.
+    fn load_by(&self, compiler: &Compiler, bytes: &[u8]) -> Result<(Module, Option<Vec<u8>>), Refusal> {
         let shared = &self.shared;
         let digest = module::check_bytes(bytes)?;
-        walk::check(bytes, &shared.limits)?;
-        let (component, compiled) = shared.compile(bytes, &digest)?;
+        let (component, code) = shared.compile(compiler, bytes, &digest)?;
         let checked = module::check_component(component, bytes, digest)?;
-        if compiled {
-            shared.keep(&checked.component, &checked.digest);
+        if let Some(code) = &code {
+            shared.keep(code, &checked.digest);
         }
         let linker = if checked.wasi { &shared.linker_with_wasi } else { &shared.linker };
         let misfit = |error: wasmtime::Error| {
@@ -230,7 +280,7 @@ impl Sandbox {
             }
         });
         types_fit.map_err(misfit)?;
-        module::describe(checked, pre, exports, self.checker(), described.answer?)
+        Ok((module::describe(checked, pre, exports, self.checker(), described.answer?)?, code))
     }
 
     /// Asks a roll policy of the module.
@@ -323,30 +373,49 @@ fn fit(exports: &Exports, store: &mut Store<Guest>, instance: &Instance) -> wasm
 }
 
 impl Shared {
-    /// From the cache where possible; tells whether it had to be compiled.
-    fn compile(&self, bytes: &[u8], digest: &str) -> Result<(Component, bool), Refusal> {
+    /// From the cache where possible; else with the code that goes there.
+    fn compile(
+        &self,
+        compiler: &Compiler,
+        bytes: &[u8],
+        digest: &str,
+    ) -> Result<(Component, Option<Vec<u8>>), Refusal> {
         if let Some(cache) = &self.cache {
             let entry = self.cache_entry(digest);
             if let Some(code) = cache.get(&entry) {
                 // SAFETY: the cache returns only bytes that carry its seal, and seals only what this
-                // engine serialized, in a directory that nobody else can write.
+                // engine's code was when it was kept, in a directory that nobody else can write.
                 match unsafe { Component::deserialize(&self.engine, &code) } {
-                    Ok(component) => return Ok((component, false)),
+                    Ok(component) => return Ok((component, None)),
                     Err(_) => cache.remove(&entry),
                 }
             }
         }
-        let component =
-            Component::new(&self.engine, bytes).map_err(|error| Refusal::Invalid(chain(&error)))?;
-        Ok((component, true))
+        match compiler {
+            Compiler::Here => {
+                fence::check(bytes, &self.limits)?;
+                let component =
+                    Component::new(&self.engine, bytes).map_err(|error| Refusal::Invalid(chain(&error)))?;
+                let code = component.serialize().ok();
+                Ok((component, code))
+            }
+            Compiler::Child { program, arguments, limits } => {
+                let job = Job { mode: self.mode, engines: self.engines, limits: self.limits };
+                let _turn = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+                let code = child::compile((program, arguments, limits), &job, bytes)?;
+                // SAFETY: the code comes out of the pipe of a process that we have started from our own
+                // program; why that is enough is said in `child`.
+                let component = unsafe { Component::deserialize(&self.engine, &code) }
+                    .map_err(|error| Refusal::NoCompiler(chain(&error)))?;
+                Ok((component, Some(code)))
+            }
+        }
     }
 
     /// Only what passed the checks is kept. What cannot be kept is only slower next time.
-    fn keep(&self, component: &Component, digest: &str) {
-        if let Some(cache) = &self.cache
-            && let Ok(code) = component.serialize()
-        {
-            let _ = cache.put(&self.cache_entry(digest), &code);
+    fn keep(&self, code: &[u8], digest: &str) {
+        if let Some(cache) = &self.cache {
+            let _ = cache.put(&self.cache_entry(digest), code);
         }
     }
 
@@ -477,8 +546,19 @@ impl<A> Evaluation<A> {
     }
 }
 
-fn engine_config(mode: Mode) -> Config {
+fn failed(error: wasmtime::Error) -> SandboxError {
+    SandboxError(format!("{error:#}"))
+}
+
+fn engine_config(mode: Mode, engines: Engines) -> Config {
     let mut config = Config::new();
+    if engines == Engines::Narrow {
+        config
+            .memory_reservation(0)
+            .memory_reservation_for_growth(1 << 20)
+            .memory_guard_size(64 << 10)
+            .memory_may_move(true);
+    }
     config
         .wasm_component_model(true)
         // No async functions in the contract: halves the price of a call and leaves out the machinery
