@@ -1,4 +1,7 @@
 //! What every listing shares: a table for people, JSON for scripts.
+//!
+//! Names of files and what documents say come from others. In what people read, a character that would drive their
+//! terminal is shown as U+FFFD; JSON escapes its own.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
@@ -24,12 +27,49 @@ pub fn json(value: &impl Serialize) -> Result<()> {
 
 /// One line of text.
 pub fn line(text: impl Display) -> Result<()> {
-    Ok(writeln!(io::stdout().lock(), "{text}")?)
+    Ok(writeln!(io::stdout().lock(), "{}", tame(&text.to_string()))?)
 }
 
 /// Something that the user should know beside the answer. When standard error is gone, nobody listens.
 pub fn tell(text: impl Display) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", tame(&text.to_string()));
+}
+
+/// The text without control characters, other than the ends of lines and tabs, and without those that turn the
+/// direction of what follows.
+pub fn tame(text: &str) -> String {
+    let wild = |c: char| {
+        c.is_control() && !matches!(c, '\n' | '\t')
+            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if wild(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// Standard error for the text log: what events say may come from others, too. Of the formatter's own sequences only its
+/// colours are let through.
+pub struct Log;
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        io::stderr().lock().write_all(tame_log(&String::from_utf8_lossy(bytes)).as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+fn tame_log(text: &str) -> String {
+    const COLOURS: [&str; 10] = ["0m", "1m", "2m", "3m", "31m", "32m", "33m", "34m", "35m", "36m"];
+    let mut parts = text.split("\x1b[");
+    let mut out = tame(parts.next().unwrap_or_default());
+    for part in parts {
+        let colour = COLOURS.iter().any(|colour| part.starts_with(colour));
+        out.push_str(if colour { "\x1b[" } else { "\u{fffd}[" });
+        out.push_str(&tame(part));
+    }
+    out
 }
 
 /// Columns as wide as their widest cell; the last one is not padded.
@@ -44,7 +84,9 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> Result<()> {
     let header: Vec<String> = header.iter().map(ToString::to_string).collect();
     for row in std::iter::once(&header).chain(rows) {
         let padded = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}"));
-        writeln!(out, "{}", padded.collect::<Vec<_>>().join("  ").trim_end())?;
+        // A cell has one line.
+        let row = tame(padded.collect::<Vec<_>>().join("  ").trim_end()).replace(['\n', '\t'], "\u{fffd}");
+        writeln!(out, "{row}")?;
     }
     Ok(())
 }
@@ -52,7 +94,7 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> Result<()> {
 /// Shows what is going on, on one line that the next call overwrites; `""` clears it. Only for people.
 pub fn progress(text: &str) {
     if io::stderr().is_terminal() {
-        let _ = write!(io::stderr().lock(), "\r\x1b[K{text}");
+        let _ = write!(io::stderr().lock(), "\r\x1b[K{}", tame(text));
     }
 }
 
@@ -63,4 +105,22 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
         let json = cause.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
         io.or(json) == Some(io::ErrorKind::BrokenPipe)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{tame, tame_log};
+
+    #[test]
+    fn what_drives_a_terminal_is_not_printed() {
+        assert_eq!(tame("a\tb\nc"), "a\tb\nc");
+        assert_eq!(
+            tame("\x1b[2J\r\u{9b}31m\x07\u{202e}x\u{7f}"),
+            "\u{fffd}[2J\u{fffd}\u{fffd}31m\u{fffd}\u{fffd}x\u{fffd}"
+        );
+        assert_eq!(
+            tame_log("\x1b[2mtime\x1b[0m \x1b[8mhidden \x1b]0;title\x07\n"),
+            "\x1b[2mtime\x1b[0m \u{fffd}[8mhidden \u{fffd}]0;title\u{fffd}\n"
+        );
+    }
 }
