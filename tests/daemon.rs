@@ -10,6 +10,7 @@ mod ears;
 mod faults;
 mod field;
 mod hostile;
+mod judge;
 mod ledgers;
 mod process;
 mod real;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Result;
 use serde::Serialize;
@@ -11,6 +12,7 @@ use crate::config::document::Mode;
 use crate::config::{self, FleetConfig, Problem};
 use crate::daemon::Policies;
 use crate::output::{self, Output};
+use crate::policy::modules::compiler;
 
 /// Check ExecutorFleet documents. The exit code is 0 when all are right, also with warnings, and 1 when one is not.
 #[derive(clap::Args)]
@@ -41,7 +43,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     let (fleets, problems) = match config::load(&args.files) {
         Ok(fleets) => {
-            let policies = Policies::load(args.policies)?;
+            let policies = Arc::new(Policies::load(args.policies, compiler())?);
+            policies.refresh();
+            for refused in policies.refused() {
+                output::tell(format_args!("warning: {refused}"));
+            }
             let problems = policies.problems(&fleets);
             (fleets, problems)
         }

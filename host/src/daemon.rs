@@ -30,7 +30,6 @@ use cluster::watch::{self, Told as Watched};
 use tokio::sync::{mpsc, oneshot, watch as flag};
 use tokio::time::{Instant as Clock, sleep_until, timeout};
 
-use crate::config::FleetConfig;
 use crate::handle::{Commanded, Handle, Request};
 use crate::heartbeat::Directory;
 use crate::heartbeat::intake::Signs;
@@ -47,7 +46,7 @@ mod steps;
 pub use leader::LeaseConfig;
 use leader::{Leader, Turn};
 use managed::Managed;
-pub use policies::Policies;
+pub use policies::{Judge, Judged, Policies};
 
 /// The log is told so often who is not heard.
 const PULSE: Duration = Duration::from_secs(2);
@@ -60,7 +59,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// What the loop is made of.
 pub struct Parts {
     pub clients: Clients,
-    pub fleets: Vec<FleetConfig>,
+    pub fleets: Vec<Judged>,
     pub policies: Arc<Policies>,
     /// `None`: this host leads alone.
     pub lease: Option<LeaseConfig>,
@@ -73,7 +72,7 @@ pub struct Parts {
     pub requests: mpsc::Receiver<Request>,
     pub metrics: Metrics,
     pub watch_nodes: bool,
-    /// New documents, or policies that have changed.
+    /// New documents, or other verdicts on them.
     pub changes: mpsc::Receiver<Change>,
     /// `true`: end.
     pub stop: flag::Receiver<bool>,
@@ -83,8 +82,8 @@ pub struct Parts {
 
 /// What can change while it runs.
 pub enum Change {
-    Fleets(Vec<FleetConfig>),
-    Policies,
+    /// All documents, each with what is wrong with it.
+    Fleets(Vec<Judged>),
 }
 
 /// Why the loop ended.

@@ -16,6 +16,7 @@ use clap::ValueEnum;
 use cluster::Clients;
 use cluster::queue::Rates;
 use fleet::election::ElectionSettings;
+use policy::Compiler;
 use serde::Serialize;
 use serde_json::json;
 use sim::embedded::{Chaos, Truth};
@@ -125,13 +126,13 @@ pub fn run(args: Args) -> Result<ExitCode> {
         .thread_stack_size(4 << 20)
         .build()
         .context("cannot start the runtime")?;
-    let policies = Policies::load(None)?;
+    let policies = Arc::new(Policies::load(None, Compiler::Here)?);
     let code = runtime.block_on(play(args, policies));
     runtime.shutdown_timeout(Duration::from_secs(1));
     code
 }
 
-async fn play(args: Args, policies: Policies) -> Result<ExitCode> {
+async fn play(args: Args, policies: Arc<Policies>) -> Result<ExitCode> {
     let begun = Instant::now();
     let quiet = args.output == Output::Json;
     let (incidents, mut news) = mpsc::channel(1_024);

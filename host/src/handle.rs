@@ -49,6 +49,8 @@ pub enum Commanded {
 
 /// The condition of a fleet that has no core yet, and so none of its conditions.
 pub const DRIVER_MISSING: &str = "DriverMissing";
+/// The condition of a fleet of whose policies one is not loaded yet, or has not looked at its settings yet.
+pub const POLICY_PENDING: &str = "PolicyPending";
 /// The driver's REST API is of no use. The core does not know that there is one.
 pub const DRIVER_REST_UNAVAILABLE: &str = "DriverRestUnavailable";
 

@@ -5,6 +5,7 @@ pub mod client;
 pub mod config;
 pub mod daemon;
 pub mod demo;
+pub mod eyes;
 pub mod files;
 pub mod handle;
 pub mod heartbeat;
@@ -40,6 +41,9 @@ enum Command {
     #[command(subcommand)]
     Policy(policy::Command),
     Simulate(simulate::Args),
+    /// Compile one module from standard input, for the process that has started this one.
+    #[command(name = policy::modules::COMPILE, hide = true)]
+    PolicyCompile,
 }
 
 /// The binary.
@@ -52,6 +56,7 @@ pub fn main() -> ExitCode {
         Command::Client(command) => client::run(command),
         Command::Policy(command) => policy::run(command),
         Command::Simulate(args) => simulate::run(args),
+        Command::PolicyCompile => Ok(::policy::compile_child()),
     };
     match result {
         Ok(code) => code,

@@ -21,7 +21,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::handle::{DRIVER_MISSING, DRIVER_REST_UNAVAILABLE, IDENTITY_CONTESTED, Overview, Pulse};
+use crate::handle::{
+    DRIVER_MISSING, DRIVER_REST_UNAVAILABLE, IDENTITY_CONTESTED, Overview, POLICY_PENDING, Pulse,
+};
 
 /// `Content-Type` of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -267,7 +269,8 @@ fn moment(fleets: &[Overview], pulse: &Pulse, lease: Option<&str>) -> Registry {
             impairments.get_or_create(&[name(), ("cause", why.name().into())]).inc_by(*count);
         }
         // Always, as 0 or 1: an alert need not tell "does not hold" from "is not known".
-        for kind in condition_names().chain([DRIVER_MISSING, DRIVER_REST_UNAVAILABLE, IDENTITY_CONTESTED]) {
+        let ours = [DRIVER_MISSING, DRIVER_REST_UNAVAILABLE, IDENTITY_CONTESTED, POLICY_PENDING];
+        for kind in condition_names().chain(ours) {
             conditions.get_or_create(&[name(), ("type", kind.into())]).set(0);
         }
         for condition in &fleet.conditions {

@@ -5,20 +5,28 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use cluster::Clients;
 use cluster::queue::Rates;
 use fleet::election::ElectionSettings;
+use policy::read_regular;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::config;
 use crate::daemon::{Ended, LeaseConfig, Policies};
+use crate::eyes::TOKEN_BYTES_MAX;
 use crate::files::Files;
 use crate::metrics::Metrics;
+use crate::output;
+use crate::policy::modules;
 use crate::service::{Service, Settings};
+
+/// So long threads that may block have at the end.
+const LINGER: Duration = Duration::from_millis(500);
 
 /// Keep the fleets of these documents at strength.
 #[derive(clap::Args)]
@@ -98,7 +106,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
         bail!("--changes-per-second must be a number above 0");
     }
     let files = Files::raise()?;
-    let policies = Policies::load(args.policies.clone())?;
+    // The built-in ones. Those of the directory are loaded when everything else is up.
+    let policies = Arc::new(Policies::load(args.policies.clone(), modules::compiler())?);
     let fleets = match config::load(&args.files) {
         Ok(fleets) => fleets,
         Err(problems) => bail!(listed(&problems)),
@@ -113,14 +122,17 @@ pub fn run(args: Args) -> Result<ExitCode> {
         .thread_stack_size(4 << 20)
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(serve(args, files, fleets, policies))
+    let ended = runtime.block_on(serve(args, files, fleets, policies));
+    // A policy may be being compiled, or answering: neither is waited for. The process that compiles ends with this one.
+    runtime.shutdown_timeout(LINGER);
+    ended
 }
 
 async fn serve(
     args: Args,
     files: Files,
     fleets: Vec<config::FleetConfig>,
-    policies: Policies,
+    policies: Arc<Policies>,
 ) -> Result<ExitCode> {
     let metrics = Metrics::new((!args.no_leader_election).then_some(&*args.lease));
     let requests = Arc::new(metrics.clone());
@@ -130,8 +142,9 @@ async fn serve(
     let lease = LeaseConfig { namespace, name: args.lease, settings: ElectionSettings::default() };
     let token = match &args.token_file {
         Some(file) => {
-            let token =
-                std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+            let place = || format!("cannot read {}", file.display());
+            let bytes = read_regular(file, TOKEN_BYTES_MAX).with_context(place)?;
+            let token = String::from_utf8(bytes).with_context(place)?;
             Some(token.trim().to_owned()).filter(|token| !token.is_empty())
         }
         None => None,
@@ -188,13 +201,11 @@ fn log(format: LogFormat, filter: &str) -> Result<()> {
         .with_context(|| {
             format!("--log-level {filter:?} is no filter like `info` or `rollcall=debug,warn`")
         })?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal());
     match format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().init(),
+        LogFormat::Text => builder.with_writer(|| output::Log).init(),
+        LogFormat::Json => builder.with_writer(std::io::stderr).json().init(),
     }
     Ok(())
 }

@@ -14,8 +14,9 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::config::{self, FleetConfig};
-use crate::daemon::{self, Change, Ended, LeaseConfig, Parts, Policies};
+use crate::config::FleetConfig;
+use crate::daemon::{self, Ended, LeaseConfig, Parts, Policies};
+use crate::eyes::{self, Eyes};
 use crate::files::Files;
 use crate::handle::Handle;
 use crate::heartbeat::api::review::{BoxFuture, ReviewError, Reviewed, TokenReviewer};
@@ -32,7 +33,7 @@ pub struct Settings {
     pub fleets: Vec<FleetConfig>,
     /// Where the documents came from, to see when they change.
     pub paths: Vec<PathBuf>,
-    pub policies: Policies,
+    pub policies: Arc<Policies>,
     pub lease: Option<LeaseConfig>,
     pub rates: Rates,
     pub instance: String,
@@ -98,15 +99,17 @@ impl Service {
         let (directory, counters) = (Arc::new(Directory::default()), Arc::new(Counters::default()));
         let (sender, signs) = intake::channel();
         let intake = Intake::new(Arc::clone(&directory), Arc::clone(&counters), sender);
-        let policies = Arc::new(settings.policies);
+        let policies = settings.policies;
         let (change, changes) = mpsc::channel(4);
+        // From here on: what changes while the documents are judged is a change.
+        let policies_change = policies.changes();
+        let eyes = Eyes::new(settings.paths, settings.fleets, Arc::clone(&policies));
         let poller = driver::Poller::new(intake.clone(), driver::TIMEOUT);
         let limits =
             graphite::Limits { connections_max: settings.files.graphite, ..graphite::Limits::default() };
         let mut side = vec![
             tokio::spawn(graphite::run(lines, intake.clone(), limits.clone())),
             tokio::spawn(poller.run()),
-            tokio::spawn(look(settings.paths, Arc::clone(&policies), change)),
         ];
         if let Some(datagrams) = datagrams {
             side.push(tokio::spawn(graphite::run_udp(datagrams, intake.clone(), limits)));
@@ -127,9 +130,17 @@ impl Service {
             }
         });
         side.push(tokio::spawn(count(counters, Arc::clone(&policies), metrics.clone())));
+        // By the built-in policies alone: the others come later, and take nothing that is up by then down.
+        let judged = tokio::task::spawn_blocking(move || {
+            let mut eyes = eyes;
+            (eyes.judge(), eyes)
+        });
+        let (fleets, eyes) = judged.await.context("the documents cannot be judged")?;
+        side.push(tokio::spawn(eyes::documents(eyes, policies_change, change)));
+        side.push(tokio::spawn(eyes::policies(Arc::clone(&policies))));
         let daemon = daemon::run(Parts {
             clients: settings.clients,
-            fleets: settings.fleets,
+            fleets,
             policies,
             lease: settings.lease,
             rates: settings.rates,
@@ -161,37 +172,6 @@ fn random() -> Result<u128> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
     Ok(u128::from_le_bytes(bytes))
-}
-
-/// Looks at the files every now and then, and says what has changed. Documents that are wrong change
-/// nothing: the last good ones stay.
-async fn look(paths: Vec<PathBuf>, policies: Arc<Policies>, change: mpsc::Sender<Change>) {
-    let mut watcher = config::Watcher::new(paths.clone());
-    loop {
-        tokio::time::sleep(Duration::from_millis(config::POLL_MS)).await;
-        let (seen, these, at) = (Arc::clone(&policies), paths.clone(), watcher);
-        let looked = tokio::task::spawn_blocking(move || {
-            let mut at = at;
-            let fleets = at.changed().then(|| config::load(&these));
-            (seen.refresh(), fleets, at)
-        });
-        let Ok((refreshed, fleets, at)) = looked.await else { return };
-        watcher = at;
-        let told = match fleets {
-            Some(Ok(fleets)) => change.send(Change::Fleets(fleets)).await,
-            Some(Err(problems)) => {
-                for problem in problems {
-                    tracing::error!(%problem, "the new configuration is refused; the last good one stays");
-                }
-                Ok(())
-            }
-            None if refreshed => change.send(Change::Policies).await,
-            None => Ok(()),
-        };
-        if told.is_err() {
-            return;
-        }
-    }
 }
 
 /// What the listeners and the cache of policies counted, into the metrics.

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet::id::ExecutorId;
+use policy::{ChildLimits, Compiler};
 use rollcall::config::FleetConfig;
-use rollcall::daemon::{Change, Policies};
+use rollcall::daemon::Policies;
 use rollcall::heartbeat::intake::{self, Signs};
 use rollcall::heartbeat::{Directory, Sign};
+use rollcall::policy::modules::COMPILE;
 use serde_json::{Value, json};
 use sim::server::{Server, Verdict};
 use tokio::time::{Instant, sleep};
@@ -102,7 +104,11 @@ async fn conditions(daemon: &Daemon) -> String {
 
 /// A document is given to the daemon, and refused by its core.
 async fn refused(daemon: &Daemon, config: FleetConfig, why: &str) {
-    assert!(daemon.changes.send(Change::Fleets(vec![config])).await.is_ok());
+    refused_by(daemon, &policies(), config, why).await;
+}
+
+async fn refused_by(daemon: &Daemon, policies: &Arc<Policies>, config: FleetConfig, why: &str) {
+    daemon.give(policies, config).await;
     is_refused(daemon, why).await;
 }
 
@@ -135,12 +141,12 @@ async fn a_refused_document_moves_nothing() {
         document["spec"]["applicationId"] = "spark-other".into();
         document["spec"]["template"]["spec"]["containers"][0]["image"] = 7.into();
     });
-    assert!(daemon.changes.send(Change::Fleets(vec![moved])).await.is_ok());
+    daemon.give(&policies(), moved).await;
     sleep(Duration::from_secs(1)).await;
     replaces(&server, &daemon, APPLICATION).await;
     // A good one does.
     let moved = fleet(|document| document["spec"]["applicationId"] = "spark-other".into());
-    assert!(daemon.changes.send(Change::Fleets(vec![moved])).await.is_ok());
+    daemon.give(&policies(), moved).await;
     strong(&server, &daemon, "spark-other").await;
     let said = conditions(&daemon).await;
     assert!(!said.contains("SpecRefused"), "{said}");
@@ -157,10 +163,64 @@ async fn a_refused_document_keeps_the_last_good_one_for_another_driver() {
     runs(&server, DRIVER);
     strong(&server, &daemon, OTHER).await;
     is_refused(&daemon, "NOBODYS").await;
-    assert!(daemon.changes.send(Change::Fleets(vec![fleet(|_| {})])).await.is_ok());
+    daemon.give(&policies(), fleet(|_| {})).await;
     sleep(Duration::from_secs(1)).await;
     let said = conditions(&daemon).await;
     assert!(!said.contains("SpecRefused"), "{said}");
+}
+
+fn compiler() -> Compiler {
+    let (program, arguments) = (env!("CARGO_BIN_EXE_rollcall").into(), vec![COMPILE.into()]);
+    Compiler::Child { program, arguments, limits: ChildLimits { cpu_s: 60, ..ChildLimits::default() } }
+}
+
+/// What lies in the directory of policies may take long to load. A fleet that names some of it is kept at strength
+/// meanwhile, and says what it waits for.
+#[tokio::test(start_paused = true)]
+async fn a_fleet_whose_policy_is_not_loaded_yet_is_kept_at_strength() {
+    let dir = std::env::temp_dir().join(format!("rollcall-pending-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("a directory");
+    let policies = Arc::new(Policies::load(Some(dir.clone()), compiler()).expect("they load"));
+    let (server, _) = cluster();
+    let config = fleet(|document| {
+        document["spec"]["roll"] = json!({ "policies": ["BAD"], "timeout": "30s" });
+        document["spec"]["policies"] = json!({ "BAD": {} });
+    });
+    let daemon = daemon(&server, config.clone(), Arc::clone(&policies));
+    strong(&server, &daemon, APPLICATION).await;
+    replaces(&server, &daemon, APPLICATION).await;
+    let said = conditions(&daemon).await;
+    assert!(said.contains("PolicyPending") && said.contains("BAD is not loaded yet"), "{said}");
+    // Nothing is changed by what cannot be judged yet.
+    let more = |document: &mut Value| document["spec"]["executors"] = 5.into();
+    let other = fleet(|document| {
+        document["spec"]["roll"] = json!({ "policies": ["OTHER"], "timeout": "30s" });
+        more(document);
+    });
+    daemon.give(&policies, other).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(executors(&server, APPLICATION).len(), TARGET as usize);
+    assert!(conditions(&daemon).await.contains("the document before is followed"));
+    // It is there.
+    std::fs::write(dir.join("bad.wasm"), guest(&roll_policy("", "", &answer(&[])), "")).expect("a file");
+    assert!(policies.refresh(), "there is one");
+    daemon.give(&policies, config).await;
+    sleep(Duration::from_secs(1)).await;
+    let said = conditions(&daemon).await;
+    assert!(!said.contains("PolicyPending") && !said.contains("SpecRefused"), "{said}");
+    // Or it is not, and will not be.
+    refused_by(
+        &daemon,
+        &policies,
+        fleet(|document| {
+            document["spec"]["roll"] = json!({ "policies": ["OTHER"], "timeout": "30s" });
+            more(document);
+        }),
+        "OTHER",
+    )
+    .await;
+    replaces(&server, &daemon, APPLICATION).await;
+    std::fs::remove_dir_all(&dir).expect("it is there");
 }
 
 /// A policy whose file is taken away decides no more; that is no reason to have no executors. One that arrives late is
@@ -172,15 +232,16 @@ async fn policies_that_go_and_come() {
     let file = dir.join("bad.wasm");
     let module = guest(&roll_policy("", "", &answer(&[])), "");
     std::fs::write(&file, &module).expect("a file");
-    let policies = Arc::new(Policies::load(Some(dir.clone())).expect("they load"));
+    let policies = Arc::new(Policies::load(Some(dir.clone()), compiler()).expect("they load"));
+    assert!(policies.refresh(), "there is one");
     let (server, _) = cluster();
     let config =
         fleet(|document| document["spec"]["roll"] = json!({ "policies": ["BAD"], "timeout": "30s" }));
-    let daemon = daemon(&server, config, Arc::clone(&policies));
+    let daemon = daemon(&server, config.clone(), Arc::clone(&policies));
     strong(&server, &daemon, APPLICATION).await;
     let change = async || {
         assert!(policies.refresh(), "they have changed");
-        assert!(daemon.changes.send(Change::Policies).await.is_ok());
+        daemon.give(&policies, config.clone()).await;
     };
     std::fs::remove_file(&file).expect("it is there");
     change().await;
@@ -314,7 +375,7 @@ async fn a_driver_that_is_wanted_no_more_begins_nothing() {
     let (_, signs) = intake::channel();
     let daemon = Daemon::run(how, Arc::default(), signs);
     let moved = fleet(|document| document["spec"]["driver"]["podName"] = "another".into());
-    assert!(daemon.changes.send(Change::Fleets(vec![moved])).await.is_ok());
+    daemon.give(&policies(), moved).await;
     for _ in 0..60 {
         sleep(Duration::from_millis(500)).await;
         let said = conditions(&daemon).await;

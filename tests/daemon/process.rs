@@ -272,6 +272,30 @@ async fn policies_are_picked_up_and_broken_ones_stop_nothing() {
     assert_eq!(process.terminate().await.0, Some(0));
 }
 
+/// Compiling it takes far longer than it may; the fence lets it pass.
+fn bomb() -> Vec<u8> {
+    let loops = format!("{}{}{}", "(loop ".repeat(60), "nop ".repeat(280), ")".repeat(60));
+    let functions = format!("(func (local {}) {loops})", "i32 ".repeat(280)).repeat(400);
+    wat::parse_str(format!("(component (core module {functions}))")).expect("WebAssembly text")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bomb_that_is_compiled_holds_back_nothing() {
+    let (town, process) = well(5).await;
+    let file = town.dir.join("policies/bomb.wasm");
+    std::fs::write(&file, bomb()).expect("a file");
+    process.logs(0, &["loading policies", "bomb.wasm"]).await;
+    // Documents are followed meanwhile.
+    town.write(TARGET + 2, |_| {});
+    town.until(&process, 8, "followed", |fleet, _| fleet["target"] == TARGET + 2).await;
+    // Ten seconds of CPU have not gone yet, and whoever compiles goes when the daemon does.
+    let refused = |line: &String| line.contains("a policy file was refused");
+    assert!(!process.log().iter().any(refused), "it is being compiled still");
+    let (code, took) = process.terminate().await;
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
 #[test]
 fn documents_are_checked() {
     let (code, _, error) = said(rollcall(&root(), &["check", "-f", "examples/own.yaml"]));

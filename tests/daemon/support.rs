@@ -16,10 +16,11 @@ use axum::response::Response;
 use cluster::Clients;
 use cluster::queue::Rates;
 use fleet::election::ElectionSettings;
+use policy::Compiler;
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use rollcall::config::FleetConfig;
-use rollcall::daemon::{self, Change, Ended, LeaseConfig, Parts, Policies};
+use rollcall::daemon::{self, Change, Ended, Judge, LeaseConfig, Parts, Policies};
 use rollcall::handle::{Handle, Overview};
 use rollcall::heartbeat::Directory;
 use rollcall::heartbeat::intake::Signs;
@@ -47,7 +48,11 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Built once: they are compiled, and the same for all.
 pub fn policies() -> Arc<Policies> {
     static POLICIES: OnceLock<Arc<Policies>> = OnceLock::new();
-    Arc::clone(POLICIES.get_or_init(|| Arc::new(Policies::load(None).expect("the built-in policies load"))))
+    Arc::clone(
+        POLICIES.get_or_init(|| {
+            Arc::new(Policies::load(None, Compiler::Here).expect("the built-in policies load"))
+        }),
+    )
 }
 
 /// A fleet in a hurry: seconds where real ones have minutes.
@@ -154,8 +159,7 @@ pub struct Daemon {
     pub handle: Handle,
     stop: watch::Sender<bool>,
     task: JoinHandle<Ended>,
-    /// Other documents, or policies.
-    pub changes: mpsc::Sender<Change>,
+    changes: mpsc::Sender<Change>,
 }
 
 impl Daemon {
@@ -180,7 +184,7 @@ impl Daemon {
         let metrics = Metrics::new(how.lease.then_some("rollcall"));
         let task = tokio::spawn(daemon::run(Parts {
             clients: Clients::over(how.client, "kubernetes:443", Arc::new(metrics.clone())),
-            fleets: vec![how.config],
+            fleets: Judge::patient(Arc::clone(&policies)).judge(&[how.config]),
             policies,
             lease,
             rates: Rates::default(),
@@ -196,6 +200,12 @@ impl Daemon {
             random: u128::from(how.number) << 64 | 0x9e37_79b9_7f4a_7c15,
         }));
         Daemon { handle, stop, task, changes }
+    }
+
+    /// Gives it this document, judged by these policies.
+    pub async fn give(&self, policies: &Arc<Policies>, config: FleetConfig) {
+        let judged = Judge::patient(Arc::clone(policies)).judge(&[config]);
+        assert!(self.changes.send(Change::Fleets(judged)).await.is_ok(), "the daemon has ended");
     }
 
     pub fn has_ended(&self) -> bool {

@@ -6,8 +6,8 @@
 //! document the reader's budget ([`parse`]).
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::de::IgnoredAny;
@@ -107,19 +107,15 @@ fn directory(path: &Path) -> std::io::Result<Vec<PathBuf>> {
 
 /// A file's bytes. Only regular files: a pipe could keep us waiting for ever.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let metadata = fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?;
-    if !metadata.is_file() {
-        return Err("is neither a file nor a directory".to_owned());
-    }
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
-    file.take(FILE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| format!("cannot be read: {error}"))?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(format!("has more than {FILE_BYTES_MAX} bytes"));
-    }
-    Ok(bytes)
+    policy::read_regular(path, FILE_BYTES_MAX).map_err(|error| {
+        if error.kind() == ErrorKind::InvalidInput {
+            "is neither a file nor a directory".to_owned()
+        } else if error.kind() == ErrorKind::FileTooLarge {
+            format!("has more than {FILE_BYTES_MAX} bytes")
+        } else {
+            format!("cannot be read: {error}")
+        }
+    })
 }
 
 /// One document of a file.

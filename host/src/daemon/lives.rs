@@ -14,6 +14,7 @@ use fleet::time::Instant;
 use tokio::time::Instant as Clock;
 
 use super::managed::{Life, Managed};
+use super::policies::Judged;
 use super::{Change, Daemon, News};
 use crate::config::FleetConfig;
 use crate::heartbeat::Directory;
@@ -26,13 +27,12 @@ impl Daemon {
     pub(super) fn change(&mut self, change: Change) {
         match change {
             Change::Fleets(fleets) => self.configure(fleets),
-            Change::Policies => self.configure(self.fleets.values().map(Managed::newest).cloned().collect()),
         }
     }
 
     /// These are the fleets from now on.
-    pub(super) fn configure(&mut self, fleets: Vec<FleetConfig>) {
-        let names: BTreeSet<&str> = fleets.iter().map(|config| &*config.fleet.metadata.name).collect();
+    pub(super) fn configure(&mut self, fleets: Vec<Judged>) {
+        let names: BTreeSet<&str> = fleets.iter().map(|judged| &*judged.config.fleet.metadata.name).collect();
         let gone: Vec<String> =
             self.fleets.keys().filter(|name| !names.contains(name.as_str())).cloned().collect();
         for name in gone {
@@ -40,24 +40,37 @@ impl Daemon {
             self.end(&name);
             self.fleets.remove(&name);
         }
-        for config in fleets {
-            let name = config.fleet.metadata.name.clone();
-            let problems = self.policies.problems(std::slice::from_ref(&config));
-            let good = problems.is_empty();
+        for judged in fleets {
+            let name = judged.config.fleet.metadata.name.clone();
             let Some(managed) = self.fleets.get_mut(&name) else {
-                self.fleets.insert(name.clone(), Managed::new(config, self.policies.names(), good));
+                self.fleets.insert(name.clone(), Managed::new(judged));
                 self.seek(&name);
                 continue;
             };
-            if managed.good && !good {
-                for problem in problems {
+            if managed.follows(&judged) {
+                (managed.policies, managed.pending) = (judged.names, judged.pending);
+                continue;
+            }
+            if managed.good && !judged.problems.is_empty() {
+                managed.pending = None;
+                if managed.refused.as_ref() == Some(&judged.config) && managed.wrong == judged.problems {
+                    continue;
+                }
+                for problem in &judged.problems {
                     tracing::error!(fleet = name, %problem, "the document is refused; the last good one stays");
                 }
-                managed.refused = Some(config);
+                (managed.refused, managed.wrong) = (Some(judged.config), judged.problems);
                 self.show_refused(&name);
                 continue;
             }
-            let before = managed.take(config, self.policies.names(), good);
+            if let (true, Some(why)) = (managed.good, &judged.pending)
+                && managed.config.fleet != judged.config.fleet
+            {
+                // What turns out to be wrong must not have been followed meanwhile.
+                managed.pending = Some(format!("the document before is followed until it is known: {why}"));
+                continue;
+            }
+            let before = managed.take(judged);
             let (old, new) = (&before.fleet, &managed.config.fleet);
             let moved = old.metadata.namespace != new.metadata.namespace
                 || old.spec.driver.pod_name != new.spec.driver.pod_name

@@ -19,9 +19,10 @@ use serde_json::Value;
 use tokio::time::Instant as Clock;
 
 use super::hearsay;
-use crate::config::FleetConfig;
+use super::policies::Judged;
 use crate::config::document::Mode;
-use crate::handle::{DRIVER_MISSING, IDENTITY_CONTESTED, Overview};
+use crate::config::{FleetConfig, Problem};
+use crate::handle::{DRIVER_MISSING, IDENTITY_CONTESTED, Overview, POLICY_PENDING};
 use crate::heartbeat::Directory;
 use crate::heartbeat::directory::{Claim, DriverEntry, DriverTls, FleetEntry, Secret};
 
@@ -34,10 +35,16 @@ pub struct Managed {
     /// The policies that there were when it was taken. One that has gone since is a fault whenever it is asked, and
     /// no reason to have no executors.
     pub policies: Vec<String>,
+    /// The token that its executors' heartbeats may carry.
+    pub token: Option<Secret>,
+    /// Why it is not known yet whether all of it can be followed.
+    pub pending: Option<String>,
     /// Nothing was wrong with it, or a life has begun with it.
     pub good: bool,
     /// The newest document, where there was something wrong with it and an earlier one was good.
     pub refused: Option<FleetConfig>,
+    /// What was wrong with it, as the log was told.
+    pub wrong: Vec<Problem>,
     pub life: Option<Life>,
     /// Why there is no core yet.
     pub waits: String,
@@ -89,26 +96,46 @@ impl Life {
 }
 
 impl Managed {
-    pub fn new(config: FleetConfig, policies: Vec<String>, good: bool) -> Managed {
+    pub fn new(judged: Judged) -> Managed {
         let waits = "its driver's pod was not looked for yet".to_owned();
         let (life, refused) = (None, None);
+        let Judged { config, problems, pending, names: policies, token } = judged;
+        let good = problems.is_empty();
         tell_warnings(&config);
-        let (contested, looked, seeking) = (false, false, false);
-        Managed { config, policies, good, refused, life, waits, contested, looked, seeking }
+        Managed {
+            config,
+            policies,
+            token,
+            pending,
+            good,
+            refused,
+            wrong: Vec::new(),
+            life,
+            waits,
+            contested: false,
+            looked: false,
+            seeking: false,
+        }
     }
 
     /// Follows another document from now on. The one before.
-    pub fn take(&mut self, config: FleetConfig, policies: Vec<String>, good: bool) -> FleetConfig {
+    pub fn take(&mut self, judged: Judged) -> FleetConfig {
+        let Judged { config, problems, pending, names, token } = judged;
         if config.fleet != self.config.fleet {
             tell_warnings(&config);
         }
-        (self.policies, self.good, self.refused) = (policies, good, None);
+        (self.policies, self.token, self.pending) = (names, token, pending);
+        (self.good, self.refused, self.wrong) = (problems.is_empty(), None, Vec::new());
         std::mem::replace(&mut self.config, config)
     }
 
-    /// As it is written now, right or wrong.
-    pub fn newest(&self) -> &FleetConfig {
-        self.refused.as_ref().unwrap_or(&self.config)
+    /// It is followed already, and all that is new is what is still awaited.
+    pub fn follows(&self, judged: &Judged) -> bool {
+        self.good
+            && judged.problems.is_empty()
+            && self.refused.is_none()
+            && self.config == judged.config
+            && self.token == judged.token
     }
 
     /// There is no core yet, because of this.
@@ -207,14 +234,6 @@ impl Managed {
     pub fn entry(&self, life: u64, driver: &DriverSeen, application_id: &str) -> FleetEntry {
         let spec = &self.config.fleet.spec;
         let heartbeat = &spec.heartbeat;
-        let token = heartbeat.token_file.as_ref().and_then(|file| match std::fs::read_to_string(file) {
-            Ok(token) if !token.trim().is_empty() => Some(Secret::new(token.trim())),
-            Ok(_) => None,
-            Err(error) => {
-                tracing::warn!(fleet = self.name(), file = %file.display(), %error, "the heartbeat token cannot be read: no static token is taken");
-                None
-            }
-        });
         FleetEntry {
             life,
             pods_namespace: self.namespace().to_owned(),
@@ -228,7 +247,7 @@ impl Managed {
             metrics_namespace: heartbeat.metrics_namespace.clone(),
             graphite_prefix: Some(heartbeat.graphite_prefix.clone()).filter(|prefix| !prefix.is_empty()),
             extra_columns: heartbeat.columns.clone(),
-            token,
+            token: self.token.clone(),
             driver: driver.address.map(|ip| DriverEntry {
                 address: SocketAddr::new(ip, spec.driver.rest_port.get()),
                 interval_ms: spec.driver.rest_interval.0,
@@ -249,7 +268,13 @@ impl Managed {
         for condition in conditions.iter_mut().filter(|condition| condition.name == LEDGER_REFUSED) {
             condition.message = life.name_ledger(&condition.message);
         }
+        conditions.extend(self.pending());
         hearsay::complete(conditions, &self.config, &life.driver, directory)
+    }
+
+    fn pending(&self) -> Option<Condition> {
+        let message = self.pending.clone()?;
+        Some(Condition { name: POLICY_PENDING, message })
     }
 
     /// Tells the log when no executor is heard, why not, and when one is.
@@ -293,14 +318,15 @@ impl Managed {
                 counts: Counts::default(),
                 refusals: BTreeMap::new(),
                 impairments: BTreeMap::new(),
-                conditions: vec![self.waiting()],
+                conditions: self.waiting(),
             },
         }
     }
 
-    fn waiting(&self) -> Condition {
+    fn waiting(&self) -> Vec<Condition> {
         let name = if self.contested { IDENTITY_CONTESTED } else { DRIVER_MISSING };
-        Condition { name, message: self.waits.clone() }
+        let waits = Condition { name, message: self.waits.clone() };
+        std::iter::once(waits).chain(self.pending()).collect()
     }
 
     pub fn snapshot(&self, now: fleet::time::Now, directory: &Directory) -> Snapshot {
@@ -315,7 +341,7 @@ impl Managed {
                 target: self.config.fleet.spec.executors,
                 counts: Counts::default(),
                 refusals: BTreeMap::new(),
-                conditions: vec![self.waiting()],
+                conditions: self.waiting(),
                 executors: Vec::new(),
             },
         }
@@ -351,6 +377,10 @@ mod tests {
         }
     }
 
+    fn judged(config: FleetConfig) -> Judged {
+        Judged { config, problems: Vec::new(), pending: None, names: Vec::new(), token: None }
+    }
+
     #[test]
     fn warnings_of_a_document_are_logged_once() {
         let config = |claim: &str| {
@@ -373,11 +403,11 @@ mod tests {
             String::from_utf8(bytes).expect("text").matches(part).count()
         };
         tracing::subscriber::with_default(subscriber, || {
-            let mut managed = Managed::new(config("OnDemand"), Vec::new(), true);
+            let mut managed = Managed::new(judged(config("OnDemand")));
             assert_eq!(times("volumes[0].persistentVolumeClaim.claimName"), 1);
-            managed.take(config("OnDemand"), vec!["OTHER".to_owned()], true);
+            managed.take(judged(config("OnDemand")));
             assert_eq!(times("volumes[0].persistentVolumeClaim.claimName"), 1, "the same document");
-            managed.take(config("OnDemand-2"), Vec::new(), true);
+            managed.take(judged(config("OnDemand-2")));
             assert_eq!(times("volumes[0].persistentVolumeClaim.claimName"), 2);
         });
     }

@@ -97,8 +97,9 @@ pub struct DriverTls {
 }
 
 /// A token, of which only the digest is kept: comparing digests in constant time says nothing about the
-/// token, not even its length.
-#[derive(Clone)]
+/// token, not even its length. Equality is for what is ours on both sides; what comes from outside is compared with
+/// `matches`.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret([u8; 32]);
 
 impl Secret {

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use ::policy::{Builtin, Cache, Limits, Mode, Module, Policy, Question, Sandbox, SandboxConfig, Settings};
+use ::policy::{
+    Builtin, Cache, ChildLimits, Compiler, Limits, Mode, Module, Policy, Question, Sandbox, SandboxConfig,
+    Settings,
+};
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 
@@ -15,9 +18,23 @@ pub struct Source {
     pub from: String,
 }
 
+/// The subcommand by which the binary starts itself to compile a module.
+pub const COMPILE: &str = "policy-compile";
+
+/// Whoever wrote a module, it is compiled in a process of its own: this program's, as it was when it was started, even
+/// if another lies in its place by now.
+pub fn compiler() -> Compiler {
+    Compiler::Child {
+        program: "/proc/self/exe".into(),
+        arguments: vec![COMPILE.into()],
+        limits: ChildLimits::default(),
+    }
+}
+
 /// A sandbox as the daemon has it, with the user's cache of compiled policies.
 pub fn sandbox(limits: Limits) -> Result<Sandbox> {
-    Ok(Sandbox::new(SandboxConfig { limits, cache: cache_or_warning(), ..SandboxConfig::default() })?)
+    let (cache, compiler) = (cache_or_warning(), compiler());
+    Ok(Sandbox::new(SandboxConfig { limits, cache, compiler, ..SandboxConfig::default() })?)
 }
 
 /// A sandbox for tests: its budget is counted in instructions, the same on every machine.
@@ -25,7 +42,8 @@ pub fn lab(fuel: u64) -> Result<Sandbox> {
     // The clock is only there to end the test of a policy that burns a lot of fuel.
     let limits = Limits { cpu: std::time::Duration::from_secs(10), ..Limits::default() };
     let mode = Mode::Lab { fuel };
-    Ok(Sandbox::new(SandboxConfig { mode, limits, cache: cache_or_warning(), ..SandboxConfig::default() })?)
+    let (cache, compiler) = (cache_or_warning(), compiler());
+    Ok(Sandbox::new(SandboxConfig { mode, limits, cache, compiler, ..SandboxConfig::default() })?)
 }
 
 /// `$XDG_CACHE_HOME/rollcall/policies`, or why it cannot be used. Without it policies are compiled each time.
@@ -50,7 +68,7 @@ pub fn load(sandbox: &Sandbox, file: Option<&Path>) -> Result<Vec<Source>> {
     let Some(file) = file else {
         let builtin = |builtin: Builtin| {
             let module =
-                sandbox.load(builtin.component).with_context(|| format!("built-in {}", builtin.name))?;
+                sandbox.load_builtin(builtin).with_context(|| format!("built-in {}", builtin.name))?;
             Ok(Source { module, from: "built-in".into() })
         };
         return Builtin::ALL.into_iter().map(builtin).collect();

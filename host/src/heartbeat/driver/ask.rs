@@ -105,18 +105,15 @@ fn bearer(file: &Path) -> Result<HeaderValue, String> {
     Ok(value)
 }
 
+/// Only regular files: a pipe could keep us waiting for ever.
 fn read(file: &Path) -> Result<Vec<u8>, String> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    let opened = std::fs::File::open(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    opened
-        .take(FILE_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| format!("{}: {error}", file.display()))?;
-    if bytes.len() as u64 > FILE_MAX {
-        return Err(format!("{} is longer than {FILE_MAX} bytes", file.display()));
-    }
-    Ok(bytes)
+    policy::read_regular(file, FILE_MAX).map_err(|error| {
+        if error.kind() == std::io::ErrorKind::FileTooLarge {
+            format!("{} is longer than {FILE_MAX} bytes", file.display())
+        } else {
+            format!("{}: {error}", file.display())
+        }
+    })
 }
 
 /// An answer that is being read. The connection ends with it.

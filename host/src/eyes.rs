@@ -1,0 +1,224 @@
+//! The eyes on files: documents, policies, and the tokens that documents name.
+//!
+//! Two tasks, so that a policy that takes long to load holds back no document. Whatever reads, parses, compiles or asks
+//! a policy happens on threads that may block; what reaches the loop is judged ([`Judge`]).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use policy::{printable, read_regular};
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+
+use crate::config::{self, FleetConfig, Watcher};
+use crate::daemon::{Change, Judge, Judged, Policies};
+use crate::heartbeat::directory::Secret;
+
+const POLL: Duration = Duration::from_millis(config::POLL_MS);
+const SETTLE: Duration = Duration::from_millis(100);
+/// Of a token file.
+pub const TOKEN_BYTES_MAX: u64 = 64 << 10;
+
+/// What is seen of documents.
+pub struct Eyes {
+    watcher: Watcher,
+    paths: Vec<PathBuf>,
+    /// The last good ones.
+    fleets: Vec<FleetConfig>,
+    judge: Judge,
+    tokens: Vec<Result<Option<Secret>, String>>,
+    /// Some were not judged yet.
+    pending: bool,
+}
+
+impl Eyes {
+    /// On these documents, which came from these paths.
+    pub fn new(paths: Vec<PathBuf>, fleets: Vec<FleetConfig>, policies: Arc<Policies>) -> Eyes {
+        let (watcher, judge) = (Watcher::new(paths.clone()), Judge::new(policies));
+        Eyes { watcher, paths, fleets, judge, tokens: Vec::new(), pending: false }
+    }
+
+    /// All documents, judged. Blocks.
+    pub fn judge(&mut self) -> Vec<Judged> {
+        self.tokens = tokens(&self.fleets);
+        let mut judged = self.judge.judge(&self.fleets);
+        for (judged, token) in judged.iter_mut().zip(&self.tokens) {
+            judged.token = token.clone().unwrap_or_default();
+        }
+        self.pending = judged.iter().any(|judged| judged.pending.is_some());
+        judged
+    }
+
+    /// The documents, if there is anything new about them. Documents that are wrong change nothing: the last good ones
+    /// stay, and are judged by the policies that there are now.
+    fn look(&mut self, policies_changed: bool) -> Option<Vec<Judged>> {
+        let mut again = policies_changed || self.pending;
+        if self.watcher.changed() {
+            match config::load(&self.paths) {
+                Ok(fleets) => {
+                    self.fleets = fleets;
+                    again = true;
+                }
+                Err(problems) => {
+                    for problem in problems {
+                        tracing::error!(%problem, "the new configuration is refused; the last good one stays");
+                    }
+                }
+            }
+        }
+        let tokens = tokens(&self.fleets);
+        for (config, (token, before)) in self.fleets.iter().zip(tokens.iter().zip(&self.tokens)) {
+            if let (Err(error), true) = (token, token != before) {
+                let fleet = &config.fleet.metadata.name;
+                tracing::warn!(fleet, error, "the heartbeat token cannot be read: no static token is taken");
+            }
+        }
+        again |= tokens != self.tokens;
+        again.then(|| self.judge())
+    }
+}
+
+/// Of each document, in order.
+fn tokens(fleets: &[FleetConfig]) -> Vec<Result<Option<Secret>, String>> {
+    let token = |config: &FleetConfig| {
+        let Some(file) = &config.fleet.spec.heartbeat.token_file else { return Ok(None) };
+        let unreadable = |why: String| format!("{}: {why}", printable(&file.to_string_lossy(), 500));
+        let bytes = read_regular(file, TOKEN_BYTES_MAX).map_err(|error| unreadable(error.to_string()))?;
+        let text = str::from_utf8(&bytes).map_err(|_| unreadable("it is not text".to_owned()))?.trim();
+        Ok((!text.is_empty()).then(|| Secret::new(text)))
+    };
+    fleets.iter().map(token).collect()
+}
+
+/// Looks at the documents every now and then, and when policies have changed.
+pub async fn documents(eyes: Eyes, mut policies: watch::Receiver<u64>, change: mpsc::Sender<Change>) {
+    let mut eyes = Some(eyes);
+    loop {
+        let policies_changed = tokio::select! {
+            () = sleep(POLL) => false,
+            _ = policies.changed() => {
+                // Files that are loaded one after another are one change.
+                sleep(SETTLE).await;
+                policies.mark_unchanged();
+                true
+            }
+        };
+        let Some(mut these) = eyes.take() else { return };
+        let looked = tokio::task::spawn_blocking(move || {
+            // A panic is a bug of ours that these files strike: the next ones may not.
+            let told = catch_unwind(AssertUnwindSafe(|| these.look(policies_changed)));
+            (these, told)
+        });
+        // It is not awaited when the runtime ends.
+        let Ok((these, told)) = looked.await else { return };
+        eyes = Some(these);
+        let told = told.unwrap_or_else(|_| {
+            tracing::error!(
+                "looking at the documents panicked, which is a bug of Rollcall; the last good ones stay"
+            );
+            None
+        });
+        if let Some(fleets) = told
+            && change.send(Change::Fleets(fleets)).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// Looks into the directory of policies at once, and every now and then.
+pub async fn policies(policies: Arc<Policies>) {
+    while policies.has_directory() {
+        let these = Arc::clone(&policies);
+        let looked = tokio::task::spawn_blocking(move || catch_unwind(AssertUnwindSafe(|| these.refresh())));
+        match looked.await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => {
+                tracing::error!(
+                    "looking at the policies panicked, which is a bug of Rollcall; they stay as they were"
+                );
+            }
+            Err(_) => return,
+        }
+        sleep(POLL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::process::Command;
+
+    use policy::Compiler;
+
+    use super::*;
+
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(name: &str) -> Dir {
+            let path = std::env::temp_dir().join(format!("rollcall-eyes-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).expect("a directory");
+            Dir(path)
+        }
+
+        fn write(&self, extra: &str) {
+            let document = format!(
+                "apiVersion: rollcall.dev/v1alpha1\nkind: ExecutorFleet\nmetadata: {{name: etl, namespace: spark}}\n\
+                 spec:\n  mode: Observe\n  executors: 3\n  driver: {{podName: d}}\n{extra}"
+            );
+            fs::write(self.0.join("etl.yaml"), document).expect("a file");
+        }
+
+        fn eyes(&self) -> Eyes {
+            let paths = vec![self.0.clone()];
+            let fleets = config::load(&paths).expect("a good document");
+            let policies = Policies::load(None, Compiler::Here).expect("the built-in ones");
+            Eyes::new(paths, fleets, Arc::new(policies))
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_document_that_is_refused_swallows_no_change_of_policies() {
+        let dir = Dir::new("swallow");
+        dir.write("");
+        let mut eyes = dir.eyes();
+        assert_eq!(eyes.judge().len(), 1);
+        assert!(eyes.look(false).is_none(), "nothing is new");
+        dir.write("  executers: 4\n");
+        let judged = eyes.look(true).expect("the policies are new");
+        assert_eq!((judged.len(), judged[0].config.fleet.spec.executors), (1, 3), "the last good one");
+        dir.write("  paused: true\n");
+        assert!(eyes.look(false).expect("a new document")[0].config.fleet.spec.paused);
+    }
+
+    #[test]
+    fn tokens_are_read_from_files_alone_and_read_again_when_they_change() {
+        let dir = Dir::new("tokens");
+        let token = dir.0.join("token");
+        dir.write(&format!("  heartbeat: {{tokenFile: {}}}\n", token.display()));
+        let mut eyes = dir.eyes();
+        assert!(Command::new("mkfifo").arg(&token).status().expect("mkfifo runs").success());
+        assert_eq!(eyes.judge()[0].token, None, "a pipe is not waited for");
+        fs::remove_file(&token).expect("the pipe");
+        std::os::unix::fs::symlink("/dev/zero", &token).expect("a link");
+        assert_eq!(eyes.judge()[0].token, None, "a device has no end");
+        fs::remove_file(&token).expect("the link");
+        fs::write(&token, "x".repeat(1 << 20)).expect("a file");
+        assert_eq!(eyes.judge()[0].token, None, "it is too large");
+        fs::write(&token, "secret\n").expect("a file");
+        let judged = eyes.look(false).expect("there is a token now");
+        assert_eq!(judged[0].token, Some(Secret::new("secret")));
+        assert!(eyes.look(false).is_none());
+        fs::write(&token, "another").expect("a file");
+        assert_eq!(eyes.look(false).expect("another token")[0].token, Some(Secret::new("another")));
+    }
+}
