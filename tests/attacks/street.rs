@@ -506,6 +506,7 @@ impl Daemon {
                 "--graphite=127.0.0.1:0",
                 "--changes-per-second=500",
                 "--changes-burst=500",
+                "--graphite-udp",
             ])
             .args(flags)
             .current_dir(dir)

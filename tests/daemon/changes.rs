@@ -108,7 +108,7 @@ async fn refused(daemon: &Daemon, config: FleetConfig, why: &str) {
 }
 
 async fn refused_by(daemon: &Daemon, policies: &Arc<Policies>, config: FleetConfig, why: &str) {
-    daemon.give(policies, config).await;
+    daemon.give(policies, &[config]).await;
     is_refused(daemon, why).await;
 }
 
@@ -141,12 +141,12 @@ async fn a_refused_document_moves_nothing() {
         document["spec"]["applicationId"] = "spark-other".into();
         document["spec"]["template"]["spec"]["containers"][0]["image"] = 7.into();
     });
-    daemon.give(&policies(), moved).await;
+    daemon.give(&policies(), &[moved]).await;
     sleep(Duration::from_secs(1)).await;
     replaces(&server, &daemon, APPLICATION).await;
     // A good one does.
     let moved = fleet(|document| document["spec"]["applicationId"] = "spark-other".into());
-    daemon.give(&policies(), moved).await;
+    daemon.give(&policies(), &[moved]).await;
     strong(&server, &daemon, "spark-other").await;
     let said = conditions(&daemon).await;
     assert!(!said.contains("SpecRefused"), "{said}");
@@ -163,7 +163,7 @@ async fn a_refused_document_keeps_the_last_good_one_for_another_driver() {
     runs(&server, DRIVER);
     strong(&server, &daemon, OTHER).await;
     is_refused(&daemon, "NOBODYS").await;
-    daemon.give(&policies(), fleet(|_| {})).await;
+    daemon.give(&policies(), &[fleet(|_| {})]).await;
     sleep(Duration::from_secs(1)).await;
     let said = conditions(&daemon).await;
     assert!(!said.contains("SpecRefused"), "{said}");
@@ -197,14 +197,14 @@ async fn a_fleet_whose_policy_is_not_loaded_yet_is_kept_at_strength() {
         document["spec"]["roll"] = json!({ "policies": ["OTHER"], "timeout": "30s" });
         more(document);
     });
-    daemon.give(&policies, other).await;
+    daemon.give(&policies, &[other]).await;
     sleep(Duration::from_secs(1)).await;
     assert_eq!(executors(&server, APPLICATION).len(), TARGET as usize);
     assert!(conditions(&daemon).await.contains("the document before is followed"));
     // It is there.
     std::fs::write(dir.join("bad.wasm"), guest(&roll_policy("", "", &answer(&[])), "")).expect("a file");
     assert!(policies.refresh(), "there is one");
-    daemon.give(&policies, config).await;
+    daemon.give(&policies, &[config]).await;
     sleep(Duration::from_secs(1)).await;
     let said = conditions(&daemon).await;
     assert!(!said.contains("PolicyPending") && !said.contains("SpecRefused"), "{said}");
@@ -241,7 +241,7 @@ async fn policies_that_go_and_come() {
     strong(&server, &daemon, APPLICATION).await;
     let change = async || {
         assert!(policies.refresh(), "they have changed");
-        daemon.give(&policies, config.clone()).await;
+        daemon.give(&policies, &[config.clone()]).await;
     };
     std::fs::remove_file(&file).expect("it is there");
     change().await;
@@ -375,7 +375,7 @@ async fn a_driver_that_is_wanted_no_more_begins_nothing() {
     let (_, signs) = intake::channel();
     let daemon = Daemon::run(how, Arc::default(), signs);
     let moved = fleet(|document| document["spec"]["driver"]["podName"] = "another".into());
-    daemon.give(&policies(), moved).await;
+    daemon.give(&policies(), &[moved]).await;
     for _ in 0..60 {
         sleep(Duration::from_millis(500)).await;
         let said = conditions(&daemon).await;

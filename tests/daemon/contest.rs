@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use rollcall::config::FleetConfig;
-use rollcall::daemon::Change;
 use rollcall::handle::Overview;
 use rollcall::heartbeat::{Directory, intake};
 use serde_json::json;
@@ -80,7 +79,7 @@ async fn the_same_fleet_has_the_id_in_whatever_order_they_come() {
                     );
                 }
                 let both = vec![config("older"), config("younger")];
-                assert!(daemon.changes.send(Change::Fleets(both)).await.is_ok());
+                daemon.give(&policies(), &both).await;
                 sleep(Duration::from_secs(20)).await;
                 let fleets = overviews(&daemon).await;
                 for overview in &fleets {
@@ -111,7 +110,7 @@ async fn another_namespace_may_have_the_same_id() {
     let daemon = Daemon::with(how, policies(), Directory::default().into(), signs);
     sleep(Duration::from_secs(10)).await;
     let both = vec![thief, fleet(NAMESPACE, "honest", DRIVER, false)];
-    assert!(daemon.changes.send(Change::Fleets(both)).await.is_ok());
+    daemon.give(&policies(), &both).await;
     sleep(Duration::from_secs(20)).await;
     let fleets = overviews(&daemon).await;
     assert_eq!(fleets.len(), 2);

@@ -9,11 +9,10 @@ use fleet::action::Reply;
 use fleet::event::Command;
 use fleet::guardrail::Refusal;
 use rollcall::config::FleetConfig;
-use rollcall::daemon::Change;
 use rollcall::handle::{Commanded, Overview};
+use rollcall::heartbeat::intake;
 use serde_json::{Value, json};
 use sim::server::Server;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::replay::{cluster, runs};
@@ -61,9 +60,9 @@ impl Town {
         );
         let client = cluster::Client::new(server.clone(), NAMESPACE);
         let how = How { config: neighbour.clone(), client, lease, number: 1 };
-        let (_, signs) = mpsc::channel(1);
+        let (_, signs) = intake::channel();
         let daemon = Daemon::with(how, policies(), Arc::default(), signs);
-        daemon.changes.send(Change::Fleets(vec![neighbour, tenant])).await.expect("it listens");
+        daemon.give(&policies(), &[neighbour, tenant]).await;
         let town = Town { server, daemon, deleted: 0 };
         town.strong(APPLICATION).await;
         town.strong(OTHER_APPLICATION).await;

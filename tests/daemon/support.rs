@@ -202,9 +202,9 @@ impl Daemon {
         Daemon { handle, stop, task, changes }
     }
 
-    /// Gives it this document, judged by these policies.
-    pub async fn give(&self, policies: &Arc<Policies>, config: FleetConfig) {
-        let judged = Judge::patient(Arc::clone(policies)).judge(&[config]);
+    /// Gives it these documents, judged by these policies.
+    pub async fn give(&self, policies: &Arc<Policies>, configs: &[FleetConfig]) {
+        let judged = Judge::patient(Arc::clone(policies)).judge(configs);
         assert!(self.changes.send(Change::Fleets(judged)).await.is_ok(), "the daemon has ended");
     }
 

@@ -239,7 +239,7 @@ pub fn condition_names() -> impl Iterator<Item = &'static str> {
 /// What there is to say while a condition holds; nothing while it does not.
 type Said = fn(&Fleet) -> Vec<String>;
 
-const CONDITIONS: [(&str, Said); 15] = [
+const CONDITIONS: [(&str, Said); 16] = [
     ("BreakerOpen", |fleet| {
         let failed = fleet.breaker.failed_in_a_row();
         say(fleet.breaker.is_open(), &format!("{failed} executors failed in a row"))

@@ -125,6 +125,9 @@ struct Rejected {
     reason: &'static str,
 }
 
+/// Whom a beat names, and the executor's pod where it has one.
+type Found = Result<(Arc<Fleet>, Option<ExecutorEntry>), Fate>;
+
 /// Nothing of the request was used.
 struct Refusal {
     status: StatusCode,
@@ -257,12 +260,7 @@ impl Api {
 
     /// Of several fleets with the application's id, each in a namespace of its own, the one that the token is good for:
     /// another's label takes nothing from it.
-    fn find(
-        &self,
-        said: &Said,
-        secret: &Secret,
-        pod: Option<&Uid>,
-    ) -> Result<(Arc<Fleet>, Option<ExecutorEntry>), Fate> {
+    fn find(&self, said: &Said, secret: &Secret, pod: Option<&Uid>) -> Found {
         let directory = &self.intake.directory;
         let of_application = |id: &str| {
             let executor = |fleet: &Fleet| fleet.executor(ExecutorId(said.executor));
@@ -285,17 +283,12 @@ impl Api {
     }
 
     /// The pod that the token was given to.
-    async fn owner(
-        &self,
-        token: &str,
-        secret: &Secret,
-        ip: IpAddr,
-        found: &[Result<(Arc<Fleet>, Option<ExecutorEntry>), Fate>],
-    ) -> Result<Uid, Refusal> {
+    async fn owner(&self, token: &str, secret: &Secret, ip: IpAddr, found: &[Found]) -> Result<Uid, Refusal> {
         let reviews = self.reviews.as_ref().filter(|_| is_jwt(token)).ok_or_else(unauthorized)?;
         let named = || found.iter().flatten().map(|(fleet, _)| fleet);
-        let own = named().find(|fleet| fleet.is_at(ip)).cloned();
-        let own = own.or_else(|| self.intake.directory.concerned(ip).into_iter().next());
+        let here = self.intake.directory.at(ip);
+        let is_here = |fleet: &Arc<Fleet>| here.iter().any(|other| other.name == fleet.name);
+        let own = named().find(|fleet| is_here(fleet)).or(here.first());
         let asker = Asker { ip, fleet: own.map(|fleet| Arc::clone(&fleet.name)) };
         let denied = match reviews.pod(token, secret, &asker).await {
             Ok(pod) => return Ok(pod),
@@ -310,7 +303,7 @@ impl Api {
         // At most 100, as many as there are beats; the same one twice says nothing new.
         let mut told: Vec<u64> = Vec::new();
         for fleet in named() {
-            let may_be = fleet.is_at(ip) || (!fleet.entry.check_peer && asker.fleet.is_none());
+            let may_be = is_here(fleet) || (!fleet.entry.check_peer && asker.fleet.is_none());
             if may_be && !told.contains(&fleet.entry.life) {
                 told.push(fleet.entry.life);
                 self.intake.impaired(fleet, Impairment::Refused);

@@ -160,7 +160,7 @@ async fn no_bytes_are_obeyed_without_the_token_and_every_connection_ends() {
     directory.set_fleet("etl", entry).unwrap();
     let executor = ExecutorEntry { uid: "u1".into(), pod_ip: None, runs: true };
     directory.set_executor("etl", fleet::id::ExecutorId(1), executor);
-    let (signs, _signs) = tokio::sync::mpsc::channel(16);
+    let (signs, _signs) = crate::heartbeat::intake::channel();
     let intake = Intake::new(directory, Arc::clone(&counters), signs);
     let settings =
         Settings { token: Some(OPERATORS.to_owned()), hosts: Vec::new(), extra: api::router(intake, None) };
