@@ -192,7 +192,6 @@ async fn a_fleet_goes_on_whatever_the_network_does() {
         ["source=\"graphite\"", "result=\"unknown-executor\""],
         ["source=\"graphite\"", "result=\"too-many-connections\""],
         ["source=\"api\"", "result=\"unauthorized\""],
-        ["source=\"api\"", "result=\"oversized\""],
     ] {
         assert!(count(&metrics, &labels) > 0, "{labels:?} is not counted:\n{metrics}");
     }

@@ -182,7 +182,7 @@ fn bombs_are_refused() {
 fn what_passes_the_fence_ends_at_a_limit() {
     let function =
         |depth, count| format!("(func {} {})", locals(count), nested("loop", depth, &"nop ".repeat(count)));
-    let bomb = module(&function(60, 280).repeat(400));
+    let bomb = module(&function(60, 280).repeat(1_200));
     let short = ChildLimits { cpu_s: 1, ..ChildLimits::default() };
     let (refusal, cpu) = try_it(&sandbox(child(short), None), "a second", &bomb);
     assert!(refusal.contains("took more than 1 s of CPU"), "{refusal}");

@@ -42,6 +42,10 @@ pub fn holder(api: &Api) -> Option<usize> {
 
 impl World<'_> {
     pub(crate) fn elect(&mut self, at: usize, event: ElectionEvent) {
+        if self.alone && event == ElectionEvent::Doubt {
+            // No other host can lead.
+            return self.tell(at, Event::LeadershipConfirmed);
+        }
         let now = self.hosts[at].now(self.sim.now_ms);
         let Some(election) = &mut self.hosts[at].election else { return };
         for action in election.step(event, now) {

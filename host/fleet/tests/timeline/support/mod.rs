@@ -15,11 +15,12 @@ use fleet::question::{
     Condition, Container, ContainerRole, ContainerState, Departure, DepartureKind, NodeState, Pick, Pod,
     Selection, Terminated,
 };
-use fleet::spec::{Amount, Draft, Mode, RollSpec};
+use fleet::spec::{Draft, Mode, RollSpec};
 use fleet::time::{Instant, Now};
 use fleet::{Fleet, Why};
 
 mod answers;
+mod specs;
 
 /// Policies that the specs of timelines may name.
 pub const POLICIES: [&str; 4] = ["OUTLIER", "OWN", "SPARK", "MINE"];
@@ -677,26 +678,6 @@ impl World {
         }
         let pods = pods.into_values().collect();
         self.step(Event::Relisted(Relist { known, revision, pods, driver: self.driver.clone() }));
-    }
-
-    fn respec(&mut self, words: &[&str]) {
-        let mut draft = (**self.fleet.spec()).clone();
-        for word in words {
-            let (key, value) = word.split_once('=').unwrap_or((word, ""));
-            let number = || value.parse::<u32>().unwrap();
-            match key {
-                "target" => draft.target = number(),
-                "surge" => draft.limits.surge = Amount::Count(number()),
-                "unavailable" => draft.limits.unavailable = Amount::Count(number()),
-                "batch" => draft.allocation.batch_size = number(),
-                "paused" => draft.paused = value == "true",
-                "heartbeats" => draft.heartbeat.disabled = value == "off",
-                "dry-run" => draft.dry_run = value == "true",
-                "name" => draft.name = value.to_owned(),
-                other => panic!("spec {other}"),
-            }
-        }
-        self.step(Event::SpecChanged { draft: Box::new(draft), policies: policies() });
     }
 }
 
