@@ -44,11 +44,11 @@ fn a_campaign_is_the_same_on_any_number_of_threads() {
 
 #[test]
 fn a_planted_bug_is_a_violation_and_exit_code_1() {
-    let (run, code) = json(&["--seed=0", "--plant=create-before-reserve"]);
+    let (run, code) = json(&["--seed=1", "--plant=create-before-reserve"]);
     assert_eq!((run["violation"]["checker"].as_str(), code), (Some("S2"), Some(1)), "{run}");
     let (table, _, code) = simulate(&["--seeds=0..3", "--plant=create-before-reserve"]);
     assert_eq!(code, Some(1));
-    assert!(table.contains("replay: rollcall simulate --seed 0 --plant create-before-reserve"), "{table}");
+    assert!(table.contains("replay: rollcall simulate --seed 1 --plant create-before-reserve"), "{table}");
 }
 
 #[test]

@@ -67,6 +67,8 @@ pub struct Fleet {
     pub(crate) driver: Option<DriverView>,
     /// Of which revision that is.
     pub(crate) driver_revision: u64,
+    /// The least and the most ends of its container that were told of.
+    driver_ends: Option<(u32, u32)>,
     pub(crate) driver_answered: bool,
     /// Since when executors wait for it to answer: a fleet's first, or those after an end of its container.
     pub(crate) driver_awaited_since: Option<Instant>,
@@ -218,6 +220,7 @@ impl Fleet {
             metric_names: Vec::new(),
             driver: None,
             driver_revision: 0,
+            driver_ends: None,
             driver_answered: false,
             driver_awaited_since: None,
             view_fresh: true,
@@ -351,18 +354,20 @@ impl Fleet {
         }
     }
 
-    /// What is older than what is known is of no interest.
+    /// What is older than what is known changes nothing in it.
     pub(crate) fn driver_is(&mut self, driver: DriverView, revision: u64) {
-        if revision < self.driver_revision {
-            return;
-        }
-        let ends = |driver: &DriverView| match driver {
-            DriverView::Running { uid, ends } if *uid == self.spec.driver => Some(*ends),
-            DriverView::Running { .. } | DriverView::Gone => None,
+        let ended = match &driver {
+            // Also what is older tells that it has ended since.
+            DriverView::Running { uid, ends } if *uid == self.spec.driver => {
+                let (least, most) = *self.driver_ends.get_or_insert((*ends, *ends));
+                self.driver_ends = Some((least.min(*ends), most.max(*ends)));
+                *ends < least || *ends > most
+            }
+            DriverView::Running { .. } | DriverView::Gone => false,
         };
-        let before = self.driver.as_ref().and_then(ends);
-        let ended = before.zip(ends(&driver)).is_some_and(|(before, now)| before < now);
-        (self.driver, self.driver_revision) = (Some(driver), revision);
+        if revision >= self.driver_revision {
+            (self.driver, self.driver_revision) = (Some(driver), revision);
+        }
         if ended {
             self.driver_ended();
         }
@@ -420,6 +425,7 @@ impl Fleet {
                 } else {
                     self.witness = self.witness.max(self.highest_named(&list.pods));
                     self.revision = self.revision.max(list.revision);
+                    self.driver_is(list.driver, list.revision);
                 }
             }
             // Before the first complete list nothing is known; what is newer than that list counts after it.

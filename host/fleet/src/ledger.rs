@@ -171,6 +171,9 @@ pub(crate) enum Refused {
     Implausible(String),
     /// It is another leader's, or says so. It is not read again.
     Usurped(String),
+    /// It is an older one of another leader: of one that we followed, or of one whose terms began again with a deleted
+    /// Lease. It is written over once the Lease is known to be ours.
+    Doubted(String),
 }
 
 /// What may be taken from a record that is not believed.
@@ -221,6 +224,8 @@ pub(crate) enum Progress {
     Confirmed(u64),
     /// The record is another leader's, or says so.
     Deposed,
+    /// The record is an older one of another leader: only the Lease tells who leads.
+    Doubted,
     /// The record is none of ours. It is read again later.
     Refused,
     /// The record is not believed, and is written over.
@@ -514,7 +519,9 @@ impl Book {
             self.claimed = true;
             let (epoch, writes) =
                 (ours.epoch.max(theirs.epoch.saturating_add(1)).min(check::COUNT_MAX), ours.writes);
-            // Where one was refused before, nothing is known of ids; see `write_over`.
+            // Where one was refused before, or another than Rollcall wrote this one, nothing is known of ids; see
+            // `write_over`.
+            self.distrusts |= suspect && self.version.is_some();
             let least = ExecutorId(u64::from(self.distrusts));
             let reserved = ours.reserved.max(theirs.reserved).max(least);
             let suspect = theirs.suspect || suspect || self.distrusts;
@@ -531,7 +538,24 @@ impl Book {
         // Our write was lost, or somebody restored a backup: the record as it is now goes out again.
         ours.reserved = ours.reserved.max(theirs.reserved);
         self.dirty = true;
+        if !by_us && !suspect {
+            let why = format!(
+                "it carries the older epoch {} of another leader, and this host's is {}",
+                theirs.epoch, ours.epoch
+            );
+            self.state = State::Parked;
+            self.refused = Some(Refused::Doubted(why));
+            return Progress::Doubted;
+        }
         Progress::Waiting
+    }
+
+    /// The Lease is ours.
+    pub(crate) fn affirmed(&mut self, now: Instant) {
+        if matches!(self.refused, Some(Refused::Doubted(_))) {
+            self.refused = None;
+            self.state = State::Idle(now);
+        }
     }
 
     fn applied(&mut self, number: u64) -> Progress {

@@ -29,6 +29,9 @@ impl Fleet {
             Some(Refused::Usurped(why)) => {
                 Some(format!("the ledger is refused: {why}. Nothing is changed any more; {reset}"))
             }
+            Some(Refused::Doubted(why)) => {
+                Some(format!("the ledger is refused: {why}. Nothing is changed until the Lease says who leads; {reset}"))
+            }
             None => self.past_told().map(|(known, listed)| {
                 format!(
                     "the ledger knows of revision {known}, and the API server lists revision {listed}: the ledger was \
@@ -83,6 +86,10 @@ impl Fleet {
                 self.tell_parked();
                 self.act(Cause::Start, Verb::CheckLease);
             }
+            Progress::Doubted => {
+                self.log.add(self.now, None, "the ledger is another leader's: the Lease is asked");
+                self.act(Cause::Start, Verb::CheckLease);
+            }
             Progress::Refused => {
                 if !was_parked {
                     self.tell_parked();
@@ -121,6 +128,8 @@ impl Fleet {
     }
 
     pub(crate) fn leadership_confirmed(&mut self) {
+        self.book.affirmed(self.now.instant);
+        self.wake_all();
         if std::mem::take(&mut self.resets_ledger) {
             self.book.reset();
         }

@@ -132,7 +132,7 @@ pub const BAITS: [Bait; 31] = [
     Bait { plant: Plant::TakenIsOurs, seeds_max: 500, checkers: &["S10", "L1"] },
     Bait { plant: Plant::MissingIsKept, seeds_max: 8_000, checkers: &["L1"] },
     Bait { plant: Plant::FloorOverLeaving, seeds_max: 100, checkers: &["S5"] },
-    Bait { plant: Plant::NoGrace, seeds_max: 50, checkers: &["S17"] },
+    Bait { plant: Plant::NoGrace, seeds_max: 500, checkers: &["S17"] },
     Bait { plant: Plant::DeposedActs, seeds_max: 200, checkers: &["S13"] },
     Bait { plant: Plant::PicksUnchecked, seeds_max: 500, checkers: &["S11"] },
     Bait { plant: Plant::RemovalsAreFailures, seeds_max: 100, checkers: &["S10"] },
@@ -155,5 +155,5 @@ pub const BAITS: [Bait; 31] = [
     Bait { plant: Plant::StandstillIgnored, seeds_max: 200, checkers: &["S21"] },
     Bait { plant: Plant::SilenceStands, seeds_max: 700, checkers: &["S21"] },
     Bait { plant: Plant::ParkedActs, seeds_max: 500, checkers: &["S22"] },
-    Bait { plant: Plant::LedgerUnchecked, seeds_max: 500, checkers: &["S22"] },
+    Bait { plant: Plant::LedgerUnchecked, seeds_max: 2_000, checkers: &["S22"] },
 ];

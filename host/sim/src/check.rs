@@ -172,7 +172,7 @@ pub(crate) struct Shown {
     doubtful: BTreeSet<u64>,
     /// Nodes that explain a kill.
     explained: BTreeSet<String>,
-    driver_ends: Option<u32>,
+    driver_ends: Option<(u32, u32)>,
     driver_ended_ms: Option<u64>,
     /// When the driver told the counters of an executor, by the host's own clock.
     counted: BTreeMap<u64, Instant>,
@@ -193,10 +193,11 @@ impl Shown {
 
     fn driver(&mut self, driver: &DriverView, now_ms: u64) {
         let DriverView::Running { ends, .. } = driver else { return };
-        if self.driver_ends.is_some_and(|before| before < *ends) {
+        let (least, most) = *self.driver_ends.get_or_insert((*ends, *ends));
+        if *ends < least || *ends > most {
             self.driver_ended_ms = Some(now_ms);
         }
-        self.driver_ends = self.driver_ends.max(Some(*ends));
+        self.driver_ends = Some((least.min(*ends), most.max(*ends)));
     }
 
     /// Was it shown that an executor runs in this pod, and nothing else since?
@@ -364,9 +365,7 @@ impl Checks {
             Event::Relisted(list) => {
                 list.pods.iter().for_each(shown);
                 life.driver_gone |= list.driver == DriverView::Gone;
-                if life.epoch.is_some() {
-                    life.shown_as.driver(&list.driver, now_ms);
-                }
+                life.shown_as.driver(&list.driver, now_ms);
             }
             Event::LeadershipGained { .. } => life.led_ms = Some(now_ms),
             Event::LeadershipLost => life.lost = true,

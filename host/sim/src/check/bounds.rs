@@ -91,6 +91,7 @@ impl World<'_> {
             self.checks.forgotten.extend(others.copied());
             // A ledger older than the world, and nothing in the world that says so: nobody could tell.
             self.checks.asked.clear();
+            self.checks.reserved = 0;
             self.checks.amnesty_until_ms = now_ms + REACH_MS;
         }
     }

@@ -386,8 +386,12 @@ impl World<'_> {
 
     fn run_again(&mut self, serial: Serial) {
         let pends = self.api.pod(serial).is_some_and(|pod| pod.view.phase == Phase::Pending);
-        if !pends || !self.kubelet_works(serial) {
+        if !pends {
             return;
+        }
+        if !self.kubelet_works(serial) {
+            // It starts the pod when its node is back.
+            return self.sim.after(5_000, Task::Pod { serial, step: PodStep::RunAgain });
         }
         let Some(truth) = self.cluster.executors.get_mut(&serial) else { return };
         let ended = truth.process == Process::Ended;
