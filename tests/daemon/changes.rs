@@ -241,7 +241,7 @@ async fn policies_that_go_and_come() {
     strong(&server, &daemon, APPLICATION).await;
     let change = async || {
         assert!(policies.refresh(), "they have changed");
-        daemon.give(&policies, &[config.clone()]).await;
+        daemon.give(&policies, std::slice::from_ref(&config)).await;
     };
     std::fs::remove_file(&file).expect("it is there");
     change().await;

@@ -190,7 +190,8 @@ impl Town {
 
 async fn absurd(lease: bool) {
     let mut town = Town::start(lease).await;
-    let patches: [(&str, fn(&mut Value)); 4] = [
+    type Patch = fn(&mut Value);
+    let patches: [(&str, Patch); 4] = [
         ("`born`", |ledger| ledger["born"] = "1-2147483647".into()),
         ("`created`", |ledger| ledger["created"] = u64::MAX.into()),
         ("`reserved`", |ledger| ledger["reserved"] = u64::MAX.into()),
