@@ -21,6 +21,7 @@
 //! Errors are `{"error": {"code", "message"}}`, the codes for machines and the messages for people; those of `extra` too.
 //! Only probes speak plain text: their readers are kubelets, and people who read what a kubelet shows.
 
+mod answers;
 mod commands;
 pub(crate) mod error;
 mod events;
@@ -49,6 +50,7 @@ use tokio::sync::Semaphore;
 use crate::handle::Handle;
 use crate::metrics::Metrics;
 
+use self::answers::Answers;
 use self::hosts::Hosts;
 use self::hush::Hush;
 pub use serve::serve;
@@ -57,9 +59,11 @@ pub use serve::serve;
 pub const BODY_MAX: usize = 64 << 10;
 /// How long a request may take, its body included: twice as long as the loop is waited for.
 pub const REQUEST_MAX: Duration = Duration::from_secs(10);
-/// Requests at once, to all but probes. More are told to come back. A snapshot of 10,000 executors is
-/// 2 MB, so these are 128 MB at the very most.
+/// Requests at once, to all but probes. More are told to come back.
 pub const AT_ONCE_MAX: usize = 64;
+/// Of these, so many make a list at once, and the others wait for their turn: a snapshot of 10,000 executors and its
+/// JSON are 4 MB, so these are 16 MB at the most. Lists that wait to be read are bounded by [`answers`].
+const LISTS_AT_ONCE_MAX: usize = 4;
 /// Event streams at once.
 pub const STREAMS_MAX: usize = 64;
 
@@ -87,6 +91,8 @@ pub fn router(handle: Handle, metrics: Metrics, settings: Settings) -> Router {
         metrics,
         token: token.filter(|token| !token.is_empty()).map(|token| token.into_bytes().into()),
         requests: Arc::new(Semaphore::new(AT_ONCE_MAX)),
+        lists: Arc::new(Semaphore::new(LISTS_AT_ONCE_MAX)),
+        answers: Arc::default(),
         streams: Arc::new(Semaphore::new(STREAMS_MAX)),
         wrong_tokens: Arc::default(),
     };
@@ -99,13 +105,16 @@ pub fn router(handle: Handle, metrics: Metrics, settings: Settings) -> Router {
         .route("/v1/fleets/{fleet}/reset-breaker", post(commands::reset_breaker))
         .route("/v1/fleets/{fleet}/reset-ledger", post(commands::reset_ledger))
         .route_layer(from_fn_with_state(app.clone(), guards::authorize));
-    let asked = Router::new()
+    let lists = Router::new()
         .route("/metrics", get(probes::metrics))
         .route("/v1/fleets", get(fleets::list))
-        .route("/v1/fleets/{fleet}", get(fleets::one))
         .route("/v1/fleets/{fleet}/executors", get(fleets::executors))
+        .route_layer(from_fn_with_state(app.clone(), guards::few_lists));
+    let asked = Router::new()
+        .route("/v1/fleets/{fleet}", get(fleets::one))
         .route("/v1/fleets/{fleet}/executors/{executor}", get(fleets::explain))
         .route("/v1/events", get(events::follow))
+        .merge(lists)
         .merge(commands)
         .route_layer(from_fn_with_state(app.clone(), guards::few_at_once))
         .route_layer(from_fn_with_state(Hosts::new(&hosts), hosts::guard));
@@ -127,6 +136,8 @@ struct App {
     metrics: Metrics,
     token: Option<Arc<[u8]>>,
     requests: Arc<Semaphore>,
+    lists: Arc<Semaphore>,
+    answers: Arc<Answers>,
     streams: Arc<Semaphore>,
     /// Of commands, in the log.
     wrong_tokens: Arc<Hush>,

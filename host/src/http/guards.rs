@@ -51,6 +51,15 @@ pub async fn few_at_once(State(app): State<App>, request: Request, next: Next) -
     Ok(next.run(request).await)
 }
 
+/// A list takes its turn, and counts until it is read.
+pub async fn few_lists(State(app): State<App>, request: Request, next: Next) -> Response {
+    // It is never closed, so this is a permit.
+    let _turn = app.lists.acquire().await;
+    let peer = request.extensions().get::<Peer>().cloned();
+    let answer = next.run(request).await;
+    app.answers.hold(peer, answer).await
+}
+
 /// The loop is waited for half as long, so what takes longer is a body that does not come.
 pub async fn in_time(request: Request, next: Next) -> Response {
     let in_time = tokio::time::timeout(REQUEST_MAX, next.run(request)).await;

@@ -92,6 +92,11 @@ impl Open {
         self.unanswered.load(Ordering::Relaxed)
     }
 
+    /// It is to make room.
+    pub fn dismiss(&self) {
+        self.leave.notify_one();
+    }
+
     /// It has to make room.
     pub async fn leave(&self) {
         self.leave.notified().await;
@@ -167,7 +172,7 @@ impl Places {
 impl Inner {
     fn dismiss(&mut self, number: u64) -> Option<Arc<Open>> {
         let open = self.open.remove(&number)?;
-        open.leave.notify_one();
+        open.dismiss();
         Some(open)
     }
 }

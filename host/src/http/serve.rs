@@ -9,7 +9,7 @@
 //!
 //! Memory: hyper reads into at most [`BUFFER_BYTES`] and a body is at most 64 KiB, and 16 KiB for one that no good
 //! token speaks for. 512 connections at 16 + 64 + 8 (task, timers, headers) KiB are 44 MiB at the very most, and 20 MiB
-//! of what strangers can make of it. Answers are bounded by the number of requests at once.
+//! of what strangers can make of it. Answers have a bound of their own ([`answers`](super::answers)).
 
 use std::convert::Infallible;
 use std::io;
@@ -111,6 +111,11 @@ impl Peer {
     /// It has shown a good token: its connection is not a stranger's.
     pub fn prove(&self) {
         self.0.prove();
+    }
+
+    /// Its connection ends.
+    pub fn dismiss(&self) {
+        self.0.dismiss();
     }
 }
 

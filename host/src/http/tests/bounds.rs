@@ -44,7 +44,7 @@ async fn so_many_requests_at_once_and_no_more() {
     let (handle, mut requests) = Handle::new(AT_ONCE_MAX * 2, 1);
     let daemon = Daemon::serve(handle, Settings::default()).await;
     let waiting: Vec<_> =
-        (0..AT_ONCE_MAX).map(|_| tokio::spawn(client().get(daemon.url("/v1/fleets")).send())).collect();
+        (0..AT_ONCE_MAX).map(|_| tokio::spawn(client().get(daemon.url("/v1/fleets/etl")).send())).collect();
     while requests.len() < AT_ONCE_MAX {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
