@@ -31,6 +31,8 @@ pub enum Attack {
     Lines,
     /// 1,300 addresses with a connection to each of the HTTP ports, and half a request.
     Probes,
+    /// 10 addresses ask over 30 connections each for lists, metrics and events, again and again, and never read.
+    Readers,
 }
 
 impl Attack {
@@ -42,6 +44,7 @@ impl Attack {
             Attack::Datagrams => "datagrams",
             Attack::Lines => "lines",
             Attack::Probes => "probes",
+            Attack::Readers => "readers",
         }
     }
 
@@ -154,6 +157,11 @@ async fn attacker() {
                 tokio::spawn(hold(stranger(4_000 + number), probes, half(), "", Arc::clone(&done)));
             }
         }
+        "readers" => {
+            for number in 0..300 {
+                tokio::spawn(ask(stranger(6_000 + number % 10), http, number, Arc::clone(&done)));
+            }
+        }
         other => panic!("{other}"),
     }
     tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()))
@@ -208,6 +216,26 @@ async fn post(number: u32, to: SocketAddr, done: Arc<AtomicU64>) {
             let mut said = Vec::new();
             let _ = timeout(WAIT, tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut said)).await;
             done.fetch_add(1, Ordering::Relaxed);
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Asks until the other side takes no more, and keeps the answers waiting until it is closed.
+async fn ask(from: IpAddr, to: SocketAddr, number: u32, done: Arc<AtomicU64>) {
+    let paths = ["/v1/fleets", "/v1/fleets/healthy/executors", "/metrics", "/v1/events"];
+    let request = |at: u32| format!("GET {} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n", paths[(at % 4) as usize]);
+    loop {
+        if let Ok(mut stream) = connect(from, to).await {
+            for at in number.. {
+                // One that is not read stands still, and is given up in favour of the next.
+                let written = timeout(10 * WAIT, stream.write_all(request(at).as_bytes())).await;
+                if !matches!(written, Ok(Ok(()))) {
+                    break;
+                }
+                done.fetch_add(1, Ordering::Relaxed);
+                sleep(Duration::from_millis(20)).await;
+            }
         }
         sleep(Duration::from_millis(100)).await;
     }

@@ -247,6 +247,17 @@ impl Street {
         daemon.fleet(fleet).await["conditions"].take()
     }
 
+    /// What the daemon says of its own hearing, by fleet and cause, where it was ever impaired.
+    pub async fn impaired(&self, daemon: &Daemon) -> BTreeMap<String, u64> {
+        let text = daemon.metrics().await;
+        let series = text.lines().filter_map(|line| line.strip_prefix("rollcall_hearing_impaired_total"));
+        let values = series.filter_map(|line| {
+            let (labels, value) = line.rsplit_once(' ')?;
+            Some((labels.to_owned(), value.parse().ok()?))
+        });
+        values.filter(|(_, value)| *value > 0).collect()
+    }
+
     fn ledger(&self, tenant: &str) -> Option<String> {
         let maps = self.server.list("configmaps");
         let mut names = maps.iter().filter(|map| map["metadata"]["namespace"] == tenant);
@@ -507,6 +518,7 @@ impl Daemon {
                 "--changes-per-second=500",
                 "--changes-burst=500",
                 "--graphite-udp",
+                "--probes=127.0.0.1:0",
             ])
             .args(flags)
             .current_dir(dir)
@@ -566,6 +578,20 @@ impl Daemon {
                     .unwrap_or_default();
             }
             assert!(begun.elapsed().as_secs() < 60, "it does not answer: {}", self.tail());
+            sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    async fn metrics(&self) -> String {
+        let begun = Instant::now();
+        loop {
+            let answer = self.client.get(format!("http://{}/metrics", self.places.http)).send().await;
+            if let Ok(answer) = answer.and_then(reqwest::Response::error_for_status)
+                && let Ok(text) = answer.text().await
+            {
+                return text;
+            }
+            assert!(begun.elapsed().as_secs() < 60, "it shows no metrics: {}", self.tail());
             sleep(Duration::from_millis(200)).await;
         }
     }
