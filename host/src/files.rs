@@ -18,7 +18,7 @@ const STRANGERS_MIN: u64 = 256;
 pub struct Files {
     /// The soft limit, now.
     pub limit: u64,
-    /// Connections. Each has a share, from the rest after [`OWN`]: an eighth, but 256 are enough.
+    /// Connections. Each has a share, from the rest after `OWN`: an eighth, but 256 are enough.
     pub probes: usize,
     /// A quarter, at most 512: by memory, see [`http::serve`](crate::http::serve()).
     pub http: usize,

@@ -72,8 +72,8 @@ impl Tenant {
         Ipv4Addr::new(
             127,
             250,
-            u8::try_from(self.number / 250).unwrap(),
-            u8::try_from(self.number % 250 + 1).unwrap(),
+            u8::try_from(self.number / 250).expect("few tenants"),
+            u8::try_from(self.number % 250 + 1).expect("few"),
         )
         .into()
     }

@@ -11,13 +11,14 @@
 //! `created = born + lost + removed`, in every version ever written.
 //!
 //! What goes wrong with the record itself is mended from memory. An older version (somebody restored a
-//! backup) is overwritten. Rejected: merging two leaders' records. Two leaders' decisions cannot be
+//! backup) is overwritten; of an older one that another leader wrote the Lease says first who leads, because terms begin
+//! again with a deleted Lease. Rejected: merging two leaders' records. Two leaders' decisions cannot be
 //! merged, only ended.
 //!
 //! The record is input, although it is ours: a tenant that may write ConfigMaps may write this one. What
-//! cannot be one of ours ([`check`]) is *refused*, and what carries a later epoch may be another
+//! cannot be one of ours (`check`) is *refused*, and what carries a later epoch may be another
 //! leader's. Both park the fleet: it changes nothing until the record is good again or, of another
-//! epoch, until an operator says that the record is not to be believed ([`Book::reset`]). Whether this
+//! epoch, until an operator says that the record is not to be believed (`Book::reset`). Whether this
 //! host leads is never the record's to say: that is the Lease's.
 
 use std::collections::{BTreeMap, VecDeque};

@@ -7,7 +7,7 @@
 //!
 //! Each fleet has a place of its own, at most one question under way. Beyond 512 fleets places are short: then those
 //! whose last answer took longer than a second, or failed, have 384 of them, and wait for each other. Memory: 512
-//! connections with buffers of 16 KiB are 8 MiB. Bodies have 40 MiB together ([`bodies`]), of which one of 10,000
+//! connections with buffers of 16 KiB are 8 MiB. Bodies have 40 MiB together (`bodies`), of which one of 10,000
 //! executors takes 20. How long one may be follows from how many pods the fleet has, and so does the number of its
 //! rows: 2 MiB and 1,004 rows with one executor. Two are parsed at a time, and of each fleet one report at most waits
 //! for the loop.

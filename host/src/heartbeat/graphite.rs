@@ -1,8 +1,8 @@
 //! Executors push: Spark's GraphiteSink over TCP or UDP, with nothing changed in Spark.
 //!
 //! The protocol has no sender, no authentication and no answer. So a line is believed only where the
-//! directory knows the executor and, if the fleet wants it, the address is its pod's ([`attribution`]); and everything
-//! that a sender can make us spend has a limit ([`places`]). Spark opens a connection for each report, so many short
+//! directory knows the executor and, if the fleet wants it, the address is its pod's (`attribution`); and everything
+//! that a sender can make us spend has a limit (`places`). Spark opens a connection for each report, so many short
 //! connections are the normal case, and few long ones (a relay's) are another. A host that stands by takes
 //! none: what it heard would be lost.
 

@@ -49,7 +49,7 @@ struct Held {
 impl Answers {
     /// The same answer, in pieces that count. Event streams have no length and pass: they have a bound of their own.
     pub async fn hold(self: &Arc<Answers>, peer: Option<Peer>, answer: Response) -> Response {
-        if !answer.body().size_hint().exact().is_some_and(|bytes| bytes > PIECE_BYTES as u64) {
+        if answer.body().size_hint().exact().is_none_or(|bytes| bytes <= PIECE_BYTES as u64) {
             return answer;
         }
         let (head, body) = answer.into_parts();

@@ -1,15 +1,15 @@
 //! Connections, bounded in number, in memory and in patience.
 //!
-//! One rule ends every connection that is of no use: *nothing was written to it for [`Limits::silent`]*. Every
+//! One rule ends every connection that is of no use: *nothing was written to it for `Limits::silent`*. Every
 //! request is answered well within that, and every event stream says that it is there more often. So
 //! what is silent is idle, or sends its request byte by byte, or does not read its answer.
 //!
 //! Nothing waits for a place and nothing new is refused: where all are taken, the most useless connection makes room
-//! ([`places`](super::places)).
+//! (`places`).
 //!
-//! Memory: hyper reads into at most [`BUFFER_BYTES`] and a body is at most 64 KiB, and 16 KiB for one that no good
+//! Memory: hyper reads into at most `BUFFER_BYTES` and a body is at most 64 KiB, and 16 KiB for one that no good
 //! token speaks for. 512 connections at 16 + 64 + 8 (task, timers, headers) KiB are 44 MiB at the very most, and 20 MiB
-//! of what strangers can make of it. Answers have a bound of their own ([`answers`](super::answers)).
+//! of what strangers can make of it. Answers have a bound of their own (`answers`).
 
 use std::convert::Infallible;
 use std::io;

@@ -5,7 +5,7 @@
 //! in six, and ten seconds for a bad one. That a token was revoked may go unnoticed for that minute; that
 //! its pod is gone does not, because the directory is asked about the pod with every beat.
 //!
-//! Who has shown no good token yet may make us ask, but only so often: see [`shares`]. A token that was good a while ago
+//! Who has shown no good token yet may make us ask, but only so often: see `shares`. A token that was good a while ago
 //! is asked about again in places that no other can take.
 
 use std::collections::HashMap;
