@@ -52,6 +52,21 @@ fn dependencies_are_those_of_the_table() {
     }
 }
 
+/// Each threat of the security model is kept by tests that are there.
+#[test]
+fn the_threat_table_names_tests_that_exist() {
+    let text = fs::read_to_string(root().join("docs/security.md")).expect("the security model");
+    let named = text.split('`').filter_map(|code| code.split_once(".rs: "));
+    let mut count = 0;
+    for (file, test) in named {
+        let source = fs::read_to_string(root().join(format!("{file}.rs")));
+        let source = source.unwrap_or_else(|error| panic!("{file}.rs: {error}"));
+        assert!(source.contains(&format!("fn {test}(")), "there is no test {test} in {file}.rs");
+        count += 1;
+    }
+    assert!(count > 20, "{count} tests");
+}
+
 /// Whoever works on the core compiles neither a Kubernetes client, nor a sandbox, nor a runtime.
 #[test]
 fn the_core_and_its_simulator_are_light() {
