@@ -190,7 +190,8 @@ mod tests {
         let last = answers.take(ip(1), 2 * HELD_MAX_BYTES, None);
         assert_eq!(answers.lock().held.len(), 1, "one that is longer than all is held alone");
         drop((reader, greedy, third, many, last));
-        assert_eq!((answers.lock().bytes, answers.lock().held.len()), (0, 0));
+        let inner = answers.lock();
+        assert_eq!((inner.bytes, inner.held.len()), (0, 0));
     }
 
     #[tokio::test]
