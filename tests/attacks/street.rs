@@ -291,7 +291,7 @@ impl Street {
         }
     }
 
-    /// Somebody deletes an executor, and soon there is another.
+    /// Deletes an executor, and waits for its replacement.
     pub async fn replaces(&self, daemon: &Daemon, tenant: &str) {
         let before = self.executors(tenant);
         self.end_an_executor(tenant);

@@ -100,7 +100,7 @@ pub fn encode(ledger: &Ledger) -> String {
     Value::Object(object).to_string()
 }
 
-/// The record in it, if it is one that can be gone on from. Somebody else may have written it.
+/// The record in it, if a fleet can go on from it. A tenant may have written it.
 pub fn decode(text: &str) -> Result<Ledger, Flaw> {
     fence(text)?;
     let mut fields = Fields(serde_json::from_str(text).map_err(|error| {
@@ -314,7 +314,7 @@ mod tests {
         assert!(matches!(read(&map), Outcome::Invalid(_)));
     }
 
-    /// A record of ours with one field changed, and what is said of it.
+    /// One of our records with one field changed, and the error that follows.
     fn refused(name: &str, value: Value) -> String {
         let mut object: Map<String, Value> = serde_json::from_str(&encode(&full())).unwrap();
         object.insert(name.to_owned(), value);

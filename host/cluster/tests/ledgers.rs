@@ -1,4 +1,4 @@
-//! Ledgers that somebody else has written: many thousands of ours, changed by dice.
+//! Ledgers that a tenant has written: many thousands of records of ours, changed at random.
 //!
 //! Whatever is in the ConfigMap, it is read in little time and memory, and does no harm to who reads it. What is taken
 //! satisfies the core's own check, is the same when it is written and read again, and can be gone on from: a fleet

@@ -1,4 +1,4 @@
-//! Files that somebody else may have put there.
+//! Files that a tenant may have put there.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};

@@ -371,11 +371,6 @@ impl Directory {
         read(&self.maps).fleets.get(name).cloned()
     }
 
-    /// The fleet with the best claim to this id, in whatever namespace.
-    pub fn application(&self, id: &str) -> Option<Arc<Fleet>> {
-        read(&self.maps).applications.get(id)?.first().cloned()
-    }
-
     /// Every fleet with this id, one for each namespace at most: only who speaks tells which is meant.
     pub fn applications(&self, id: &str) -> Arc<[Arc<Fleet>]> {
         read(&self.maps).applications.get(id).cloned().unwrap_or_else(|| Arc::from([]))

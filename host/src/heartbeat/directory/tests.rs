@@ -40,14 +40,14 @@ fn executors_outlive_a_new_entry_but_not_a_new_application() {
     assert_eq!(directory.fleet("f").unwrap().executor(ExecutorId(1)), Some(one));
     // The deletion of a pod that was replaced under the same id says nothing about the new one.
     directory.remove_executor("f", ExecutorId(1), &Uid::from("u0"));
-    assert!(directory.application("spark-1").unwrap().executor(ExecutorId(1)).is_some());
+    assert!(directory.applications("spark-1").first().unwrap().executor(ExecutorId(1)).is_some());
     directory.remove_executor("f", ExecutorId(1), &Uid::from("u1"));
     assert_eq!(directory.fleet("f").unwrap().executor(ExecutorId(1)), None);
     let two = ExecutorEntry { uid: Uid::from("u2"), pod_ip: None, runs: false };
     directory.set_executor("f", ExecutorId(2), two);
     directory.set_fleet("f", entry("spark-2", None)).unwrap();
     assert_eq!(directory.fleet("f").unwrap().executor(ExecutorId(2)), None);
-    assert!(directory.application("spark-1").is_none());
+    assert!(directory.applications("spark-1").is_empty());
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn a_bad_entry_is_refused_and_the_old_one_stays() {
     let many = vec!["jvm.x".to_owned(); EXTRA_COLUMNS_MAX + 1];
     let many = FleetEntry { extra_columns: many, ..entry("spark-1", None) };
     assert_eq!(directory.set_fleet("f", many), Err(DirectoryError::Columns { count: 65 }));
-    assert!(directory.application("spark-1").is_some());
+    assert!(!directory.applications("spark-1").is_empty());
 }
 
 /// Two namespaces may have the same id, and checked fleets the same head. What no two can have is refused, and what
@@ -128,7 +128,7 @@ fn a_claim_is_better_by_document_then_age_then_uid() {
     let order: Vec<_> =
         directory.applications("spark-1").iter().map(|fleet| fleet.name.to_string()).collect();
     assert_eq!(order, ["a", "b", "c", "d", "e"]);
-    assert_eq!(&*directory.application("spark-1").unwrap().name, "a");
+    assert_eq!(&*directory.applications("spark-1").first().unwrap().name, "a");
 }
 
 #[test]
