@@ -110,6 +110,7 @@ async fn under(
         probes.all,
         probes.in_a_row,
     );
+    println!("failures: {:?}", street.failures());
     println!("reports end; hearing impaired: {impaired:?}; conditions of the healthy: {conditions:?}");
     assert!(!daemon.has_ended(), "the daemon ended: {}", daemon.tail());
     assert_eq!(lost, json!({"healthy": {}, "posting": {}}), "{}", daemon.tail());

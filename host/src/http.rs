@@ -51,6 +51,7 @@ use crate::handle::Handle;
 use crate::metrics::Metrics;
 
 use self::answers::Answers;
+use self::events::Streams;
 use self::hosts::Hosts;
 use self::hush::Hush;
 pub use serve::serve;
@@ -93,7 +94,7 @@ pub fn router(handle: Handle, metrics: Metrics, settings: Settings) -> Router {
         requests: Arc::new(Semaphore::new(AT_ONCE_MAX)),
         lists: Arc::new(Semaphore::new(LISTS_AT_ONCE_MAX)),
         answers: Arc::default(),
-        streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+        streams: Arc::default(),
         wrong_tokens: Arc::default(),
     };
     let commands = Router::new()
@@ -138,7 +139,7 @@ struct App {
     requests: Arc<Semaphore>,
     lists: Arc<Semaphore>,
     answers: Arc<Answers>,
-    streams: Arc<Semaphore>,
+    streams: Arc<Streams>,
     /// Of commands, in the log.
     wrong_tokens: Arc<Hush>,
 }

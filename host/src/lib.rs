@@ -10,6 +10,7 @@ pub mod files;
 pub mod handle;
 pub mod heartbeat;
 pub mod http;
+pub mod listen;
 pub mod metrics;
 pub mod output;
 pub mod policy;

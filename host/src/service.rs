@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use cluster::Clients;
 use cluster::queue::Rates;
 use policy::CacheCounts;
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -22,6 +22,7 @@ use crate::handle::Handle;
 use crate::heartbeat::api::review::{BoxFuture, ReviewError, Reviewed, TokenReviewer};
 use crate::heartbeat::{Counters, Directory, Intake, api, driver, graphite, intake};
 use crate::http;
+use crate::listen::Listener;
 use crate::metrics::Metrics;
 
 /// Requests and events that wait in memory.
@@ -73,11 +74,9 @@ pub struct Service {
 impl Service {
     /// Binds everything, then starts. An address that is taken is an error here and not later.
     pub async fn start(settings: Settings) -> Result<Service> {
-        let web = TcpListener::bind(settings.http)
-            .await
+        let web = Listener::bind(settings.http)
             .with_context(|| format!("cannot listen on {} (--http)", settings.http))?;
-        let lines = TcpListener::bind(settings.graphite)
-            .await
+        let lines = Listener::bind(settings.graphite)
             .with_context(|| format!("cannot listen on {} (--graphite)", settings.graphite))?;
         let graphite_address = lines.local_addr()?;
         let datagrams =

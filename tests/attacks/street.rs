@@ -19,7 +19,7 @@ use sim::server::Server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::{INTERVAL, TIMEOUT};
 
@@ -89,6 +89,7 @@ pub struct Reports {
 struct Counts {
     all: AtomicU64,
     good: AtomicU64,
+    failures: Mutex<BTreeMap<String, u64>>,
     asked: Mutex<BTreeMap<IpAddr, u64>>,
 }
 
@@ -226,6 +227,11 @@ impl Street {
     pub fn reports(&self) -> Reports {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Reports { all: get(&self.counts.all), good: get(&self.counts.good) }
+    }
+
+    /// Why the other reports did not get through.
+    pub fn failures(&self) -> BTreeMap<String, u64> {
+        lock(&self.counts.failures).clone()
     }
 
     /// How often the driver's REST API was asked.
@@ -432,22 +438,28 @@ impl Speaker {
     async fn speak(self) {
         // Not all at once.
         sleep(INTERVAL * (self.executor % 16) / 16).await;
+        let mut times = interval(INTERVAL);
+        times.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let next = Instant::now() + INTERVAL;
-            let places = *lock(&self.places);
-            if let Some(places) = places {
-                let through =
-                    timeout(INTERVAL, self.report(places)).await.is_ok_and(|sent| sent.unwrap_or(false));
-                if let Some(counts) = &self.counts {
-                    counts.all.fetch_add(1, Ordering::Relaxed);
-                    counts.good.fetch_add(u64::from(through), Ordering::Relaxed);
+            times.tick().await;
+            let Some(places) = *lock(&self.places) else { continue };
+            let report = timeout(INTERVAL, self.report(places)).await;
+            let Some(counts) = &self.counts else { continue };
+            counts.all.fetch_add(1, Ordering::Relaxed);
+            let failure = match report {
+                Ok(Ok(said)) if !self.http || said.starts_with("HTTP/1.1 200") => {
+                    counts.good.fetch_add(1, Ordering::Relaxed);
+                    continue;
                 }
-            }
-            tokio::time::sleep_until(next).await;
+                Ok(Ok(said)) => said.lines().next().unwrap_or("no answer").to_owned(),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "timeout".to_owned(),
+            };
+            *lock(&counts.failures).entry(format!("{}: {failure}", self.tenant)).or_default() += 1;
         }
     }
 
-    async fn report(&self, places: Places) -> std::io::Result<bool> {
+    async fn report(&self, places: Places) -> std::io::Result<String> {
         let socket = TcpSocket::new_v4()?;
         socket.bind(SocketAddr::new(self.address, 0))?;
         let mut stream = socket.connect(if self.http { places.http } else { places.graphite }).await?;
@@ -474,7 +486,7 @@ impl Speaker {
         stream.shutdown().await?;
         let mut said = Vec::new();
         stream.read_to_end(&mut said).await?;
-        Ok(!self.http || said.starts_with(b"HTTP/1.1 200"))
+        Ok(String::from_utf8_lossy(&said).into_owned())
     }
 }
 

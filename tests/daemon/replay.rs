@@ -13,10 +13,11 @@ use fleet::id::ExecutorId;
 use fleet::question::LossKind;
 use rollcall::config::FleetConfig;
 use rollcall::heartbeat::{Counters, Directory, Intake, Sign, graphite, intake};
+use rollcall::listen::Listener;
 use serde_json::{Value, json};
 use sim::server::Server;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, interval, sleep, sleep_until};
 
 use super::support::{APPLICATION, DRIVER, Daemon, FLEET, How, NAMESPACE};
@@ -135,7 +136,7 @@ async fn observe(server: &Server) -> (Daemon, Told, std::net::SocketAddr) {
     let (sender, mut heard) = intake::channel();
     let (ear, signs) = intake::channel();
     let intake = Intake::new(Arc::clone(&directory), Arc::new(Counters::default()), sender);
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let listener = Listener::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(graphite::run(listener, intake, graphite::Limits::default()));
     let told = Told::default();

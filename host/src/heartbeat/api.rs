@@ -90,6 +90,10 @@ impl Neighbours for Intake {
         let concerned = self.directory.concerned(ip);
         concerned.iter().for_each(|fleet| self.impaired(fleet, Impairment::Refused));
     }
+
+    fn not_accepted(&self) {
+        self.impaired_all(Impairment::Refused);
+    }
 }
 
 #[derive(Deserialize)]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleet::event::Impairment;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -22,6 +22,7 @@ use self::places::{Evicted, Places, Seat};
 pub use self::udp::run_udp;
 use super::notes::Why;
 use super::{Fate, Intake, Source};
+use crate::listen::Listener;
 
 mod attribution;
 mod batch;
@@ -70,7 +71,7 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 const EXHAUSTED_TOLD: Duration = Duration::from_secs(10);
 
 /// Listens over TCP until it is dropped, and every connection with it.
-pub async fn run(listener: TcpListener, intake: Intake, limits: Limits) {
+pub async fn run(mut listener: Listener, intake: Intake, limits: Limits) {
     let mut connections = JoinSet::new();
     let places = Places::new(limits.clone());
     let limits = Arc::new(limits);
@@ -101,6 +102,9 @@ pub async fn run(listener: TcpListener, intake: Intake, limits: Limits) {
             // The peer is gone already. Each costs it a connection, so this is no hot loop.
             Err(error) => tracing::debug!(%error, "a Graphite connection ended before it was accepted"),
         }
+        if listener.falls_behind() {
+            doorman.behind(now);
+        }
         while connections.try_join_next().is_some() {}
     }
 }
@@ -116,7 +120,7 @@ fn is_exhausted(error: &io::Error) -> bool {
 /// Lets connections in, and tells fleets whom it did not.
 struct Doorman {
     intake: Intake,
-    /// The log was told that no connection can be accepted.
+    /// The log was told that connections are not accepted.
     told_at: Option<Instant>,
 }
 
@@ -147,19 +151,35 @@ impl Doorman {
         }
     }
 
+    /// The kernel may have dropped what waited to be accepted.
+    fn behind(&mut self, now: Instant) {
+        if self.may_tell(now) {
+            tracing::warn!(
+                "Graphite connections come faster than they are accepted: until that ends executors' silence proves \
+                 nothing"
+            );
+        }
+        self.intake.impaired_all(Impairment::Refused);
+    }
+
+    fn may_tell(&mut self, now: Instant) -> bool {
+        let tell = self.told_at.is_none_or(|at| now - at >= EXHAUSTED_TOLD);
+        if tell {
+            self.told_at = Some(now);
+        }
+        tell
+    }
+
     /// Only those that are connected already can be heard.
     fn exhausted(&mut self, places: &Places, error: &io::Error, now: Instant) {
-        if self.told_at.is_none_or(|at| now - at >= EXHAUSTED_TOLD) {
-            self.told_at = Some(now);
+        if self.may_tell(now) {
             tracing::error!(
                 %error,
                 "no Graphite connection can be accepted: raise the limit of open files. Until then executors' silence \
                  proves nothing"
             );
         }
-        for fleet in self.intake.directory.fleets() {
-            self.intake.impaired(&fleet, Impairment::Refused);
-        }
+        self.intake.impaired_all(Impairment::Refused);
         if let Some(evicted) = places.evict_one(now) {
             self.made_room(&evicted, now);
         }

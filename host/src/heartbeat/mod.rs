@@ -79,6 +79,11 @@ impl Intake {
         let _ = self.signs.send(Sign::Impaired { life: fleet.entry.life, why });
     }
 
+    /// It may be that of any fleet.
+    fn impaired_all(&self, why: Impairment) {
+        self.directory.fleets().iter().for_each(|fleet| self.impaired(fleet, why));
+    }
+
     fn count(&self, source: Source, sent: Result<(), Closed>) -> Result<(), Closed> {
         self.counters.add(source, if sent.is_ok() { Fate::Accepted } else { Fate::Dropped });
         sent

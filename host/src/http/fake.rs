@@ -17,13 +17,13 @@ use fleet::ledger::Ledger;
 use fleet::question::{LossKind, LossReason, Pick, Pod, Selection, Verdict};
 use fleet::spec::{Draft, Mode, RollSpec};
 use fleet::time::{Instant, Now};
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 use super::serve::Strangers;
 use super::{Settings, router};
 use crate::handle::{Commanded, Handle, Overview, Request, Told};
+use crate::listen::Listener;
 use crate::metrics::Metrics;
 
 pub const TOKEN: &str = "open-sesame";
@@ -54,7 +54,7 @@ impl Daemon {
     /// One whose loop is what the test makes of it.
     pub async fn serve(handle: Handle, settings: Settings) -> Daemon {
         let metrics = Metrics::new(Some("rollcall"));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop).notified_owned();

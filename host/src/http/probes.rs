@@ -25,6 +25,7 @@ use super::App;
 use super::error::{self, Error};
 use super::serve::{Limits, Strangers, serve};
 use crate::handle::Handle;
+use crate::listen;
 use crate::metrics;
 
 /// A loop that has not come round for longer than this hangs. Its steps take milliseconds.
@@ -49,22 +50,18 @@ pub struct Listener {
 
 impl Listener {
     pub fn start(address: SocketAddr, handle: Handle, connections_max: usize) -> Result<Listener> {
-        let listen = || {
-            let listener = std::net::TcpListener::bind(address)?;
-            listener.set_nonblocking(true)?;
-            let address = listener.local_addr()?;
-            std::io::Result::Ok((listener, address))
-        };
-        let (listener, address) =
-            listen().with_context(|| format!("cannot listen on {address} (--probes)"))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .context("cannot start the runtime of probes")?;
+        let within = runtime.enter();
+        let listener = listen::Listener::bind(address)
+            .with_context(|| format!("cannot listen on {address} (--probes)"))?;
+        let address = listener.local_addr()?;
+        drop(within);
         let (stop, stopped) = oneshot::channel::<()>();
         let router = routes(handle).fallback(error::no_such_path);
         let serving = async move {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
             let stopped = async move {
                 // It is dropped, never sent.
                 let _ = stopped.await;

@@ -29,13 +29,13 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::hush::Hush;
 use super::places::{Open, Place, Places, Room};
+use crate::listen::Listener;
 
 /// What hyper may read ahead: a token of 8 KiB and the other headers.
 const BUFFER_BYTES: usize = 16 << 10;
@@ -86,6 +86,8 @@ pub trait Neighbours: Send + Sync {
     fn have(&self, ip: IpAddr) -> bool;
     /// A connection from there was closed, with what it may have been about to say.
     fn turned_away(&self, ip: IpAddr);
+    /// Connections from anywhere may have been lost before they were accepted.
+    fn not_accepted(&self);
 }
 
 /// None is known.
@@ -97,6 +99,8 @@ impl Neighbours for Strangers {
     }
 
     fn turned_away(&self, _: IpAddr) {}
+
+    fn not_accepted(&self) {}
 }
 
 /// Who sent a request: an extension of it.
@@ -121,7 +125,7 @@ impl Peer {
 
 /// Serves until `stop`, and then until what is under way is through.
 pub async fn serve(
-    listener: TcpListener,
+    mut listener: Listener,
     router: Router,
     limits: Limits,
     neighbours: Arc<dyn Neighbours>,
@@ -144,11 +148,18 @@ pub async fn serve(
                 let (place, evicted) = places.take(ip, neighbours.have(ip));
                 tell(evicted, &*neighbours);
                 connections.spawn(connection(stream, router.clone(), place, limits, stopped.clone()));
+                if listener.falls_behind() {
+                    neighbours.not_accepted();
+                    if let Some(left_out) = hush.may_say(IpAddr::from([0, 0, 0, 0])) {
+                        tracing::warn!(left_out, "HTTP connections come faster than they are accepted");
+                    }
+                }
             }
             Err(error) if is_the_peers(&error) => {}
             Err(error) => {
                 // Out of files, most likely. One of ours is given back, so that the next one is accepted.
                 tell(places.make_room(), &*neighbours);
+                neighbours.not_accepted();
                 if let Some(left_out) = hush.may_say(IpAddr::from([0, 0, 0, 0])) {
                     tracing::warn!(%error, left_out, "an HTTP connection could not be accepted");
                 }
@@ -204,6 +215,8 @@ pub(super) async fn connection(
     let mut connection = pin!(
         http1::Builder::new()
             .keep_alive(limits.keep_alive)
+            // A peer may have said all, and wait for the answer.
+            .half_close(true)
             .max_buf_size(BUFFER_BYTES)
             .max_headers(HEADERS_MAX)
             .serve_connection(stream, answer)

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use super::review::{AUDIENCE, BoxFuture, ReviewError, Reviewed};
 use super::*;
@@ -13,6 +13,7 @@ use crate::heartbeat::Sign;
 use crate::heartbeat::directory::{Claim, FleetEntry};
 use crate::heartbeat::intake::Signs;
 use crate::heartbeat::tests::intake;
+use crate::listen::Listener;
 
 /// Knows the token `pod.<UID>.sig`.
 #[derive(Default)]
@@ -64,7 +65,7 @@ async fn serve() -> Server {
             );
         }
     }
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let listener = Listener::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let at = listener.local_addr().unwrap().to_string();
     let kubernetes = Arc::new(Kubernetes::default());
     let routes = router(intake.clone(), Some(Arc::clone(&kubernetes) as Arc<dyn TokenReviewer>));

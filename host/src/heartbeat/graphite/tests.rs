@@ -42,7 +42,7 @@ fn told() -> (Intake, Signs) {
 
 async fn listen(limits: Limits) -> Listener {
     let (intake, signs) = told();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = crate::listen::Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let at = listener.local_addr().unwrap();
     let task = tokio::spawn(run(listener, intake.clone(), limits));
     Listener { intake, signs, at, task }

@@ -40,6 +40,17 @@ async fn a_loop_that_does_not_answer_is_said_so_and_probes_pass() {
 }
 
 #[tokio::test]
+async fn a_peer_that_has_said_all_gets_its_answer() {
+    let daemon = Daemon::start().await;
+    let mut stream = TcpStream::connect(daemon.address).await.unwrap();
+    stream.write_all(b"GET /v1/fleets HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut said = String::new();
+    timeout(Duration::from_secs(5), stream.read_to_string(&mut said)).await.unwrap().unwrap();
+    assert!(said.starts_with("HTTP/1.1 200"), "{said:?}");
+}
+
+#[tokio::test]
 async fn so_many_requests_at_once_and_no_more() {
     let (handle, mut requests) = Handle::new(AT_ONCE_MAX * 2, 1);
     let daemon = Daemon::serve(handle, Settings::default()).await;
