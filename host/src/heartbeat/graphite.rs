@@ -102,8 +102,8 @@ pub async fn run(mut listener: Listener, intake: Intake, limits: Limits) {
             // The peer is gone already. Each costs it a connection, so this is no hot loop.
             Err(error) => tracing::debug!(%error, "a Graphite connection ended before it was accepted"),
         }
-        if listener.falls_behind() {
-            doorman.behind(now);
+        if listener.has_lost() {
+            doorman.lost(now);
         }
         while connections.try_join_next().is_some() {}
     }
@@ -151,12 +151,12 @@ impl Doorman {
         }
     }
 
-    /// The kernel may have dropped what waited to be accepted.
-    fn behind(&mut self, now: Instant) {
+    /// The kernel has dropped connections before they were accepted.
+    fn lost(&mut self, now: Instant) {
         if self.may_tell(now) {
             tracing::warn!(
-                "Graphite connections come faster than they are accepted: until that ends executors' silence proves \
-                 nothing"
+                "connections came faster than they are accepted, and some were lost: until that ends executors' \
+                 silence proves nothing"
             );
         }
         self.intake.impaired_all(Impairment::Refused);

@@ -148,10 +148,13 @@ pub async fn serve(
                 let (place, evicted) = places.take(ip, neighbours.have(ip));
                 tell(evicted, &*neighbours);
                 connections.spawn(connection(stream, router.clone(), place, limits, stopped.clone()));
-                if listener.falls_behind() {
+                if listener.has_lost() {
                     neighbours.not_accepted();
                     if let Some(left_out) = hush.may_say(IpAddr::from([0, 0, 0, 0])) {
-                        tracing::warn!(left_out, "HTTP connections come faster than they are accepted");
+                        tracing::warn!(
+                            left_out,
+                            "HTTP connections came faster than they are accepted, and some were lost"
+                        );
                     }
                 }
             }

@@ -21,7 +21,7 @@
 //! | one is closed because it said nothing of use for its time | none: nothing of it was thrown away |
 //! | one is slowed down | fleets with a pod at the address, and the one for which it speaks; of a relay's all that are heard from any address |
 //! | none can be accepted: no file descriptors are left | all |
-//! | they come faster than they are accepted ([`Listener`](crate::listen::Listener)) | all |
+//! | they come faster than they are accepted, and some are lost ([`Listener`](crate::listen::Listener)) | all |
 //!
 //! Memory: a place and its entries take about 400 bytes. 4,096 connections with their buffers of 4 KiB, batches of at
 //! most 2 KiB and tasks of 2 KiB are 34 MiB; of these strangers' are half.

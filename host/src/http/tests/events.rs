@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use reqwest::header::CONTENT_TYPE;
 use reqwest::Response;
+use reqwest::header::CONTENT_TYPE;
 use tokio::time::timeout;
 
 use super::{code, get_from, pass, take_apart};
