@@ -2,10 +2,11 @@
 //!
 //! A [`Street`](street::Street) is a cluster of tenants, each with a driver and executors at addresses of their own on
 //! loopback, before one daemon. [`attackers`] are processes of their own: so many connections do not fit into one.
-//! The attacks are those of a security review, ten times as strong; figures go to standard output.
+//! The attacks are those of a security review, as strong as `ROLLCALL_ATTACKS` says; figures go to standard output.
 //!
-//! They take minutes and both cores: `ROLLCALL_ATTACKS=1 cargo test -p rollcall --test all attacks:: -- --test-threads=1
-//! --show-output`.
+//! They take minutes and both cores. An unoptimised daemon has to stand the review's own strength: `ROLLCALL_ATTACKS=1
+//! cargo test -p rollcall --test all attacks:: -- --test-threads=1 --show-output`. One as it is released has to stand ten
+//! times that: with `ROLLCALL_ATTACKS=10` and `ROLLCALL_BINARY=target/release/rollcall`, as an absolute path.
 
 use std::time::Duration;
 
@@ -25,12 +26,13 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const SIEGE: Duration = Duration::from_secs(45);
 const HEALTHY: u32 = 60;
 
-fn enabled() -> bool {
-    let enabled = std::env::var_os("ROLLCALL_ATTACKS").is_some();
-    if !enabled {
+/// How strong the attacks are. `None`: there are to be none.
+fn strength() -> Option<u32> {
+    let Ok(text) = std::env::var("ROLLCALL_ATTACKS") else {
         println!("skipped: attacks on the binary; to run them, export ROLLCALL_ATTACKS=1");
-    }
-    enabled
+        return None;
+    };
+    Some(text.parse().expect("ROLLCALL_ATTACKS is a number: 1 is the strength of the review"))
 }
 
 /// Two tenants of 60 executors that speak Graphite and HTTP, and one that is hostile.
@@ -79,18 +81,18 @@ async fn wait(_: &Street) {
     sleep(SIEGE).await;
 }
 
-/// One attack for a while, and what it cost. So many percent of the reports of healthy executors have to get through;
-/// where any have to, the fleet that is heard by Graphite must not be excused for what the daemon did to the attackers.
+/// One attack for a while, and what it cost. Nearly all reports of healthy executors have to get through, and
+/// the fleet that is heard by Graphite must not be excused for what the daemon did to the attackers.
 async fn under(
     attack: &[Attack],
+    strength: u32,
     more: impl FnOnce(&mut Street),
     meanwhile: impl AsyncFnOnce(&Street),
-    percent: u64,
 ) {
     let (street, mut daemon) = street(more).await;
     let watch = daemon.watch();
     let before = street.reports();
-    let attackers = Attackers::start(attack, daemon.places());
+    let attackers = Attackers::start(attack, strength, daemon.places());
     meanwhile(&street).await;
     let done = attackers.stop();
     let after = street.reports();
@@ -117,42 +119,38 @@ async fn under(
     assert!(probes.in_a_row < 2, "{probes:?}: {}", daemon.tail());
     assert!(peak <= 128, "{peak} MB");
     let (good, all) = (after.good - before.good, after.all - before.all);
-    assert!(good > 0 && 100 * good >= percent * all, "{good} of {all} reports got through");
+    assert!(good > 0 && 100 * good >= 95 * all, "{good} of {all} reports got through");
     // No executor was lost, and not because nobody listened.
     let refused =
         |labels: &&String| labels.contains("fleet=\"healthy\"") && !labels.contains("cause=\"paused\"");
-    if percent > 0 {
-        assert_eq!(impaired.keys().find(refused), None, "{impaired:?}");
-    }
+    assert_eq!(impaired.keys().find(refused), None, "{impaired:?}");
 }
 
 macro_rules! attacks {
-    ($($name:ident: $attack:expr, $percent:expr;)*) => {$(
+    ($($name:ident: $attack:expr;)*) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $name() {
-            if enabled() {
-                under(&$attack, |_| {}, wait, $percent).await;
+            if let Some(strength) = strength() {
+                under(&$attack, strength, |_| {}, wait).await;
             }
         }
     )*};
 }
 
 attacks! {
-    bodies_that_never_end: [Attack::Bodies], 0;
-    tokens_that_are_not_genuine: [Attack::Tokens], 0;
-    connections_with_a_line_of_garbage: [Attack::Garbage], 95;
-    datagrams_of_one_executor: [Attack::Datagrams], 95;
-    lines_of_one_tenant: [Attack::Lines], 95;
-    connections_to_the_probes: [Attack::Probes], 95;
-    readers_that_never_read: [Attack::Readers], 0;
+    bodies_that_never_end: [Attack::Bodies];
+    tokens_that_are_not_genuine: [Attack::Tokens];
+    connections_with_a_line_of_garbage: [Attack::Garbage];
+    datagrams_of_one_executor: [Attack::Datagrams];
+    lines_of_one_tenant: [Attack::Lines];
+    connections_to_the_probes: [Attack::Probes];
+    readers_that_never_read: [Attack::Readers];
 }
 
 /// All of it: the one that CI runs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_at_once() {
-    if !enabled() {
-        return;
-    }
+    let Some(strength) = strength() else { return };
     let attack = [
         Attack::Bodies,
         Attack::Tokens,
@@ -164,7 +162,7 @@ async fn everything_at_once() {
     ];
     let tenants = |street: &mut Street| {
         borrowers(street);
-        slow(street, 50);
+        slow(street, 5 * strength);
     };
     let records = async |street: &Street| {
         let begun = Instant::now();
@@ -177,21 +175,20 @@ async fn everything_at_once() {
             sleep(Duration::from_secs(5)).await;
         }
     };
-    under(&attack, tenants, records, 0).await;
+    under(&attack, strength, tenants, records).await;
 }
 
 /// Drivers that answer slowly, and one beside them that does not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drivers_that_take_their_time() {
-    if !enabled() {
-        return;
-    }
-    let (street, mut daemon) = street(|tenants| slow(tenants, 300)).await;
+    let Some(strength) = strength() else { return };
+    let count = 30 * strength;
+    let (street, mut daemon) = street(|tenants| slow(tenants, count)).await;
     let asked = street.asked("healthy");
     sleep(SIEGE).await;
     let (asked, lost) = (street.asked("healthy") - asked, street.lost(&daemon).await);
     println!(
-        "300 slow drivers: the healthy one was asked {asked} times in {SIEGE:?}; peak RSS {} MB",
+        "{count} slow drivers: the healthy one was asked {asked} times in {SIEGE:?}; peak RSS {} MB",
         daemon.peak_mb()
     );
     // Once in a second, as its document says; a busy machine may be late.
@@ -203,7 +200,7 @@ async fn drivers_that_take_their_time() {
 /// Drivers with other drivers' names, in a namespace of their own, before and after restarts of the daemon.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drivers_that_borrow_names() {
-    if !enabled() {
+    if strength().is_none() {
         return;
     }
     let (street, mut daemon) = street(borrowers).await;
@@ -223,11 +220,11 @@ async fn drivers_that_borrow_names() {
 /// The record of a tenant's own fleet, as the tenant likes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_that_tenants_write() {
-    if !enabled() {
+    if strength().is_none() {
         return;
     }
     let (street, mut daemon) = street(|_| {}).await;
-    let watch = daemon.watch();
+    let mut watch = daemon.watch();
     let patches = records();
     for (number, patch) in patches.iter().enumerate() {
         street.patch_ledger("mallory", patch);
@@ -238,12 +235,16 @@ async fn records_that_tenants_write() {
         street.replaces(&daemon, "healthy").await;
         if number % 3 == 2 {
             // A start reads it, too.
+            let probes = watch.stop().await;
+            assert!(probes.in_a_row < 2, "{probes:?}: {}", daemon.tail());
             daemon.kill();
             daemon = street.daemon(&["--no-leader-election"]).await;
+            watch = daemon.watch();
             street.at_strength(&daemon, "healthy", HEALTHY).await;
         }
     }
     let probes = watch.stop().await;
+    assert!(probes.in_a_row < 2, "{probes:?}: {}", daemon.tail());
     println!(
         "records that tenants write: {} patches; peak RSS {} MB; {probes:?}",
         patches.len(),
@@ -256,7 +257,7 @@ async fn records_that_tenants_write() {
 /// The daemon stands still, and what executors said meanwhile lies in its sockets.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_that_was_frozen() {
-    if !enabled() {
+    if strength().is_none() {
         return;
     }
     let (street, mut daemon) = street(|_| {}).await;

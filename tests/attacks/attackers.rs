@@ -17,21 +17,22 @@ use super::street::Places;
 const ORDER: &str = "ROLLCALL_ATTACKER";
 const WAIT: Duration = Duration::from_secs(2);
 
+/// As the security review made them; times the strength.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attack {
-    /// 10 addresses post bodies that never end over 90 connections each, with any bearer.
+    /// From an address bodies that never end over 90 connections, with any bearer.
     Bodies,
-    /// 160 addresses post a beat with another token each time.
+    /// From 16 addresses a beat with another token each time.
     Tokens,
-    /// 640 addresses with 64 connections each: a line of garbage, and then nothing.
+    /// From 64 addresses 64 connections each: a line of garbage, and then nothing.
     Garbage,
-    /// 10 senders at mallory's first executor's address: valid lines about it, in datagrams.
+    /// A sender at mallory's first executor's address: valid lines about it, in datagrams.
     Datagrams,
-    /// Mallory's four executors: valid lines without end, over 50 connections each.
+    /// Mallory's four executors: valid lines without end, over 5 connections each.
     Lines,
-    /// 1,300 addresses with a connection to each of the HTTP ports, and half a request.
+    /// From 130 addresses a connection to each of the HTTP ports, and half a request.
     Probes,
-    /// 10 addresses ask over 30 connections each for lists, metrics and events, again and again, and never read.
+    /// From an address questions for lists, metrics and events over 30 connections, again and again, never read.
     Readers,
 }
 
@@ -49,8 +50,8 @@ impl Attack {
     }
 
     /// Several where the connections do not fit into one.
-    fn processes(self) -> usize {
-        if self == Attack::Garbage { 3 } else { 1 }
+    fn processes(self, strength: u32) -> u32 {
+        if self == Attack::Garbage { strength.div_ceil(4) } else { 1 }
     }
 }
 
@@ -67,12 +68,14 @@ impl fmt::Display for Done {
 }
 
 impl Attackers {
-    pub fn start(attacks: &[Attack], to: Places) -> Attackers {
+    pub fn start(attacks: &[Attack], strength: u32, to: Places) -> Attackers {
         let exe = std::env::current_exe().expect("this is a program");
         let mut children = Vec::new();
         for attack in attacks {
-            for part in 0..attack.processes() {
-                let order = format!("{} {part} {} {} {}", attack.name(), to.http, to.graphite, to.probes);
+            let parts = attack.processes(strength);
+            for part in 0..parts {
+                let Places { http, graphite, probes } = to;
+                let order = format!("{} {strength} {part} {parts} {http} {graphite} {probes}", attack.name());
                 // It has other machines in the field: here it must not take the daemon's processors.
                 let child = Command::new("nice")
                     .args(["-n", "10"])
@@ -114,52 +117,53 @@ impl Attackers {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attacker() {
     let Ok(order) = std::env::var(ORDER) else { return };
-    let parts: Vec<&str> = order.split(' ').collect();
-    let address = |at: usize| parts[at].parse::<SocketAddr>().expect("an address");
-    let part: u32 = parts[1].parse().expect("a number");
-    let (http, graphite, probes) = (address(2), address(3), address(4));
+    let words: Vec<&str> = order.split(' ').collect();
+    let number = |at: usize| words[at].parse::<u32>().expect("a number");
+    let address = |at: usize| words[at].parse::<SocketAddr>().expect("an address");
+    let (strength, part, parts) = (number(1), number(2), number(3));
+    let (http, graphite, probes) = (address(4), address(5), address(6));
     let done = Arc::new(AtomicU64::new(0));
-    match parts[0] {
+    match words[0] {
         "bodies" => {
             let head = "POST /v1/heartbeats HTTP/1.1\r\nhost: x\r\nauthorization: Bearer any\r\n\
                         content-type: application/json\r\ncontent-length: 3000\r\n\r\n{";
-            for number in 0..900 {
-                tokio::spawn(hold(stranger(number % 10), http, head.to_owned(), " ", Arc::clone(&done)));
+            for number in 0..90 * strength {
+                tokio::spawn(hold(stranger(number / 90), http, head.to_owned(), " ", Arc::clone(&done)));
             }
         }
         "tokens" => {
-            for number in 0..160 {
+            for number in 0..16 * strength {
                 tokio::spawn(post(1_000 + number, http, Arc::clone(&done)));
             }
         }
         "garbage" => {
-            for number in 0..640 * 64 {
-                if number % 3 == part {
+            for number in 0..64 * 64 * strength {
+                if number % parts == part {
                     let line = "a line of garbage\n".to_owned();
                     tokio::spawn(hold(stranger(2_000 + number / 64), graphite, line, "", Arc::clone(&done)));
                 }
             }
         }
         "datagrams" => {
-            for _ in 0..10 {
+            for _ in 0..strength {
                 tokio::spawn(datagrams(graphite, Arc::clone(&done)));
             }
         }
         "lines" => {
-            for number in 0..200 {
+            for number in 0..4 * 5 * strength {
                 tokio::spawn(lines(1 + number % 4, graphite, Arc::clone(&done)));
             }
         }
         "probes" => {
-            for number in 0..1_300 {
+            for number in 0..130 * strength {
                 let half = || "GET /livez HTTP/1.1\r\nx: y\r\n".to_owned();
                 tokio::spawn(hold(stranger(4_000 + number), http, half(), "", Arc::clone(&done)));
                 tokio::spawn(hold(stranger(4_000 + number), probes, half(), "", Arc::clone(&done)));
             }
         }
         "readers" => {
-            for number in 0..300 {
-                tokio::spawn(ask(stranger(6_000 + number % 10), http, number, Arc::clone(&done)));
+            for number in 0..30 * strength {
+                tokio::spawn(ask(stranger(6_000 + number / 30), http, number, Arc::clone(&done)));
             }
         }
         other => panic!("{other}"),

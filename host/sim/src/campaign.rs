@@ -5,6 +5,10 @@
 //! checkers must object, and one that escapes says that the simulator has gone blind.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use fleet::Fleet;
 use fleet::guardrail::Refusal;
@@ -110,16 +114,38 @@ pub struct Catch {
     pub violation: Option<Violation>,
 }
 
-/// Runs seeds until a checker of the bait objects.
+/// Runs seeds until a checker of the bait objects, on all processors. It is always the lowest seed that is found.
 pub fn hunt(bait: &Bait) -> Catch {
-    let make = core(Some(bait.plant));
-    for seed in 0..bait.seeds_max {
-        let violation = run(seed, &Options::default(), &make).violation;
-        if violation.as_ref().is_some_and(|violation| bait.checkers.contains(&violation.checker)) {
-            return Catch { seeds: seed + 1, violation };
+    let (next, found) = (AtomicU64::new(0), Mutex::new(None::<(u64, Violation)>));
+    let lock = || found.lock().unwrap_or_else(PoisonError::into_inner);
+    let work = || {
+        let make = core(Some(bait.plant));
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            // One that is lower than what was found is still of interest.
+            if seed >= bait.seeds_max || lock().as_ref().is_some_and(|(lowest, _)| *lowest < seed) {
+                return;
+            }
+            let violation = run(seed, &Options::default(), &make).violation;
+            if let Some(violation) = violation.filter(|violation| bait.checkers.contains(&violation.checker))
+            {
+                let mut found = lock();
+                if found.as_ref().is_none_or(|(lowest, _)| seed < *lowest) {
+                    *found = Some((seed, violation));
+                }
+            }
         }
+    };
+    let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+    });
+    match found.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some((seed, violation)) => Catch { seeds: seed + 1, violation: Some(violation) },
+        None => Catch { seeds: bait.seeds_max, violation: None },
     }
-    Catch { seeds: bait.seeds_max, violation: None }
 }
 
 /// Every planted bug, with what it takes to find it: some ten times what it took when this was written,
