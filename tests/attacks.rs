@@ -1,12 +1,14 @@
-//! Tenants attack the real binary, and other tenants lose no executor.
+//! Tenants attack the real binary, and no other tenant loses an executor.
 //!
-//! A [`Street`](street::Street) is a cluster of tenants, each with a driver and executors at addresses of their own on
-//! loopback, before one daemon. [`attackers`] are processes of their own: so many connections do not fit into one.
-//! The attacks are those of a security review, as strong as `ROLLCALL_ATTACKS` says; figures go to standard output.
+//! A [`Street`](street::Street) is a cluster of tenants in front of one daemon; each tenant has a driver and executors
+//! with addresses of their own on loopback. [`attackers`] are separate processes, because one process cannot hold so
+//! many connections. The attacks are those of a security review, multiplied by `ROLLCALL_ATTACKS`; results are printed
+//! to standard output.
 //!
-//! They take minutes and both cores. An unoptimised daemon has to stand the review's own strength: `ROLLCALL_ATTACKS=1
-//! cargo test -p rollcall --test all attacks:: -- --test-threads=1 --show-output`. One as it is released has to stand ten
-//! times that: with `ROLLCALL_ATTACKS=10` and `ROLLCALL_BINARY=target/release/rollcall`, as an absolute path.
+//! They take minutes and both cores. An unoptimised daemon must withstand the strength of the review:
+//! `ROLLCALL_ATTACKS=1 cargo test -p rollcall --test all attacks:: -- --test-threads=1 --show-output`. A release build
+//! must withstand ten times that: with `ROLLCALL_ATTACKS=10` and `ROLLCALL_BINARY=target/release/rollcall`, as an
+//! absolute path.
 
 use std::time::Duration;
 
@@ -22,11 +24,11 @@ mod street;
 /// The ratio of the defaults, 120 s to 10 s or less.
 const TIMEOUT: Duration = Duration::from_secs(20);
 const INTERVAL: Duration = Duration::from_secs(2);
-/// So long an executor has to be silenced to be lost, and once more.
+/// Long enough for a silenced executor to be lost twice.
 const SIEGE: Duration = Duration::from_secs(45);
 const HEALTHY: u32 = 60;
 
-/// How strong the attacks are. `None`: there are to be none.
+/// The strength of the attacks. `None`: skip them.
 fn strength() -> Option<u32> {
     let Ok(text) = std::env::var("ROLLCALL_ATTACKS") else {
         println!("skipped: attacks on the binary; to run them, export ROLLCALL_ATTACKS=1");
@@ -35,7 +37,7 @@ fn strength() -> Option<u32> {
     Some(text.parse().expect("ROLLCALL_ATTACKS is a number: 1 is the strength of the review"))
 }
 
-/// Two tenants of 60 executors that speak Graphite and HTTP, and one that is hostile.
+/// Two tenants of 60 executors that use Graphite and HTTP, and a hostile one.
 async fn street(more: impl FnOnce(&mut Street)) -> (Street, Daemon) {
     let mut street = Street::start().await;
     street.tenant(Tenant::new("healthy", 1).executors(HEALTHY));
@@ -49,7 +51,7 @@ async fn street(more: impl FnOnce(&mut Street)) -> (Street, Daemon) {
     (street, daemon)
 }
 
-/// What mallory's fleet's record may say.
+/// Contents that mallory may write into its fleet's ledger.
 fn records() -> [Value; 8] {
     [
         json!({"born": "1-2147483647"}),
@@ -63,7 +65,7 @@ fn records() -> [Value; 8] {
     ]
 }
 
-/// Drivers with other drivers' names, in namespaces of their own.
+/// Drivers with the names of other drivers, in other namespaces.
 fn borrowers(street: &mut Street) {
     street.tenant(Tenant::new("alias", 4).calls_itself("spark-healthy"));
     street.tenant(Tenant::new("longer", 5).calls_itself("spark-healthy.1"));
@@ -76,13 +78,13 @@ fn slow(street: &mut Street, count: u32) {
     }
 }
 
-/// Nothing but the processes of the attack.
+/// Only the attacking processes.
 async fn wait(_: &Street) {
     sleep(SIEGE).await;
 }
 
-/// One attack for a while, and what it cost. Nearly all reports of healthy executors have to get through, and
-/// the fleet that is heard by Graphite must not be excused for what the daemon did to the attackers.
+/// Runs one attack for a while, and measures its cost. Nearly all reports of healthy executors must arrive, and
+/// rejecting the attackers must not impair the fleet that uses Graphite.
 async fn under(
     attack: &[Attack],
     strength: u32,
@@ -120,7 +122,7 @@ async fn under(
     assert!(peak <= 128, "{peak} MB");
     let (good, all) = (after.good - before.good, after.all - before.all);
     assert!(good > 0 && 100 * good >= 95 * all, "{good} of {all} reports got through");
-    // No executor was lost, and not because nobody listened.
+    // No executor was lost, and heartbeats were accepted all the time.
     let refused =
         |labels: &&String| labels.contains("fleet=\"healthy\"") && !labels.contains("cause=\"paused\"");
     assert_eq!(impaired.keys().find(refused), None, "{impaired:?}");
@@ -147,7 +149,7 @@ attacks! {
     readers_that_never_read: [Attack::Readers];
 }
 
-/// All of it: the one that CI runs.
+/// All attacks at once: the test that CI runs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_at_once() {
     let Some(strength) = strength() else { return };
@@ -178,7 +180,7 @@ async fn everything_at_once() {
     under(&attack, strength, tenants, records).await;
 }
 
-/// Drivers that answer slowly, and one beside them that does not.
+/// Drivers that answer slowly, beside one that does not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drivers_that_take_their_time() {
     let Some(strength) = strength() else { return };
@@ -191,13 +193,13 @@ async fn drivers_that_take_their_time() {
         "{count} slow drivers: the healthy one was asked {asked} times in {SIEGE:?}; peak RSS {} MB",
         daemon.peak_mb()
     );
-    // Once in a second, as its document says; a busy machine may be late.
+    // Once a second, as its document says; a busy machine may be late.
     assert!(asked >= SIEGE.as_secs() * 8 / 10, "{asked}");
     assert_eq!(lost, json!({"healthy": {}, "posting": {}}), "{}", daemon.tail());
     assert!(!daemon.has_ended() && daemon.peak_mb() <= 128);
 }
 
-/// Drivers with other drivers' names, in a namespace of their own, before and after restarts of the daemon.
+/// Drivers with the names of other drivers, in another namespace, before and after restarts of the daemon.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drivers_that_borrow_names() {
     if strength().is_none() {
@@ -217,7 +219,7 @@ async fn drivers_that_borrow_names() {
     println!("drivers that borrow names: nothing lost over three restarts");
 }
 
-/// The record of a tenant's own fleet, as the tenant likes.
+/// A tenant writes arbitrary contents into its own fleet's ledger.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_that_tenants_write() {
     if strength().is_none() {
@@ -228,7 +230,7 @@ async fn records_that_tenants_write() {
     let patches = records();
     for (number, patch) in patches.iter().enumerate() {
         street.patch_ledger("mallory", patch);
-        // A write of ours finds the other record.
+        // The daemon's next write detects the other contents.
         street.end_an_executor("mallory");
         sleep(Duration::from_secs(8)).await;
         assert!(!daemon.has_ended(), "{patch} ended the daemon: {}", daemon.tail());
@@ -254,7 +256,7 @@ async fn records_that_tenants_write() {
     assert!(daemon.peak_mb() <= 128);
 }
 
-/// The daemon stands still, and what executors said meanwhile lies in its sockets.
+/// The daemon is frozen, and the executors' reports accumulate in its sockets.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_that_was_frozen() {
     if strength().is_none() {

@@ -1,4 +1,4 @@
-//! The built-in policies, through the sandbox: the same pick as Spark, always.
+//! The built-in policies in the sandbox always pick the same executor as Spark.
 
 use std::cmp::Ordering;
 
@@ -10,8 +10,8 @@ use serde_json::json;
 
 use crate::support::{sandbox, spark_loss, spark_roll};
 
-/// Spark's rules, written down a second time and as literally as Rust allows: sort everything, reverse
-/// where Scala reverses, take the head. It shares no code with the policy.
+/// Spark's rules, written a second time and as literally as Rust allows: sort everything, reverse where Scala reverses,
+/// take the head. It shares no code with the policy.
 mod spark {
     use super::*;
 
@@ -118,7 +118,7 @@ mod spark {
     }
 }
 
-/// A value from a pool that makes ties, extremes and lone giants likely.
+/// A value from a pool that makes ties, extremes and single outliers likely.
 fn value(random: &mut ChaCha8Rng, style: u32) -> i64 {
     match style {
         0 => 0,
@@ -140,9 +140,9 @@ fn value(random: &mut ChaCha8Rng, style: u32) -> i64 {
                 0
             }
         }
-        // Neighbours that a float cannot tell apart.
+        // Adjacent integers that a float cannot tell apart.
         7 => (1 << 53) + random.random_range(0..3),
-        // Spark's counters have been seen to go below zero.
+        // Spark's counters have been observed to be negative.
         _ => random.random_range(-5..5),
     }
 }
@@ -193,7 +193,7 @@ fn ten_thousand_random_fleets_get_sparks_pick_from_every_policy() {
     let settings = module.settings("OUTLIER", &json!({})).expect("it has no settings");
     let mut random = ChaCha8Rng::seed_from_u64(37_810);
     let mut outliers = 0;
-    let mut nobody = 0;
+    let mut none = 0;
     for fleet in 0..10_000 {
         let candidates = random_fleet(&mut random);
         let question = question(&candidates);
@@ -210,11 +210,11 @@ fn ten_thousand_random_fleets_get_sparks_pick_from_every_policy() {
             let expected = spark::choose(&candidates, policy);
             assert_eq!(found, expected, "{policy} on fleet {fleet}: {candidates:#?}");
             outliers += usize::from(policy == "OUTLIER_NO_FALLBACK" && found.is_some());
-            nobody += usize::from(policy == "OUTLIER_NO_FALLBACK" && found.is_none());
+            none += usize::from(policy == "OUTLIER_NO_FALLBACK" && found.is_none());
         }
     }
     println!("130000 decisions agree; of 10000 fleets {outliers} had an outlier");
-    assert!(outliers > 1_000 && nobody > 1_000, "the fleets exercise both: {outliers} and {nobody}");
+    assert!(outliers > 1_000 && none > 1_000, "the fleets exercise both: {outliers} and {none}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `rollcall check` on documents with one kind of mistake each: what it says is written beside them.
+//! `rollcall check` on documents with one kind of mistake each: the expected output is beside them.
 
 use std::fs;
 use std::process::{Command, Output};
@@ -18,7 +18,7 @@ fn stdout(output: &Output) -> &str {
     str::from_utf8(&output.stdout).expect("text")
 }
 
-/// `NAME.yaml` is checked, `NAME.txt` is what is answered. A new document's answer is what the failure shows.
+/// `NAME.yaml` is checked, `NAME.txt` is the expected output. For a new document, the failure shows the output.
 #[test]
 fn documents_get_the_answers_beside_them() {
     let mut names: Vec<String> = fs::read_dir(root().join(DOCUMENTS))
@@ -81,7 +81,7 @@ fn the_effective_document_leaves_out_what_no_pod_will_have() {
     for gone in ["my-executor", "elsewhere", "spark-exec-id"] {
         assert!(!template.contains(gone), "{gone} is in {text}");
     }
-    // Nor is anything shown of a document that is refused.
+    // Nothing of a rejected document is shown either.
     let output = check(&["-f", &format!("{DOCUMENTS}/unknown-fields.yaml"), "--effective"]);
     assert_eq!((output.status.code(), stdout(&output)), (Some(1), ""));
 }

@@ -1,4 +1,4 @@
-//! The command line, as a user meets it: the real binary, its output and its exit code.
+//! The command line as a user sees it: the real binary, its output and its exit code.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ fn rollcall(args: &[&str], input: &str) -> Output {
         .spawn()
         .expect("the binary runs");
     let mut stdin = child.stdin.take().expect("a pipe");
-    // It may have refused its arguments and gone before it reads.
+    // The process may have rejected its arguments and exited before it reads.
     let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
     child.wait_with_output().expect("it ends")
@@ -32,7 +32,7 @@ fn ok(args: &[&str], input: &str) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// What a mistake is answered with: exit code 2, nothing on standard output, no panic.
+/// The answer to a mistake: exit code 2, nothing on standard output, no panic.
 #[track_caller]
 fn refused(args: &[&str], input: &str) -> String {
     let output = rollcall(args, input);
@@ -84,7 +84,7 @@ fn the_captured_fleets_get_an_answer_from_every_policy() {
     );
 }
 
-/// An executor as Spark writes it, as far as it is read, with some fields of its own.
+/// An executor as Spark writes it, reduced to the fields that are read, with some of them replaced.
 fn executor(id: &str, fields: &Value) -> Value {
     let mut executor = json!({
         "id": id, "hostPort": "10.0.0.7:7079", "isActive": true, "addTime": "2026-03-02T07:00:00.000GMT",
@@ -230,7 +230,7 @@ fn a_reader_that_goes_away_is_no_panic() {
     }
 }
 
-/// Spark writes all of them; a document without some was made by other means.
+/// Spark writes all counters; a document without some was made by another tool.
 #[test]
 fn an_executor_without_counters_is_no_candidate_and_named() {
     let mut rows = vec![executor("7", &json!({"addTime": null})), executor("8", &json!({"diskUsed": null}))];
@@ -244,7 +244,7 @@ fn an_executor_without_counters_is_no_candidate_and_named() {
     assert_eq!((&answer["outcome"], &answer["reason"]), (&json!("nothing"), &json!("no candidates")));
     assert_eq!(
         warning,
-        "rollcall: warning: standard input: not candidates, because counters are missing: executor 7 has no \
+        "rollcall: warning: standard input: executors without all counters are not candidates: executor 7 has no \
          addTime; executor 8 has no diskUsed\n"
     );
     rows.push(executor("9", &json!({})));
@@ -252,8 +252,8 @@ fn an_executor_without_counters_is_no_candidate_and_named() {
     rows.push(executor("exec-1", &json!({})));
     let (answer, warning) = ask(&rows);
     assert_eq!(answer["picks"][0]["executorId"], "9");
-    assert!(warning.contains("[3].id: \"exec-1\" is not a number as Spark on Kubernetes gives"), "{warning}");
-    // The driver and Spark's fallback storage are nothing to warn of.
+    assert!(warning.contains("[3].id: \"exec-1\" is not a number, as executor ids of Spark"), "{warning}");
+    // The driver and Spark's fallback storage cause no warning.
     let others = ["driver", "fallback"].map(|id| executor(id, &json!({"addTime": null})));
     assert_eq!(ask(&others).1, "");
 }
@@ -276,7 +276,7 @@ fn inspect_tells_what_is_in_a_module() {
     assert!(ok(&["policy", "inspect"], "").contains("spark-loss"));
 }
 
-/// A file of cases somewhere else, gone when the test is over.
+/// A file of cases in another directory, deleted with the test.
 struct Cases(PathBuf);
 
 impl Cases {
@@ -319,7 +319,7 @@ fn cases_pass_or_fail_with_the_difference() {
     refusal("empty", "cases: []\n", "no cases");
     refusal("typo", "cases:\n- {name: a, polcy: ID, fleet: [], expect: {}}\n", "polcy");
 
-    // A case that cannot be run fails; the others are run all the same.
+    // A case that cannot be run fails; the others still run.
     let mixed = "policy: ID\ncases:\n- {name: hollow, fleet: [], expect: {}}\n- {name: nothing, expect: {outcome: roll}}\n\
                  - {name: more, fleet: [], settings: {a: 1}, expect: {settingsRefused: a, outcome: roll}}\n\
                  - {name: vague, fleet: [], settings: {a: 1}, expect: {settingsRefused: the settings of}}\n\

@@ -1,8 +1,8 @@
-//! The whole daemon against a cluster in memory: kube's own client and watcher, the real loop, queue,
-//! election and policies; only the API server, the nodes and the executors are `sim`'s.
+//! The whole daemon against an in-memory cluster: kube's own client and watcher, the real loop, queue, election and
+//! policies; only the API server, the nodes and the executors are those of `sim`.
 //!
-//! Most suites run under tokio's paused clock: a minute takes as long as the work in it, and a time limit is
-//! met exactly. Where TCP, signals or files are the point, time is real.
+//! Most suites run under tokio's paused clock: a minute takes only as long as the work in it, and time limits are
+//! exact. Tests of TCP, signals or files use real time.
 
 mod changes;
 mod contest;

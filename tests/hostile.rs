@@ -1,5 +1,4 @@
-//! Guests that mean harm, or are just broken: each has its own outcome, and none of them hurts the
-//! others.
+//! Malicious or broken guests: each has its own outcome, and none of them harms the others.
 
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +27,7 @@ fn three() -> RollQuestion {
     question
 }
 
-/// The policy BAD with this `select`, asked about three executors.
+/// Asks the policy BAD with this `select` about three executors.
 fn ask_in(sandbox: &Sandbox, imports: (&str, &str), select: &str) -> Evaluation<Selection> {
     let module = sandbox.load(&guest(&roll_policy(imports.0, "", select), imports.1)).expect("it loads");
     let settings = module.settings("BAD", &json!({})).expect("it has no settings");
@@ -122,7 +121,7 @@ fn an_answer_of_100_mb_is_not_taken() {
         (i32.store8 (i32.const 512) (i32.const 0)) (i32.store8 (i32.const 516) (i32.const 0))
         (i32.store (i32.const 520) (i32.const 1024)) (i32.store (i32.const 524) (i32.const 1250000)) (i32.const 512)";
     assert_eq!(fault(("", ""), long), Fault::TooMuchOutput { limit_bytes: 1 << 20 });
-    // A reason of 100 MB that is not even there.
+    // A reason of 100 MB that is not even in memory.
     let lie = "(i32.store8 (i32.const 512) (i32.const 0)) (i32.store8 (i32.const 516) (i32.const 1))
         (i32.store (i32.const 520) (i32.const 1024)) (i32.store (i32.const 524) (i32.const 100000000)) (i32.const 512)";
     let Fault::InvalidAnswer(InvalidAnswer::Malformed(message)) = fault(("", ""), lie) else {
@@ -151,8 +150,8 @@ fn unknown_and_duplicate_indices_are_dropped_and_told() {
         mixed.complaints,
         [Complaint::UnknownIndex { index: 7, candidates: 3 }, Complaint::DuplicateIndex { index: 1 }]
     );
-    let nobody = InvalidAnswer::NoKnownPick { index: 4_000_000_000, candidates: 3 };
-    assert_eq!(fault(("", ""), &answer(&[(4_000_000_000, "1")])), Fault::InvalidAnswer(nobody));
+    let none = InvalidAnswer::NoKnownPick { index: 4_000_000_000, candidates: 3 };
+    assert_eq!(fault(("", ""), &answer(&[(4_000_000_000, "1")])), Fault::InvalidAnswer(none));
 }
 
 #[test]
@@ -175,7 +174,7 @@ fn a_flood_of_log_lines_is_cut_and_counted() {
     let evaluation = ask((LOG, ""), &flood);
     assert!(evaluation.answer.is_ok(), "{:?}", evaluation.answer);
     assert_eq!((evaluation.log.len(), evaluation.log_dropped), (100, 9_900));
-    // One line of 32 MB is refused instead of copied.
+    // One line of 32 MB is rejected instead of copied.
     let long = "(drop (memory.grow (i32.const 500))) (call $log (i32.const 1) (i32.const 0) (i32.const 32000000)) unreachable";
     assert_eq!(fault((LOG, ""), long), Fault::TooMuchOutput { limit_bytes: 1 << 20 });
 }
@@ -211,7 +210,7 @@ fn what_a_runtime_subscribes_to_and_drops_without_waiting_is_no_fault() {
     );
     let evaluation = ask((&imports, WAIT_WIT), &select);
     assert!(evaluation.answer.is_ok(), "{:?}", evaluation.answer);
-    // Keeping them all is bounded.
+    // The number that a guest can keep is bounded.
     let hoard = "(loop $again (drop (call $after (i64.const 1000))) (br $again)) unreachable";
     assert!(matches!(fault((WAIT, WAIT_WIT), hoard), Fault::InvalidAnswer(_) | Fault::Trapped(_)));
 }
@@ -261,7 +260,7 @@ fn wasis_clock_stands_still_and_its_randomness_repeats() {
     let imports = r#"(import "wasi:random/random@0.2.6" "get-random-u64" (func $random (result i64)))
         (import "wasi:clocks/monotonic-clock@0.2.6" "now" (func $now (result i64)))"#;
     let wit = "import wasi:random/random@0.2.6; import wasi:clocks/monotonic-clock@0.2.6;";
-    // The score is a random number; it is negative should the clock have moved.
+    // The score is a random number; it is negative if the clock has moved.
     let core = roll_policy(imports, "(global $zero i64 (i64.const 0))", &format!(
         "(local $start i64) (local.set $start (call $now))
          (loop $again (br_if $again (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 100000))))
@@ -410,7 +409,7 @@ fn eight_good_policies_do_not_notice_a_bad_one() {
     let component = guest(&roll_policy("", "", "unreachable"), "");
     let compiled = wasmtime::Engine::default().precompile_component(&component).expect("it compiles");
     let villains: Vec<(&str, Attack<'_>)> = vec![
-        ("nobody", Box::new(|| std::thread::sleep(Duration::from_millis(1)))),
+        ("none", Box::new(|| std::thread::sleep(Duration::from_millis(1)))),
         ("endless loop", asked(("", ""), LOOP)),
         ("memory bomb", asked(("", ""), grow)),
         ("trap", asked(("", ""), "unreachable")),
@@ -462,11 +461,11 @@ fn eight_good_policies_do_not_notice_a_bad_one() {
         let count = costs.len();
         let took = start.elapsed();
         println!("beside {name}: {count} good decisions in {took:?}, {median:?} of CPU each (median)");
-        if *name == "nobody" {
+        if *name == "none" {
             alone = median;
         }
-        // The CPU that a call itself uses; waiting for one of two cores is the scheduler's affair. Wide,
-        // because neighbours share caches.
+        // The CPU time of the call itself; waiting for one of two cores is up to the scheduler. The bound is wide,
+        // because parallel calls share caches.
         assert!(median <= alone * 5, "{median:?} beside {name}, {alone:?} alone");
     }
 }

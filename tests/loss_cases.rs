@@ -1,4 +1,4 @@
-//! What other people's executors died of, through the sandbox: evidence built from public reports, and what is right.
+//! Losses from public reports, through the sandbox: the evidence, and the correct verdict.
 
 use std::fs;
 use std::io::Write;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::root;
 
-/// What a line of `expected.tsv` says.
+/// A line of `expected.tsv`.
 struct Case<'a> {
     name: &'a str,
     /// `known` answers by their kind, others by their outcome.
@@ -30,7 +30,7 @@ fn case(line: &str) -> Case<'_> {
 }
 
 impl Case<'_> {
-    /// What is wrong with the answer.
+    /// The differences between the answer and the expectation.
     fn wrong(&self, answer: &Value) -> Vec<String> {
         let verdict = &answer["verdict"];
         let flag = |field: &str| match verdict[field].as_bool() {
@@ -83,7 +83,7 @@ fn every_reported_loss_gets_the_right_verdict() {
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// Of `rollcall policy run`: one for each document.
+/// The answers of `rollcall policy run`: one for each document.
 fn answers(documents: &str) -> Vec<Value> {
     let mut child = Command::new(env!("CARGO_BIN_EXE_rollcall"))
         .args(["policy", "run", "--classify", "SPARK", "-", "--output=json"])
@@ -92,7 +92,7 @@ fn answers(documents: &str) -> Vec<Value> {
         .spawn()
         .expect("the binary runs");
     let mut stdin = child.stdin.take().expect("a pipe");
-    // They are more than pipes hold: it answers while it is still being told.
+    // They exceed a pipe's buffer: the process answers while it still reads.
     let documents = documents.to_owned();
     let told = std::thread::spawn(move || stdin.write_all(documents.as_bytes()));
     let output = child.wait_with_output().expect("it ends");

@@ -1,4 +1,4 @@
-//! All integration tests, as one binary: linking the runtime once is slow enough.
+//! All integration tests in one binary, because linking the runtime is slow.
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test names what it expects, the rest is a failure")]
 #![allow(clippy::print_stdout, reason = "measurements, shown with --nocapture")]
@@ -6,6 +6,7 @@
 mod attacks;
 mod builtin;
 mod check;
+mod circles;
 mod cli;
 mod daemon;
 mod hostile;

@@ -1,6 +1,6 @@
-//! The daemon against the software that it is for: a real kube-apiserver over a real etcd, with kwok as all kubelets.
+//! The daemon against the real software: a kube-apiserver with etcd, and kwok as all kubelets.
 //!
-//! Needs what `tests/tools/build.sh` builds; without it these tests do nothing and say so, in one line.
+//! Needs the output of `tests/tools/build.sh`; without it these tests are skipped, and print one line about that.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic; what went wrong is in the error")]
 
@@ -33,7 +33,7 @@ mod spark;
 mod stage;
 mod versus;
 
-/// Where the control plane's programs are.
+/// The directory of the control plane's programs.
 fn tools() -> Option<PathBuf> {
     enabled(
         "a real control plane",
@@ -43,13 +43,13 @@ fn tools() -> Option<PathBuf> {
     .map(PathBuf::from)
 }
 
-/// What this variable says. Without it a tier is skipped, and how to enable it is said once for all of its tests: where
-/// everybody reads it, because what a test prints that passes nobody does.
+/// The value of this variable. Without it a tier is skipped, and how to enable it is printed once for all of its tests,
+/// and not into the captured output, because that of a passed test is not shown.
 fn enabled(tier: &str, variable: &'static str, how: &str) -> Option<OsString> {
     static SAID: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
     let value = std::env::var_os(variable);
     if value.is_none() && SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(variable) {
-        // Unlike `eprintln!`, this is not captured; and one write is one line, whoever else writes.
+        // Unlike `eprintln!`, this is not captured; and one write is one line, even with concurrent writers.
         let line = format!("skipped: tests on {tier}; to run them, {how}\n");
         let _ = std::io::stderr().write_all(line.as_bytes());
     }

@@ -1,4 +1,4 @@
-//! The sandbox with guests that mean well: the cache, the lab, settings.
+//! The sandbox with well-behaved guests: the cache, the lab, settings.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::support::{sandbox, spark_roll};
 
-/// A directory that is gone when the test is over.
+/// A directory that is deleted with the test.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -61,7 +61,7 @@ fn compiled_code_is_kept_and_tampering_is_noticed() {
     second.load(module).expect("it loads");
     assert_eq!(counts(&second), CacheCounts { hits: 1, misses: 0, corrupt: 0 });
 
-    // One flipped bit, and an entry that was cut.
+    // One flipped bit, and a truncated entry.
     let path = entry(&directory);
     let code = fs::read(&path).expect("an entry");
     let mut flipped = code.clone();
@@ -69,15 +69,15 @@ fn compiled_code_is_kept_and_tampering_is_noticed() {
     for (damaged, what) in [(&flipped[..], "flipped"), (&code[..code.len() / 2], "cut"), (&[], "empty")] {
         fs::write(&path, damaged).expect("it can be written");
         let third = with_cache(&directory);
-        third.load(module).expect("it is compiled anew");
+        third.load(module).expect("it is compiled again");
         assert_eq!(counts(&third), CacheCounts { hits: 0, misses: 0, corrupt: 1 }, "{what}");
         assert_eq!(fs::read(&path).expect("a new entry").len(), code.len(), "{what}");
     }
 
-    // Another key sealed it: whoever put it there was not us.
+    // It was sealed with another key, so it was not written by this cache.
     fs::remove_file(directory.0.join("key")).expect("a key");
     let fourth = with_cache(&directory);
-    fourth.load(module).expect("it is compiled anew");
+    fourth.load(module).expect("it is compiled again");
     assert_eq!(counts(&fourth).corrupt, 1);
 }
 
@@ -116,11 +116,11 @@ fn in_the_lab_a_decision_costs_the_same_every_time() {
     let (second, module) = lab(100_000_000);
     let again = second.select(&module, "OUTLIER", &settings, &question(100)).cost.fuel;
     assert_eq!(again, Some(cost(100)));
-    // And when it is gone, it is gone.
+    // And when the budget is used up, the call ends.
     let budget = cost(100) - 1;
     let poor = Sandbox::new(SandboxConfig { mode: Mode::Lab { fuel: budget }, ..SandboxConfig::default() });
     let poor = poor.expect("a lab");
-    // Describing itself is within the budget only if that is not the dearer part.
+    // Describing itself fits into the budget only if it is not the more expensive part.
     if let Ok(module) = poor.load(Builtin::SPARK_ROLL.component) {
         let answer = poor.select(&module, "OUTLIER", &settings, &question(100)).answer;
         assert_eq!(answer, Err(Fault::Fuel { budget }));

@@ -1,4 +1,4 @@
-//! `rollcall simulate`, as a user meets it.
+//! `rollcall simulate` as a user sees it.
 
 use std::process::Command;
 
@@ -22,7 +22,7 @@ fn json(args: &[&str]) -> (Value, Option<i32>) {
     (serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}{stderr}")), code)
 }
 
-/// D4: a failure is one number.
+/// D4: a seed reproduces a failure.
 #[test]
 fn a_seed_is_a_run() {
     let (first, code) = json(&["--seed=11"]);

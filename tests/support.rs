@@ -1,4 +1,4 @@
-//! What the suites share.
+//! Shared by all suites.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -12,8 +12,8 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("host/ is in the repository").to_path_buf()
 }
 
-/// A sandbox for all tests that have no wishes of their own. Tests run side by side on few cores, and
-/// unoptimised: the budget is wide.
+/// A sandbox for all tests without special requirements. Tests run in parallel on few cores, and unoptimised: the
+/// budget is generous.
 pub fn sandbox() -> &'static Sandbox {
     static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
     SANDBOX.get_or_init(|| {
@@ -22,8 +22,8 @@ pub fn sandbox() -> &'static Sandbox {
     })
 }
 
-/// Spark's roll policies. With `ROLLCALL_POLICIES` set, those that another toolchain built into that
-/// directory: they must give the same answers.
+/// Spark's roll policies. With `ROLLCALL_POLICIES` set, those that another toolchain built into that directory: they
+/// must give the same answers.
 pub fn spark_roll() -> &'static Module {
     static MODULE: OnceLock<Module> = OnceLock::new();
     MODULE.get_or_init(|| load(Builtin::SPARK_ROLL))
@@ -42,8 +42,8 @@ fn load(builtin: Builtin) -> Module {
     .expect("a built-in module loads")
 }
 
-/// A roll policy written in WebAssembly text: a core module that exports the contract's functions by
-/// their canonical names, encoded as a component. `imports` adds to the world's imports, in WIT.
+/// A roll policy written in WebAssembly text: a core module that exports the contract's functions by their canonical
+/// names, encoded as a component. `imports` adds to the world's imports, in WIT.
 pub fn guest(core: &str, imports: &str) -> Vec<u8> {
     let contract = std::fs::read_to_string(root().join("wit/1.0.0/policy.wit")).expect("the contract");
     guest_of(&contract, core, imports)
@@ -71,7 +71,7 @@ pub fn guest_of(contract: &str, core: &str, imports: &str) -> Vec<u8> {
         .expect("a component")
 }
 
-/// As much of WASI as the hostile guests want.
+/// The part of WASI that the hostile guests import.
 const WASI: &str = "
 package wasi:io@0.2.6;
 interface poll {
@@ -96,8 +96,8 @@ package wasi:sockets@0.2.6;
 interface instance-network { resource network; instance-network: func() -> network; }
 ";
 
-/// The parts that every guest of [`guest`] needs: one policy named BAD without settings. `select` is
-/// the body of the function: it may use `$args`, the parameters' place, and the local `$i`.
+/// The parts that every guest of [`guest`] needs: one policy named BAD without settings. `select` is the body of the
+/// function: it may use `$args`, the address of the parameters, and the local `$i`.
 pub fn roll_policy(imports: &str, globals: &str, select: &str) -> String {
     format!(
         r#"(module
@@ -137,7 +137,7 @@ pub fn roll_policy(imports: &str, globals: &str, select: &str) -> String {
     )
 }
 
-/// Instructions that leave an answer with these picks: `(index, score)`.
+/// Instructions that return an answer with these picks: `(index, score)`.
 pub fn answer(picks: &[(u32, &str)]) -> String {
     let mut code = String::new();
     for (at, (index, score)) in picks.iter().enumerate() {

@@ -156,7 +156,7 @@ fn spawn(directory: &std::path::Path, api: SocketAddr, executors: usize) -> (Chi
             "driver": {"podName": "driver", "restInterval": "1h", "startTimeout": "0s"},
             "heartbeat": {"disabled": true},
             "allocation": {"batchSize": 1000, "batchDelay": "100ms"},
-            "recovery": {"failuresMax": 1_000_000},
+            "recovery": {"maxExecutorFailures": 1_000_000},
             "spark": {},
             "template": {"spec": {"containers": [{"name": "spark-kubernetes-executor", "image": "spark"}]}},
         },

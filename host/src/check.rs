@@ -1,4 +1,4 @@
-//! `rollcall check`: is this configuration right, and what does it come to?
+//! `rollcall check`: validates documents, and shows their effective configuration.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -14,10 +14,10 @@ use crate::daemon::Policies;
 use crate::output::{self, Output};
 use crate::policy::modules::compiler;
 
-/// Check ExecutorFleet documents. The exit code is 0 when all are right, also with warnings, and 1 when one is not.
+/// Validate ExecutorFleet documents. Exit code 0 if all are valid, even with warnings, and 1 if any is invalid.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Files, or directories with *.yaml, *.yml and *.json.
+    /// Files, or directories with *.yaml, *.yml and *.json files.
     #[arg(short, long = "file", value_name = "FILE|DIR", num_args = 1.., required_unless_present = "schema")]
     files: Vec<PathBuf>,
     /// Print the JSON Schema of the document, with descriptions and defaults.
@@ -26,10 +26,10 @@ pub struct Args {
     /// Print the documents with all defaults filled in.
     #[arg(long)]
     effective: bool,
-    /// Fail where there are warnings, too.
+    /// Treat warnings as errors: exit code 1.
     #[arg(long)]
     deny_warnings: bool,
-    /// Policies of your own: a directory of .wasm files.
+    /// Directory with your own policies, as .wasm files.
     #[arg(long, value_name = "DIR")]
     policies: Option<PathBuf>,
     #[arg(long, value_enum, default_value_t)]
@@ -84,10 +84,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
 #[derive(Serialize)]
 struct Report<'a> {
     ok: bool,
-    /// Those that are right.
+    /// The valid documents.
     fleets: Vec<Row<'a>>,
     problems: &'a [Problem],
-    /// Of right and wrong ones.
+    /// Warnings about valid and invalid documents.
     warnings: &'a [Problem],
 }
 
@@ -157,7 +157,7 @@ mod tests {
     fn what_is_wrong_fails_and_the_rest_is_listed() {
         let example = |name: &str| concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/").to_owned() + name;
         let fleets = config::load(&[example("own.yaml").into(), example("observe.yaml").into()]).unwrap();
-        // Only the first one names it.
+        // Only the first document names a policy that is not in this list.
         let policies = ["OUTLIER".to_owned()];
         let problems: Vec<Problem> = fleets.iter().flat_map(|config| config.check(&policies)).collect();
         let report = Report::new(&fleets, &problems, &[]);

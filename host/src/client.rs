@@ -1,9 +1,9 @@
-//! The command line's side of `/v1`: `status`, `explain`, `events`, and the commands.
+//! The command line's client for `/v1`: `status`, `explain`, `events`, and the commands.
 //!
-//! Three steps, apart from each other: a command line becomes one request (`ask`), the daemon's JSON
-//! becomes an `Answer`, and the answer is printed, as tables for people or as the daemon's own JSON for
-//! scripts. Only the last one writes anything. A refusal is an answer too, with exit code 1; what keeps
-//! us from an answer, a daemon that is not there or a token that is wrong, is an error, with 2.
+//! There are three separate steps: a command line becomes one request (`ask`), the daemon's JSON becomes an `Answer`,
+//! and the answer is printed, as tables for users or as the daemon's own JSON for scripts. Only the last step writes
+//! output. A refusal is also an answer, with exit code 1. If there is no answer, because the daemon is not reachable or
+//! the token is wrong, that is an error, with exit code 2.
 
 mod answer;
 mod daemon;
@@ -28,9 +28,9 @@ use events::Heard;
 pub enum Command {
     #[command(flatten)]
     Ask(Question),
-    /// Follow what happens, one line for each event.
+    /// Print events as they happen, one line each.
     Events {
-        /// Of this fleet alone.
+        /// Print only the events of this fleet.
         #[arg(long, value_parser = fleet_name)]
         fleet: Option<String>,
         #[command(flatten)]
@@ -38,7 +38,7 @@ pub enum Command {
     },
 }
 
-/// What gets one answer.
+/// A request that gets one answer.
 #[derive(Debug, Subcommand)]
 pub enum Question {
     /// Show all fleets, or one with its executors and conditions.
@@ -48,7 +48,7 @@ pub enum Question {
         #[command(flatten)]
         to: Connection,
     },
-    /// Say why an executor is where it is, and why it is not rolled.
+    /// Explain an executor's stage, and why it is not rolled.
     Explain {
         #[arg(value_parser = fleet_name)]
         fleet: String,
@@ -60,27 +60,27 @@ pub enum Question {
     Roll {
         #[arg(value_parser = fleet_name)]
         fleet: String,
-        /// Without one: whichever the fleet's roll policy picks.
+        /// Executor id. Default: the executor that the fleet's roll policy picks.
         executor: Option<u64>,
         #[command(flatten)]
         to: Connection,
     },
-    /// Kill executors. Without --replace the target goes down by as many.
+    /// Kill executors. Without --replace the target decreases by the number of executors killed.
     Kill {
         #[arg(value_parser = fleet_name)]
         fleet: String,
         #[arg(required = true)]
         executors: Vec<u64>,
-        /// Keep the target, and replace them.
+        /// Keep the target, and replace the killed executors.
         #[arg(long)]
         replace: bool,
-        /// Kill those with running tasks, too.
+        /// Also kill executors that run tasks.
         #[arg(long)]
         force: bool,
         #[command(flatten)]
         to: Connection,
     },
-    /// Say how many executors there should be, until the spec's own target changes.
+    /// Set the target number of executors, until the spec's own target changes.
     Scale {
         #[arg(value_parser = fleet_name)]
         fleet: String,
@@ -89,28 +89,28 @@ pub enum Question {
         #[command(flatten)]
         to: Connection,
     },
-    /// Change nothing in the cluster until it is resumed.
+    /// Stop all changes to the fleet in the cluster, until it is resumed.
     Pause {
         #[arg(value_parser = fleet_name)]
         fleet: String,
         #[command(flatten)]
         to: Connection,
     },
-    /// Go on after a pause.
+    /// Resume a paused fleet.
     Resume {
         #[arg(value_parser = fleet_name)]
         fleet: String,
         #[command(flatten)]
         to: Connection,
     },
-    /// Close the breaker, and let a failed fleet allocate again.
+    /// Close the circuit breaker, and let a failed fleet allocate again.
     ResetBreaker {
         #[arg(value_parser = fleet_name)]
         fleet: String,
         #[command(flatten)]
         to: Connection,
     },
-    /// Replace a ledger that is refused: by what the daemon knows, or by an empty one with ids beyond all that were seen.
+    /// Replace a refused ledger: with the daemon's current state, or with an empty ledger and ids beyond all seen.
     ResetLedger {
         #[arg(value_parser = fleet_name)]
         fleet: String,
@@ -119,10 +119,10 @@ pub enum Question {
     },
 }
 
-/// Which daemon, by what right, and how its answer is shown.
+/// The daemon to connect to, the token, and the output format.
 #[derive(Debug, Args)]
 pub struct Connection {
-    /// Where the daemon is.
+    /// URL of the daemon.
     #[arg(
         long,
         value_name = "URL",
@@ -131,14 +131,14 @@ pub struct Connection {
         value_parser = server_url
     )]
     server: Url,
-    /// File with the daemon's token, which commands need. Without it: the variable ROLLCALL_TOKEN.
+    /// File with the daemon's token, which commands need. Default: the environment variable ROLLCALL_TOKEN.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }
 
-/// Exit code 0 for an answer, 1 for a refusal or something that is not there; an error is 2.
+/// Exit code 0 for an answer, 1 for a refusal or an object that does not exist; an error is 2.
 pub fn run(command: Command) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start the async runtime")?;
@@ -194,7 +194,7 @@ async fn ask(question: &Question) -> Result<Answer> {
         }
         Question::Roll { fleet, executor, .. } => {
             let done =
-                executor.map_or("the roll policy is asked".to_owned(), |id| format!("rolling executor {id}"));
+                executor.map_or("asking the roll policy".to_owned(), |id| format!("rolling executor {id}"));
             order(&daemon, fleet, "roll", &Roll { executor: *executor }, done).await
         }
         Question::Kill { fleet, executors, replace, force, .. } => {
@@ -202,7 +202,7 @@ async fn ask(question: &Question) -> Result<Answer> {
             order(&daemon, fleet, "kill", &kill, "killing".to_owned()).await
         }
         Question::Scale { fleet, executors, .. } => {
-            let done = format!("{executors} executors from now on");
+            let done = format!("the target is now {executors} executors");
             order(&daemon, fleet, "scale", &Scale { executors: *executors }, done).await
         }
         Question::Pause { fleet, .. } => {
@@ -212,7 +212,8 @@ async fn ask(question: &Question) -> Result<Answer> {
             order(&daemon, fleet, "resume", &Nothing {}, "resumed".to_owned()).await
         }
         Question::ResetBreaker { fleet, .. } => {
-            order(&daemon, fleet, "reset-breaker", &Nothing {}, "the breaker is reset".to_owned()).await
+            order(&daemon, fleet, "reset-breaker", &Nothing {}, "the circuit breaker is reset".to_owned())
+                .await
         }
         Question::ResetLedger { fleet, .. } => {
             order(&daemon, fleet, "reset-ledger", &Nothing {}, "the ledger is replaced".to_owned()).await
@@ -272,12 +273,12 @@ fn server_url(text: &str) -> Result<Url, String> {
     })
 }
 
-/// As `metadata.name` of a fleet may be: whatever else it was, it was not meant as one.
+/// A valid `metadata.name` of a fleet. Any other text cannot be meant as a fleet's name.
 fn fleet_name(text: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if !text.is_empty() && text.chars().all(fits) {
         Ok(text.to_owned())
     } else {
-        Err("a fleet's name is made of a-z, 0-9 and -; rollcall status lists them".to_owned())
+        Err("a fleet's name consists of a-z, 0-9 and -; rollcall status lists the fleets".to_owned())
     }
 }

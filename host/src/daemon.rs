@@ -1,4 +1,4 @@
-//! The loop: one task owns the fleets, and everything that happens comes to it one by one.
+//! The main loop: one task owns the fleets and processes all events one by one.
 //!
 //! ```text
 //!  watches ─┐                                   ┌─► queue of calls ─► API server ─┐
@@ -7,10 +7,10 @@
 //!                          └──────────────── outcomes and answers ◄───────────────┴──┘
 //! ```
 //!
-//! The loop itself decides nothing and waits for nothing: it hands events in, hands actions out, and asks
-//! before each step whether this host still leads. When it does not, the process ends: what it knows is a copy, and
-//! the next leader starts from what is written down. A fleet's ledger that says that another leads is a reason to read
-//! the Lease, and no more: the tenant that may write it must not end the other fleets' daemon.
+//! The loop itself makes no decision and never blocks: it passes events in and actions out, and checks before each step
+//! whether this replica still leads. If not, the process ends: its state is a copy, and the next leader starts from the
+//! ledgers. A ledger that names another leader is only a reason to read the Lease: the tenant who may write the ledger
+//! must not be able to end the daemon of all other fleets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -48,23 +48,23 @@ use leader::{Leader, Turn};
 use managed::Managed;
 pub use policies::{Judge, Judged, Policies};
 
-/// The log is told so often who is not heard.
+/// The minimum interval between log messages about missing heartbeats.
 const PULSE: Duration = Duration::from_secs(2);
-/// Events that wait for the loop; watches wait when there are more.
+/// Capacity of the event queue; watches wait when it is full.
 const NEWS_MAX: usize = 4_096;
-/// Heartbeats taken in before anything else gets a turn.
+/// Heartbeats processed before anything else gets a turn.
 const SIGNS_AT_ONCE: usize = 256;
-/// What is under way at the end may take so long.
+/// How long shutdown waits for calls in flight.
 const DRAIN: Duration = Duration::from_secs(10);
-/// What the loop is made of.
+/// The dependencies of the loop.
 pub struct Parts {
     pub clients: Clients,
     pub fleets: Vec<Judged>,
     pub policies: Arc<Policies>,
-    /// `None`: this host leads alone.
+    /// `None`: no leader election, this replica always leads.
     pub lease: Option<LeaseConfig>,
     pub rates: Rates,
-    /// Who we are, for people: a pod's name.
+    /// The name of this replica, for people: its pod's name.
     pub instance: String,
     pub directory: Arc<Directory>,
     pub signs: Signs,
@@ -72,26 +72,26 @@ pub struct Parts {
     pub requests: mpsc::Receiver<Request>,
     pub metrics: Metrics,
     pub watch_nodes: bool,
-    /// New documents, or other verdicts on them.
+    /// New documents, or new verdicts on them.
     pub changes: mpsc::Receiver<Change>,
-    /// `true`: end.
+    /// `true`: stop.
     pub stop: flag::Receiver<bool>,
-    /// 128 bits that are nobody else's.
+    /// 128 random bits: the identity of this process.
     pub random: u128,
 }
 
-/// What can change while it runs.
+/// What can change while the daemon runs.
 pub enum Change {
-    /// All documents, each with what is wrong with it.
+    /// All documents, each with its problems.
     Fleets(Vec<Judged>),
 }
 
 /// Why the loop ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// It was asked to, and has released its lease.
+    /// It was told to stop, and has released its lease.
     Stopped,
-    /// It led and leads no more: the process must end.
+    /// It lost the leadership: the process must end.
     Deposed,
 }
 
@@ -103,7 +103,7 @@ enum News {
     Node(Watched),
     Driver {
         fleet: String,
-        /// Namespace and name of the pod that was looked for.
+        /// Namespace and name of the requested pod.
         sought: (String, String),
         found: Result<Option<DriverSeen>, Outcome>,
     },
@@ -112,7 +112,7 @@ enum News {
         action: ActionId,
         answer: Result<Answer, Fault>,
     },
-    /// Time to look for a driver's pod again, or to list again.
+    /// Time to look for a driver's pod again, or to retry a list.
     Seek(String),
     List(u64),
 }
@@ -128,21 +128,21 @@ struct Daemon {
     lives: u64,
     commands: u64,
     replies: BTreeMap<(u64, CommandId), oneshot::Sender<Commanded>>,
-    /// Namespaces that are watched, and whether the watch is up.
+    /// Watched namespaces, and whether the watch is up.
     watched: BTreeMap<Arc<str>, bool>,
     nodes: BTreeMap<String, NodeSeen>,
     leader: Leader,
     leading: Option<u64>,
-    /// When the event at hand became known.
+    /// When the current event arrived.
     since: Clock,
-    /// When the log is to be told next who is not heard.
+    /// When the log is next told about missing heartbeats.
     tell_at: Clock,
-    /// Whether the loop comes round in time.
+    /// Detects that the loop was not scheduled in time.
     standstill: Standstill,
     jobs: mpsc::UnboundedSender<Job>,
     news: mpsc::Sender<News>,
     notices: Notices,
-    /// A ledger says that another host leads, or is to be written over: the Lease has to be read.
+    /// A ledger names another leader, or is about to be overwritten: read the Lease first.
     doubted: bool,
     ended: Option<Ended>,
     clients: Clients,
@@ -154,7 +154,7 @@ struct Daemon {
     random: u128,
 }
 
-/// Runs until it is told to end or leads no more.
+/// Runs until it is stopped or loses the leadership.
 pub async fn run(parts: Parts) -> Ended {
     let start = Clock::now();
     let gate = Gate::default();
@@ -223,7 +223,7 @@ pub async fn run(parts: Parts) -> Ended {
             _ = stop.wait_for(|stop| *stop) => break,
         }
     }
-    // Nothing is decided any more: what waits is dropped, what is under way is waited for.
+    // No more decisions: drop the queue, wait for calls in flight.
     daemon.stand_by();
     gate.open_until_ms(0);
     let ended = daemon.ended.take();
@@ -232,7 +232,7 @@ pub async fn run(parts: Parts) -> Ended {
     daemon.fleets.clear();
     daemon.deadlines.clear();
     if ended.is_some() {
-        // Its calls may hang as the Lease's did: nothing is waited for.
+        // Its calls may hang as the Lease's did: do not wait for them.
         queue.abort();
     } else {
         tracing::info!("stopping");
@@ -240,7 +240,7 @@ pub async fn run(parts: Parts) -> Ended {
             tracing::warn!("calls were still under way after {} s", DRAIN.as_secs());
         }
     }
-    // Also where it ends because it was late: what is still ours keeps the next one waiting.
+    // Also if it ends because it was late: a Lease that it still holds delays the next leader.
     daemon.elect(ElectionEvent::Release);
     let release = async {
         while daemon.ended.is_none() && daemon.leader.deadline().is_some() {
@@ -262,7 +262,7 @@ impl Daemon {
         Now { instant: Instant::from_ms(instant), wall_ms: jiff::Timestamp::now().as_millisecond() }
     }
 
-    /// Every now and then, for the log.
+    /// Logs missing heartbeats at intervals.
     fn tell_hearing(&mut self) {
         if Clock::now() < self.tell_at {
             return;
@@ -274,18 +274,19 @@ impl Daemon {
         }
     }
 
-    /// The loop comes round at least so often, so that its pulse is felt.
+    /// Maximum loop period; feeds the liveness probe.
     fn pulse(&self) -> Duration {
         Duration::from_millis(self.standstill.pulse_ms())
     }
 
-    /// Before anything is told to any fleet: after a standstill their silence is ours. Heartbeats lie unread in sockets
-    /// and queues, and deadlines have passed meanwhile. Whether there was one.
+    /// Runs before any event is given to a fleet: after a standstill of this process, the silence of executors proves
+    /// nothing. Heartbeats are unread in sockets and queues, and deadlines have passed meanwhile. Returns whether there
+    /// was one.
     fn look_for_standstill(&mut self, now: Instant) -> bool {
         let Some(stood_ms) = self.standstill.look(now).filter(|_| self.leading.is_some()) else {
             return false;
         };
-        tracing::warn!(stood_ms, "this host stood still: silence of executors counts from now");
+        tracing::warn!(stood_ms, "this host stood still: executors' silence is counted from now");
         for number in self.numbers() {
             if self.ended.is_none() {
                 self.step(number, Event::HearingImpaired(Impairment::Paused));
@@ -294,7 +295,7 @@ impl Daemon {
         true
     }
 
-    /// When the loop has to come round.
+    /// When the loop has to wake up next.
     fn deadline(&self) -> Clock {
         let first = self.deadlines.first().map(|(at, _)| *at);
         let at = [first, self.leader.deadline()].into_iter().flatten().min().unwrap_or(Instant::NEVER);
@@ -334,7 +335,7 @@ impl Daemon {
                 }
             }
             Some(Turn::Affirm) => {
-                tracing::info!("the lease was read, and is this host's");
+                tracing::info!("the lease was read, and this host holds it");
                 let lives: Vec<u64> = self.names.keys().copied().collect();
                 for number in lives {
                     self.step(number, Event::LeadershipConfirmed);
@@ -354,7 +355,7 @@ impl Daemon {
         }
     }
 
-    /// Nobody is heard here: signs of life are the leader's.
+    /// Rejects heartbeats on a replica that does not lead.
     fn stand_by(&self) {
         self.directory.close();
         self.handle.pulse().stand_by(self.leader.holder());

@@ -1,9 +1,9 @@
-//! `rollcall demo`: the whole daemon on a cluster in memory.
+//! `rollcall demo`: the whole daemon on an in-memory cluster.
 //!
-//! Everything of ours is real: the daemon, its loop, its policies in their sandbox, Graphite over TCP, the
-//! driver's REST API over HTTP, kube's client and watcher. Only what is around it is made up: an API
-//! server that keeps its objects in memory and speaks Kubernetes' protocol, so that `kubectl` works too; and
-//! nodes, kubelets and executors with faults of many kinds.
+//! All of Rollcall is real: the daemon, its main loop, its policies in their sandbox, Graphite over TCP, the driver's
+//! REST API over HTTP, kube's client and watcher. Only the environment is simulated: an API server that keeps its
+//! objects in memory and implements Kubernetes' protocol, so that `kubectl` also works; and nodes, kubelets and
+//! executors with many kinds of faults.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -41,43 +41,43 @@ const FLEET: &str = "demo";
 const APPLICATION: &str = "spark-demo";
 const DRIVER: &str = "demo-driver";
 const LEASE: &str = "rollcall";
-/// Chaos ends so long before the end, or after two thirds: what is lost last can still be replaced.
+/// Chaos ends this long before the end, or after two thirds of the time, so that the last losses can be replaced.
 const CALM: Duration = Duration::from_secs(20);
-/// After the time is over the fleet is waited for: when many fall silent at once, that is not believed before a
-/// minute is over.
+/// How long the demo waits for the fleet to recover after its time is over. When many executors stop sending heartbeats
+/// at once, the daemon waits a minute before it treats them as lost.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// See a fleet being kept at strength, on a cluster in memory. Needs nothing.
+/// Demonstrate the daemon on an in-memory cluster. Has no prerequisites.
 #[derive(clap::Args)]
 pub struct Args {
-    /// End after so long, with a summary. Exit code 0: the fleet is at strength and nothing was done wrong.
+    /// End after this time, with a summary. Exit code 0: the fleet is at its target size, without any violation.
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     duration: Option<Duration>,
-    /// The same number makes the same faults.
+    /// Seed of the faults: the same seed gives the same faults.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1000))]
     executors: u32,
     #[arg(long, value_enum, default_value_t = Weather::Some)]
     chaos: Weather,
-    /// Where the API server in memory answers kubectl.
+    /// Listen address of the in-memory API server, for kubectl.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     api: SocketAddr,
-    /// Metrics and API of the daemon.
+    /// Listen address of the daemon's metrics and API.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     http: SocketAddr,
-    /// `json`: only the summary, as one document.
+    /// Output format. `json` prints only the summary, as one document.
     #[arg(long, value_enum, default_value_t)]
     output: Output,
 }
 
-/// How often something goes wrong.
+/// How often faults occur.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Weather {
     None,
-    /// Every 8 s or so.
+    /// About every 8 s.
     Some,
-    /// Every 3 s or so.
+    /// About every 3 s.
     Heavy,
 }
 
@@ -92,28 +92,28 @@ impl Weather {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let span: jiff::Span = text.parse().map_err(|error| format!("{error}; write for instance 60s"))?;
+    let span: jiff::Span = text.parse().map_err(|error| format!("{error}; use a duration such as 60s"))?;
     let duration = jiff::SignedDuration::try_from(span).map_err(|error| error.to_string())?;
     Duration::try_from(duration).map_err(|_| "it must not be negative".to_owned())
 }
 
-/// What the demo came to.
+/// The result of the demo.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Summary {
     seconds: u64,
     seed: u64,
-    /// Executors lost, by whatever cause but our own will.
+    /// Executors lost, for any reason except voluntary removal.
     lost: u64,
     /// Executors created in their place.
     replaced: u64,
-    /// Losses by the verdict on them.
+    /// Losses by verdict.
     verdicts: BTreeMap<String, u64>,
-    /// What chaos did.
+    /// Injected faults.
     faults: BTreeMap<&'static str, u64>,
     rolled: u64,
     available: u64,
-    /// As the cluster knows it, and not the daemon.
+    /// The number of available executors in the cluster, independent of the daemon's view.
     really_available: usize,
     target: u32,
     violations: Vec<String>,
@@ -172,7 +172,7 @@ async fn play(args: Args, policies: Arc<Policies>) -> Result<ExitCode> {
     let world = tokio::spawn(world.run(graphite, incidents, weather));
     if !quiet {
         output::line(format_args!(
-            "A fleet of {} executors on a cluster in memory. Look around while it runs:\n  \
+            "A fleet of {} executors on an in-memory cluster. Inspect it while it runs:\n  \
              kubectl --server http://{api} -n {NAMESPACE} get pods -w\n  \
              rollcall status {FLEET} --server http://{http}\n  curl http://{http}/metrics\n",
             args.executors,
@@ -196,7 +196,7 @@ async fn play(args: Args, policies: Arc<Policies>) -> Result<ExitCode> {
             () = until(calm_at), if !calmed => {
                 calmed = true;
                 calm.send_replace(true);
-                story.line("chaos ends; what is lost now is still replaced")?;
+                story.line("chaos ends; losses are still replaced")?;
             }
             () = until(end), if !last => over = Some(Instant::now()),
             () = sleep(Duration::from_millis(250)), if last => {
@@ -212,7 +212,8 @@ async fn play(args: Args, policies: Arc<Policies>) -> Result<ExitCode> {
             _ = tokio::signal::ctrl_c() => break,
         }
     }
-    let overview = service.handle.overview().await?.into_iter().next().context("the fleet is gone")?;
+    let overview =
+        service.handle.overview().await?.into_iter().next().context("the fleet does not exist any more")?;
     stop.send_replace(true);
     let _ = tokio::time::timeout(Duration::from_secs(15), service.ended).await;
     let truth = truth.borrow().clone();
@@ -235,7 +236,7 @@ async fn until(at: Option<Instant>) {
     }
 }
 
-/// Does the daemon believe so, and is it so?
+/// Whether the fleet is at its target size, both in the daemon's view and in the cluster.
 fn at_strength(overview: &Overview, truth: &Truth) -> bool {
     let counts = &overview.counts;
     truth.available == overview.target as usize
@@ -246,7 +247,7 @@ fn at_strength(overview: &Overview, truth: &Truth) -> bool {
         && counts.reason_pending == 0
 }
 
-/// The fleet's document: everything at a pace that one can watch.
+/// The fleet's document, with intervals short enough to watch.
 fn document(executors: u32, rest_port: u16) -> Result<FleetConfig> {
     let fleet: ExecutorFleet = serde_json::from_value(json!({
         "apiVersion": "rollcall.dev/v1alpha1",
@@ -257,17 +258,17 @@ fn document(executors: u32, rest_port: u16) -> Result<FleetConfig> {
             "executors": executors,
             "driver": { "podName": DRIVER, "restPort": rest_port, "restInterval": "1s", "allowLoopback": true },
             "heartbeat": { "timeout": "5s", "interval": "1s" },
-            "recovery": { "failuresMax": 1_000_000, "keptPodsMax": 2, "keptPodsFor": "10s" },
-            "allocation": { "pendingTimeout": "8s", "backoffFirst": "1s", "backoffLast": "4s", "startFailuresMax": 20 },
-            "roll": { "policies": ["OUTLIER"], "interval": "12s", "tasksMin": 1, "ageMin": "5s", "timeout": "30s" },
+            "recovery": { "maxExecutorFailures": 1_000_000, "maxKeptPods": 2, "keptPodsFor": "10s" },
+            "allocation": { "pendingTimeout": "8s", "initialBackoff": "1s", "maxBackoff": "4s", "maxStartFailures": 20 },
+            "roll": { "policies": ["OUTLIER"], "interval": "12s", "minTasks": 1, "minAge": "5s", "timeout": "30s" },
             "spark": {},
             "template": { "spec": { "containers": [{ "name": "spark-kubernetes-executor", "image": "apache/spark:4.3.0" }] } },
         },
     }))?;
-    Ok(FleetConfig { file: "demo".into(), document: 1, fleet })
+    Ok(FleetConfig { file: "demo".into(), document: 1, fleet, old_names: Vec::new() })
 }
 
-/// What happened, told line by line and added up.
+/// Prints events line by line, and sums them up.
 struct Story {
     begun: Instant,
     quiet: bool,
@@ -317,7 +318,7 @@ impl Story {
             seconds: self.begun.elapsed().as_secs(),
             seed: args.seed,
             lost: counts.lost.values().sum(),
-            // Whatever was created beyond the first ones and those in place of what we removed.
+            // All executors created, except the initial ones and replacements of executors that Rollcall removed.
             replaced: counts.created.saturating_sub(u64::from(overview.target) + removed),
             verdicts: verdicts.collect(),
             faults: truth.faults,
@@ -343,7 +344,7 @@ impl Summary {
             output::line(format_args!("VIOLATION: {violation}"))?;
         }
         output::line(
-            "\nWhat next: rollcall check --schema, examples/own.yaml, rollcall simulate --seeds 0..1000",
+            "\nNext steps: rollcall check --schema, examples/own.yaml, rollcall simulate --seeds 0..1000",
         )
     }
 }

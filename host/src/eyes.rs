@@ -1,7 +1,7 @@
-//! The eyes on files: documents, policies, and the tokens that documents name.
+//! Watches files: documents, policies, and the tokens that documents name.
 //!
-//! Two tasks, so that a policy that takes long to load holds back no document. Whatever reads, parses, compiles or asks
-//! a policy happens on threads that may block; what reaches the loop is judged ([`Judge`]).
+//! There are two tasks, so that a policy that takes long to load does not delay documents. Reading, parsing, compiling
+//! and calls of policies happen on blocking threads; the main loop receives only validated documents ([`Judge`]).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -18,29 +18,29 @@ use crate::heartbeat::directory::Secret;
 
 const POLL: Duration = Duration::from_millis(config::POLL_MS);
 const SETTLE: Duration = Duration::from_millis(100);
-/// Of a token file.
+/// Maximum size of a token file.
 pub const TOKEN_BYTES_MAX: u64 = 64 << 10;
 
-/// What is seen of documents.
+/// Watches the documents and their token files.
 pub struct Eyes {
     watcher: Watcher,
     paths: Vec<PathBuf>,
-    /// The last good ones.
+    /// The last valid documents.
     fleets: Vec<FleetConfig>,
     judge: Judge,
     tokens: Vec<Result<Option<Secret>, String>>,
-    /// Some were not judged yet.
+    /// Some documents wait for a policy that is not ready.
     pending: bool,
 }
 
 impl Eyes {
-    /// On these documents, which came from these paths.
+    /// Watches `paths`, starting from the documents that were loaded from them.
     pub fn new(paths: Vec<PathBuf>, fleets: Vec<FleetConfig>, policies: Arc<Policies>) -> Eyes {
         let (watcher, judge) = (Watcher::new(paths.clone()), Judge::new(policies));
         Eyes { watcher, paths, fleets, judge, tokens: Vec::new(), pending: false }
     }
 
-    /// All documents, judged. Blocks.
+    /// Validates all documents. Blocks.
     pub fn judge(&mut self) -> Vec<Judged> {
         self.tokens = tokens(&self.fleets);
         let mut judged = self.judge.judge(&self.fleets);
@@ -51,8 +51,8 @@ impl Eyes {
         judged
     }
 
-    /// The documents, if there is anything new about them. Documents that are wrong change nothing: the last good ones
-    /// stay, and are judged by the policies that there are now.
+    /// Returns the validated documents if anything about them has changed. Invalid documents change nothing: the last
+    /// valid ones stay in force, and are validated with the current policies.
     fn look(&mut self, policies_changed: bool) -> Option<Vec<Judged>> {
         let mut again = policies_changed || self.pending;
         if self.watcher.changed() {
@@ -63,7 +63,7 @@ impl Eyes {
                 }
                 Err(problems) => {
                     for problem in problems {
-                        tracing::error!(%problem, "the new configuration is refused; the last good one stays");
+                        tracing::error!(%problem, "the new configuration is refused; the last valid one stays");
                     }
                 }
             }
@@ -72,7 +72,7 @@ impl Eyes {
         for (config, (token, before)) in self.fleets.iter().zip(tokens.iter().zip(&self.tokens)) {
             if let (Err(error), true) = (token, token != before) {
                 let fleet = &config.fleet.metadata.name;
-                tracing::warn!(fleet, error, "the heartbeat token cannot be read: no static token is taken");
+                tracing::warn!(fleet, error, "cannot read the heartbeat token: no static token is accepted");
             }
         }
         again |= tokens != self.tokens;
@@ -80,7 +80,7 @@ impl Eyes {
     }
 }
 
-/// Of each document, in order.
+/// The token of each document, in the order of the documents.
 fn tokens(fleets: &[FleetConfig]) -> Vec<Result<Option<Secret>, String>> {
     let token = |config: &FleetConfig| {
         let Some(file) = &config.fleet.spec.heartbeat.token_file else { return Ok(None) };
@@ -92,14 +92,14 @@ fn tokens(fleets: &[FleetConfig]) -> Vec<Result<Option<Secret>, String>> {
     fleets.iter().map(token).collect()
 }
 
-/// Looks at the documents every now and then, and when policies have changed.
+/// Checks the documents periodically, and when policies have changed.
 pub async fn documents(eyes: Eyes, mut policies: watch::Receiver<u64>, change: mpsc::Sender<Change>) {
     let mut eyes = Some(eyes);
     loop {
         let policies_changed = tokio::select! {
             () = sleep(POLL) => false,
             _ = policies.changed() => {
-                // Files that are loaded one after another are one change.
+                // Treats files that are loaded in quick succession as one change.
                 sleep(SETTLE).await;
                 policies.mark_unchanged();
                 true
@@ -107,16 +107,16 @@ pub async fn documents(eyes: Eyes, mut policies: watch::Receiver<u64>, change: m
         };
         let Some(mut these) = eyes.take() else { return };
         let looked = tokio::task::spawn_blocking(move || {
-            // A panic is a bug of ours that these files strike: the next ones may not.
+            // A panic is a bug in Rollcall that these files trigger; later versions of the files may not.
             let told = catch_unwind(AssertUnwindSafe(|| these.look(policies_changed)));
             (these, told)
         });
-        // It is not awaited when the runtime ends.
+        // The join fails when the runtime shuts down.
         let Ok((these, told)) = looked.await else { return };
         eyes = Some(these);
         let told = told.unwrap_or_else(|_| {
             tracing::error!(
-                "looking at the documents panicked, which is a bug of Rollcall; the last good ones stay"
+                "checking the documents panicked, which is a bug in Rollcall; the last valid ones stay in force"
             );
             None
         });
@@ -128,7 +128,7 @@ pub async fn documents(eyes: Eyes, mut policies: watch::Receiver<u64>, change: m
     }
 }
 
-/// Looks into the directory of policies at once, and every now and then.
+/// Checks the directory of policies immediately, and then periodically.
 pub async fn policies(policies: Arc<Policies>) {
     while policies.has_directory() {
         let these = Arc::clone(&policies);
@@ -137,7 +137,7 @@ pub async fn policies(policies: Arc<Policies>) {
             Ok(Ok(_)) => {}
             Ok(Err(_)) => {
                 tracing::error!(
-                    "looking at the policies panicked, which is a bug of Rollcall; they stay as they were"
+                    "checking the policies panicked, which is a bug in Rollcall; the loaded ones stay active"
                 );
             }
             Err(_) => return,
@@ -174,8 +174,8 @@ mod tests {
 
         fn eyes(&self) -> Eyes {
             let paths = vec![self.0.clone()];
-            let fleets = config::load(&paths).expect("a good document");
-            let policies = Policies::load(None, Compiler::Here).expect("the built-in ones");
+            let fleets = config::load(&paths).expect("a valid document");
+            let policies = Policies::load(None, Compiler::Here).expect("the built-in policies");
             Eyes::new(paths, fleets, Arc::new(policies))
         }
     }
@@ -192,10 +192,10 @@ mod tests {
         dir.write("");
         let mut eyes = dir.eyes();
         assert_eq!(eyes.judge().len(), 1);
-        assert!(eyes.look(false).is_none(), "nothing is new");
+        assert!(eyes.look(false).is_none(), "nothing has changed");
         dir.write("  executers: 4\n");
-        let judged = eyes.look(true).expect("the policies are new");
-        assert_eq!((judged.len(), judged[0].config.fleet.spec.executors), (1, 3), "the last good one");
+        let judged = eyes.look(true).expect("the policies have changed");
+        assert_eq!((judged.len(), judged[0].config.fleet.spec.executors), (1, 3), "the last valid document");
         dir.write("  paused: true\n");
         assert!(eyes.look(false).expect("a new document")[0].config.fleet.spec.paused);
     }
@@ -207,10 +207,10 @@ mod tests {
         dir.write(&format!("  heartbeat: {{tokenFile: {}}}\n", token.display()));
         let mut eyes = dir.eyes();
         assert!(Command::new("mkfifo").arg(&token).status().expect("mkfifo runs").success());
-        assert_eq!(eyes.judge()[0].token, None, "a pipe is not waited for");
+        assert_eq!(eyes.judge()[0].token, None, "a pipe must not block");
         fs::remove_file(&token).expect("the pipe");
         std::os::unix::fs::symlink("/dev/zero", &token).expect("a link");
-        assert_eq!(eyes.judge()[0].token, None, "a device has no end");
+        assert_eq!(eyes.judge()[0].token, None, "a device is not a regular file");
         fs::remove_file(&token).expect("the link");
         fs::write(&token, "x".repeat(1 << 20)).expect("a file");
         assert_eq!(eyes.judge()[0].token, None, "it is too large");

@@ -1,59 +1,62 @@
-//! How many files may be open, and what for: every connection is one.
+//! The limit of open files, and its distribution. Every connection is an open file.
 //!
-//! The soft limit is often 1,024 for the sake of programs that use `select`. It is raised to the hard one, and what
-//! strangers may open is derived from it, so that there is always a file for what we open ourselves.
+//! The soft limit is often 1,024, for compatibility with programs that use `select`. Rollcall raises it to the hard
+//! limit and derives from it the number of connections that clients may open, so that enough files remain for its own
+//! use.
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What we open ourselves: 128 for the API server (two watches for each of 20 namespaces, calls under way, the Lease),
-/// 64 for drivers that are asked, 32 for the policies' child and their files, 16 for documents, logs and listeners, and
-/// 16 in reserve.
+/// Files for Rollcall's own use: 128 for the API server (two watches for each of 20 namespaces, requests in flight, the
+/// Lease), 64 for requests to drivers, 32 for the child process that compiles policies and its files, 16 for documents,
+/// logs and listeners, and 16 in reserve.
 const OWN: u64 = 256;
-/// Below that a daemon does not listen well enough to judge silence.
+/// The minimum for connections of clients. With fewer the daemon would miss too many heartbeats to detect losses.
 const STRANGERS_MIN: u64 = 256;
 
-/// What each listener may have.
+/// Connection limits of the listeners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Files {
-    /// The soft limit, now.
+    /// The current soft limit.
     pub limit: u64,
-    /// Connections. Each has a share, from the rest after `OWN`: an eighth, but 256 are enough.
+    /// Each listener has a share of what remains after `OWN`. Probes: an eighth, at most 256.
     pub probes: usize,
-    /// A quarter, at most 512: by memory, see [`http::serve`](crate::http::serve()).
+    /// A quarter, at most 512, because of memory: see [`http::serve`](crate::http::serve()).
     pub http: usize,
-    /// What is left, at most 4,096: by memory, see [`graphite`](crate::heartbeat::graphite). UDP has one for all.
+    /// What is left, at most 4,096, because of memory: see [`graphite`](crate::heartbeat::graphite). UDP has one socket
+    /// for all senders.
     pub graphite: usize,
 }
 
 impl Files {
-    /// Raises the limit as far as it goes.
+    /// Raises the soft limit to the hard limit.
     pub fn raise() -> Result<Files> {
         let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
         if current != maximum {
             let raised = Rlimit { current: maximum, maximum };
-            // Some systems have a lower ceiling of their own: then it stays as it is.
+            // Some systems have a lower limit of their own. Then the soft limit stays unchanged.
             if let Err(error) = setrlimit(Resource::Nofile, raised) {
-                tracing::debug!(%error, "the limit of open files stays as it is");
+                tracing::debug!(%error, "cannot raise the limit of open files");
             }
         }
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let files = Files::of(limit)?;
         let Files { limit, probes, http, graphite } = files;
-        tracing::info!(limit, probes, http, graphite, "files that may be open, and connections of each kind");
+        tracing::info!(limit, probes, http, graphite, "limit of open files, connections per listener");
         Ok(files)
     }
 
     fn of(limit: u64) -> Result<Files> {
         if limit < OWN + STRANGERS_MIN {
             bail!(
-                "the hard limit of open files is {limit}, and {} are needed: raise it (`ulimit -Hn`, LimitNOFILE of a \
+                "the hard limit of open files is {limit}, but {} are needed: raise it (`ulimit -Hn`, LimitNOFILE of a \
                  systemd unit, the container runtime's default)",
                 OWN + STRANGERS_MIN
             );
         }
         let rest = limit - OWN;
-        let count = |share: u64, most: u64| usize::try_from(share.min(most)).context("a number of files");
+        let count =
+            |share: u64, most: u64| usize::try_from(share.min(most)).context("number of files out of range");
         let (probes, http) = (count(rest / 8, 256)?, count(rest / 4, 512)?);
         let graphite = count(rest - (probes + http) as u64, 4_096)?;
         Ok(Files { limit, probes, http, graphite })
@@ -79,7 +82,7 @@ mod tests {
             assert!((probes + http + graphite) as u64 + OWN <= limit);
         }
         let refused = Files::of(511).unwrap_err().to_string();
-        assert!(refused.contains("is 511, and 512 are needed"), "{refused}");
+        assert!(refused.contains("is 511, but 512 are needed"), "{refused}");
     }
 
     #[test]

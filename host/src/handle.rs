@@ -1,9 +1,9 @@
-//! What the rest of the process may ask of the loop. The loop owns the fleets; everybody else sends it a
-//! request and waits for the answer.
+//! The interface of the main loop for the rest of the process. The loop owns the fleets; other tasks send it a request
+//! and wait for the answer.
 //!
-//! Nobody waits for long. A queue that is full refuses at once, and an answer that does not come within
-//! [`TIMEOUT`] is given up. What happens is told to whoever listens; those who listen too slowly miss
-//! some, and hear how many. Signs of life are read without asking: a loop that hangs cannot say so.
+//! All waits are bounded. A full queue refuses a request immediately, and a request without an answer within
+//! [`TIMEOUT`] fails. Events are broadcast to all subscribers; a subscriber that is too slow misses some, and learns
+//! how many. The liveness of the loop is read without a request, because a loop that hangs cannot answer.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,7 +19,7 @@ use fleet::snapshot::{Condition, Counts, Explanation, Snapshot};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::Instant;
 
-/// How long an answer is waited for. The slowest, a command, waits for a write of the ledger.
+/// How long a caller waits for an answer. The slowest request, a command, waits for a write of the ledger.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ pub struct Handle {
     pulse: Arc<Pulse>,
 }
 
-/// What the loop is asked. `None` in an answer: there is no such fleet.
+/// A request to the loop. `None` in an answer means that the fleet does not exist.
 #[derive(Debug)]
 pub enum Request {
     Overview(oneshot::Sender<Vec<Overview>>),
@@ -38,27 +38,27 @@ pub enum Request {
     Command { fleet: String, verb: Command, reply: oneshot::Sender<Commanded> },
 }
 
-/// What came of a command.
+/// The result of a command.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Commanded {
     NoSuchFleet,
-    /// There is no core yet that could obey: why.
+    /// The fleet has no core yet that could execute the command; the text is the reason.
     NoDriver(String),
     Replied(Reply),
 }
 
-/// The condition of a fleet that has no core yet, and so none of its conditions.
+/// The condition of a fleet that has no core yet, and therefore none of the core's conditions.
 pub const DRIVER_MISSING: &str = "DriverMissing";
-/// The condition of a fleet of whose policies one is not loaded yet, or has not looked at its settings yet.
+/// The condition of a fleet with a policy that is not loaded yet, or that has not checked the fleet's settings yet.
 pub const POLICY_PENDING: &str = "PolicyPending";
-/// The driver's REST API is of no use. The core does not know that there is one.
+/// The driver's REST API cannot be used. The core does not know of the REST API.
 pub const DRIVER_REST_UNAVAILABLE: &str = "DriverRestUnavailable";
 
-/// Another fleet claims the same application id, or the same names of metrics: of both, the one that has them and the one
-/// that waits.
+/// Another fleet claims the same application id, or the same metric names. Both fleets have this condition: the one
+/// that holds them and the one that waits.
 pub const IDENTITY_CONTESTED: &str = "IdentityContested";
 
-/// One fleet in few numbers.
+/// A summary of one fleet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Overview {
     pub fleet: String,
@@ -69,14 +69,14 @@ pub struct Overview {
     pub phase: &'static str,
     pub target: u32,
     pub counts: Counts,
-    /// How often each guard-rail said no, since this host leads.
+    /// How often each guard-rail refused an action, since this replica became the leader.
     pub refusals: BTreeMap<Refusal, u64>,
-    /// How often its hearing was impaired, by cause, since this host leads.
+    /// How often heartbeats may have been lost, by cause, since this replica became the leader.
     pub impairments: BTreeMap<Impairment, u64>,
     pub conditions: Vec<Condition>,
 }
 
-/// Something that happened, for people: /v1/events and the demo's narration.
+/// An event for users: in /v1/events and in the demo's output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
     /// Since the Unix epoch.
@@ -88,12 +88,12 @@ pub struct Told {
     pub message: String,
 }
 
-/// Why the loop gave no answer. A command may have been obeyed all the same after a `Timeout`.
+/// Why the loop gave no answer. After a `Timeout` a command may still have been executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unavailable {
-    /// As many requests as the queue holds are waiting.
+    /// The request queue is full.
     Busy,
-    /// The loop has ended, or dropped the request.
+    /// The loop has stopped, or dropped the request.
     Stopped,
     Timeout,
 }
@@ -101,12 +101,12 @@ pub enum Unavailable {
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Unavailable::Busy => f.write_str("the loop is busy; try again"),
+            Unavailable::Busy => f.write_str("the daemon's main loop is busy; try again"),
             Unavailable::Stopped => f.write_str("the daemon is stopping"),
             Unavailable::Timeout => {
                 write!(
                     f,
-                    "the loop gave no answer within {} s; a command may still be obeyed",
+                    "the daemon's main loop gave no answer within {} s; a command may still be executed",
                     TIMEOUT.as_secs()
                 )
             }
@@ -117,15 +117,15 @@ impl fmt::Display for Unavailable {
 impl std::error::Error for Unavailable {}
 
 impl Handle {
-    /// A handle, and the end that the loop serves. So many requests may wait; a listener may be so many
-    /// events behind. Both are at least 1.
+    /// Returns a handle, and the receiver that the loop serves. At most `requests` requests may wait, and a subscriber
+    /// may be at most `told` events behind. Both are at least 1.
     pub fn new(requests: usize, told: usize) -> (Handle, mpsc::Receiver<Request>) {
         let (sender, receiver) = mpsc::channel(requests);
         let (told, _) = broadcast::channel(told);
         (Handle { requests: sender, told, pulse: Arc::new(Pulse::new()) }, receiver)
     }
 
-    /// All fleets, in order of their names.
+    /// All fleets, ordered by name.
     pub async fn overview(&self) -> Result<Vec<Overview>, Unavailable> {
         self.ask(Request::Overview).await
     }
@@ -149,13 +149,13 @@ impl Handle {
         self.ask(|reply| Request::Command { fleet, verb, reply }).await
     }
 
-    /// Everything that is told from now on.
+    /// Subscribes to all events from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<Arc<Told>> {
         self.told.subscribe()
     }
 
     pub fn tell(&self, told: Told) {
-        // An error says that nobody listens.
+        // An error means that there is no subscriber.
         let _ = self.told.send(Arc::new(told));
     }
 
@@ -174,7 +174,7 @@ impl Handle {
     }
 }
 
-/// Signs of life of the loop, readable without asking it.
+/// The liveness of the loop, readable without a request to it.
 #[derive(Debug)]
 pub struct Pulse {
     start: Instant,
@@ -182,7 +182,7 @@ pub struct Pulse {
     advanced_ms: AtomicU64,
     waiting: AtomicU64,
     leading: AtomicBool,
-    /// While another host leads: who it is.
+    /// The leader, while another replica leads.
     leader: Mutex<Option<String>>,
     synced: AtomicBool,
 }
@@ -199,17 +199,17 @@ impl Pulse {
         }
     }
 
-    /// The loop has come round. To be said every few seconds even when nothing happens.
+    /// Records that the loop made progress. The loop must call this every few seconds, even when it is idle.
     pub fn advance(&self) {
         self.advanced_ms.store(self.now_ms(), Ordering::Relaxed);
     }
 
-    /// How long ago the loop last came round, or was made.
+    /// The time since the loop last made progress, or was created.
     pub fn still_ms(&self) -> u64 {
         self.now_ms().saturating_sub(self.advanced_ms.load(Ordering::Relaxed))
     }
 
-    /// How many events and requests wait for the loop.
+    /// Sets the number of events and requests that wait for the loop.
     pub fn set_waiting(&self, count: u64) {
         self.waiting.store(count, Ordering::Relaxed);
     }
@@ -218,12 +218,12 @@ impl Pulse {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// This host leads.
+    /// Records that this replica leads.
     pub fn lead(&self) {
         self.leading.store(true, Ordering::Relaxed);
     }
 
-    /// This host does not lead, but whoever it is, if that is known.
+    /// Records that this replica does not lead, and the leader if it is known.
     pub fn stand_by(&self, leader: Option<&str>) {
         self.leading.store(false, Ordering::Relaxed);
         let mut known = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
@@ -236,12 +236,12 @@ impl Pulse {
         self.leading.load(Ordering::Relaxed)
     }
 
-    /// Who leads while this host stands by, as far as it is known.
+    /// The leader while this replica stands by, if it is known.
     pub fn leader(&self) -> Option<String> {
         self.leader.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A fleet has seen its cluster once.
+    /// Records that a fleet has synced its view of the cluster once.
     pub fn set_synced(&self) {
         self.synced.store(true, Ordering::Relaxed);
     }
@@ -275,7 +275,7 @@ mod tests {
             async move { handle.snapshot("etl").await }
         });
         drop(requests.recv().await);
-        assert_eq!(dropped.await.unwrap(), Err(Unavailable::Stopped), "it was not answered");
+        assert_eq!(dropped.await.unwrap(), Err(Unavailable::Stopped), "the request was dropped");
         drop(requests);
         assert_eq!(handle.overview().await, Err(Unavailable::Stopped));
     }

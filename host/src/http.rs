@@ -1,16 +1,16 @@
-//! The daemon's HTTP face: probes, metrics, `/v1`.
+//! The daemon's HTTP server: probes, metrics, `/v1`.
 //!
-//! It owns nothing and decides nothing: a request becomes a question to the loop, and the answer JSON.
-//! Reading is open to whoever can connect; commands need the bearer token, and a body that is declared as
-//! JSON, which no form on a stranger's web page can send. Everything is bounded: bodies by [`BODY_MAX`],
-//! the time of a request by [`REQUEST_MAX`], requests at once by [`AT_ONCE_MAX`], event streams by
-//! [`STREAMS_MAX`], connections by [`serve()`]. Probes pass outside of the bound on requests: a daemon
-//! that is much asked is not a daemon to restart. They also have a listener of their own ([`probes`]).
+//! It holds no state and makes no decision: a request becomes a question to the loop, and the answer becomes JSON.
+//! Reading needs no authentication; commands need the bearer token, and a body with the content type JSON, which a form
+//! on a foreign web page cannot send. Everything is bounded: bodies by [`BODY_MAX`], the time of a request by
+//! [`REQUEST_MAX`], concurrent requests by [`AT_ONCE_MAX`], event streams by [`STREAMS_MAX`], connections by
+//! [`serve()`]. Probes are exempt from the bound on requests, so that load does not cause a restart. They also have a
+//! listener of their own ([`probes`]).
 //!
 //! | path | |
 //! |---|---|
-//! | `/livez`, `/healthz` | the loop comes round |
-//! | `/readyz` | it leads, and has seen its cluster |
+//! | `/livez`, `/healthz` | the loop is running |
+//! | `/readyz` | this replica leads, and has listed its cluster |
 //! | `/metrics` | OpenMetrics |
 //! | `/v1/fleets`, `/v1/fleets/{fleet}` | [`Fleets`](wire::Fleets), [`Fleet`](wire::Fleet) |
 //! | `/v1/fleets/{fleet}/executors` | [`Executors`](wire::Executors) |
@@ -18,8 +18,8 @@
 //! | `/v1/events?fleet=` | server-sent events: [`Told`](wire::Told), and `lagged` |
 //! | POST `/v1/fleets/{fleet}/{verb}` | [`Accepted`](wire::Accepted): see `commands` |
 //!
-//! Errors are `{"error": {"code", "message"}}`, the codes for machines and the messages for people; those of `extra` too.
-//! Only probes speak plain text: their readers are kubelets, and people who read what a kubelet shows.
+//! Errors are `{"error": {"code", "message"}}`, with codes for machines and messages for people; also those of `extra`.
+//! Only probes answer in plain text: their readers are kubelets, and people who read a kubelet's messages.
 
 mod answers;
 mod commands;
@@ -56,34 +56,34 @@ use self::hosts::Hosts;
 use self::hush::Hush;
 pub use serve::serve;
 
-/// The longest body that is read. A kill of 5,000 executors is 50 KB.
+/// Maximum bytes of a body. A kill of 5,000 executors has 50 KB.
 pub const BODY_MAX: usize = 64 << 10;
-/// How long a request may take, its body included: twice as long as the loop is waited for.
+/// Maximum time of a request, its body included: twice as long as a handler waits for the loop.
 pub const REQUEST_MAX: Duration = Duration::from_secs(10);
-/// Requests at once, to all but probes. More are told to come back.
+/// Maximum concurrent requests, except probes. Further requests are told to retry.
 pub const AT_ONCE_MAX: usize = 64;
-/// Of these, so many make a list at once, and the others wait for their turn: a snapshot of 10,000 executors and its
-/// JSON are 4 MB, so these are 16 MB at the most. Lists that wait to be read are bounded by [`answers`].
+/// Of these, how many build a list at once; the others wait for their turn: a snapshot of 10,000 executors and its JSON
+/// are 4 MB, so these are 16 MB at most. Lists that wait to be read are bounded by [`answers`].
 const LISTS_AT_ONCE_MAX: usize = 4;
-/// Event streams at once.
+/// Maximum concurrent event streams.
 pub const STREAMS_MAX: usize = 64;
 
 /// Not `Debug`: it holds a secret.
 #[derive(Default)]
 pub struct Settings {
-    /// The token that commands must bear. Without one, or with an empty one, there are no commands.
+    /// The token that commands require. If there is none, or it is empty, commands are disabled.
     pub token: Option<String>,
-    /// Names under which it is asked, beside its addresses and names that only exist in the cluster.
+    /// Accepted values of `Host`, beside the addresses and the names that only exist inside the cluster.
     pub hosts: Vec<String>,
-    /// Further routes, for instance of heartbeats, under the same bounds but for [`AT_ONCE_MAX`]. Their
-    /// own security headers and body limits win over these; a fallback does not.
+    /// Further routes, for instance of heartbeats, with the same bounds except [`AT_ONCE_MAX`]. Their own security
+    /// headers and body limits take precedence over these; a fallback does not.
     pub extra: Router,
 }
 
-/// Every route, with everything that guards it.
+/// All routes with their middleware.
 ///
 /// # Panics
-/// When a path of `extra` is one of ours.
+/// If a path of `extra` is one of the server's own.
 pub fn router(handle: Handle, metrics: Metrics, settings: Settings) -> Router {
     let Settings { token, hosts, extra } = settings;
     let probes = probes::routes(handle.clone());
@@ -130,7 +130,7 @@ pub fn router(handle: Handle, metrics: Metrics, settings: Settings) -> Router {
         .layer(map_response(guards::harden))
 }
 
-/// What handlers share.
+/// Shared by the handlers.
 #[derive(Clone)]
 struct App {
     handle: Handle,
@@ -140,6 +140,6 @@ struct App {
     lists: Arc<Semaphore>,
     answers: Arc<Answers>,
     streams: Arc<Streams>,
-    /// Of commands, in the log.
+    /// Limits the log lines about wrong tokens of commands.
     wrong_tokens: Arc<Hush>,
 }

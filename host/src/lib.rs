@@ -1,4 +1,4 @@
-//! `rollcall`: the daemon and its tools. This file only says who answers which command.
+//! `rollcall`: the daemon and its tools. This file only dispatches the commands.
 
 pub mod check;
 pub mod client;
@@ -23,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Keeps fleets of Apache Spark executors at strength.
+/// Keeps fleets of Apache Spark executors at their target size.
 #[derive(Parser)]
 #[command(name = "rollcall", version, propagate_version = true)]
 struct Cli {
@@ -38,16 +38,16 @@ enum Command {
     Check(check::Args),
     #[command(flatten)]
     Client(client::Command),
-    /// Write, look into, test and run policies.
+    /// Create, inspect, test and run policies.
     #[command(subcommand)]
     Policy(policy::Command),
     Simulate(simulate::Args),
-    /// Compile one module from standard input, for the process that has started this one.
+    /// Compile one module from standard input, for the parent process.
     #[command(name = policy::modules::COMPILE, hide = true)]
     PolicyCompile,
 }
 
-/// The binary.
+/// The entry point of the binary.
 pub fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
     let result = match command {

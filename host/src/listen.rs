@@ -1,9 +1,9 @@
-//! TCP listeners that know when connections were lost before they were accepted.
+//! TCP listeners that detect connections lost before they were accepted.
 //!
-//! The kernel completes connections by itself and queues them until they are accepted. It drops what finds the queue
-//! full, and the process is not told. But the kernel counts: `ListenDrops` in `/proc/net/netstat`, of all listeners in
-//! the network namespace, so in a pod of ours alone. Where it does not count, a queue that does not become empty is
-//! taken for one that was full.
+//! The kernel completes connections by itself and queues them until the process accepts them. When the queue is full,
+//! it drops connections without notifying the process. But the kernel counts them: `ListenDrops` in `/proc/net/netstat`
+//! covers all listeners in the network namespace, which in a pod are only Rollcall's own. Where that counter does not
+//! exist, a queue that does not become empty is assumed to have been full.
 
 use std::future::poll_fn;
 use std::io;
@@ -14,35 +14,35 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::coop;
 use tokio::time::Instant;
 
-/// Connections that wait to be accepted; `net.core.somaxconn` limits it.
+/// Maximum number of connections that wait to be accepted; `net.core.somaxconn` limits it further.
 const QUEUE: u32 = 4_096;
-/// A queue that was not empty for so long may have been full: in this time a flood fills it, and what comes
-/// regularly does not.
+/// A queue that was not empty for this long may have been full: a flood fills it in this time, regular traffic does
+/// not.
 const BEHIND: Duration = Duration::from_millis(250);
-/// It is looked at so often, while connections come.
+/// How often the loss of connections is checked, while connections arrive.
 const LOOKED_AT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub struct Listener {
     inner: TcpListener,
-    /// It was found empty when it was last looked at.
+    /// The queue was empty at the last check.
     empty: bool,
-    /// When it was last found empty.
+    /// When the queue was last empty.
     empty_at: Instant,
-    /// What the kernel has counted.
+    /// The kernel's counter at the last check.
     dropped: Option<u64>,
     looked_at: Instant,
 }
 
 impl Listener {
-    /// Within a runtime.
+    /// Must be called within a runtime.
     pub fn bind(address: SocketAddr) -> io::Result<Listener> {
         Listener::with_queue(address, QUEUE)
     }
 
     fn with_queue(address: SocketAddr, queue: u32) -> io::Result<Listener> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // So that a daemon that starts again finds its port free.
+        // A restarted daemon can then bind its port immediately.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         let inner = socket.listen(queue)?;
@@ -54,12 +54,12 @@ impl Listener {
         self.inner.local_addr()
     }
 
-    /// The next connection. It may be dropped at any time: nothing is lost.
+    /// Accepts the next connection. Cancel-safe: no connection is lost if the future is dropped.
     pub async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
         poll_fn(|cx| {
             let accepted = self.inner.poll_accept(cx);
             if accepted.is_pending() {
-                // Without a budget a task has to wait, whatever there is to accept.
+                // A task without budget gets `Pending` even if there are connections to accept.
                 self.empty |= coop::has_budget_remaining();
             } else if std::mem::take(&mut self.empty) {
                 self.empty_at = Instant::now();
@@ -69,8 +69,8 @@ impl Listener {
         .await
     }
 
-    /// Have connections been lost, or may they have been, since this was last asked? To be asked after every
-    /// connection: the kernel lets further ones in before it drops some, so there is always one that tells.
+    /// Whether connections have been lost, or may have been, since the last call. Call this after every connection: the
+    /// kernel admits further connections before it drops some, so there is always a connection that triggers the check.
     pub fn has_lost(&mut self) -> bool {
         let now = Instant::now();
         if now - self.looked_at < LOOKED_AT {
@@ -84,12 +84,12 @@ impl Listener {
     }
 }
 
-/// Connections that found the queue of a listener full, ever.
+/// The number of connections ever dropped because the queue of a listener was full.
 fn dropped() -> Option<u64> {
     drops_in(&std::fs::read_to_string("/proc/net/netstat").ok()?)
 }
 
-/// A line of names and a line of numbers for each group.
+/// Reads the counter from `netstat`, which has a line of names and a line of numbers for each group.
 fn drops_in(netstat: &str) -> Option<u64> {
     let mut lines = netstat.lines().filter_map(|line| line.strip_prefix("TcpExt:"));
     let (names, numbers) = (lines.next()?, lines.next()?);
@@ -112,11 +112,11 @@ mod tests {
             let peer = timeout(Duration::from_millis(100), TcpStream::connect(address));
             peers.push(peer.await);
         }
-        assert!(peers.iter().any(Result::is_err), "the queue takes two");
+        assert!(peers.iter().any(Result::is_err), "the queue holds two");
         sleep(LOOKED_AT).await;
         listener.accept().await.unwrap();
         assert!(listener.has_lost());
-        assert!(!listener.has_lost(), "it was told just now");
+        assert!(!listener.has_lost(), "the loss was already reported");
     }
 
     #[test]
@@ -138,7 +138,7 @@ mod tests {
         let first = listener.empty_at;
         sleep(Duration::from_millis(20)).await;
         listener.accept().await.unwrap();
-        assert_eq!((listener.empty, listener.empty_at), (false, first), "one was waiting");
+        assert_eq!((listener.empty, listener.empty_at), (false, first), "one connection was waiting");
         assert!(timeout(Duration::from_millis(20), listener.accept()).await.is_err());
         assert!(listener.empty);
         let _third = TcpStream::connect(address).await.unwrap();

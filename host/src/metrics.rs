@@ -1,10 +1,10 @@
-//! What Prometheus sees.
+//! Metrics for Prometheus.
 //!
-//! There are two kinds. What *happens* is counted as it happens, by whoever makes it happen. How fleets
-//! *are* is not kept here a second time: it is asked for at each scrape, and so cannot drift from what
-//! the fleets say themselves. Every label has a bounded set of values: never a pod, a node or an executor
-//! id, and no text that a user's policy or pod made up. Beside our own names there are the few that
-//! dashboards for controllers look for, under the names, labels and buckets of client-go.
+//! There are two kinds. *Events* are counted when they happen, by the code that causes them. The *state* of the fleets
+//! is not stored here a second time: each scrape reads it from the fleets, so it cannot drift from what they report.
+//! Every label has a bounded set of values: never a pod, a node or an executor id, and no text from a user's policy or
+//! pod. In addition to Rollcall's own metrics there are a few that dashboards for controllers expect, with the names,
+//! labels and buckets of client-go.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -28,10 +28,10 @@ use crate::handle::{
 /// `Content-Type` of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// So many policies have a series of their own; those of a host that names more share `other`.
+/// The maximum number of policies with a series of their own; any further policies share the series `other`.
 const POLICIES_MAX: usize = 64;
 
-/// Cheap to clone: all clones count together.
+/// Cheap to clone: all clones share their counts.
 #[derive(Clone, Debug)]
 pub struct Metrics(Arc<Inner>);
 
@@ -56,7 +56,7 @@ type Labels<const N: usize> = [(&'static str, Cow<'static, str>); N];
 type Timed<const N: usize> = Family<Labels<N>, Histogram, fn() -> Histogram>;
 
 impl Metrics {
-    /// `lease` is the name of the election's Lease. Without one there is no election to tell of.
+    /// `lease` is the name of the Lease for leader election. Without it there is no election and no metric about it.
     pub fn new(lease: Option<&str>) -> Metrics {
         let mut inner = Inner {
             registry: Registry::default(),
@@ -77,39 +77,39 @@ impl Metrics {
         Metrics(Arc::new(inner))
     }
 
-    /// The core took an event in.
+    /// Records that the core processed an event.
     pub fn step(&self, event: &'static str, seconds: f64) {
         self.0.steps.get_or_create(&labels([("event", event)])).observe(seconds);
     }
 
-    /// An action was carried out, or was not: `outcome` is a word for each [`fleet::event::Outcome`].
+    /// Records the outcome of an action: `outcome` is a word for each [`fleet::event::Outcome`].
     pub fn action(&self, verb: &'static str, outcome: &'static str) {
         self.0.actions.get_or_create(&labels([("verb", verb), ("outcome", outcome)])).inc();
     }
 
-    /// A policy was asked.
+    /// Records a call of a policy.
     pub fn policy(&self, policy: &str, result: &'static str, seconds: f64) {
         let policy = ("policy", self.0.bounded_policy(policy));
         self.0.policies.get_or_create(&[policy.clone(), ("result", Cow::Borrowed(result))]).inc();
         self.0.policy_seconds.get_or_create(&[policy]).observe(seconds);
     }
 
-    /// Compiled policies were looked for in the cache: `hit`, `miss` or `corrupt`.
+    /// Records lookups of compiled policies in the cache: `hit`, `miss` or `corrupt`.
     pub fn policy_cache(&self, result: &'static str, count: u64) {
         self.0.policy_cache.get_or_create(&labels([("result", result)])).inc_by(count);
     }
 
-    /// Heartbeats came in by this way, and this became of them.
+    /// Records heartbeats by source and result.
     pub fn heartbeats(&self, source: &'static str, result: &'static str, count: u64) {
         self.0.heartbeats.get_or_create(&labels([("source", source), ("result", result)])).inc_by(count);
     }
 
-    /// A watch of this resource broke, and is started again.
+    /// Records that a watch of this resource broke and is restarted.
     pub fn watch_restarted(&self, resource: &'static str) {
         self.0.watch_restarts.get_or_create(&labels([("resource", resource)])).inc();
     }
 
-    /// From the event that led to a pod until the request that created it was sent.
+    /// Records the time from the event that led to a pod until the request that created it was sent.
     pub fn event_to_create_seconds(&self, seconds: f64) {
         self.0.event_to_create.observe(seconds);
     }
@@ -126,7 +126,7 @@ impl Metrics {
 
 impl cluster::metrics::Requests for Metrics {
     fn answered(&self, method: &'static str, host: &str, status: Option<u16>) {
-        // client-go's word for what got no answer.
+        // client-go's word for a request without a response.
         let code = status.map_or(Cow::Borrowed("<error>"), |status| Cow::Owned(status.to_string()));
         let labels = [("code", code), ("method", method.into()), ("host", host.to_owned().into())];
         self.0.requests.get_or_create(&labels).inc();
@@ -138,12 +138,12 @@ impl cluster::metrics::Requests for Metrics {
     }
 }
 
-/// The one queue there is: what waits for the loop.
+/// The name of the only queue: events and requests that wait for the main loop.
 const QUEUE: &str = "fleet";
 
 impl Inner {
     fn bounded_policy(&self, name: &str) -> Cow<'static, str> {
-        // A set that was being added to when a thread panicked is a set still.
+        // The set is still valid if a thread panicked while it added to it.
         let mut names = self.policy_names.lock().unwrap_or_else(PoisonError::into_inner);
         if !names.contains(name) {
             if names.len() == POLICIES_MAX {
@@ -159,50 +159,50 @@ impl Inner {
         let seconds = || Unit::Seconds;
         registry.register_with_unit(
             "rollcall_step",
-            "Time the core took for an event",
+            "Time the core took to process an event",
             seconds(),
             self.steps.clone(),
         );
         registry.register(
             "rollcall_actions",
-            "Calls that fleets asked for, by verb and outcome",
+            "Actions that fleets requested, by verb and outcome",
             self.actions.clone(),
         );
         registry.register(
             "rest_client_requests",
-            "HTTP requests to the API server by status code, method and host; the code is <error> where there was no answer",
+            "HTTP requests to the API server by status code, method and host; the code is <error> without a response",
             self.requests.clone(),
         );
         registry.register_with_unit(
             "rest_client_request_duration",
-            "Time from a request to the API server to the end of its answer; of a watch, to the beginning",
+            "Time from a request to the API server to the end of the response; for a watch, to its beginning",
             seconds(),
             self.request_seconds.clone(),
         );
         registry.register(
             "rollcall_policy_calls",
-            "Questions to policies, by policy and result",
+            "Policy calls, by policy and result",
             self.policies.clone(),
         );
         registry.register_with_unit(
             "rollcall_policy",
-            "Time a policy took for an answer",
+            "Time a policy took to answer",
             seconds(),
             self.policy_seconds.clone(),
         );
         registry.register(
             "rollcall_policy_cache_lookups",
-            "Searches for compiled policies in the cache on disk, by result; none where there is no cache",
+            "Lookups of compiled policies in the cache on disk, by result; none if there is no cache",
             self.policy_cache.clone(),
         );
         registry.register(
             "rollcall_heartbeats",
-            "Heartbeats by the way they came in and by result",
+            "Heartbeats received, by source and result",
             self.heartbeats.clone(),
         );
         registry.register(
             "rollcall_watch_restarts",
-            "Watches that broke and were started again, by resource",
+            "Watches that broke and were restarted, by resource",
             self.watch_restarts.clone(),
         );
         registry.register_with_unit(
@@ -214,19 +214,19 @@ impl Inner {
     }
 }
 
-/// How things are at this moment: made for one scrape, and thrown away.
+/// The current state, in a registry that is built for one scrape and then dropped.
 fn moment(fleets: &[Overview], pulse: &Pulse, lease: Option<&str>) -> Registry {
     let mut registry = Registry::default();
     if let Some(lease) = lease {
         let leader = Family::<Labels<1>, Gauge>::default();
         leader.get_or_create(&[("name", lease.to_owned().into())]).set(pulse.is_leading().into());
-        registry.register("leader_election_master_status", "Whether this host leads", leader);
+        registry.register("leader_election_master_status", "Whether this replica is the leader", leader);
     }
-    // One that stands by sees no cluster: its zeros would look like a fleet without executors.
+    // A replica that stands by does not watch the cluster: its zeros would look like a fleet without executors.
     let fleets = if pulse.is_leading() { fleets } else { &[] };
     let depth = Family::<Labels<1>, Gauge>::default();
     depth.get_or_create(&labels([("name", QUEUE)])).set(whole(pulse.waiting()));
-    registry.register("workqueue_depth", "Events and requests that wait for the loop", depth);
+    registry.register("workqueue_depth", "Events and requests that wait for the main loop", depth);
 
     let mut gauge = |name: &str, help: &str, value: fn(&Overview) -> u64| {
         let family = Family::<Labels<1>, Gauge>::default();
@@ -235,17 +235,17 @@ fn moment(fleets: &[Overview], pulse: &Pulse, lease: Option<&str>) -> Registry {
         }
         registry.register(format!("rollcall_fleet_{name}"), help, family);
     };
-    gauge("target", "Executors that there should be", |fleet| fleet.target.into());
-    gauge("available", "Executors that run, are registered and heard, and do not leave", |fleet| {
+    gauge("target", "Target number of executors", |fleet| fleet.target.into());
+    gauge("available", "Executors that run, are registered, send heartbeats and are not leaving", |fleet| {
         fleet.counts.available
     });
-    gauge("live", "Executors that are neither terminating nor lost nor removed", |fleet| fleet.counts.live);
-    gauge("terminating", "Executors whose deletion was asked for", |fleet| fleet.counts.terminating);
-    gauge("pending", "Executors that were asked for and are not available yet", |fleet| fleet.counts.pending);
-    gauge("reason_pending", "Executors that are lost and whose loss has no verdict yet", |fleet| {
+    gauge("live", "Executors that are neither terminating, lost nor removed", |fleet| fleet.counts.live);
+    gauge("terminating", "Executors whose deletion was requested", |fleet| fleet.counts.terminating);
+    gauge("pending", "Executors that were requested and are not available yet", |fleet| fleet.counts.pending);
+    gauge("reason_pending", "Lost executors whose loss has no verdict yet", |fleet| {
         fleet.counts.reason_pending
     });
-    gauge("rolling", "Executors that are being rolled", |fleet| fleet.counts.rolling);
+    gauge("rolling", "Executors being rolled", |fleet| fleet.counts.rolling);
 
     let created = Family::<Labels<1>, Counter>::default();
     let lost = Family::<Labels<2>, Counter>::default();
@@ -268,7 +268,7 @@ fn moment(fleets: &[Overview], pulse: &Pulse, lease: Option<&str>) -> Registry {
         for (why, count) in &fleet.impairments {
             impairments.get_or_create(&[name(), ("cause", why.name().into())]).inc_by(*count);
         }
-        // Always, as 0 or 1: an alert need not tell "does not hold" from "is not known".
+        // Always exported, as 0 or 1, so that an alert need not distinguish "does not hold" from "unknown".
         let ours = [DRIVER_MISSING, DRIVER_REST_UNAVAILABLE, IDENTITY_CONTESTED, POLICY_PENDING];
         for kind in condition_names().chain(ours) {
             conditions.get_or_create(&[name(), ("type", kind.into())]).set(0);
@@ -277,24 +277,20 @@ fn moment(fleets: &[Overview], pulse: &Pulse, lease: Option<&str>) -> Registry {
             conditions.get_or_create(&[name(), ("type", condition.name.into())]).set(1);
         }
     }
-    registry.register("rollcall_fleet_executors_created", "Executors' pods that came to be", created);
-    registry.register("rollcall_fleet_executors_lost", "Executors that were lost, by kind of loss", lost);
-    registry.register(
-        "rollcall_fleet_executors_removed",
-        "Executors that Rollcall removed, by cause",
-        removed,
-    );
-    registry.register("rollcall_fleet_refusals", "Refusals of guard-rails, by reason", refusals);
+    registry.register("rollcall_fleet_executors_created", "Executor pods created", created);
+    registry.register("rollcall_fleet_executors_lost", "Executors lost, by kind of loss", lost);
+    registry.register("rollcall_fleet_executors_removed", "Executors removed by Rollcall, by cause", removed);
+    registry.register("rollcall_fleet_refusals", "Actions refused by guard-rails, by reason", refusals);
     registry.register(
         "rollcall_hearing_impaired",
-        "How often signs of life may have been lost on our side, by fleet and cause",
+        "Times that Rollcall may have lost heartbeats, by fleet and cause",
         impairments,
     );
     registry.register("rollcall_fleet_condition", "Whether the condition holds: 1 or 0", conditions);
     registry
 }
 
-/// A user's classifier makes up kinds of its own: together they are one.
+/// A user's classifier may define kinds of its own: all of them share one label value.
 fn bounded(kind: &LossKind) -> Cow<'static, str> {
     if let LossKind::Other(_) = kind { "other".into() } else { kind.name().to_owned().into() }
 }
@@ -311,7 +307,7 @@ fn timed<const N: usize>() -> Timed<N> {
     Family::new_with_constructor(histogram)
 }
 
-/// From 10 µs, a step, to 10 s, a pod that had to wait: each bucket four times the last.
+/// Buckets from 10 µs (a step of the core) to 10 s (a pod that had to wait), each four times the previous one.
 fn histogram() -> Histogram {
     Histogram::new(exponential_buckets(1e-5, 4.0, 11))
 }
@@ -335,13 +331,13 @@ mod tests {
     use super::*;
     use crate::handle::Handle;
 
-    /// Series -> value, of an exposition that is taken apart line by line.
+    /// Parses an exposition into a map from series to value.
     fn series(text: &str) -> BTreeMap<&str, f64> {
         assert!(text.ends_with("# EOF\n"), "{text}");
         let lines = text.lines().filter(|line| !line.starts_with("# "));
         let pairs: Vec<_> = lines.map(|line| line.rsplit_once(' ').unwrap()).collect();
         let unique: BTreeSet<_> = pairs.iter().map(|(series, _)| series).collect();
-        assert_eq!(unique.len(), pairs.len(), "a series comes twice");
+        assert_eq!(unique.len(), pairs.len(), "a series occurs twice");
         pairs.into_iter().map(|(series, value)| (series, value.parse().unwrap())).collect()
     }
 
@@ -424,10 +420,10 @@ mod tests {
         let metrics = Metrics::new(Some("rollcall"));
         let (handle, _requests) = Handle::new(1, 1);
         let standing_by = metrics.text(&[overview()], handle.pulse()).unwrap();
-        assert!(!standing_by.contains("etl"), "it knows nothing of fleets:\n{standing_by}");
+        assert!(!standing_by.contains("etl"), "a standby exports no fleets:\n{standing_by}");
         handle.pulse().lead();
         handle.pulse().set_waiting(9);
-        // Twice: a scrape leaves nothing behind.
+        // Called twice, because a scrape must not leave any state behind.
         metrics.text(&[overview()], handle.pulse()).unwrap();
         let text = metrics.text(&[overview()], handle.pulse()).unwrap();
         let series = series(&text);
@@ -453,7 +449,7 @@ mod tests {
         }
         assert!(!text.contains("made-up"), "a user's text became a label");
         let gone = metrics.text(&[], handle.pulse()).unwrap();
-        assert!(!gone.contains("etl"), "a fleet that is gone leaves no series");
+        assert!(!gone.contains("etl"), "a deleted fleet leaves no series");
         let alone = Metrics::new(None).text(&[], handle.pulse()).unwrap();
         assert!(!alone.contains("leader_election"), "there is no election:\n{alone}");
     }

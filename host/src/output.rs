@@ -1,7 +1,7 @@
-//! What every listing shares: a table for people, JSON for scripts.
+//! Output shared by all commands: tables for users, JSON for scripts.
 //!
-//! Names of files and what documents say come from others. In what people read, a character that would drive their
-//! terminal is shown as U+FFFD; JSON escapes its own.
+//! File names and the contents of documents are untrusted. In text output, a character that would control the terminal
+//! is printed as U+FFFD; JSON escapes such characters itself.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
@@ -30,13 +30,13 @@ pub fn line(text: impl Display) -> Result<()> {
     Ok(writeln!(io::stdout().lock(), "{}", tame(&text.to_string()))?)
 }
 
-/// Something that the user should know beside the answer. When standard error is gone, nobody listens.
+/// Prints a message to standard error, in addition to the answer. Ignores a closed standard error.
 pub fn tell(text: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{}", tame(&text.to_string()));
 }
 
-/// The text without control characters, other than the ends of lines and tabs, and without those that turn the
-/// direction of what follows.
+/// Replaces control characters, except line breaks and tabs, and the characters that change the direction of the
+/// following text.
 pub fn tame(text: &str) -> String {
     let wild = |c: char| {
         c.is_control() && !matches!(c, '\n' | '\t')
@@ -45,8 +45,8 @@ pub fn tame(text: &str) -> String {
     text.chars().map(|c| if wild(c) { '\u{fffd}' } else { c }).collect()
 }
 
-/// Standard error for the text log: what events say may come from others, too. Of the formatter's own sequences only its
-/// colours are let through.
+/// Standard error for the text log, whose messages may also contain untrusted text. Of the formatter's own escape
+/// sequences only its colours are let through.
 pub struct Log;
 
 impl Write for Log {
@@ -72,7 +72,7 @@ fn tame_log(text: &str) -> String {
     out
 }
 
-/// Columns as wide as their widest cell; the last one is not padded.
+/// Prints a table. Each column is as wide as its widest cell; the last column is not padded.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> Result<()> {
     let mut widths: Vec<usize> = header.iter().map(|cell| cell.chars().count()).collect();
     for row in rows {
@@ -84,21 +84,21 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> Result<()> {
     let header: Vec<String> = header.iter().map(ToString::to_string).collect();
     for row in std::iter::once(&header).chain(rows) {
         let padded = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}"));
-        // A cell has one line.
+        // A cell must stay on one line.
         let row = tame(padded.collect::<Vec<_>>().join("  ").trim_end()).replace(['\n', '\t'], "\u{fffd}");
         writeln!(out, "{row}")?;
     }
     Ok(())
 }
 
-/// Shows what is going on, on one line that the next call overwrites; `""` clears it. Only for people.
+/// Shows the progress on one line that the next call overwrites; `""` clears it. Only if standard error is a terminal.
 pub fn progress(text: &str) {
     if io::stderr().is_terminal() {
         let _ = write!(io::stderr().lock(), "\r\x1b[K{}", tame(text));
     }
 }
 
-/// Did the reader of our output, for instance `head`, close it?
+/// Whether the reader of our output, for instance `head`, has closed it.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);

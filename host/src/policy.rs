@@ -1,5 +1,4 @@
-//! `rollcall policy`: what a policy's author and user need, with the same sandbox and the same limits
-//! as the daemon.
+//! `rollcall policy`: tools for authors and users of policies, with the same sandbox and the same limits as the daemon.
 
 mod answer;
 mod bench;

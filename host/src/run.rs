@@ -1,4 +1,4 @@
-//! `rollcall run`: the daemon proper.
+//! `rollcall run`: the daemon.
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -25,78 +25,79 @@ use crate::output;
 use crate::policy::modules;
 use crate::service::{Service, Settings};
 
-/// So long threads that may block have at the end.
+/// How long the runtime waits for blocking threads at shutdown.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// Keep the fleets of these documents at strength.
+/// Run the daemon: keep the fleets of these documents at their target size.
 #[derive(clap::Args)]
 pub struct Args {
-    /// ExecutorFleet documents: files, or directories of them. They are read again when they change.
+    /// ExecutorFleet documents: files, or directories of files. Reloaded when they change.
     #[arg(short = 'f', long = "file", required = true, value_name = "FILE|DIR")]
     files: Vec<PathBuf>,
-    /// Where the cluster is. Without it: $KUBECONFIG, ~/.kube/config, or the pod's own service account.
+    /// Kubeconfig file. Default: $KUBECONFIG, ~/.kube/config, or the pod's own service account.
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
-    /// Which of the kubeconfig's contexts.
+    /// Context of the kubeconfig.
     #[arg(long)]
     context: Option<String>,
-    /// Policies of your own: a directory of .wasm files. It is read again when it changes.
+    /// Directory with your own policies, as .wasm files. Reloaded when it changes.
     #[arg(long, value_name = "DIR")]
     policies: Option<PathBuf>,
-    /// Probes, metrics, API, heartbeats over HTTP.
+    /// Listen address of the HTTP server: probes, metrics, API, and heartbeats over HTTP.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     http: SocketAddr,
-    /// Probes alone: /livez and /readyz, where no stranger's connections are in their way.
+    /// Listen address for probes only: /livez and /readyz, unaffected by other clients' connections.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8081")]
     probes: SocketAddr,
-    /// A name under which HTTP is asked, beside addresses and names that only exist in a cluster (`rollcall`,
-    /// `*.svc`). May be given several times. Other names are refused: a browser's page may have made them up.
+    /// A host name to accept in HTTP requests, in addition to addresses and names that exist only in a cluster
+    /// (`rollcall`, `*.svc`). May be given several times. Requests with other names are rejected, because a web page
+    /// may have made them up (DNS rebinding).
     #[arg(long = "http-host", value_name = "NAME")]
     http_hosts: Vec<String>,
-    /// Where Spark's GraphiteSink sends to, over TCP.
+    /// Listen address for Spark's GraphiteSink, over TCP.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:2003")]
     graphite: SocketAddr,
-    /// Take Graphite lines over UDP as well, at the same address. An address can be forged there, so any
-    /// sender may speak for a pod, and one that floods the port silences the others: for networks that can be trusted.
+    /// Accept Graphite lines over UDP as well, at the same address. Only for trusted networks: UDP source addresses can
+    /// be forged, so any sender can impersonate a pod, and one that floods the port blocks the others.
     #[arg(long)]
     graphite_udp: bool,
-    /// A file with the bearer token of operators' commands. Without it there are none over HTTP.
+    /// File with the bearer token for operators' commands. Commands over HTTP are disabled without it.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Lead without a Lease: for a single replica that is never run twice.
+    /// Lead without a Lease. Only for a single replica that never runs twice at the same time.
     #[arg(long)]
     no_leader_election: bool,
-    /// The Lease that replicas compete for.
+    /// Name of the Lease for leader election.
     #[arg(long, value_name = "NAME", default_value = "rollcall")]
     lease: String,
-    /// The namespace of the Lease. Without it: our own.
+    /// Namespace of the Lease. Default: the daemon's own namespace.
     #[arg(long, value_name = "NAME")]
     lease_namespace: Option<String>,
-    /// Creates, deletions and evictions of all fleets together, each second.
+    /// Maximum rate of creations, deletions and evictions, for all fleets together, per second.
     #[arg(long, value_name = "N", default_value_t = 20.0)]
     changes_per_second: f64,
-    /// How many of them may come at once.
+    /// Maximum burst of creations, deletions and evictions.
     #[arg(long, value_name = "N", default_value_t = 30)]
     changes_burst: u32,
-    /// Do not watch nodes: then no ClusterRole is needed, and nothing is known of them.
+    /// Do not watch nodes. No ClusterRole is needed then, but Rollcall knows nothing about nodes and their loss.
     #[arg(long)]
     no_nodes: bool,
-    /// Take heartbeats over HTTP from service account tokens, which the API server reviews.
+    /// Accept heartbeats over HTTP with service account tokens, which the API server reviews (TokenReview).
     #[arg(long)]
     review_tokens: bool,
     #[arg(long, value_enum, default_value_t)]
     log: LogFormat,
-    /// What is logged: `info`, or for instance `rollcall=debug,warn`.
+    /// Log filter: `info`, or for instance `rollcall=debug,warn`.
     #[arg(long, value_name = "FILTER", env = "ROLLCALL_LOG", default_value = "info")]
     log_level: String,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum LogFormat {
-    /// Lines for people.
+    /// Lines of text.
     #[default]
     Text,
-    /// A JSON object each.
+    /// One JSON object per line.
     Json,
 }
 
@@ -106,7 +107,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         bail!("--changes-per-second must be a number above 0");
     }
     let files = Files::raise()?;
-    // The built-in ones. Those of the directory are loaded when everything else is up.
+    // Loads the built-in policies. The directory's policies are loaded after everything else has started.
     let policies = Arc::new(Policies::load(args.policies.clone(), modules::compiler())?);
     let fleets = match config::load(&args.files) {
         Ok(fleets) => fleets,
@@ -118,12 +119,13 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        // Policies run on them: their stack is ours and a megabyte.
+        // Policies run on these threads: each needs its own 1 MiB of stack on top of ours.
         .thread_stack_size(4 << 20)
         .build()
         .context("cannot start the runtime")?;
     let ended = runtime.block_on(serve(args, files, fleets, policies));
-    // A policy may be being compiled, or answering: neither is waited for. The process that compiles ends with this one.
+    // A policy may still be compiling or running; shutdown waits for neither. The compiling child process ends with
+    // this process.
     runtime.shutdown_timeout(LINGER);
     ended
 }
@@ -192,14 +194,14 @@ async fn serve(
 
 fn listed(problems: &[config::Problem]) -> String {
     let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    format!("the configuration is not usable\n{}", lines.join("\n"))
+    format!("the configuration is invalid\n{}", lines.join("\n"))
 }
 
 fn log(format: LogFormat, filter: &str) -> Result<()> {
-    // kube tells each failed request as an error; what it means is told by us.
+    // kube logs each failed request as an error; Rollcall logs failures itself, with their meaning.
     let filter = tracing_subscriber::EnvFilter::try_new(format!("kube_client=off,kube_runtime=off,{filter}"))
         .with_context(|| {
-            format!("--log-level {filter:?} is no filter like `info` or `rollcall=debug,warn`")
+            format!("--log-level {filter:?} is not a filter such as `info` or `rollcall=debug,warn`")
         })?;
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal());

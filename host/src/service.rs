@@ -1,5 +1,5 @@
-//! The daemon with everything around it: listeners, probes, and the eyes on its files. `run` and `demo`
-//! differ in where the cluster is and where the documents come from; the rest is here.
+//! The daemon with its listeners, probes, and the watchers of its files. `run` and `demo` differ in the cluster and in
+//! the source of the documents; everything else is here.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,46 +25,46 @@ use crate::http;
 use crate::listen::Listener;
 use crate::metrics::Metrics;
 
-/// Requests and events that wait in memory.
+/// Capacities of the queues for requests and for events.
 const REQUESTS_MAX: usize = 256;
 const TOLD_MAX: usize = 4_096;
 
 pub struct Settings {
     pub clients: Clients,
     pub fleets: Vec<FleetConfig>,
-    /// Where the documents came from, to see when they change.
+    /// The paths of the documents, to detect changes.
     pub paths: Vec<PathBuf>,
     pub policies: Arc<Policies>,
     pub lease: Option<LeaseConfig>,
     pub rates: Rates,
     pub instance: String,
-    /// The one that `clients` tell of their requests.
+    /// The metrics that also count the requests of `clients`.
     pub metrics: Metrics,
-    /// HTTP: probes, metrics, API and heartbeats.
+    /// Listen address of the HTTP server: probes, metrics, API and heartbeats.
     pub http: SocketAddr,
-    /// Probes alone.
+    /// Listen address for probes only.
     pub probes: Option<SocketAddr>,
-    /// Names under which HTTP is asked.
+    /// Host names to accept in HTTP requests.
     pub http_hosts: Vec<String>,
-    /// How many connections each listener may have.
+    /// Connection limits of the listeners.
     pub files: Files,
-    /// Graphite, over TCP.
+    /// Listen address for Graphite, over TCP.
     pub graphite: SocketAddr,
-    /// Over UDP as well, at the same address.
+    /// Also listen for Graphite over UDP, at the same address.
     pub graphite_udp: bool,
-    /// The bearer token of operators' commands.
+    /// The bearer token for operators' commands.
     pub token: Option<String>,
-    /// Take heartbeats over HTTP with tokens that the API server reviews.
+    /// Accept heartbeats over HTTP with tokens that the API server reviews.
     pub review_tokens: bool,
     pub watch_nodes: bool,
     pub stop: watch::Receiver<bool>,
 }
 
-/// A daemon that runs.
+/// A running daemon.
 pub struct Service {
     pub handle: Handle,
     pub metrics: Metrics,
-    /// Where it listens: with the real ports, where 0 was asked for.
+    /// The listen addresses, with the actual ports where port 0 was requested.
     pub http: SocketAddr,
     pub probes: Option<SocketAddr>,
     pub graphite: SocketAddr,
@@ -72,7 +72,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Binds everything, then starts. An address that is taken is an error here and not later.
+    /// Binds all listeners first, and then starts. An address in use is therefore an error here and not later.
     pub async fn start(settings: Settings) -> Result<Service> {
         let web = Listener::bind(settings.http)
             .with_context(|| format!("cannot listen on {} (--http)", settings.http))?;
@@ -100,7 +100,7 @@ impl Service {
         let intake = Intake::new(Arc::clone(&directory), Arc::clone(&counters), sender);
         let policies = settings.policies;
         let (change, changes) = mpsc::channel(4);
-        // From here on: what changes while the documents are judged is a change.
+        // Subscribes before the documents are validated, so that no change in the meantime is missed.
         let policies_change = policies.changes();
         let eyes = Eyes::new(settings.paths, settings.fleets, Arc::clone(&policies));
         let poller = driver::Poller::new(intake.clone(), driver::TIMEOUT);
@@ -125,16 +125,17 @@ impl Service {
                 let _ = stop.wait_for(|stop| *stop).await;
             };
             if let Err(error) = http::serve(web, router, limits, Arc::new(intake), stopped).await {
-                tracing::error!(%error, "HTTP has ended");
+                tracing::error!(%error, "the HTTP server has stopped");
             }
         });
         side.push(tokio::spawn(count(counters, Arc::clone(&policies), metrics.clone())));
-        // By the built-in policies alone: the others come later, and take nothing that is up by then down.
+        // Validates with the built-in policies only. The directory's policies are loaded later, and that stops nothing
+        // that is already running.
         let judged = tokio::task::spawn_blocking(move || {
             let mut eyes = eyes;
             (eyes.judge(), eyes)
         });
-        let (fleets, eyes) = judged.await.context("the documents cannot be judged")?;
+        let (fleets, eyes) = judged.await.context("the documents cannot be validated")?;
         side.push(tokio::spawn(eyes::documents(eyes, policies_change, change)));
         side.push(tokio::spawn(eyes::policies(Arc::clone(&policies))));
         let daemon = daemon::run(Parts {
@@ -169,11 +170,11 @@ impl Service {
 
 fn random() -> Result<u128> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
+    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("cannot get random numbers: {error}"))?;
     Ok(u128::from_le_bytes(bytes))
 }
 
-/// What the listeners and the cache of policies counted, into the metrics.
+/// Copies the counts of the listeners and of the policy cache into the metrics.
 async fn count(counters: Arc<Counters>, policies: Arc<Policies>, metrics: Metrics) {
     let mut before = counters.snapshot();
     let mut looked_up = [0; 3];
@@ -196,7 +197,7 @@ async fn count(counters: Arc<Counters>, policies: Arc<Policies>, metrics: Metric
     }
 }
 
-/// Asks the API server whose a token is.
+/// Asks the API server who owns a token.
 struct Reviewer(cluster::Client);
 
 impl TokenReviewer for Reviewer {
@@ -211,7 +212,7 @@ impl TokenReviewer for Reviewer {
                     let (audiences, pod_uid, pod_name) = (it.audiences, it.pod_uid, it.pod_name);
                     Ok(Reviewed { audiences, pod_uid, pod_name })
                 }
-                Ok(None) => Err(ReviewError::Rejected("it is not genuine".to_owned())),
+                Ok(None) => Err(ReviewError::Rejected("it is not valid".to_owned())),
                 Err(why) => Err(ReviewError::Unavailable(why)),
             }
         })

@@ -1,4 +1,4 @@
-//! `rollcall simulate`: the real core in a world in memory, with everything that can go wrong.
+//! `rollcall simulate`: the real core in an in-memory world with all kinds of faults.
 
 use std::ops::Range;
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ use sim::run::{Options, run as run_seed};
 
 use crate::output::{self, Output};
 
-/// Run the core in a simulated cluster under a seed: any failure is one number that replays.
+/// Run the core in a simulated cluster. One seed determines a run, so its number is enough to replay a failure.
 #[derive(clap::Args)]
 pub struct Args {
     /// Replay one run.
@@ -23,13 +23,13 @@ pub struct Args {
     /// Run a campaign, for instance 0..20000.
     #[arg(long, value_parser = parse_range, conflicts_with = "plants")]
     seeds: Option<Range<u64>>,
-    /// With --seed: tell what happens, in words.
+    /// With --seed: describe the events of the run in words.
     #[arg(long, requires = "seed")]
     timeline: bool,
-    /// Switch one rule of the core off, to see whether a checker notices.
+    /// Disable one rule of the core (a planted bug), to see whether a checker notices.
     #[arg(long, value_parser = parse_plant, conflicts_with = "plants")]
     plant: Option<Plant>,
-    /// Hunt every planted bug.
+    /// Hunt every planted bug: disable one rule after another.
     #[arg(long)]
     plants: bool,
     #[arg(long, default_value = "table")]
@@ -47,7 +47,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
 }
 
 fn parse_range(text: &str) -> Result<Range<u64>> {
-    let (from, to) = text.split_once("..").context("a range looks like 0..20000")?;
+    let (from, to) = text.split_once("..").context("write the range as FROM..TO, for instance 0..20000")?;
     let range = from.parse()?..to.parse()?;
     if range.is_empty() {
         bail!("{text} is empty");
@@ -60,7 +60,7 @@ fn parse_plant(name: &str) -> Result<Plant> {
     Plant::ALL
         .into_iter()
         .find(|plant| plant.name() == name)
-        .with_context(|| format!("no planted bug is called {name:?}; there are {}", known()))
+        .with_context(|| format!("there is no planted bug {name:?}; choose one of {}", known()))
 }
 
 fn code(good: bool) -> ExitCode {
@@ -127,7 +127,7 @@ fn fired(counts: impl Iterator<Item = (sim::fault::Fault, u64)>) -> Value {
 
 // ------------------------------------------------------------------------------------------ campaign --
 
-/// Runs the seeds on every core; which thread runs which changes nothing in the sum.
+/// Runs the seeds on all processors. The sum does not depend on which thread runs which seed.
 fn run_all(seeds: &Range<u64>, plant: Option<Plant>, started: Instant) -> Campaign {
     let next = AtomicU64::new(seeds.start);
     let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
@@ -167,7 +167,9 @@ fn show_progress(seeds: &Range<u64>, seed: u64, violations: usize, started: Inst
     let filled = usize::try_from(done * width / all).unwrap_or(0);
     let bar = format!("{}{}", "=".repeat(filled), " ".repeat(30 - filled));
     let left_s = started.elapsed().as_secs_f64() / done.max(1) as f64 * (all - done) as f64;
-    output::progress(&format!("[{bar}] {done}/{all} runs, {violations} violations here, {left_s:.0} s left"));
+    output::progress(&format!(
+        "[{bar}] {done}/{all} runs, {violations} violations in this thread, {left_s:.0} s left"
+    ));
 }
 
 fn campaign(seeds: Range<u64>, plant: Option<Plant>, output: Output) -> Result<ExitCode> {
@@ -228,7 +230,7 @@ fn campaign(seeds: Range<u64>, plant: Option<Plant>, output: Output) -> Result<E
                 output::line(format_args!("never fired: {}", names.join(", ")))?;
             }
             if !silent.is_empty() {
-                output::line(format_args!("guard-rails that never said no: {}", silent.join(", ")))?;
+                output::line(format_args!("guard-rails that never refused: {}", silent.join(", ")))?;
             }
             if let Some(seed) = sum.violations.keys().next() {
                 let plant = plant.map_or(String::new(), |plant| format!(" --plant {}", plant.name()));
@@ -276,7 +278,7 @@ fn plants(output: Output) -> Result<ExitCode> {
                 .iter()
                 .map(|(bait, seeds, found)| {
                     let (checker, mut message) = found.clone().unwrap_or(("ESCAPED", String::new()));
-                    // The first words say it; the rest is for whoever replays it.
+                    // The beginning of the message is enough here; a replay shows all of it.
                     if let Some((at, _)) = message.char_indices().nth(80) {
                         message.truncate(at);
                         message.push('…');

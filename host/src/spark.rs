@@ -1,17 +1,17 @@
-//! What Spark's REST API says of an application's executors, `/executors` or `/allexecutors`: the one reader.
+//! The parser for the executors in Spark's REST API, `/executors` or `/allexecutors`.
 //!
-//! The daemon asks a driver for this document, `rollcall policy run` takes it from a file. The same document means the
-//! same to both, or is refused by both, because both read it here. The rules:
+//! The daemon gets this document from a driver, `rollcall policy run` reads it from a file. Both use this parser, so
+//! the same document has the same meaning for both, or is refused by both. The rules:
 //!
-//! - A row is an executor if its id is a number: Spark on Kubernetes counts its executors. The driver and the block
-//!   manager of Spark's fallback storage have rows too, with words for ids; they are left out.
-//! - A number is an integer of Spark's own width. `0.0` and `1e3` are integers that went through a tool which knows
-//!   only floats; `1.5`, and what does not fit, are refused with their place.
-//! - `null` and a missing field are the same.
-//! - A row that lacks one of its counters has none. Nothing is taken as 0 but what Spark itself takes as 0.
+//! - A row is an executor if its id is a number, because Spark on Kubernetes numbers its executors. The driver and the
+//!   block manager of Spark's fallback storage also have rows, with words as ids; those rows are skipped.
+//! - A number is an integer of the width that Spark uses. `0.0` and `1e3` are integers that passed through a tool which
+//!   supports only floats; `1.5` and numbers out of range are refused, with their position.
+//! - `null` and a missing field are equivalent.
+//! - A row that lacks one of its counters has no counters. A missing value counts as 0 only where Spark does the same.
 //!
-//! Rows are handed on one by one, and only the caller keeps what it needs of them: a driver is user code, and its
-//! answer must not cost more than it is worth.
+//! Rows are passed to the caller one by one, and the caller keeps only what it needs: a driver runs user code, so its
+//! answer must not use more memory than necessary.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
@@ -27,48 +27,48 @@ use serde::de::{
 
 use crate::heartbeat::graphite::executor_id;
 
-/// Windows tools put it first.
+/// Windows tools write it at the beginning of a file.
 pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// Rows of a document: ten times the largest application, and dead executors.
+/// Maximum number of rows of a document: ten times the largest application, for dead executors.
 pub const ROWS_MAX: usize = 100_000;
-/// Entries of `peakMemoryMetrics`: Spark has 23.
+/// Maximum number of entries of `peakMemoryMetrics`: Spark has 23.
 const PEAKS_MAX: usize = 200;
-/// Executors that a note names; of more it says how many.
+/// Maximum number of executors that a note names; it only counts the others.
 const NAMED_MAX: usize = 5;
-/// Bytes of a text that is quoted: it ends up in logs and terminals.
+/// Maximum length of quoted text in bytes, because it is written to logs and terminals.
 const QUOTED_MAX: usize = 100;
-/// Ids that are no executor's in Spark itself: `SparkContext.DRIVER_IDENTIFIER`, what that was before Spark 1.6, and
-/// `FallbackStorage.FALLBACK_BLOCK_MANAGER_ID`.
+/// Ids that Spark itself uses for rows other than executors: `SparkContext.DRIVER_IDENTIFIER`, its value before Spark
+/// 1.6, and `FallbackStorage.FALLBACK_BLOCK_MANAGER_ID`.
 const NO_EXECUTORS: [&str; 3] = ["driver", "<driver>", "fallback"];
 
-/// One executor: Spark's `ExecutorSummary`, as far as Rollcall reads it.
+/// One executor: the part of Spark's `ExecutorSummary` that Rollcall reads.
 #[derive(Debug, PartialEq)]
 pub struct Summary<'a> {
     pub id: ExecutorId,
-    /// Where the field is missing, it is: `/executors` lists no others.
+    /// True if the field is missing, because `/executors` lists only active executors.
     pub active: bool,
     pub remove_reason: Option<Cow<'a, str>>,
     pub host_port: Option<Cow<'a, str>>,
     /// `None`: the row lacks at least one of them.
     pub counters: Option<Counters>,
-    /// Numbers that the contract has no name for, by Spark's names.
+    /// Numbers without a field in the contract, by Spark's names.
     pub others: Vec<(&'static str, i64)>,
-    /// `peakMemoryMetrics`, where it is there.
+    /// `peakMemoryMetrics`, if present.
     pub peaks: BTreeMap<Cow<'a, str>, i64>,
 }
 
-/// Reads the rows of a document; what it is called with is one executor.
+/// Reads the rows of a document, and calls the function with each executor.
 ///
-/// Errors about a row begin with its place: `[3].totalTasks: ...`; see [`refusal`].
+/// Errors about a row begin with its position: `[3].totalTasks: ...`; see [`refusal`].
 pub struct Summaries<F>(pub F);
 
-/// What the reader left out, for people.
+/// Notes for users about the rows that the parser skipped.
 #[derive(Debug, Default, PartialEq)]
 pub struct Notes {
-    /// Rows with an id that is neither an executor's nor one of Spark's other block managers'.
+    /// The number of rows whose id belongs neither to an executor nor to another block manager of Spark.
     pub strangers: u64,
     stranger: Option<String>,
-    /// Active executors that lack counters.
+    /// The number of active executors that lack counters.
     lacking: u64,
     lacks: String,
 }
@@ -88,7 +88,7 @@ impl Notes {
         if self.lacking <= NAMED_MAX as u64 {
             let separator = if self.lacks.is_empty() { "" } else { "; " };
             write!(self.lacks, "{separator}executor {id} has no {}", fields.join(", "))
-                .expect("a String takes what is written to it");
+                .expect("writing to a String cannot fail");
         }
     }
 }
@@ -96,7 +96,7 @@ impl Notes {
 impl Display for Notes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(stranger) = &self.stranger {
-            write!(f, "{stranger} is not a number as Spark on Kubernetes gives its executors: left out")?;
+            write!(f, "{stranger} is not a number, as executor ids of Spark on Kubernetes are: skipped")?;
             match self.strangers - 1 {
                 0 => {}
                 more => write!(f, ", and {more} more")?,
@@ -104,7 +104,7 @@ impl Display for Notes {
         }
         if self.lacking > 0 {
             let separator = if self.stranger.is_some() { "; " } else { "" };
-            write!(f, "{separator}not candidates, because counters are missing: {}", self.lacks)?;
+            write!(f, "{separator}executors without all counters are not candidates: {}", self.lacks)?;
             match self.lacking.saturating_sub(NAMED_MAX as u64) {
                 0 => {}
                 more => write!(f, "; and {more} more executors")?,
@@ -114,20 +114,20 @@ impl Display for Notes {
     }
 }
 
-/// What was wrong with a document, for people. A field is named by its place; where what was read is not JSON, by line
+/// Formats an error in a document for users. It gives the position of a field, or, if the input is not JSON, the line
 /// and column.
 pub fn refusal(error: &serde_json::Error) -> String {
     let text = error.to_string();
     if !error.is_data() {
         return text;
     }
-    // Where the reader stood when it noticed is behind the row.
+    // The parser's own position is behind the row, so it would mislead.
     let position = format!(" at line {} column {}", error.line(), error.column());
     text.strip_suffix(&position).map_or(text.clone(), str::to_owned)
 }
 
-/// The order in which Spark's own plugin sees executors, `AppStatusStore.executorList(true)`: by their ids as text,
-/// descending. Which of equal executors a policy picks depends on it, and so do sums of floats.
+/// Sorts executors as Spark's own plugin sees them, in `AppStatusStore.executorList(true)`: by id as text, descending.
+/// The order decides which of several equal executors a policy picks, and affects sums of floats.
 pub fn in_sparks_order<T>(executors: &mut [T], id: impl Fn(&T) -> u64) {
     executors.sort_by_cached_key(|executor| std::cmp::Reverse(id(executor).to_string()));
 }
@@ -136,7 +136,7 @@ impl<'de, F: FnMut(Summary<'de>)> Visitor<'de> for Summaries<F> {
     type Value = Notes;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the array that Spark's /allexecutors answers")
+        f.write_str("the array of Spark's /allexecutors")
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut rows: A) -> Result<Notes, A::Error> {
@@ -151,7 +151,7 @@ impl<'de, F: FnMut(Summary<'de>)> Visitor<'de> for Summaries<F> {
             };
             let id = summary.id;
             if !seen.insert(id) {
-                return Err(A::Error::custom(format_args!("[{place}].id: an earlier row has \"{id}\", too")));
+                return Err(A::Error::custom(format_args!("[{place}].id: an earlier row also has \"{id}\"")));
             }
             (self.0)(summary);
         }
@@ -162,7 +162,7 @@ impl<'de, F: FnMut(Summary<'de>)> Visitor<'de> for Summaries<F> {
     }
 }
 
-/// `None`: it is not an executor's row. Errors begin with the place in the row.
+/// Returns `None` if the row is not an executor's. Errors begin with the position in the row.
 fn summary<'a>(row: Token<'a>, place: usize, notes: &mut Notes) -> Result<Option<Summary<'a>>, String> {
     let mut row = match row {
         Token::Object(row) => row,
@@ -177,8 +177,8 @@ fn summary<'a>(row: Token<'a>, place: usize, notes: &mut Notes) -> Result<Option
     if let Some(wrong) = row.wrong.take() {
         return Err(wrong);
     }
-    let id = row.text("id")?.ok_or(".id: it is missing")?;
-    // Of what is not an executor nothing else is looked at.
+    let id = row.text("id")?.ok_or(".id: missing")?;
+    // All other fields of rows that are not executors are ignored.
     let Some(executor) = executor_id(id.as_bytes()) else {
         if !NO_EXECUTORS.contains(&&*id) {
             notes.stranger(place, &id);
@@ -246,15 +246,15 @@ fn counters(
             None => lacks.push(name),
         }
     }
-    // In the place of a missing map Spark's plugin has an `ExecutorMetrics` that was never set. Its mark for that is -1
-    // in the first place, which is JVMHeapMemory's. A map without the key is another thing.
+    // Without the map, Spark's plugin uses an `ExecutorMetrics` that was never set. It marks that by -1 in its first
+    // element, which is JVMHeapMemory. A map without the key is different.
     let peak = |name| peaks.map(|peaks| peaks.get(name).copied().unwrap_or(0));
     counters.peak_jvm_onheap_bytes = peak("JVMHeapMemory").unwrap_or(-1);
     counters.peak_jvm_offheap_bytes = peak("JVMOffHeapMemory").unwrap_or(0);
     Ok(counters)
 }
 
-/// `2026-11-21T09:45:09.856GMT`, as Spark's REST API writes dates.
+/// Parses the date format of Spark's REST API: `2026-11-21T09:45:09.856GMT`.
 fn spark_time(text: &str) -> Result<i64, String> {
     let rfc3339 = text.strip_suffix("GMT").map(|time| format!("{time}Z"));
     match rfc3339.as_deref().unwrap_or(text).parse::<Timestamp>() {
@@ -267,8 +267,8 @@ fn quoted(text: &str) -> &str {
     &text[..text.floor_char_boundary(QUOTED_MAX)]
 }
 
-/// The fields of `ExecutorSummary` that are kept. Spark writes some 30, and `jq -S` sorts them: a row's id may come
-/// last, so that nothing can be refused before all is read.
+/// Whether this field of `ExecutorSummary` is kept. Spark writes about 30 fields, and `jq -S` sorts them: a row's id
+/// may come last, so a field cannot be refused before the whole row is read.
 fn is_read(name: &str) -> bool {
     matches!(
         name,
@@ -295,7 +295,7 @@ fn is_read(name: &str) -> bool {
     )
 }
 
-/// A JSON value, as far as a row's may be looked at.
+/// A JSON value in a row, with only as much detail as the parser needs.
 enum Token<'a> {
     Null,
     Flag(bool),
@@ -310,7 +310,7 @@ enum Token<'a> {
 #[derive(Default)]
 struct Object<'a> {
     entries: Vec<(Cow<'a, str>, Token<'a>)>,
-    /// Why it is none that can be read; begins with the place in it.
+    /// Why the object cannot be read; begins with the position in it.
     wrong: Option<String>,
 }
 
@@ -332,7 +332,7 @@ impl Token<'_> {
         format!("invalid type: {}, expected {expected}", self.unexpected())
     }
 
-    /// A number that is an integer, however it is written.
+    /// The number as an integer, in any notation.
     fn integer(&self, expected: &str) -> Result<i64, String> {
         let integer = match *self {
             Token::Signed(number) => Some(number),
@@ -353,7 +353,7 @@ impl Token<'_> {
     }
 }
 
-/// One more than the largest `i64`; its negative is the smallest.
+/// One more than the largest `i64`; its negative is the smallest `i64`.
 const TWO_TO_63: f64 = 9_223_372_036_854_775_808.0;
 
 impl<'a> Object<'a> {
@@ -415,7 +415,7 @@ impl<'a> Object<'a> {
     }
 }
 
-/// How deep in a row a value is: what is deeper than a row's fields, and theirs, is skipped.
+/// The depth of a value in a row. Values deeper than the fields of a row's fields are skipped.
 #[derive(Clone, Copy)]
 enum Level {
     Row,
@@ -431,11 +431,11 @@ impl<'de> DeserializeSeed<'de> for Level {
     }
 }
 
-/// A key, borrowed where it can be.
+/// A key, borrowed if possible.
 #[derive(Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// Takes any value: what is wrong with it can be said once it is known whose it is.
+/// Accepts any value: errors are reported once it is known which row it belongs to.
 impl<'de> Visitor<'de> for Level {
     type Value = Token<'de>;
 
@@ -491,7 +491,7 @@ impl<'de> Visitor<'de> for Level {
             if !keeps || object.wrong.is_some() {
                 map.next_value::<IgnoredAny>()?;
             } else if object.entries.iter().any(|(known, _)| *known == name) {
-                object.wrong = Some(format!(".{}: it is there twice", quoted(&name).escape_debug()));
+                object.wrong = Some(format!(".{}: duplicate key", quoted(&name).escape_debug()));
                 map.next_value::<IgnoredAny>()?;
             } else if object.entries.len() == PEAKS_MAX {
                 object.wrong = Some(format!(": more than {PEAKS_MAX} entries"));

@@ -1,4 +1,4 @@
-//! Processes that attack. Each is this test binary once more, told by its environment what to do.
+//! Attacking processes. Each one runs this test binary again, and its environment selects the attack.
 
 use std::fmt;
 use std::io::Read;
@@ -17,22 +17,23 @@ use super::street::Places;
 const ORDER: &str = "ROLLCALL_ATTACKER";
 const WAIT: Duration = Duration::from_secs(2);
 
-/// As the security review made them; times the strength.
+/// The attacks of the security review, multiplied by the strength.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attack {
-    /// From an address bodies that never end over 90 connections, with any bearer.
+    /// From one address, bodies that never end over 90 connections, with arbitrary bearer tokens.
     Bodies,
-    /// From 16 addresses a beat with another token each time.
+    /// From 16 addresses, one beat with a different token each time.
     Tokens,
-    /// From 64 addresses 64 connections each: a line of garbage, and then nothing.
+    /// From 64 addresses with 64 connections each: one line of garbage, and then nothing.
     Garbage,
-    /// A sender at mallory's first executor's address: valid lines about it, in datagrams.
+    /// From the address of mallory's first executor: valid lines about it, in datagrams.
     Datagrams,
-    /// Mallory's four executors: valid lines without end, over 5 connections each.
+    /// From mallory's four executors: endless valid lines, over 5 connections each.
     Lines,
-    /// From 130 addresses a connection to each of the HTTP ports, and half a request.
+    /// From 130 addresses, a connection to each of the HTTP ports, and half a request.
     Probes,
-    /// From an address questions for lists, metrics and events over 30 connections, again and again, never read.
+    /// From one address, repeated requests for lists, metrics and events over 30 connections, whose answers are never
+    /// read.
     Readers,
 }
 
@@ -49,7 +50,7 @@ impl Attack {
         }
     }
 
-    /// Several where the connections do not fit into one.
+    /// More than one if the connections do not fit into one process.
     fn processes(self, strength: u32) -> u32 {
         if self == Attack::Garbage { strength.div_ceil(4) } else { 1 }
     }
@@ -57,7 +58,7 @@ impl Attack {
 
 pub struct Attackers(Vec<(&'static str, Child)>);
 
-/// How often each attack did what it does.
+/// How often each attack completed its step.
 pub struct Done(Vec<(&'static str, u64)>);
 
 impl fmt::Display for Done {
@@ -76,7 +77,7 @@ impl Attackers {
             for part in 0..parts {
                 let Places { http, graphite, probes } = to;
                 let order = format!("{} {strength} {part} {parts} {http} {graphite} {probes}", attack.name());
-                // It has other machines in the field: here it must not take the daemon's processors.
+                // A real attacker runs on other machines: here it must not take the daemon's processors.
                 let child = Command::new("nice")
                     .args(["-n", "10"])
                     .arg(&exe)
@@ -96,7 +97,7 @@ impl Attackers {
     pub fn stop(self) -> Done {
         let mut done: Vec<(&str, u64)> = Vec::new();
         for (name, mut child) in self.0 {
-            // The end of its input ends it.
+            // It ends at the end of its input.
             drop(child.stdin.take());
             let mut said = String::new();
             let _ = child.stdout.take().expect("a pipe").read_to_string(&mut said);
@@ -113,7 +114,7 @@ impl Attackers {
     }
 }
 
-/// Not a test, but what an attacker's process does.
+/// Not a test, but the main function of an attacking process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attacker() {
     let Ok(order) = std::env::var(ORDER) else { return };
@@ -187,7 +188,7 @@ async fn connect(from: IpAddr, to: SocketAddr) -> std::io::Result<TcpStream> {
     timeout(WAIT, socket.connect(to)).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
 }
 
-/// Says this, and then this now and then, until it is closed; and again.
+/// Sends `first`, and then `then` at intervals, until the connection is closed; and again.
 async fn hold(from: IpAddr, to: SocketAddr, first: String, then: &'static str, done: Arc<AtomicU64>) {
     loop {
         if let Ok(mut stream) = connect(from, to).await
@@ -225,14 +226,14 @@ async fn post(number: u32, to: SocketAddr, done: Arc<AtomicU64>) {
     }
 }
 
-/// Asks until the other side takes no more, and keeps the answers waiting until it is closed.
+/// Sends requests until the other side accepts no more, and leaves the answers unread until the connection is closed.
 async fn ask(from: IpAddr, to: SocketAddr, number: u32, done: Arc<AtomicU64>) {
     let paths = ["/v1/fleets", "/v1/fleets/healthy/executors", "/metrics", "/v1/events"];
     let request = |at: u32| format!("GET {} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n", paths[(at % 4) as usize]);
     loop {
         if let Ok(mut stream) = connect(from, to).await {
             for at in number.. {
-                // One that is not read stands still, and is given up in favour of the next.
+                // A connection that is not read blocks, and is abandoned for the next one.
                 let written = timeout(10 * WAIT, stream.write_all(request(at).as_bytes())).await;
                 if !matches!(written, Ok(Ok(()))) {
                     break;
@@ -245,7 +246,7 @@ async fn ask(from: IpAddr, to: SocketAddr, number: u32, done: Arc<AtomicU64>) {
     }
 }
 
-/// Where the street puts an executor of mallory's.
+/// The address of one of mallory's executors in the street.
 fn mallory(executor: u32) -> IpAddr {
     Ipv4Addr::new(127, 3, 0, u8::try_from(executor + 1).expect("few")).into()
 }

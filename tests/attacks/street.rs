@@ -1,4 +1,4 @@
-//! A cluster of tenants before one daemon.
+//! A cluster of tenants in front of one daemon.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -24,7 +24,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use super::{INTERVAL, TIMEOUT};
 
 const TOKEN: &str = "a fleet's own token";
-/// As many as Spark's sink sends in a report.
+/// The number of lines in a report of Spark's sink.
 const LINES: usize = 127;
 /// A kubelet's probe.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
@@ -40,7 +40,7 @@ pub struct Tenant {
 }
 
 impl Tenant {
-    /// Its executors are at 127.NUMBER.0.x, as long as there are few tenants that have any.
+    /// Its executors have the addresses 127.NUMBER.0.x, as long as few tenants have any.
     pub fn new(name: &str, number: u32) -> Tenant {
         let application = format!("spark-{name}");
         Tenant { name: name.to_owned(), number, executors: 0, http: false, slow: false, application }
@@ -51,13 +51,13 @@ impl Tenant {
         self
     }
 
-    /// Its executors post their heartbeats.
+    /// Its executors post their heartbeats over HTTP.
     pub fn over_http(mut self) -> Tenant {
         self.http = true;
         self
     }
 
-    /// Its driver answers a byte a second.
+    /// Its driver sends one byte a second.
     pub fn slow(mut self) -> Tenant {
         self.slow = true;
         self
@@ -93,7 +93,7 @@ struct Counts {
     asked: Mutex<BTreeMap<IpAddr, u64>>,
 }
 
-/// Where the daemon that was started last listens.
+/// The addresses of the daemon that was started last.
 #[derive(Clone, Copy, Debug)]
 pub struct Places {
     pub http: SocketAddr,
@@ -109,7 +109,7 @@ pub struct Street {
     tenants: Arc<Mutex<BTreeMap<String, Tenant>>>,
     counts: Arc<Counts>,
     places: Shared,
-    /// Drivers that answer, and drivers that take their time.
+    /// The ports of normal drivers and of slow drivers.
     ports: [u16; 2],
     tasks: Vec<JoinHandle<()>>,
 }
@@ -186,7 +186,7 @@ impl Street {
                     "podName": format!("{name}-driver"), "startTimeout": "0s", "restInterval": "1s",
                     "restPort": self.ports[usize::from(tenant.slow)], "allowLoopback": true,
                 },
-                "recovery": {"failuresMax": 1_000_000}, "spark": {},
+                "recovery": {"maxExecutorFailures": 1_000_000}, "spark": {},
                 "template": {"spec": {"containers": [{"name": "spark-kubernetes-executor", "image": "spark"}]}},
             },
         });
@@ -229,18 +229,18 @@ impl Street {
         Reports { all: get(&self.counts.all), good: get(&self.counts.good) }
     }
 
-    /// Why the other reports did not get through.
+    /// Why other reports failed.
     pub fn failures(&self) -> BTreeMap<String, u64> {
         lock(&self.counts.failures).clone()
     }
 
-    /// How often the driver's REST API was asked.
+    /// How often the driver's REST API was polled.
     pub fn asked(&self, name: &str) -> u64 {
         let driver = lock(&self.tenants)[name].driver();
         lock(&self.counts.asked).get(&driver).copied().unwrap_or(0)
     }
 
-    /// What the healthy tenants lost, by verdict.
+    /// The losses of the healthy tenants, by verdict.
     pub async fn lost(&self, daemon: &Daemon) -> Value {
         let mut lost = json!({});
         for name in ["healthy", "posting"] {
@@ -253,7 +253,7 @@ impl Street {
         daemon.fleet(fleet).await["conditions"].take()
     }
 
-    /// What the daemon says of its own hearing, by fleet and cause, where it was ever impaired.
+    /// The daemon's own impairments by fleet and cause, where there were any.
     pub async fn impaired(&self, daemon: &Daemon) -> BTreeMap<String, u64> {
         let text = daemon.metrics().await;
         let series = text.lines().filter_map(|line| line.strip_prefix("rollcall_hearing_impaired_total"));
@@ -270,7 +270,7 @@ impl Street {
         names.find_map(|map| map["metadata"]["name"].as_str().map(str::to_owned))
     }
 
-    /// A tenant writes these fields of its fleet's record, and signs as Rollcall.
+    /// A tenant writes these fields of its fleet's ledger, with Rollcall as the field manager.
     pub fn patch_ledger(&self, tenant: &str, patch: &Value) {
         let name = self.ledger(tenant).expect("a ledger");
         self.server.change("configmaps", tenant, &name, |map| {
@@ -326,7 +326,7 @@ async fn answer(State(server): State<Server>, request: Request) -> Result<impl I
 
 // ------------------------------------------------------------------------------------------- drivers --
 
-/// At which address a driver was asked.
+/// The address at which a driver was polled.
 #[derive(Clone, Copy)]
 struct Asked(IpAddr);
 
@@ -357,7 +357,7 @@ async fn drip(mut stream: TcpStream) {
 
 // ----------------------------------------------------------------------------------------- executors --
 
-/// Pods run as soon as they are there, and go as soon as they are deleted.
+/// Pods run as soon as they are created, and disappear as soon as they are deleted.
 async fn kubelet(
     server: Server,
     tenants: Arc<Mutex<BTreeMap<String, Tenant>>>,
@@ -434,9 +434,9 @@ struct Speaker {
 }
 
 impl Speaker {
-    /// A connection for each report, as GraphiteSink makes it.
+    /// One connection for each report, as GraphiteSink does.
     async fn speak(self) {
-        // Not all at once.
+        // Spread over the interval.
         sleep(INTERVAL * (self.executor % 16) / 16).await;
         let mut times = interval(INTERVAL);
         times.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -506,7 +506,7 @@ pub struct Probes {
     pub in_a_row: u64,
 }
 
-/// Asks /livez as a kubelet does.
+/// Polls /livez as a kubelet does.
 pub struct Watch {
     stop: Arc<AtomicBool>,
     task: JoinHandle<Probes>,
@@ -565,7 +565,7 @@ impl Daemon {
             assert!(begun.elapsed().as_secs() < 60, "it does not listen: {}", lock(&log).join("\n"));
             sleep(Duration::from_millis(50)).await;
         };
-        // A connection for each request, as kubelets make for their probes.
+        // One connection for each request, as for a kubelet's probes.
         let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0);
         let client = client.timeout(Duration::from_secs(20)).build().expect("a client");
         Daemon { child, places, log, client }
@@ -628,7 +628,7 @@ impl Daemon {
         Watch { stop, task }
     }
 
-    /// The most memory that it ever had.
+    /// The peak memory.
     pub fn peak_mb(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -1,6 +1,6 @@
-//! What changes under a daemon: documents, policies, drivers, and what is seen of them.
+//! Changes under a running daemon: documents, policies, drivers, and what the watches report of them.
 //!
-//! No kubelet is here. A pod is what a test makes of it, and an executor is there when its pod is.
+//! There is no kubelet: the test writes the status of each pod, and an executor exists when its pod does.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,11 +24,11 @@ const TARGET: u32 = 3;
 const LIMIT: Duration = Duration::from_secs(30);
 const OTHER: &str = "spark-2";
 
-/// Of executors that never start, which is all the same here.
+/// A fleet of executors that never start, which makes no difference here.
 fn fleet(change: impl FnOnce(&mut Value)) -> FleetConfig {
     document(TARGET, |document| {
         document["spec"]["heartbeat"] = json!({ "disabled": true });
-        document["spec"]["allocation"] = json!({ "pendingTimeout": "24h", "startFailuresMax": 100 });
+        document["spec"]["allocation"] = json!({ "pendingTimeout": "24h", "maxStartFailures": 100 });
         change(document);
     })
 }
@@ -69,7 +69,7 @@ async fn strong(server: &Server, daemon: &Daemon, application: &str) {
     }
 }
 
-/// One is deleted, and replaced.
+/// Deletes one executor, and waits for its replacement.
 async fn replaces(server: &Server, daemon: &Daemon, application: &str) {
     let pods = executors(server, application);
     let name = pods[0]["metadata"]["name"].as_str().expect("a name");
@@ -77,7 +77,7 @@ async fn replaces(server: &Server, daemon: &Daemon, application: &str) {
     strong(server, daemon, application).await;
 }
 
-/// Another driver's pod takes the place of the one there is. It is as it was created: not even scheduled.
+/// Replaces the driver's pod by a new one, as it is right after its creation: not even scheduled.
 fn another_driver(server: &Server, application: &str) {
     server.delete("pods", NAMESPACE, DRIVER, Some(0)).expect("it is there");
     let labels = json!({ "spark-role": "driver", "spark-app-selector": application });
@@ -88,7 +88,7 @@ fn another_driver(server: &Server, application: &str) {
     server.create("pods", NAMESPACE, driver).expect("the name is free");
 }
 
-/// Everything else goes well.
+/// Refuses only watches.
 fn refuse_watches(server: &Server) {
     server.set_interceptor(Some(Box::new(|parts| {
         let watches = parts.uri.query().is_some_and(|query| query.contains("watch=true"));
@@ -102,7 +102,7 @@ async fn conditions(daemon: &Daemon) -> String {
     format!("{} {:?}", overview.phase, overview.conditions)
 }
 
-/// A document is given to the daemon, and refused by its core.
+/// Gives the daemon a document that its core rejects.
 async fn refused(daemon: &Daemon, config: FleetConfig, why: &str) {
     refused_by(daemon, &policies(), config, why).await;
 }
@@ -136,7 +136,7 @@ async fn a_refused_document_moves_nothing() {
         refused(&daemon, moved, "spec.executors: 99999999").await;
         replaces(&server, &daemon, APPLICATION).await;
     }
-    // Nor does a template of which no pod can be made, which the core knows nothing of.
+    // Neither does a template that is no valid pod, which the core cannot check.
     let moved = fleet(|document| {
         document["spec"]["applicationId"] = "spark-other".into();
         document["spec"]["template"]["spec"]["containers"][0]["image"] = 7.into();
@@ -144,7 +144,7 @@ async fn a_refused_document_moves_nothing() {
     daemon.give(&policies(), &[moved]).await;
     sleep(Duration::from_secs(1)).await;
     replaces(&server, &daemon, APPLICATION).await;
-    // A good one does.
+    // A valid one does.
     let moved = fleet(|document| document["spec"]["applicationId"] = "spark-other".into());
     daemon.give(&policies(), &[moved]).await;
     strong(&server, &daemon, "spark-other").await;
@@ -174,8 +174,8 @@ fn compiler() -> Compiler {
     Compiler::Child { program, arguments, limits: ChildLimits { cpu_s: 60, ..ChildLimits::default() } }
 }
 
-/// What lies in the directory of policies may take long to load. A fleet that names some of it is kept at strength
-/// meanwhile, and says what it waits for.
+/// Files in the policy directory may take long to load. Meanwhile a fleet that names one of their policies stays at
+/// strength, and reports what it waits for.
 #[tokio::test(start_paused = true)]
 async fn a_fleet_whose_policy_is_not_loaded_yet_is_kept_at_strength() {
     let dir = std::env::temp_dir().join(format!("rollcall-pending-{}", std::process::id()));
@@ -191,7 +191,7 @@ async fn a_fleet_whose_policy_is_not_loaded_yet_is_kept_at_strength() {
     replaces(&server, &daemon, APPLICATION).await;
     let said = conditions(&daemon).await;
     assert!(said.contains("PolicyPending") && said.contains("BAD is not loaded yet"), "{said}");
-    // Nothing is changed by what cannot be judged yet.
+    // A document that cannot be judged yet changes nothing.
     let more = |document: &mut Value| document["spec"]["executors"] = 5.into();
     let other = fleet(|document| {
         document["spec"]["roll"] = json!({ "policies": ["OTHER"], "timeout": "30s" });
@@ -200,15 +200,15 @@ async fn a_fleet_whose_policy_is_not_loaded_yet_is_kept_at_strength() {
     daemon.give(&policies, &[other]).await;
     sleep(Duration::from_secs(1)).await;
     assert_eq!(executors(&server, APPLICATION).len(), TARGET as usize);
-    assert!(conditions(&daemon).await.contains("the document before is followed"));
-    // It is there.
+    assert!(conditions(&daemon).await.contains("the previous document stays in force"));
+    // The policy exists.
     std::fs::write(dir.join("bad.wasm"), guest(&roll_policy("", "", &answer(&[])), "")).expect("a file");
     assert!(policies.refresh(), "there is one");
     daemon.give(&policies, &[config]).await;
     sleep(Duration::from_secs(1)).await;
     let said = conditions(&daemon).await;
     assert!(!said.contains("PolicyPending") && !said.contains("SpecRefused"), "{said}");
-    // Or it is not, and will not be.
+    // Or it does not exist, and never will.
     refused_by(
         &daemon,
         &policies,
@@ -223,8 +223,8 @@ async fn a_fleet_whose_policy_is_not_loaded_yet_is_kept_at_strength() {
     std::fs::remove_dir_all(&dir).expect("it is there");
 }
 
-/// A policy whose file is taken away decides no more; that is no reason to have no executors. One that arrives late is
-/// what its document waited for.
+/// A policy whose file is deleted makes no more decisions, which is no reason to have no executors. A document waits
+/// for a policy that is loaded later.
 #[tokio::test(start_paused = true)]
 async fn policies_that_go_and_come() {
     let dir = std::env::temp_dir().join(format!("rollcall-changes-{}", std::process::id()));
@@ -259,7 +259,7 @@ async fn policies_that_go_and_come() {
     std::fs::remove_dir_all(&dir).expect("it is there");
 }
 
-/// A driver's pod may get another address: the network of its node was made anew, and its containers are restarted.
+/// A driver's pod may get another address when the network of its node is recreated and its containers restart.
 #[tokio::test(start_paused = true)]
 async fn executors_are_told_where_their_driver_is_now() {
     let (server, _) = cluster();
@@ -280,7 +280,7 @@ async fn executors_are_told_where_their_driver_is_now() {
     assert_eq!((told("127.0.0.1"), told("10.0.0.9")), (2, 1));
 }
 
-/// It is given its address while every watch is refused, and nothing tells of it.
+/// The pod gets its address while every watch is refused, so no event reports it.
 #[tokio::test(start_paused = true)]
 async fn a_driver_without_an_address_is_not_forgotten() {
     let (server, _) = cluster();
@@ -291,21 +291,21 @@ async fn a_driver_without_an_address_is_not_forgotten() {
     let said = conditions(&daemon).await;
     assert!(said.contains("has no address yet"), "{said}");
     refuse_watches(&server);
-    // What there is ends: the API server keeps a watch for 90 s.
+    // Existing watches end: the API server keeps a watch for 90 s.
     sleep(Duration::from_secs(100)).await;
     assert_eq!(executors(&server, OTHER).len(), 0);
     runs(&server, DRIVER);
     server.set_interceptor(None);
     strong(&server, &daemon, OTHER).await;
-    // Nor is it looked for ever after.
+    // The daemon does not go on polling for it either.
     let gets = || server.requests()[&("get".to_owned(), "pods".to_owned())];
     let before = gets();
     sleep(Duration::from_secs(60)).await;
     assert!(gets() <= before + 2, "{} times", gets() - before);
 }
 
-/// An application that has the same id as the one before, and executors with the same ids: those of the driver before
-/// may be there for a while.
+/// A new application with the same id as the previous one, and executors with the same ids: those of the previous
+/// driver may still exist for a while.
 #[tokio::test(start_paused = true)]
 async fn another_drivers_executors_do_not_speak_for_these() {
     let (server, owner) = cluster();
@@ -339,11 +339,11 @@ async fn another_drivers_executors_do_not_speak_for_these() {
     });
     server.create("pods", NAMESPACE, theirs).expect("a new name");
     assert_eq!(known().await, ours);
-    // Its owner is gone, and so it is now.
+    // Its owner is gone, and now the pod is, too.
     assert_eq!(executors(&server, APPLICATION).len(), 1);
 }
 
-/// No executors are created before the driver has answered: this one, and not the one before it.
+/// No executors are created before this driver has answered; an answer of the previous one does not count.
 #[tokio::test(start_paused = true)]
 async fn what_was_asked_of_another_driver_is_not_this_ones_answer() {
     let (server, _) = cluster();
@@ -366,7 +366,7 @@ async fn what_was_asked_of_another_driver_is_not_this_ones_answer() {
     strong(&server, &daemon, OTHER).await;
 }
 
-/// The document names another driver while the one before is looked for.
+/// The document names another driver while the previous one is being looked up.
 #[tokio::test(start_paused = true)]
 async fn a_driver_that_is_wanted_no_more_begins_nothing() {
     let (server, _) = cluster();
@@ -385,12 +385,12 @@ async fn a_driver_that_is_wanted_no_more_begins_nothing() {
     assert!(said.contains("there is no pod another"), "{said}");
 }
 
-/// A list that is answered says what is, and not that one will hear of what comes.
+/// A successful list shows the current state; it does not show that later changes will be reported.
 #[tokio::test(start_paused = true)]
 async fn a_view_is_stale_as_long_as_its_watch_is_refused() {
     let (server, _) = cluster();
     refuse_watches(&server);
-    // Without an address, so that its life begins between two attempts to watch.
+    // Without an address, so that the fleet begins between two attempts to watch.
     another_driver(&server, OTHER);
     let daemon = daemon(&server, fleet(|_| {}), policies());
     let stale = async || {
@@ -408,7 +408,7 @@ async fn a_view_is_stale_as_long_as_its_watch_is_refused() {
         looked += u32::from(stale.is_some());
     }
     assert!(looked > 1_000, "it was active for {looked} looks");
-    assert!(daemon.handle.pulse().is_synced(), "executors have to be heard all the same");
+    assert!(daemon.handle.pulse().is_synced(), "heartbeats must be accepted all the same");
     server.set_interceptor(None);
     sleep(LIMIT + Duration::from_secs(10)).await;
     assert_eq!(stale().await, Some(false));

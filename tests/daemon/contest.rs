@@ -1,4 +1,4 @@
-//! Two fleets claim one application id. No kubelet is here: a pod is what a test makes of it.
+//! Two fleets claim one application id. There is no kubelet: the test writes the status of each pod.
 
 use std::time::Duration;
 
@@ -12,21 +12,21 @@ use tokio::time::sleep;
 use super::replay::cluster;
 use super::support::{APPLICATION, DRIVER, Daemon, How, NAMESPACE, document, policies};
 
-/// A fleet named after its driver, which may have the id in its document.
+/// A fleet named after its driver, whose document may have the id.
 fn fleet(namespace: &str, name: &str, driver: &str, documented: bool) -> FleetConfig {
     document(1, |document| {
         document["metadata"] = json!({ "name": name, "namespace": namespace });
         let spec = &mut document["spec"];
         spec["driver"]["podName"] = driver.into();
         spec["heartbeat"] = json!({ "disabled": true });
-        spec["allocation"] = json!({ "pendingTimeout": "24h", "startFailuresMax": 100 });
+        spec["allocation"] = json!({ "pendingTimeout": "24h", "maxStartFailures": 100 });
         if documented {
             spec["applicationId"] = APPLICATION.into();
         }
     })
 }
 
-/// Another driver's pod that is labelled with the same id, and younger.
+/// A younger pod of another driver with the same application label.
 async fn another_driver(server: &Server, namespace: &str) {
     sleep(Duration::from_secs(2)).await;
     let labels = json!({ "spark-role": "driver", "spark-app-selector": APPLICATION });
@@ -49,7 +49,7 @@ fn contested(overview: &Overview) -> Option<&str> {
     condition.map(|condition| &*condition.message)
 }
 
-/// First one, then both; and after a restart the same.
+/// First one fleet, then both; and the same after a restart.
 #[tokio::test(start_paused = true)]
 async fn the_same_fleet_has_the_id_in_whatever_order_they_come() {
     for (documented, winner, advantage) in [
@@ -97,7 +97,7 @@ async fn the_same_fleet_has_the_id_in_whatever_order_they_come() {
     }
 }
 
-/// A driver in another namespace calls itself as this one's: both live, and nothing is contested.
+/// A driver in another namespace has the same name: both fleets run, and there is no conflict.
 #[tokio::test(start_paused = true)]
 async fn another_namespace_may_have_the_same_id() {
     let (server, _) = cluster();

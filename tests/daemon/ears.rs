@@ -1,5 +1,5 @@
-//! What `status` and the log say when executors are not heard or the driver cannot be asked: the real binary, with
-//! the settings that people get wrong.
+//! What `status` and the log say when no heartbeats arrive or the driver cannot be polled: the real binary, with common
+//! misconfigurations.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ use crate::support::root;
 
 const TARGET: u32 = 3;
 
-/// What the daemon says of its fleet under this condition. `None`: it does not hold.
+/// The fleet's condition with this name. `None`: it is false.
 async fn condition(town: &Town, process: &Process, name: &str) -> Option<String> {
     let (_, text) = town.get(process, &format!("/v1/fleets/{FLEET}")).await?;
     let fleet: Value = serde_json::from_str(&text).ok()?;
@@ -32,7 +32,7 @@ async fn condition(town: &Town, process: &Process, name: &str) -> Option<String>
     Some(message.as_str()?.to_owned())
 }
 
-/// Waits until the condition says all of this; with nothing to say, until it does not hold.
+/// Waits until the condition contains all of these parts; without parts, until it is false.
 async fn says(town: &Town, process: &Process, name: &str, parts: &[&str]) {
     let begun = Instant::now();
     loop {
@@ -57,7 +57,7 @@ fn logged(process: &Process, parts: &[&str]) -> usize {
     process.log().iter().filter(|line| parts.iter().all(|part| line.contains(part))).count()
 }
 
-/// Sends this to the Graphite port, from an address of its own.
+/// Sends this to the Graphite port, from another address.
 async fn send(from: Ipv4Addr, to: SocketAddr, bytes: &[u8]) {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind(SocketAddr::from((from, 0))).expect("an address of loopback");
@@ -81,26 +81,26 @@ async fn who_is_not_heard_is_told_why() {
         "This fleet's begin with Daily-import: leave out heartbeat.metricsNamespace",
     ];
     says(&town, &process, "HeartbeatsMissing", &unknown).await;
-    process.logs(0, &["its executors are not heard", unknown[0]]).await;
-    // People read the same.
+    process.logs(0, &["no heartbeats of its executors arrive", unknown[0]]).await;
+    // The command line shows the same.
     let shown = rollcall(&town.dir, &["status", FLEET, "--server", &format!("http://{http}")]);
     let shown = String::from_utf8(shown.stdout).expect("text");
     assert!(shown.contains("HeartbeatsMissing") && shown.contains(unknown[0]), "{shown}");
 
     town.write(TARGET, |_| {});
     says(&town, &process, "HeartbeatsMissing", &[]).await;
-    process.logs(0, &["its executors are heard"]).await;
+    process.logs(0, &["heartbeats of its executors arrive, or none runs"]).await;
     town.at_rest(&process, TARGET as usize, 30).await;
-    assert_eq!(logged(&process, &["its executors are not heard"]), 1);
+    assert_eq!(logged(&process, &["no heartbeats of its executors arrive"]), 1);
 
-    // Nothing is logged twice of a sender, nor shown while executors are heard.
+    // A sender is logged only once, and is not shown while heartbeats arrive.
     let graphite = town.graphite().expect("it listens");
     for _ in 0..3 {
         send(Ipv4Addr::LOCALHOST, graphite, b"etl.1.x:5|c\n\x1b[2J 1 1 1\n").await;
         send(Ipv4Addr::new(127, 1, 0, 1), graphite, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
         send(Ipv4Addr::new(127, 1, 0, 2), graphite, b"theirs.1.executor.runTime.count 1 1\n").await;
     }
-    let refused = "a line that arrived on the Graphite port is refused";
+    let refused = "a line on the Graphite port is refused";
     process.logs(0, &[refused, "\"peer\":\"127.0.0.1\"", "etl.1.x:5|c", "it is not `name value time`"]).await;
     process
         .logs(0, &[refused, "\"peer\":\"127.1.0.1\"", "GET /metrics HTTP/1.1", "its value is not a number"])
@@ -112,7 +112,7 @@ async fn who_is_not_heard_is_told_why() {
     assert_eq!(town.world.wrong(), Vec::<String>::new());
 }
 
-/// A port on which every request gets this answer.
+/// A port with the same answer to every request.
 async fn port_that_says(answer: &'static str) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
@@ -167,7 +167,7 @@ fn fixture(name: &str) -> PathBuf {
     root().join("tests/fixtures/tls").join(name)
 }
 
-/// The driver's REST API behind TLS, for those who have the token.
+/// The driver's REST API behind TLS, for clients with the token.
 async fn secured(rest: impl Fn() -> Value + Send + 'static, token: &'static str) -> u16 {
     let chain = vec![CertificateDer::from_pem_file(fixture("name.pem")).expect("a certificate")];
     let key = PrivateKeyDer::from_pem_file(fixture("name.key")).expect("a key");
@@ -182,7 +182,7 @@ async fn secured(rest: impl Fn() -> Value + Send + 'static, token: &'static str)
             let mut head = vec![0; 4_096];
             let length = stream.read(&mut head).await.unwrap_or(0);
             let head = String::from_utf8_lossy(&head[..length]).into_owned();
-            // As Spark's JWSFilter.
+            // As in Spark's JWSFilter.
             let known = head.contains(&format!("Bearer {token}\r\n"));
             let (status, body) =
                 if known { ("200 OK", rest().to_string()) } else { ("403 Forbidden", String::new()) };

@@ -1,8 +1,8 @@
-//! The API server fails in every way that it can, for a minute; then it is well again.
+//! For a minute the API server fails in every possible way; then it works again.
 //!
-//! While it fails nothing must be done wrong and nothing in haste; a minute later the fleet is at strength. The
-//! faults are dealt out by a seeded die to a share of all requests, those about the Lease included, so
-//! a daemon may lose its lease and end: then it is started again, as Kubernetes would.
+//! During the failures the daemon must do nothing wrong and must not flood the server; a minute later the fleet is at
+//! strength. A seeded generator injects the faults into a share of all requests, including those about the Lease, so a
+//! daemon may lose its lease and end: then the test restarts it, as Kubernetes would.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,25 +23,25 @@ use super::world::World;
 const TARGET: u32 = 12;
 const FAULTY: Duration = Duration::from_secs(60);
 const CONVERGES: Duration = Duration::from_secs(60);
-/// client-go's, and a bit: until then a leader tries.
+/// client-go's value and a margin: a leader retries until then.
 const RENEW_DEADLINE: Duration = Duration::from_secs(12);
-/// Rolls go on all the time, and between two of them there is a moment without any.
+/// Rolls go on all the time, with a moment without any between two of them.
 const RESTS: Duration = Duration::from_secs(60);
-/// More requests than that within a tenth of a second are a loop that spins.
+/// More requests than this within a tenth of a second mean a busy loop.
 const AT_ONCE_MAX: u64 = 300;
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {
-    /// Watches break, and what they saw last is forgotten when they come back.
+    /// Watches break, and their last revision is expired when they reconnect.
     Expired,
     Hang,
     /// Watches end in the middle of a line.
     Cut,
-    /// Watches end before they say anything.
+    /// Watches end before their first event.
     End,
     /// 429, with and without Retry-After.
     Throttle,
-    /// The answer is lost: it may have been applied, and was.
+    /// The answer is lost, although the request was applied.
     Applied,
     /// The request is lost.
     Lost,
@@ -81,13 +81,13 @@ impl Fault {
     }
 }
 
-/// Requests, counted where they arrive: those that are not served are none of the server's own count.
+/// Counts requests on arrival: the server's own count lacks those that are not served.
 #[derive(Clone, Default)]
 struct Tally(Arc<Mutex<Counted>>);
 
 #[derive(Default)]
 struct Counted {
-    /// By what was asked for, for instance `GET pods`.
+    /// By verb and resource, for instance `GET pods`.
     requests: BTreeMap<String, u64>,
     window: Option<Instant>,
     at_once: u64,
@@ -118,20 +118,20 @@ impl Tally {
 
     fn requests(&self) -> BTreeMap<String, u64> {
         let counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        assert!(counted.at_once_max <= AT_ONCE_MAX, "a loop spins: {:?}", counted.requests);
+        assert!(counted.at_once_max <= AT_ONCE_MAX, "a busy loop: {:?}", counted.requests);
         counted.requests.clone()
     }
 
-    /// Nobody was in haste. Within a second at most:
+    /// There was no flood of requests. Within a second at most:
     /// - a read and a write of the Lease in each retry period of 2 s;
-    /// - 5 Events (`notice::BETWEEN`), each a PATCH and, where that is refused, a POST;
-    /// - 5 lists or watches of pods, and of nodes, and 50 at the start (`watch::paced`); of lists, that are
-    ///   begun anew after a failure, 2 (`watch::BACKOFF_FIRST`);
+    /// - 5 Events (`notice::BETWEEN`), each a PATCH and, if that is refused, a POST;
+    /// - 5 lists or watches of pods, and of nodes, and 50 at the start (`watch::paced`); of lists that are restarted
+    ///   after a failure, 2 (`watch::BACKOFF_FIRST`);
     /// - a list of the fleet's pods and a read of its driver, in each 2 s;
     /// - a write or a read of the ledger.
     ///
-    /// And for each pod that came to be: its creation, its deletion, its eviction and a look at it, each of
-    /// which may have to be tried some times; and for each of these a write of the ledger.
+    /// And for each created pod: its creation, its deletion, its eviction and a GET, each of which may need some
+    /// retries; and for each of these a write of the ledger.
     fn check(&self, took: Duration, hosts: u64, created: u64) {
         let seconds = took.as_secs() + 1;
         let requests = self.requests();
@@ -163,14 +163,14 @@ fn is_watch(parts: &Parts) -> bool {
     parts.method == Method::GET && parts.uri.query().is_some_and(|query| query.contains("watch=true"))
 }
 
-/// Such a share of the requests meets one of the faults; none at all, and requests are only counted.
+/// Injects one of the faults into this share of the requests; without faults, it only counts requests.
 fn intercept(server: &Server, faults: &'static [Fault], share: f64, seed: u64) -> Tally {
     let tally = Tally::default();
     let mut dice = ChaCha8Rng::seed_from_u64(seed);
     let counted = tally.clone();
     server.set_interceptor(Some(Box::new(move |parts| {
         if !counted.count(parts) {
-            // Never answered: whatever spins stops.
+            // Never answered, so that a busy loop stops.
             return Verdict::Hang;
         }
         if faults.is_empty() || !dice.random_bool(share) {
@@ -184,14 +184,14 @@ fn intercept(server: &Server, faults: &'static [Fault], share: f64, seed: u64) -
 fn start(world: &World, number: u64) -> Daemon {
     let config = document(TARGET, |document| {
         document["spec"]["roll"] = json!({
-            "policies": ["OUTLIER"], "interval": "12s", "tasksMin": 1, "ageMin": "5s", "timeout": "30s",
+            "policies": ["OUTLIER"], "interval": "12s", "minTasks": 1, "minAge": "5s", "timeout": "30s",
         });
     });
     let client = cluster::Client::new(world.server.clone(), NAMESPACE);
     Daemon::start(world, How { config, client, lease: true, number })
 }
 
-/// Faults and chaos for a minute, then none: the fleet is at strength within another.
+/// Faults and chaos for a minute, then none: the fleet is at strength within another minute.
 async fn survives(faults: &'static [Fault], share: f64, seed: u64) {
     let world = World::start(seed, Chaos::Some, TARGET);
     let tally = intercept(&world.server, faults, share, seed);
@@ -213,9 +213,9 @@ async fn survives(faults: &'static [Fault], share: f64, seed: u64) {
     }
     tally.check(FAULTY, hosts, world.truth().created);
     if let [Fault::Expired] = faults {
-        // The first two are those of the start.
+        // The first two belong to the start.
         let lists = tally.requests().get("GET pods list").copied().unwrap_or_default();
-        assert!(lists > 4, "nothing was forgotten: {lists} lists");
+        assert!(lists > 4, "no revision expired: {lists} lists");
     }
     let well = intercept(&world.server, &[], 0.0, seed);
     world.heal();
@@ -299,7 +299,7 @@ async fn everything_at_once_many_times() {
     }
 }
 
-/// Requests of this kind are not answered at first; the fleet is at strength soon after they are.
+/// Requests of this kind get no answer at first; the fleet is at strength soon after they do.
 async fn unanswered(which: fn(&Parts) -> bool) {
     let world = World::start(20, Chaos::Some, TARGET);
     let begun = Instant::now();
@@ -324,7 +324,7 @@ async fn a_watch_that_is_never_answered() {
     unanswered(is_watch).await;
 }
 
-/// A fleet at rest costs its Lease, and its watches each time that they end.
+/// A fleet at rest costs its Lease, and its watches whenever they end.
 #[tokio::test(start_paused = true)]
 async fn a_fleet_at_rest_writes_nothing_but_its_lease() {
     let world = World::start(30, Chaos::None, TARGET);
@@ -332,15 +332,15 @@ async fn a_fleet_at_rest_writes_nothing_but_its_lease() {
     let config = document(TARGET, |_| {});
     let daemon = Daemon::start(&world, How { config, client, lease: true, number: 1 });
     calm(&world, &daemon, CONVERGES).await;
-    // The last Events go out.
+    // The last Events are sent.
     sleep(Duration::from_secs(10)).await;
     let tally = intercept(&world.server, &[], 0.0, 0);
     sleep(Duration::from_secs(600)).await;
     let mut requests = tally.requests();
     let renewals = requests.remove("PUT leases").unwrap_or_default();
-    // Each 2 s, and up to a fifth later.
+    // Every 2 s, and up to a fifth later.
     assert!((245..=301).contains(&renewals), "{renewals} renewals");
-    // Watches end after 90 s; once in 600 s everything is listed.
+    // Watches end after 90 s; everything is listed every 600 s.
     for (what, most) in [
         ("GET pods watch", 9),
         ("GET nodes watch", 9),

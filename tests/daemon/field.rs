@@ -1,4 +1,4 @@
-//! Losses for which the cluster is to blame, at default limits: the fleet is at strength afterwards, and says why.
+//! Losses caused by the cluster, with default limits: afterwards the fleet is at strength, and reports the cause.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::world::World;
 
 const AT_STRENGTH: Duration = Duration::from_secs(600);
 
-/// With every limit as it is by default.
+/// With the default of every limit.
 fn how(world: &World, executors: u32) -> How {
     let config = document(executors, |document| {
         for section in ["recovery", "allocation"] {
@@ -21,7 +21,7 @@ fn how(world: &World, executors: u32) -> How {
     How { config, client: Wire::new(1, 5).client(&world.server), lease: false, number: 1 }
 }
 
-/// What the Events of this reason say.
+/// The messages of the Events with this reason.
 fn said(world: &World, reason: &str) -> Vec<String> {
     let text = |event: &Value| event["message"].as_str().unwrap_or_default().to_owned();
     let events = world.server.list("events");
@@ -37,7 +37,7 @@ async fn ends_well(world: &World, daemon: &Daemon, lost: &str, count: u64) {
     assert_eq!((of_kind, all), (Some(count), count), "{:?}", overview.counts.lost);
     balanced(world, daemon, 0).await;
     assert_eq!(said(world, "FleetFailed"), Vec::<String>::new());
-    // Events go out slowly.
+    // Events are sent slowly.
     sleep(Duration::from_secs(30)).await;
     let lost: Vec<String> =
         said(world, "ExecutorLost").into_iter().filter(|note| note.contains(lost)).collect();

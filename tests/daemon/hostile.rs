@@ -1,7 +1,7 @@
-//! Everybody in the network attacks the real binary at once, and the fleet goes on.
+//! The whole network attacks the real binary at once, and the fleet stays at strength.
 //!
-//! On loopback every 127.x.y.z is an address of its own: executors are at 127.0.0.1, as is whoever asks for
-//! `/livez`, and the attackers are elsewhere. What they do is counted, and changes nothing.
+//! On loopback every 127.x.y.z is a separate address: executors and the client that polls `/livez` are at 127.0.0.1,
+//! and the attackers are elsewhere. Their actions are counted, and have no effect.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -21,12 +21,12 @@ const TARGET: u32 = 6;
 const ATTACK: Duration = Duration::from_secs(20);
 /// From the end of a pod to its replacement.
 const RECOVERY: Duration = Duration::from_secs(5);
-/// So far apart that they are no mass loss.
+/// Far enough apart not to be a mass loss.
 const BETWEEN: Duration = Duration::from_secs(4);
-/// kubelet's default is 1 s. Here two cores also have to do with the attackers, unoptimised.
+/// kubelet's default is 1 s. Here two cores also run the attackers, unoptimised.
 const PROBE: Duration = Duration::from_secs(3);
 
-/// Connections that may be held against it: 2,000, or as many as this process may have beside what it needs.
+/// Attacking connections: 2,000, or as many as this process may have beside those that it needs.
 fn many() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let files = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
@@ -50,7 +50,7 @@ async fn connect(from: IpAddr, to: SocketAddr) -> std::io::Result<TcpStream> {
     socket.connect(to).await
 }
 
-/// Sends this again and again, in connections that are made anew when they are closed.
+/// Sends this repeatedly, over connections that are reopened when they are closed.
 async fn flood(number: usize, to: SocketAddr, bytes: Vec<u8>) {
     loop {
         if let Ok(mut stream) = connect(stranger(number), to).await {
@@ -60,7 +60,7 @@ async fn flood(number: usize, to: SocketAddr, bytes: Vec<u8>) {
     }
 }
 
-/// Holds connections to which a byte comes now and then.
+/// Holds connections open with a byte now and then.
 async fn hold(first: usize, each: usize, count: usize, to: SocketAddr, bytes: &'static [u8]) {
     let mut streams = Vec::new();
     for number in 0..count {
@@ -72,14 +72,14 @@ async fn hold(first: usize, each: usize, count: usize, to: SocketAddr, bytes: &'
     }
     for byte in bytes.iter().cycle() {
         for stream in &mut streams {
-            // Those that were closed are not opened again: there are others.
+            // Closed connections are not reopened: there are others.
             let _ = stream.try_write(&[*byte]);
         }
         sleep(Duration::from_secs(1)).await;
     }
 }
 
-/// Requests that are refused.
+/// Requests that are rejected.
 async fn post(number: usize, to: SocketAddr, request: Vec<u8>) {
     loop {
         if let Ok(mut stream) = connect(stranger(number), to).await {
@@ -118,7 +118,7 @@ fn count(metrics: &str, labels: &[&str]) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fleet_goes_on_whatever_the_network_does() {
     let town = Town::start(9, Chaos::None, TARGET).await;
-    // A static token, so that there is one that can be wrong.
+    // A static token, so that there can be a wrong one.
     let file = town.dir.join("token");
     town.write(TARGET, |document| document["spec"]["heartbeat"]["tokenFile"] = file.to_str().into());
     let process = Process::start(&town);
@@ -142,7 +142,7 @@ async fn a_fleet_goes_on_whatever_the_network_does() {
         attack.spawn(post(50 + number, http, garbage.clone()));
         attack.spawn(datagrams(60 + number, graphite));
     }
-    // More than one address may have, and less.
+    // More connections than one address may have, and fewer.
     attack.spawn(hold(100, 200, 200, graphite, b"x"));
     attack.spawn(hold(110, 50, many, graphite, b"spark-0123456789abcdef.1.x 1 1\n"));
     attack.spawn(hold(200, 50, 900, http, b"GET /livez HTTP/1.1\r\nx: y\r\n"));
@@ -164,7 +164,7 @@ async fn a_fleet_goes_on_whatever_the_network_does() {
         probes += 1;
         let created = town.world.truth().created;
         match lost {
-            // Somebody deletes one of them.
+            // Delete one of the executors.
             None if begun.elapsed() < ATTACK - RECOVERY && begun.elapsed() > BETWEEN * victims => {
                 let pods = town.world.pods();
                 let name = pods[0]["metadata"]["name"].as_str().expect("a name").to_owned();
@@ -197,7 +197,7 @@ async fn a_fleet_goes_on_whatever_the_network_does() {
     }
     town.at_rest(&process, TARGET as usize, 30).await;
     let fleet = town.fleet(&process).await.expect("an answer");
-    // Nobody was taken for dead, or held to be alive, because of what strangers said.
+    // No executor was declared lost, or kept alive, because of the attackers' traffic.
     assert_eq!(fleet["counts"]["lost"], serde_json::json!({ "deleted": victims }), "{FLEET}: {fleet:#}");
     assert_eq!(fleet["counts"]["created"], TARGET + victims);
     assert_eq!(town.world.wrong(), Vec::<String>::new());

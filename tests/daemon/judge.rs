@@ -1,4 +1,4 @@
-//! Documents are judged before they reach the loop, by policies that may take their time.
+//! Documents are judged before they reach the loop, by policies that may take long.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::support::document;
 use crate::support::{guest, roll_policy};
 
-/// The policy BAD, which thinks for a while about its settings, and then takes them.
+/// The policy BAD, which checks its settings for a while, and then accepts them.
 fn thinker() -> Vec<u8> {
     let quick = "(i32.store8 (i32.const 256) (i32.const 0))";
     let core = roll_policy("", "", "unreachable");
@@ -51,7 +51,7 @@ fn forty_fleets_of_a_slow_policy_hold_back_no_other() {
     let first = begun.elapsed();
     assert!(first < Duration::from_secs(10), "{first:?}");
     assert!((1..40).contains(&pending(&judged)), "{} in {first:?}", pending(&judged));
-    // Those of other policies have their verdict.
+    // Settings of other policies have their verdict.
     assert_eq!((judged[40].pending.as_ref(), judged[40].problems.len()), (None, 0));
     assert_eq!((judged[41].pending.as_ref(), judged[41].problems.len()), (None, 1));
     let mut rounds = 1;

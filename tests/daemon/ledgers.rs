@@ -1,6 +1,6 @@
-//! A tenant writes its own fleet's ledger, and no other fleet hears of it.
+//! A tenant writes its own fleet's ledger, and no other fleet is affected.
 //!
-//! Two fleets in one daemon. No kubelet is here: an executor is there when its pod is.
+//! Two fleets in one daemon. There is no kubelet: an executor exists when its pod does.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,11 +25,11 @@ const OTHER: &str = "web";
 const OTHER_DRIVER: &str = "web-driver";
 const OTHER_APPLICATION: &str = "spark-web";
 
-/// Of executors that never start, which is all the same here.
+/// A fleet of executors that never start, which makes no difference here.
 fn fleet(change: impl FnOnce(&mut Value)) -> FleetConfig {
     document(3, |document| {
         document["spec"]["heartbeat"] = json!({ "disabled": true });
-        document["spec"]["allocation"] = json!({ "pendingTimeout": "24h", "startFailuresMax": 100 });
+        document["spec"]["allocation"] = json!({ "pendingTimeout": "24h", "maxStartFailures": 100 });
         change(document);
     })
 }
@@ -37,7 +37,7 @@ fn fleet(change: impl FnOnce(&mut Value)) -> FleetConfig {
 struct Town {
     server: Server,
     daemon: Daemon,
-    /// How often an executor of the neighbour was deleted.
+    /// How often an executor of the other tenant was deleted.
     deleted: usize,
 }
 
@@ -97,7 +97,7 @@ impl Town {
         self.server.delete("pods", NAMESPACE, &name, Some(0)).expect("it is there");
     }
 
-    /// Both fleets lose one, and the neighbour's is replaced as always.
+    /// Both fleets lose an executor, and the other tenant's is replaced as always.
     async fn both_lose_one(&mut self) {
         self.delete_one(OTHER_APPLICATION);
         self.delete_one(APPLICATION);
@@ -118,7 +118,7 @@ impl Town {
         maps.pop()
     }
 
-    /// The tenant changes its fleet's ledger. The ConfigMap's name.
+    /// The tenant changes its fleet's ledger. Returns the ConfigMap's name.
     fn patch(&self, change: impl FnOnce(&mut Value)) -> String {
         let map = self.ledger().expect("a ledger");
         let name = map["metadata"]["name"].as_str().expect("a name").to_owned();
@@ -133,7 +133,7 @@ impl Town {
         name
     }
 
-    /// It says why it is parked, and where to look. The message.
+    /// The fleet reports why it is parked, and where to look. Returns the message.
     async fn parked(&self, name: &str) -> String {
         let begun = Instant::now();
         loop {
@@ -151,7 +151,7 @@ impl Town {
         }
     }
 
-    /// Whatever happens and whatever it is told to do, it does nothing. (What it had reserved before it knew was used.)
+    /// No event and no command makes it act. (The ids that it had reserved before it was parked were used.)
     async fn stands_still(&self) {
         self.delete_one(OTHER_APPLICATION);
         let before = self.executors(OTHER_APPLICATION);
@@ -173,7 +173,7 @@ impl Town {
         assert!(tenant.phase == "active" && !refused, "{tenant:?}");
     }
 
-    /// No name was given to two pods, ever.
+    /// No name was ever given to two pods.
     fn no_id_was_used_twice(&self) {
         let (_, changes) = self.server.changes("pods", 0);
         let created = changes.expect("all of them").into_iter().filter(|change| change.before.is_none());
@@ -238,7 +238,7 @@ async fn another_epoch_in_a_ledger_ends_no_daemon() {
     usurped(false).await;
 }
 
-/// The operator is spared the command: the ConfigMap is gone, or as it was.
+/// No command is needed: the ConfigMap was deleted or restored.
 #[tokio::test(start_paused = true)]
 async fn a_ledger_that_is_good_again_is_gone_on_from() {
     let mut town = Town::start(true).await;

@@ -1,4 +1,4 @@
-//! The binary as people run it: killed, asked to end, commanded, given other documents and policies.
+//! The binary as users run it: killed, stopped, commanded, with changed documents and policies.
 
 use std::process::Output;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::support::{FLEET, NAMESPACE};
 use crate::support::{answer, guest, roll_policy, root};
 
 const TARGET: u32 = 6;
-/// Of the documents that `support` writes.
+/// The image in the documents of `support`.
 const IMAGE: &str = "apache/spark:4.3.0";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -33,7 +33,7 @@ async fn fifty_times_kill_9_and_nothing_is_lost_or_doubled() {
     assert!(listened >= 25, "only {listened} of 50 lived long enough to do something");
     town.world.heal();
     let process = Process::start(&town);
-    // Many silent ones are found at once, and not believed before a minute is over (`restarts`).
+    // Many silent executors are found at once, and are not declared lost before a minute is over (`restarts`).
     town.at_rest(&process, TARGET as usize, 150).await;
     let (fleet, truth) = (town.fleet(&process).await.expect("an answer"), town.world.truth());
     assert_eq!(fleet["counts"]["created"], truth.created, "{fleet} {truth:?}");
@@ -45,7 +45,7 @@ async fn fifty_times_kill_9_and_nothing_is_lost_or_doubled() {
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
-/// One daemon that is at strength.
+/// One daemon whose fleet is at strength.
 async fn well(seed: u64) -> (Town, Process) {
     let town = Town::start(seed, Chaos::None, TARGET).await;
     let process = Process::start(&town);
@@ -60,7 +60,7 @@ fn said(output: Output) -> (Option<i32>, String, String) {
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
-/// A Service sends heartbeats to whoever is ready: that is the leader alone.
+/// A Service routes heartbeats to ready pods: to the leader alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_stands_by_is_not_ready_and_hears_nobody() {
     let town = Town::start(6, Chaos::None, TARGET).await;
@@ -79,7 +79,7 @@ async fn one_that_stands_by_is_not_ready_and_hears_nobody() {
     assert!(said.0 == 503 && said.1.starts_with("this host stands by: "), "{said:?}");
     assert_eq!(town.get(&second, "/livez").await.map(|(code, _)| code), Some(200));
     let metrics = async |process: &Process| town.get(process, "/metrics").await.expect("it answers").1;
-    // Executors report to the one that was started last.
+    // Executors report to the daemon that was started last.
     let turned_away = "rollcall_heartbeats_total{source=\"graphite\",result=\"standing-by\"}";
     let begun = Instant::now();
     loop {
@@ -89,7 +89,7 @@ async fn one_that_stands_by_is_not_ready_and_hears_nobody() {
             assert_eq!(text.matches("rollcall_heartbeats_total{source=\"graphite\"").count(), 1, "{text}");
             break;
         }
-        assert!(begun.elapsed().as_secs() < 10, "nobody was turned away: {text}");
+        assert!(begun.elapsed().as_secs() < 10, "no heartbeat was refused: {text}");
         sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(first.terminate().await.0, Some(0));
@@ -98,7 +98,7 @@ async fn one_that_stands_by_is_not_ready_and_hears_nobody() {
     assert_eq!(town.world.wrong(), Vec::<String>::new());
 }
 
-/// A fleet whose namespace may not be read keeps nobody else from being heard.
+/// A fleet whose namespace may not be read does not block the heartbeats of other fleets.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_fleet_that_sees_nothing_does_not_make_the_daemon_unready() {
     let town = Town::start(7, Chaos::None, TARGET).await;
@@ -124,7 +124,7 @@ async fn one_fleet_that_sees_nothing_does_not_make_the_daemon_unready() {
         sleep(Duration::from_millis(100)).await;
     }
     process.logs(0, &["the fleet has to wait", "blind"]).await;
-    // Who commands it learns what it waits for.
+    // A command returns what the fleet waits for.
     let server = format!("--server=http://{}", process.listens().await);
     let (code, _, error) = said(rollcall(&town.dir, &["roll", "blind", "--token-file=token", &server]));
     assert_eq!((code, error.contains("the fleet has no driver yet: driver pod")), (Some(1), true), "{error}");
@@ -150,14 +150,14 @@ async fn operators_are_answered_and_obeyed() {
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("available"), "{text}");
 
-    // No token, a wrong one; nobody there; no such fleet.
+    // No token, a wrong token; no such executor; no such fleet.
     assert_eq!(ask(&["pause", FLEET]).0, Some(2));
     std::fs::write(town.dir.join("wrong"), "wrong").expect("a file");
     let (code, _, error) = ask(&["pause", FLEET, "--token-file=wrong"]);
     assert_eq!((code, error.contains("token")), (Some(2), true), "{error}");
     assert_eq!(said(rollcall(&town.dir, &["status", "--server=http://127.0.0.1:9"])).0, Some(2));
-    assert_eq!(ask(&["status", "nobody"]).0, Some(1));
-    assert_eq!(command(&["pause", "nobody"]).0, Some(1));
+    assert_eq!(ask(&["status", "unknown"]).0, Some(1));
+    assert_eq!(command(&["pause", "unknown"]).0, Some(1));
 
     assert_eq!(command(&["pause", FLEET]), (Some(0), format!("{FLEET}: paused\n"), String::new()));
     let paused = |fleet: &Value| fleet["conditions"].to_string().contains("Paused");
@@ -198,9 +198,9 @@ async fn documents_are_followed_and_broken_ones_are_not() {
     let good = std::fs::read_to_string(&fleet).expect("a document");
     for (bad, why) in [
         ("{", "the new configuration is refused"),
-        ("{\"kind\": \"ExecutorFleet\"}", "the last good one stays"),
+        ("{\"kind\": \"ExecutorFleet\"}", "the last valid one stays"),
         (&*good.replace("\"executors\":8", "\"executors\":\"eight\""), "spec.executors"),
-        // What only the core can refuse is a condition of the fleet, too.
+        // A document that only the core can reject is a condition of the fleet, too.
         (
             &*good.replace("\"executors\":8", "\"executors\":99999999").replace(IMAGE, "another"),
             "SpecRefused",
@@ -212,7 +212,7 @@ async fn documents_are_followed_and_broken_ones_are_not() {
         let now = town.fleet(&process).await.expect("it answers");
         assert_eq!((&now["target"], &now["counts"]["available"]), (&json!(8), &json!(8)));
     }
-    // Nor is any part of it followed.
+    // No part of it is in force either.
     let pods = town.world.pods();
     let name = pods[0]["metadata"]["name"].as_str().expect("a name");
     town.world.server.delete("pods", NAMESPACE, name, Some(0)).expect("it is there");
@@ -220,7 +220,7 @@ async fn documents_are_followed_and_broken_ones_are_not() {
     for pod in town.world.pods() {
         assert_eq!(pod["spec"]["containers"][0]["image"], IMAGE);
     }
-    // Not even a missing one.
+    // The same for a missing file.
     std::fs::remove_file(&fleet).expect("a file");
     sleep(Duration::from_millis(2 * rollcall::config::POLL_MS)).await;
     assert_eq!(town.fleet(&process).await.expect("it answers")["target"], 8);
@@ -239,8 +239,8 @@ async fn policies_are_picked_up_and_broken_ones_stop_nothing() {
     let built = root().join("policies/built/spark-roll.wasm");
     std::fs::copy(built, policies.join("mine.wasm")).expect("a file");
     process.logs(0, &["another module has a policy of this name", "mine.wasm"]).await;
-    process.logs(0, &["compiled policies are kept", "rollcall/policies"]).await;
-    // A policy that always picks the first one, and warns: its message is "bad".
+    process.logs(0, &["compiled policies are cached", "rollcall/policies"]).await;
+    // A policy that always picks the first executor, and warns: its message is "bad".
     let log = r#"(import "rollcall:policy/log@1.0.0" "log" (func $log (param i32 i32 i32)))"#;
     let warns = "(call $log (i32.const 2) (i32.const 16) (i32.const 3))";
     let module = guest(&roll_policy(log, "", &format!("{warns} {}", answer(&[(0, "1")]))), "");
@@ -258,7 +258,7 @@ async fn policies_are_picked_up_and_broken_ones_stop_nothing() {
         "\"decision\":",
     ];
     process.logs(0, &said).await;
-    // What it is replaced with is worth nothing: it goes on deciding.
+    // The replacement is invalid: the loaded version stays active.
     let before = process.log().len();
     std::fs::write(policies.join("bad.wasm"), &module[..module.len() / 2]).expect("a file");
     process.logs(before, &["a policy file was refused", "bad.wasm"]).await;
@@ -272,7 +272,7 @@ async fn policies_are_picked_up_and_broken_ones_stop_nothing() {
     assert_eq!(process.terminate().await.0, Some(0));
 }
 
-/// Compiling it takes far longer than it may; the fence lets it pass.
+/// Compiling it takes far longer than allowed; the static checks accept it.
 fn bomb() -> Vec<u8> {
     let loops = format!("{}{}{}", "(loop ".repeat(60), "nop ".repeat(280), ")".repeat(60));
     let functions = format!("(func (local {}) {loops})", "i32 ".repeat(280)).repeat(400);
@@ -285,12 +285,12 @@ async fn a_bomb_that_is_compiled_holds_back_nothing() {
     let file = town.dir.join("policies/bomb.wasm");
     std::fs::write(&file, bomb()).expect("a file");
     process.logs(0, &["loading policies", "bomb.wasm"]).await;
-    // Documents are followed meanwhile.
+    // Changed documents are applied meanwhile.
     town.write(TARGET + 2, |_| {});
     town.until(&process, 8, "followed", |fleet, _| fleet["target"] == TARGET + 2).await;
-    // Ten seconds of CPU have not gone yet, and whoever compiles goes when the daemon does.
+    // The limit of ten seconds of CPU is not reached yet, and the compiler process ends with the daemon.
     let refused = |line: &String| line.contains("a policy file was refused");
-    assert!(!process.log().iter().any(refused), "it is being compiled still");
+    assert!(!process.log().iter().any(refused), "it is still being compiled");
     let (code, took) = process.terminate().await;
     assert_eq!(code, Some(0));
     assert!(took < Duration::from_secs(5), "{took:?}");

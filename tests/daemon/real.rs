@@ -1,9 +1,8 @@
-//! The world over TCP, for daemons that are processes of their own.
+//! The world over TCP, for daemons that are separate processes.
 //!
-//! [`Town`] puts ports before what `support` keeps in memory: the API server, the driver's REST API, and a
-//! directory with the files that `rollcall run` is given. A [`Process`] is the binary; its log, JSON line by
-//! line, says where it listens, and executors report there, a connection for each report as
-//! GraphiteSink does it.
+//! [`Town`] opens ports to what `support` keeps in memory: the API server, the driver's REST API, and a directory with
+//! the files for `rollcall run`. A [`Process`] is the binary; its JSON log says where it listens, and executors report
+//! there, with one connection for each report as GraphiteSink does.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -34,17 +33,17 @@ use super::world::World;
 pub const TOKEN: &str = "an operator's token";
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What the API server has answered: how often which status, by method.
+/// The API server's answers: counts of each status, by method.
 pub type Answered = BTreeMap<(String, String), u64>;
 
 pub struct Town {
     pub world: World,
     pub dir: PathBuf,
-    /// Where the API server is.
+    /// The address of the API server.
     pub api: SocketAddr,
     front: Front,
     rest_port: u16,
-    /// Where executors report to.
+    /// The address for executors' reports.
     graphite: Arc<watch::Sender<Option<SocketAddr>>>,
     client: reqwest::Client,
 }
@@ -73,7 +72,7 @@ impl Town {
         std::fs::write(dir.join("token"), TOKEN).expect("a file");
         let (graphite, address) = watch::channel(None);
         tokio::spawn(report(world.lines(), address));
-        // A connection for each request, as kubelets make for their probes.
+        // One connection for each request, as for a kubelet's probes.
         let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0);
         let client = client.timeout(Duration::from_secs(10));
         let client = client.build().expect("a client");
@@ -83,7 +82,7 @@ impl Town {
         town
     }
 
-    /// The document that daemons are given. They see when it changes.
+    /// Writes the document for daemons, which notice the change.
     pub fn write(&self, executors: u32, change: impl FnOnce(&mut Value)) {
         let FleetConfig { fleet, .. } = document(executors, |document| {
             let driver = &mut document["spec"]["driver"];
@@ -92,39 +91,39 @@ impl Town {
             change(document);
         });
         let fleet = serde_json::to_vec(&fleet).expect("JSON");
-        // In one go: a daemon may look at any time.
+        // Atomically: a daemon may read at any time.
         std::fs::write(self.dir.join("new"), fleet).expect("a file");
         std::fs::rename(self.dir.join("new"), self.dir.join("fleet.json")).expect("a file");
     }
 
-    /// What the API server has answered until now. A watch is answered when it begins.
+    /// The API server's answers so far. A watch is counted when it begins.
     pub fn answered(&self) -> Answered {
         self.front.answered.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The next create of a pod gets no answer, not even the beginning of one, as `Verdict::Hang` would give.
+    /// The next create of a pod gets no answer, not even the beginning of one, which `Verdict::Hang` would send.
     pub fn hang_a_create(&self) {
         self.front.hang.store(true, Ordering::Relaxed);
     }
 
-    /// Where the daemon that was started last hears Graphite.
+    /// The Graphite address of the daemon that was started last.
     pub fn graphite(&self) -> Option<SocketAddr> {
         *self.graphite.borrow()
     }
 
-    /// Asks the daemon over HTTP.
+    /// Sends a request to the daemon over HTTP.
     pub async fn get(&self, process: &Process, path: &str) -> Option<(u16, String)> {
         let response = self.client.get(format!("http://{}{path}", process.http()?)).send().await.ok()?;
         Some((response.status().as_u16(), response.text().await.ok()?))
     }
 
-    /// The fleet as the daemon believes it to be. `None`: it gives no answer.
+    /// The fleet in the daemon's view. `None`: no answer.
     pub async fn fleet(&self, process: &Process) -> Option<Value> {
         let (_, text) = self.get(process, "/v1/fleets").await?;
         serde_json::from_str::<Value>(&text).ok()?.get_mut("fleets")?.get_mut(0).map(Value::take)
     }
 
-    /// Waits until both the daemon and the cluster say so.
+    /// Waits until this holds for both the daemon and the cluster.
     pub async fn until(
         &self,
         process: &Process,
@@ -148,7 +147,7 @@ impl Town {
         }
     }
 
-    /// Until so many are there, and nobody and nothing else.
+    /// Waits until exactly this many executors exist, and nothing else.
     pub async fn at_rest(&self, process: &Process, executors: usize, seconds: u64) {
         let what = format!("at rest with {executors} executors");
         self.until(process, seconds, &what, |fleet, truth| {
@@ -205,7 +204,7 @@ async fn report(mut reports: tokio::sync::mpsc::Receiver<String>, to: watch::Rec
         let Some(address) = *to.borrow() else { continue };
         tokio::spawn(timeout(Duration::from_secs(5), async move {
             if let Ok(mut stream) = TcpStream::connect(address).await {
-                // A daemon that has just died hears nothing.
+                // A daemon that has just died receives nothing.
                 let _ = stream.write_all(lines.as_bytes()).await;
                 let _ = stream.shutdown().await;
             }
@@ -227,12 +226,12 @@ struct Heard {
 }
 
 impl Process {
-    /// Runs the daemon, the only one.
+    /// Starts the only daemon.
     pub fn start(town: &Town) -> Process {
         Process::with(town, &["--no-leader-election"])
     }
 
-    /// One of several.
+    /// Starts one of several daemons.
     pub fn replica(town: &Town) -> Process {
         Process::with(town, &[])
     }
@@ -278,7 +277,7 @@ impl Process {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).http
     }
 
-    /// Waits until it listens. Where.
+    /// Waits until it listens, and returns the address.
     pub async fn listens(&self) -> SocketAddr {
         let begun = Instant::now();
         loop {
@@ -294,7 +293,7 @@ impl Process {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).lines.clone()
     }
 
-    /// Waits until it has logged a line with all of this, after the first `from` lines.
+    /// Waits until it has logged a line with all of these parts, after the first `from` lines.
     pub async fn logs(&self, from: usize, parts: &[&str]) {
         let begun = Instant::now();
         while !self.log().iter().skip(from).any(|line| parts.iter().all(|part| line.contains(part))) {
@@ -320,7 +319,7 @@ impl Process {
         assert!(sent.success());
     }
 
-    /// SIGTERM. The exit code, and after how long.
+    /// Sends SIGTERM. Returns the exit code and the time to exit.
     pub async fn terminate(mut self) -> (Option<i32>, Duration) {
         let begun = Instant::now();
         self.signal("TERM");
@@ -336,7 +335,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // A test that failed leaves nothing behind.
+        // A failed test leaves no process behind.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

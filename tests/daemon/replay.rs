@@ -1,9 +1,9 @@
 //! A minute of a real application, at its real pace.
 //!
-//! What Spark 4.3.0's executors sent over Graphite is sent again, a TCP connection for each executor, to a
-//! daemon that observes. The pods are made by hand to fit the story: 1, 2 and 3 start; 2 goes silent after
-//! 28 s while its pod seems to run; 4 joins after 49 s; 1 is decommissioned after 52 s. Between the listener
-//! and the loop stands a tee that remembers what the loop was told.
+//! The Graphite lines of Spark 4.3.0's executors are sent again, over one TCP connection for each executor, to a daemon
+//! in Observe mode. The pods are made by hand to match: 1, 2 and 3 start; 2 goes silent after 28 s while its pod seems
+//! to run; 4 joins after 49 s; 1 is decommissioned after 52 s. A tee between the listener and the loop records what the
+//! loop receives.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,10 +24,10 @@ use super::support::{APPLICATION, DRIVER, Daemon, FLEET, How, NAMESPACE};
 use crate::support::root;
 
 const TIMEOUT: Duration = Duration::from_secs(12);
-/// So much of the stream is played.
+/// How much of the stream is played.
 const LENGTH: Duration = Duration::from_secs(71);
 
-/// Of one executor: when each report arrived after the very first, and its lines.
+/// For each executor: the arrival time of each report, relative to the very first, and its lines.
 type Reports = BTreeMap<u64, Vec<(Duration, String)>>;
 
 fn reports() -> Reports {
@@ -54,7 +54,7 @@ fn reports() -> Reports {
     reports
 }
 
-/// The columns of a report, by the names that Graphite has for them.
+/// The columns of a report, by their Graphite names.
 fn values(lines: &str) -> BTreeMap<&str, f64> {
     let parts = lines.lines().map(|line| line.split_once(' ').expect("a name and the rest"));
     parts
@@ -103,7 +103,7 @@ pub fn runs(server: &Server, name: &str) {
     set(server, name, "Running", json!({ "running": { "startedAt": server.timestamp() } }));
 }
 
-/// A cluster in which time passes, with a driver. The UID of the driver's pod.
+/// A cluster with a running clock and a driver. Returns the UID of the driver's pod.
 pub fn cluster() -> (Server, Value) {
     let server = Server::new(1);
     server.set_wall_clock(jiff::Timestamp::now().as_millisecond());
@@ -127,10 +127,10 @@ pub fn cluster() -> (Server, Value) {
 
 // -------------------------------------------------------------------------------------- the daemon --
 
-/// What the loop was told: the last columns of each executor.
+/// What the loop received: the last columns of each executor.
 type Told = Arc<Mutex<BTreeMap<u64, BTreeMap<String, f64>>>>;
 
-/// A listener, a tee, and a daemon that observes.
+/// A listener, a tee, and a daemon in Observe mode.
 async fn observe(server: &Server) -> (Daemon, Told, std::net::SocketAddr) {
     let directory = Arc::new(Directory::default());
     let (sender, mut heard) = intake::channel();
@@ -160,13 +160,14 @@ async fn observe(server: &Server) -> (Daemon, Told, std::net::SocketAddr) {
             "executors": 3,
             "driver": { "podName": DRIVER, "startTimeout": "0s" },
             "heartbeat": { "timeout": "12s", "interval": "5s" },
-            // The loss of 2 is one; another, and the fleet has failed.
-            "recovery": { "failuresMax": 1 },
+            // The loss of 2 is one failure; with another, the fleet has failed.
+            "recovery": { "maxExecutorFailures": 1 },
         },
     });
     let config = FleetConfig {
         file: "replay".into(),
         document: 1,
+        old_names: Vec::new(),
         fleet: serde_json::from_value(fleet).expect("a document"),
     };
     let client = cluster::Client::new(server.clone(), NAMESPACE);
@@ -174,13 +175,13 @@ async fn observe(server: &Server) -> (Daemon, Told, std::net::SocketAddr) {
     (daemon, told, address)
 }
 
-/// What an executor waits for, as the daemon believes. `None`: it is not there.
+/// An executor's stage in the daemon's view. `None`: it does not exist.
 async fn stage(daemon: &Daemon, executor: u64) -> Option<&'static str> {
     let snapshot = daemon.handle.snapshot(FLEET).await.expect("an answer").expect("the fleet");
     snapshot.executors.iter().find(|row| row.executor == ExecutorId(executor)).map(|row| row.stage)
 }
 
-/// Waits until the executor's stage is one of which that is true. When that was.
+/// Waits until the executor's stage satisfies this, and returns the time.
 async fn until(
     daemon: &Daemon,
     executor: u64,
@@ -208,7 +209,7 @@ async fn a_minute_of_a_real_application() {
     let (server, owner) = cluster();
     let (daemon, told, address) = observe(&server).await;
     let available = |stage: Option<&str>| stage == Some("available");
-    // The pods of the first three are there; each runs a second before it speaks.
+    // The pods of the first three exist; each runs for a second before its first report.
     (1..=3).for_each(|executor| pod(&server, executor, &owner));
     let begun = Instant::now() + Duration::from_secs(2);
     let at = move |after: Duration| begun + after;
@@ -233,26 +234,26 @@ async fn a_minute_of_a_real_application() {
                 }
                 stream.as_mut().expect("it listens").write_all(lines.as_bytes()).await.expect("it is read");
             }
-            // It stays open, as that of a process that was stopped.
+            // It stays open, like the connection of a stopped process.
             std::future::pending::<()>().await;
         });
     }
     let soon = Duration::from_secs(1);
     for executor in 1..=3 {
         let seen = until(&daemon, executor, at(first(executor)) + soon, "available", available).await;
-        assert!(seen >= at(first(executor)), "{executor} is available before it has said anything");
+        assert!(seen >= at(first(executor)), "{executor} is available before its first report");
     }
 
-    // 2 is not believed dead too early, nor too late.
+    // 2 is declared lost neither too early nor too late.
     let silent = at(last(2));
     let lost =
         until(&daemon, 2, silent + TIMEOUT + Duration::from_secs(2), "lost", |stage| !available(stage)).await;
-    assert!(lost >= silent + TIMEOUT, "lost {:?} after its last word", lost - silent);
+    assert!(lost >= silent + TIMEOUT, "lost {:?} after its last report", lost - silent);
     assert_eq!((stage(&daemon, 1).await, stage(&daemon, 3).await), (Some("available"), Some("available")));
 
     until(&daemon, 4, at(first(4)) + soon, "available", available).await;
 
-    // 1 ends by itself, well, and is deleted by its driver.
+    // 1 exits successfully, and its driver deletes it.
     sleep_until(at(last(1)) + Duration::from_millis(100)).await;
     let ended = json!({ "terminated": { "exitCode": 0, "reason": "Completed" } });
     set(&server, "app-exec-1", "Succeeded", ended);
@@ -268,7 +269,7 @@ async fn a_minute_of_a_real_application() {
     assert_eq!(overview.counts.lost.values().sum::<u64>(), 2, "{overview:#?}");
     assert!(!overview.counts.lost.contains_key(&LossKind::AppFailure), "{overview:#?}");
     assert!(overview.conditions.is_empty(), "the end of 1 is no failure: {overview:#?}");
-    // Who observes changes no pod.
+    // In Observe mode the daemon changes no pod.
     let changes = |(verb, about): &(String, String)| {
         about.starts_with("pods") && !matches!(&**verb, "get" | "list" | "watch")
     };
@@ -277,9 +278,9 @@ async fn a_minute_of_a_real_application() {
     columns(&reports, &told.lock().unwrap_or_else(PoisonError::into_inner));
 }
 
-/// What the loop knows in the end is what the stream said last, and agrees with what Spark's REST API said.
+/// The loop ends with the last values of the stream, and they agree with Spark's REST API.
 fn columns(reports: &Reports, told: &BTreeMap<u64, BTreeMap<String, f64>>) {
-    // Of the same three things: Graphite's name, ours, and REST's.
+    // The same three metrics: their names in Graphite, in Rollcall, and in the REST API.
     let both = [
         ("executor.threadpool.completeTasks", "threadpool.completeTasks"),
         ("executor.succeededTasks.count", "succeededTasks"),
@@ -306,7 +307,7 @@ fn columns(reports: &Reports, told: &BTreeMap<u64, BTreeMap<String, f64>>) {
             ("executor.succeededTasks.count", row["completedTasks"].as_f64().expect("a number")),
             ("executor.jvmGCTime.count", row["totalGCTime"].as_f64().expect("a number")),
         ];
-        // REST was asked some time in the 61st second: after the report before, and before the one after it.
+        // The REST API was polled during the 61st second: after the previous report, and before the next one.
         let asked_at = Duration::from_secs(61);
         let around = |name: &str| {
             let of = &reports[&executor];

@@ -1,8 +1,8 @@
 //! Daemons that die at any moment, and others that take over.
 //!
-//! What a daemon knows is gone with it; what it was doing may have been done or not, and it is never told.
-//! The next one starts from the ledger and a list. Whatever happens, no id is used twice, no pod is left
-//! behind or doubled, and the books balance.
+//! A daemon's state dies with it; a call in flight may or may not have been applied, and no daemon ever gets the
+//! answer. The next one starts from the ledger and a list. In every case, no id is used twice, no pod is left behind or
+//! duplicated, and the ledger balances.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +24,8 @@ const TARGET: u32 = 12;
 const LATENCY_MS: u64 = 30;
 /// client-go's lease of 15 s, a retry period of 2 s and its jitter, and some requests.
 const TAKES_OVER: Duration = Duration::from_secs(20);
-/// Many that went silent while nobody was there are found at once, and so they are not believed at first: a calm
-/// of 60 s (`guardrail::CALM_MS`) after each five of them, and there may be ten. Then the usual minute.
+/// Executors that went silent while there was no leader are found all at once, and so are not declared lost at first: a
+/// pause of 60 s (`guardrail::CALM_MS`) after each five of them, and there may be ten. Then the usual minute.
 const RECOVERS: Duration = Duration::from_secs(20 + 2 * 60 + 60);
 
 struct Host {
@@ -37,7 +37,7 @@ impl Host {
     fn start(world: &World, number: u64, lease: bool) -> Host {
         let config = document(TARGET, |document| {
             document["spec"]["roll"] = json!({
-                "policies": ["OUTLIER"], "interval": "12s", "tasksMin": 1, "ageMin": "5s", "timeout": "30s",
+                "policies": ["OUTLIER"], "interval": "12s", "minTasks": 1, "minAge": "5s", "timeout": "30s",
             });
         });
         let wire = Wire::new(number, LATENCY_MS);
@@ -60,7 +60,7 @@ impl Host {
     }
 }
 
-/// Waits until another pod was created, for at most so long.
+/// Waits until another pod was created, up to this limit.
 async fn created(world: &World, limit: Duration) {
     let (begun, before) = (Instant::now(), world.truth().created);
     while world.truth().created == before && begun.elapsed() < limit {
@@ -68,14 +68,14 @@ async fn created(world: &World, limit: Duration) {
     }
 }
 
-/// Fifty lives, each cut short; then one that may go on.
+/// Fifty daemons, each killed early; then one that may run on.
 async fn fifty_lives(seed: u64, lease: bool) {
     let world = World::start(seed, Chaos::Heavy, TARGET);
     let mut dice = ChaCha8Rng::seed_from_u64(seed);
     let mut unseen = Unseen::default();
     for life in 1..=50 {
         let host = Host::start(&world, life, lease);
-        // Most have to wait for the lease of the one before; some die while they do.
+        // Most have to wait for the lease of the previous one; some die while they wait.
         if lease && dice.random_bool(0.8) {
             host.leads(TAKES_OVER, &format!("seed {seed}, life {life}")).await;
         }
@@ -123,7 +123,7 @@ async fn fifty_die_many_times() {
     }
 }
 
-/// Two hosts side by side; what they do is checked every 50 ms from now on.
+/// Two replicas side by side; from now on they are checked every 50 ms.
 async fn leader_and_other(hosts: [Host; 2]) -> (Host, Host) {
     let begun = Instant::now();
     let [one, two] = hosts;
@@ -134,17 +134,17 @@ async fn leader_and_other(hosts: [Host; 2]) -> (Host, Host) {
             (true, true) => panic!("both lead"),
             (false, false) => {}
         }
-        assert!(begun.elapsed() < TAKES_OVER, "nobody leads after {TAKES_OVER:?}");
+        assert!(begun.elapsed() < TAKES_OVER, "no leader after {TAKES_OVER:?}");
         sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// For so long only the first one leads.
+/// Only the first one leads, for this long.
 async fn stays(leader: &Host, other: &Host, how_long: Duration) {
     let begun = Instant::now();
     while begun.elapsed() < how_long {
         assert!(leader.daemon.leads() && !other.daemon.leads());
-        assert_eq!(other.wire.acted_at(), None, "who does not lead does nothing");
+        assert_eq!(other.wire.acted_at(), None, "a standby must do nothing");
         sleep(Duration::from_millis(50)).await;
     }
 }
@@ -157,7 +157,7 @@ async fn of_two_daemons_one_leads_and_the_other_takes_over() {
     strong(&world, &leader.daemon, Duration::from_secs(60)).await;
     stays(&leader, &other, Duration::from_secs(60)).await;
 
-    // It dies.
+    // It is killed.
     let mut unseen = Unseen::default();
     unseen.look(&world, true);
     let (dead, died) = (Arc::clone(&leader.wire), Instant::now());
@@ -172,7 +172,7 @@ async fn of_two_daemons_one_leads_and_the_other_takes_over() {
     assert!(dead.acted_at().is_none_or(|at| at <= died), "it acted after its death");
     strong(&world, &other.daemon, Duration::from_secs(60)).await;
 
-    // It is asked to go.
+    // It is stopped.
     let (leader, other) = (other, Host::start(&world, 3, true));
     stays(&leader, &other, Duration::from_secs(10)).await;
     let (wire, asked) = (Arc::clone(&leader.wire), Instant::now());
@@ -184,7 +184,7 @@ async fn of_two_daemons_one_leads_and_the_other_takes_over() {
     assert!(took < Duration::from_secs(5), "handed over after {took:?}");
     let last = wire.acted_at().expect("it had something to do");
     let grace = Duration::from_millis(2 * LATENCY_MS);
-    assert!(last <= asked + grace, "it acted {:?} after it was asked to go", last - asked);
+    assert!(last <= asked + grace, "it acted {:?} after it was told to stop", last - asked);
 
     world.heal();
     strong(&world, &other.daemon, Duration::from_secs(60)).await;
@@ -192,8 +192,8 @@ async fn of_two_daemons_one_leads_and_the_other_takes_over() {
     balanced(&world, &other.daemon, unseen.count).await;
 }
 
-/// A driver that comes back is another application, with pods and a ledger of its own, whether the watch says so or,
-/// where every watch is refused, only the next look.
+/// A recreated driver is another application, with its own pods and ledger, whether a watch event reports it or, if
+/// every watch is refused, only the next look-up.
 #[tokio::test(start_paused = true)]
 async fn another_driver_is_another_application() {
     for blind in [false, true] {

@@ -1,7 +1,7 @@
-//! Which executors a daemon rolls, one after the other, and whether Spark's plugin would have rolled the same ones.
+//! Which executors a daemon rolls, one after the other, and whether Spark's plugin would have rolled the same.
 //!
-//! No kubelet is here: a pod runs as soon as the test has seen it, and is gone as soon as it is evicted. The driver says
-//! the same of every executor.
+//! There is no kubelet: a pod runs as soon as the test has seen it, and disappears as soon as it is evicted. The driver
+//! reports the same for every executor.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,17 +18,17 @@ use super::replay::{cluster, runs};
 use super::support::{Daemon, How, NAMESPACE, document, policies};
 
 const EXECUTORS: u32 = 12;
-/// As many as were seen to go wrong: a daemon that asked in an order of its own rolled the newest one, 16 times in a row.
+/// As many as in a past bug: a daemon that listed candidates in its own order rolled the newest one 16 times in a row.
 const ROLLS: usize = 16;
 const LIMIT: Duration = Duration::from_secs(1_800);
 
-/// Pods of executors, by executor.
+/// Executors' pods, by executor id.
 fn pods(server: &Server) -> Vec<(u64, Arc<Value>)> {
     let executor = |pod: &Value| pod["metadata"]["labels"]["spark-exec-id"].as_str()?.parse().ok();
     server.list("pods").into_iter().filter_map(|pod| Some((executor(&pod)?, pod))).collect()
 }
 
-/// As Spark's driver would say it of executors that have done the same.
+/// What Spark's driver reports about executors with equal work.
 fn row(executor: u64) -> DriverRow {
     let counters = Counters {
         add_time_ms: 1_795_254_309_856,
@@ -63,8 +63,8 @@ async fn equal_executors_are_rolled_in_the_order_of_sparks_plugin() {
         let pods = pods(&server);
         let there: BTreeSet<u64> = pods.iter().map(|(executor, _)| *executor).collect();
         for gone in known.difference(&there) {
-            // Of equals each policy for the biggest has the last of Spark's list, ids as text and descending. The
-            // replacement that is there by now is never the smallest text here.
+            // Among equals, each policy for the largest value picks the last of Spark's list, which has ids as text in
+            // descending order. Here the replacement never has the smallest id as text.
             expected.extend(known.iter().min_by_key(|id| id.to_string()));
             rolled.push(*gone);
         }

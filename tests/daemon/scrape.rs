@@ -1,4 +1,4 @@
-//! What Prometheus reads of a live daemon is what the API server has answered.
+//! The metrics of a live daemon match the API server's answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::support::{APPLICATION, FLEET, NAMESPACE};
 use crate::support::root;
 
 const TARGET: u32 = 3;
-/// As the daemon's own time limit, and what it takes until that is told.
+/// The daemon's own time limit, and the time until the failure is counted.
 const UNANSWERED: Duration = Duration::from_secs(40);
 
 /// The labels of a series, by name.
@@ -23,7 +23,7 @@ fn labels(series: &str) -> BTreeMap<&str, &str> {
     pairs.map(|(name, value)| (name, value.trim_end_matches('"'))).collect()
 }
 
-/// Series of this name and their values, out of an exposition.
+/// The series of this name and their values, from an exposition.
 fn series<'a>(text: &'a str, name: &str) -> Vec<(BTreeMap<&'a str, &'a str>, u64)> {
     let lines = text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{')));
     let pairs = lines.map(|line| line.rsplit_once(' ').expect("a value"));
@@ -40,7 +40,7 @@ fn requests(text: &str, host: &str) -> Answered {
     .collect()
 }
 
-/// Waits until the daemon has counted what the API server has answered, and so many creates that were not answered.
+/// Waits until the daemon has counted all answers of the API server, and this many unanswered creates.
 async fn agree(town: &Town, process: &Process, unanswered: u64) -> Answered {
     let (host, begun) = (town.api.to_string(), Instant::now());
     loop {
@@ -49,7 +49,7 @@ async fn agree(town: &Town, process: &Process, unanswered: u64) -> Answered {
         if unanswered > 0 {
             answered.insert(("POST".to_owned(), "<error>".to_owned()), unanswered);
         }
-        // Each is timed once, answered or not.
+        // Each request is timed once, with or without an answer.
         let mut timed = BTreeMap::<String, u64>::new();
         for (labels, count) in series(&text, "rest_client_request_duration_seconds_count") {
             *timed.entry(labels["verb"].to_owned()).or_default() += count;
@@ -86,7 +86,7 @@ async fn requests_are_counted_as_the_api_server_answered_them() {
     assert!(count(&counted, "GET", "200") > 0 && count(&counted, "PUT", "200") > 0, "{counted:?}");
     assert!(count(&counted, "GET", "404") > 0, "there was no ledger and no Lease: {counted:?}");
 
-    // A budget that allows nothing refuses a roll.
+    // A budget that allows no disruption refuses a roll.
     let budget = json!({
         "apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
         "metadata": { "name": "budget", "namespace": NAMESPACE },
@@ -107,7 +107,7 @@ async fn requests_are_counted_as_the_api_server_answered_them() {
     let counted = agree(&town, &process, 0).await;
     assert!(count(&counted, "POST", "429") > 0, "{counted:?}");
 
-    // A create that is never answered: the daemon gives it up.
+    // A create without an answer: the daemon times out.
     town.hang_a_create();
     let output = rollcall(&town.dir, &["scale", FLEET, "5", "--token-file=token", &server]);
     assert!(output.status.success(), "{output:?}");
@@ -116,8 +116,8 @@ async fn requests_are_counted_as_the_api_server_answered_them() {
     assert_eq!(town.world.wrong(), Vec::<String>::new());
 }
 
-/// Every series says something: of a daemon that has done a bit of everything, none is without a help text of its own,
-/// and none has the name of something else's.
+/// Every series is documented: in a daemon that has exercised all features, each one has its own help text, and no two
+/// share a name.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn metrics_are_named_as_prometheus_names_them() {
     let town = Town::start(12, Chaos::None, TARGET).await;
@@ -149,7 +149,7 @@ async fn metrics_are_named_as_prometheus_names_them() {
     assert!(!text.contains("leader_election"), "it leads alone:\n{text}");
 }
 
-/// A read-only root has no other place for compiled policies.
+/// A read-only root filesystem has no other place for compiled policies.
 #[test]
 fn the_shipped_deployment_mounts_the_cache_where_the_daemon_looks_for_it() {
     let text = std::fs::read_to_string(root().join("deploy/rollcall.yaml")).expect("a manifest");
@@ -162,7 +162,7 @@ fn the_shipped_deployment_mounts_the_cache_where_the_daemon_looks_for_it() {
     let all = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let base = all(&container["env"]).into_iter().find(|one| one["name"] == "XDG_CACHE_HOME");
     let base = base.expect("XDG_CACHE_HOME")["value"].as_str().expect("a path").to_owned();
-    // Below the mount, so that the daemon makes the directory itself, with no rights for others.
+    // Below the mount, so that the daemon creates the directory itself, without permissions for other users.
     let path = format!("{base}/rollcall");
     let mounts = all(&container["volumeMounts"]);
     let mount = mounts.iter().find(|one| one["mountPath"] == *path).expect("a mount at the cache");

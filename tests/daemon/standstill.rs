@@ -1,6 +1,6 @@
-//! A process that is stopped and goes on: what executors said meanwhile lies in its sockets, and none is lost.
+//! A process is stopped and continued: executors' reports accumulate in its sockets meanwhile, and no executor is lost.
 //!
-//! Without the mend half of them were: the loop found deadlines that had passed before a socket was read.
+//! Before the fix, half of them were lost: the loop found expired deadlines before it read a socket.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use tokio::time::{Instant, sleep};
 use super::real::{Process, Town};
 
 const TARGET: u32 = 6;
-/// Twice the heartbeat timeout of `support`'s document, as 40 s are of 20 s.
+/// Twice the heartbeat timeout of `support`'s document, in the same ratio as 40 s to 20 s.
 const FROZEN: Duration = Duration::from_secs(10);
-/// The timeout itself, and the checks of a loss after it.
+/// The timeout itself, and then the checks of a loss.
 const FOUND: Duration = Duration::from_secs(5 + 10);
 
 async fn freeze(process: &Process) {
@@ -26,7 +26,7 @@ fn impaired(fleet: &Value) -> bool {
     fleet["conditions"].to_string().contains("HearingImpaired")
 }
 
-/// No executor was lost or replaced, by all accounts.
+/// No executor was lost or replaced, according to all sources.
 async fn none_was_lost(town: &Town, process: &Process) {
     town.at_rest(process, TARGET as usize, 60).await;
     let (fleet, truth) = (town.fleet(process).await.expect("an answer"), town.world.truth());
@@ -47,7 +47,7 @@ async fn one_that_leads_alone_goes_on_and_loses_none() {
     process.logs(before, &["this host stood still", "stood_ms"]).await;
     process.logs(before, &["HearingImpaired", "(paused)"]).await;
     town.until(&process, 5, "impaired", |fleet, _| impaired(fleet)).await;
-    // It ends by itself, and by then an executor that was given up would be lost.
+    // The impairment ends by itself, and by then a lost executor would have been noticed.
     town.until(&process, 20, "not impaired any more", |fleet, _| !impaired(fleet)).await;
     sleep(FOUND).await;
     assert!(!process.has_ended());
@@ -59,7 +59,7 @@ async fn one_that_leads_alone_goes_on_and_loses_none() {
     assert_eq!(process.terminate().await.0, Some(0));
 }
 
-/// It may have lost its Lease meanwhile: then it ends, and is started again.
+/// It may have lost its Lease meanwhile: then it ends, and is restarted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_competes_for_a_lease_loses_none_either() {
     let town = Town::start(32, Chaos::None, TARGET).await;

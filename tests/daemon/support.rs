@@ -1,8 +1,8 @@
-//! Daemons in a [`World`], and what is expected of them.
+//! Daemons in a [`World`], and assertions about them.
 //!
-//! A [`Daemon`] is what `rollcall run` starts, without listeners: heartbeats come straight
-//! from the world. Between a daemon and the API server is a [`Wire`] that takes its time, and that can
-//! be cut: then nothing that the daemon still wants is done, as after `kill -9`.
+//! A [`Daemon`] is what `rollcall run` starts, without listeners: heartbeats come directly from the world. Between a
+//! daemon and the API server is a [`Wire`] with latency that can be cut: after that, no call of the daemon has any
+//! effect, as after `kill -9`.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -45,7 +45,7 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Built once: they are compiled, and the same for all.
+/// Built once: they have to be compiled, and are the same for all tests.
 pub fn policies() -> Arc<Policies> {
     static POLICIES: OnceLock<Arc<Policies>> = OnceLock::new();
     Arc::clone(
@@ -55,7 +55,7 @@ pub fn policies() -> Arc<Policies> {
     )
 }
 
-/// A fleet in a hurry: seconds where real ones have minutes.
+/// A fleet with short times: seconds where real ones have minutes.
 pub fn document(executors: u32, change: impl FnOnce(&mut Value)) -> FleetConfig {
     let mut document = json!({
         "apiVersion": "rollcall.dev/v1alpha1",
@@ -66,9 +66,9 @@ pub fn document(executors: u32, change: impl FnOnce(&mut Value)) -> FleetConfig 
             "executors": executors,
             "driver": { "podName": DRIVER, "startTimeout": "0s" },
             "heartbeat": { "timeout": "5s", "interval": "1s" },
-            "recovery": { "failuresMax": 1_000_000, "keptPodsMax": 2, "keptPodsFor": "10s" },
+            "recovery": { "maxExecutorFailures": 1_000_000, "maxKeptPods": 2, "keptPodsFor": "10s" },
             "allocation": {
-                "pendingTimeout": "8s", "backoffFirst": "1s", "backoffLast": "4s", "startFailuresMax": 20,
+                "pendingTimeout": "8s", "initialBackoff": "1s", "maxBackoff": "4s", "maxStartFailures": 20,
             },
             "spark": {},
             "template": { "spec": { "containers": [
@@ -78,17 +78,17 @@ pub fn document(executors: u32, change: impl FnOnce(&mut Value)) -> FleetConfig 
     });
     change(&mut document);
     let fleet = serde_json::from_value(document).expect("a document");
-    FleetConfig { file: "test".into(), document: 1, fleet }
+    FleetConfig { file: "test".into(), document: 1, fleet, old_names: Vec::new() }
 }
 
 // --------------------------------------------------------------------------------------- the wire --
 
-/// What is between a daemon and the API server.
+/// The connection between a daemon and the API server.
 #[derive(Debug)]
 pub struct Wire {
     cut: AtomicBool,
     dice: Mutex<ChaCha8Rng>,
-    /// A request, and its answer, take up to so long.
+    /// Maximum latency of a request, and of its answer.
     latency_ms: u64,
     start: Instant,
     /// When pods were last changed over it, in ms; 0: never.
@@ -102,7 +102,7 @@ impl Wire {
         Arc::new(Wire { cut, dice, latency_ms, start: Instant::now(), acted_ms })
     }
 
-    /// Nothing gets through any more, in either direction.
+    /// Stops all traffic in both directions.
     pub fn cut(&self) {
         self.cut.store(true, Ordering::Release);
     }
@@ -146,12 +146,12 @@ async fn carry(wire: Arc<Wire>, server: Server, request: Request) -> Response {
 
 // ------------------------------------------------------------------------------------- the daemon --
 
-/// How a daemon is started.
+/// The options of a daemon.
 pub struct How {
     pub config: FleetConfig,
     pub client: cluster::Client,
     pub lease: bool,
-    /// Makes it another host than the others.
+    /// Distinguishes the replicas.
     pub number: u64,
 }
 
@@ -163,7 +163,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// A daemon that hears the world.
+    /// A daemon that receives the world's heartbeats.
     pub fn start(world: &World, how: How) -> Daemon {
         Daemon::run(how, Arc::default(), world.signs())
     }
@@ -216,7 +216,7 @@ impl Daemon {
         self.handle.pulse().is_leading()
     }
 
-    /// Ends the task wherever it is.
+    /// Ends the task at its current await point.
     pub async fn kill(self) {
         self.task.abort();
         let _ = self.task.await;
@@ -228,20 +228,20 @@ impl Daemon {
         self.task.await.expect("no panic")
     }
 
-    /// The fleet as the daemon believes it to be. `None`: it gives no answer.
+    /// The fleet in the daemon's view. `None`: no answer.
     pub async fn overview(&self) -> Option<Overview> {
         self.handle.overview().await.ok()?.into_iter().next()
     }
 }
 
-/// Does the daemon believe that its fleet is at strength, and is it? One that is rolling is, too.
+/// Is the fleet at strength, in the daemon's view and in fact? A rolling fleet is, too.
 pub fn at_strength(overview: &Overview, truth: &Truth) -> bool {
     let stale = overview.conditions.iter().any(|condition| condition.name == "ViewStale");
     let target = u64::from(overview.target);
     truth.available as u64 >= target && overview.counts.available >= target && !stale
 }
 
-/// And there is nothing beside it: nobody silent, nobody surplus, nobody on the way out, no pod that is left.
+/// In addition, no executor is silent, surplus or being removed, and no pod is left over.
 pub fn at_rest(overview: &Overview, truth: &Truth, pods: usize) -> bool {
     let counts = &overview.counts;
     at_strength(overview, truth)
@@ -251,12 +251,12 @@ pub fn at_rest(overview: &Overview, truth: &Truth, pods: usize) -> bool {
         && pods == truth.live
 }
 
-/// Waits until the fleet is at strength. How long it took.
+/// Waits until the fleet is at strength, and returns how long it took.
 pub async fn strong(world: &World, daemon: &Daemon, limit: Duration) -> Duration {
     wait(world, daemon, limit, "at strength", at_strength).await
 }
 
-/// Waits until there is nothing beside it, too.
+/// Waits until the fleet is at rest, too.
 pub async fn calm(world: &World, daemon: &Daemon, limit: Duration) -> Duration {
     wait(world, daemon, limit, "at rest", |overview, truth| at_rest(overview, truth, world.pods().len()))
         .await
@@ -287,19 +287,19 @@ async fn wait(
     }
 }
 
-/// Pods that went while nobody led, or before a leader that lost its lease could write it down.
+/// Pods that disappeared while there was no leader, or before a leader that lost its lease could record it.
 #[derive(Default)]
 pub struct Unseen {
     pub count: u64,
-    /// Pods ever created, and those there were, when a ledger knew of them last.
+    /// The number of pods ever created, and the existing pods, when a ledger last knew of them.
     last: Option<(u64, BTreeSet<String>)>,
-    /// Some have gone since: the ledger as it was when that was noticed.
+    /// Some have disappeared since: the ledger at the time when that was noticed.
     noticed: Option<Arc<Value>>,
     led: bool,
 }
 
 impl Unseen {
-    /// To be told often, and right before and after a host is ended.
+    /// Call it often, and right before and after a daemon is ended.
     pub fn look(&mut self, world: &World, leads: bool) {
         let names = |pod: &Arc<Value>| pod["metadata"]["uid"].as_str().expect("a UID").to_owned();
         let (created, now) = (world.truth().created, world.pods().iter().map(names).collect::<BTreeSet<_>>());
@@ -307,7 +307,7 @@ impl Unseen {
             && !self.led
             && let Some((before, were)) = &self.last
         {
-            // The truth is told in ticks: what came may have gone.
+            // The truth is sampled in ticks: a pod that was created may already be gone.
             self.count += were.difference(&now).count() as u64 + (created - before);
         }
         let gone = self.last.as_ref().is_some_and(|(_, were)| !were.is_subset(&now));
@@ -321,8 +321,8 @@ impl Unseen {
     }
 }
 
-/// What must be so whenever a fleet is at rest. So many pods at most went while nobody led: the books cannot know
-/// of them.
+/// The invariants of a fleet at rest. At most this many pods disappeared while there was no leader, which the ledger
+/// cannot know.
 pub async fn balanced(world: &World, daemon: &Daemon, unseen: u64) {
     let overview = daemon.overview().await.expect("the daemon answers");
     let (counts, truth) = (&overview.counts, world.truth());

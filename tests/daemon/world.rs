@@ -1,5 +1,5 @@
-//! A cluster that lives on its own: it ticks in a task, hears what executors say, and remembers what its
-//! judge had to say about the daemons.
+//! A cluster that runs on its own: it ticks in a task, receives executors' reports, and records the verdicts of its
+//! judge on the daemons.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,13 +19,13 @@ use tokio::time::{Instant, interval};
 use super::support::{APPLICATION, DRIVER, NAMESPACE, lock};
 
 const TICK: Duration = Duration::from_millis(100);
-/// How often the driver says what it knows.
+/// How often the driver reports.
 const REPORT_MS: u64 = 1_000;
-/// A daemon's first.
+/// The first life of a daemon.
 const LIFE: u64 = 1;
 
 pub struct World {
-    /// To be told when something fails.
+    /// Printed when a test fails.
     pub seed: u64,
     pub server: Server,
     inner: Arc<Mutex<Inner>>,
@@ -35,16 +35,16 @@ pub struct World {
 struct Inner {
     cluster: Cluster,
     judge: Judge,
-    /// Who hears the executors and the driver.
+    /// Receivers of the messages of executors and the driver.
     ears: Vec<Sender>,
-    /// Who hears the executors as they really speak.
+    /// The receiver of executors' reports as Graphite lines.
     lines: Option<mpsc::Sender<String>>,
     wrong: Vec<String>,
     compact: bool,
 }
 
 impl World {
-    /// A cluster with a driver, and a judge with the limits that the document has by default.
+    /// A cluster with a driver, and a judge with the document's default limits.
     pub fn start(seed: u64, chaos: Chaos, executors: u32) -> World {
         let server = Server::new(seed);
         server.set_wall_clock(jiff::Timestamp::now().as_millisecond());
@@ -52,7 +52,7 @@ impl World {
             Cluster::new(server.clone(), Options { seed, nodes: 6, chaos, heartbeat_ms: 1_000 });
         cluster.start_driver(NAMESPACE, DRIVER, APPLICATION).expect("the driver's pod is created");
         let target = executors as usize;
-        // A quarter more at a time, and as many again on their way out; a quarter fewer by choice.
+        // A surge of a quarter, and as many again that are terminating; a quarter fewer by voluntary disruption.
         let ceiling = (target + target.div_ceil(4)) * 2;
         let judge = Judge::new(server.clone(), APPLICATION, ceiling, target - target / 4);
         let inner =
@@ -70,17 +70,17 @@ impl World {
         self.inner().cluster.truth()
     }
 
-    /// What the judge found wrong so far.
+    /// The violations that the judge has found so far.
     pub fn wrong(&self) -> Vec<String> {
         self.inner().wrong.clone()
     }
 
-    /// Something happens to the cluster, now.
+    /// Applies a change to the cluster now.
     pub fn happen<T>(&self, what: impl FnOnce(&mut Cluster) -> T) -> T {
         what(&mut self.inner().cluster)
     }
 
-    /// The nodes that executors' pods run on, each once.
+    /// The nodes that executors' pods run on, without duplicates.
     pub fn busy_nodes(&self) -> BTreeSet<String> {
         let live =
             |pod: &Arc<Value>| !matches!(pod["status"]["phase"].as_str(), Some("Failed" | "Succeeded"));
@@ -93,32 +93,32 @@ impl World {
         self.inner().cluster.heal();
     }
 
-    /// The API server forgets its past with the next tick: between two, so that the judge misses nothing.
+    /// The API server drops its history with the next tick: between two, so that the judge misses nothing.
     pub fn compact(&self) {
         self.inner().compact = true;
     }
 
-    /// What executors and the driver say from now on, as the daemon's loop is told.
+    /// All further messages of executors and the driver, as the daemon's loop receives them.
     pub fn signs(&self) -> Signs {
         let (ear, signs) = intake::channel();
         self.inner().ears.push(ear);
         signs
     }
 
-    /// What executors say from now on, in GraphiteSink's words: a report each.
+    /// All further reports of executors, as lines of GraphiteSink.
     pub fn lines(&self) -> mpsc::Receiver<String> {
         let (sender, lines) = mpsc::channel(1_000);
         self.inner().lines = Some(sender);
         lines
     }
 
-    /// What the driver's REST API answers, whenever it is asked.
+    /// The driver's REST API: its answer at each call.
     pub fn rest(&self) -> impl Fn() -> Value + Clone + Send + Sync + 'static {
         let inner = Arc::clone(&self.inner);
         move || lock(&inner).cluster.allexecutors(APPLICATION)
     }
 
-    /// Executors' pods that there are, ended or not.
+    /// Existing executors' pods, including ended ones.
     pub fn pods(&self) -> Vec<Arc<Value>> {
         let mut pods = self.server.list("pods");
         pods.retain(|pod| pod["metadata"]["labels"]["spark-role"] == "executor");
@@ -145,7 +145,7 @@ async fn tick(inner: Arc<Mutex<Inner>>) {
         let mut signs: Vec<Sign> = signals.iter().filter_map(beat).collect();
         for signal in signals {
             if let (Signal::Graphite { lines: said, .. }, Some(lines)) = (signal, &*lines) {
-                // Nobody waits for who does not listen.
+                // Never wait for a slow receiver.
                 let _ = lines.try_send(said);
             }
         }
@@ -153,7 +153,7 @@ async fn tick(inner: Arc<Mutex<Inner>>) {
             reported_ms = now_ms;
             signs.push(Sign::Driver { life: LIFE, rows: rows(&cluster.allexecutors(APPLICATION)) });
         }
-        // Until the daemon has gone.
+        // Until the daemon has ended.
         ears.retain(|ear| signs.iter().all(|sign| ear.send(sign.clone()).is_ok()));
         wrong.extend(judge.look(cluster));
         if std::mem::take(compact) {
@@ -169,7 +169,7 @@ fn beat(signal: &Signal) -> Option<Sign> {
     Some(Sign::Beat { life: LIFE, beat })
 }
 
-/// As the driver's REST API has them.
+/// The rows of the driver's REST API.
 fn rows(all: &Value) -> Vec<DriverRow> {
     let row = |row: &Value| {
         let number = |field: &str| row[field].as_i64().unwrap_or_default();

@@ -1,6 +1,6 @@
-//! `deploy/admission.yaml`: what the API server refuses to Rollcall's account, and to others because of Rollcall.
+//! `deploy/admission.yaml`: what the API server denies to Rollcall's account, and to others to protect Rollcall.
 //!
-//! That nothing of ours is refused every other suite shows: the policies are in force in all of them.
+//! All other suites show that no legitimate request is denied: the policies are in force in all of them.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use super::tools;
 const OWNER: &str = "admission-driver";
 const ACCOUNTS: &str = "rollcall.dev/executor-service-accounts";
 
-/// An executor's pod as Rollcall makes it.
+/// An executor's pod as Rollcall creates it.
 fn executor(stage: &Stage) -> Value {
     let uid = stage.admin(&["get", "pod", OWNER, "-o", "jsonpath={.metadata.uid}"], "");
     json!({
@@ -32,7 +32,7 @@ fn ledger(name: &str) -> Value {
     })
 }
 
-/// What the API server says to this account, which has the rights; nothing is stored.
+/// The API server's answer to this account, which has the RBAC permissions; a dry run.
 fn says(stage: &Stage, account: Option<&str>, verb: &str, object: &Value) -> Result<String, String> {
     let (verb, dry_run, object) = ([verb, "-f", "-"], "--dry-run=server", object.to_string());
     let Some(account) = account else {
@@ -56,7 +56,7 @@ fn rollcall_writes_executors_and_ledgers_and_others_write_neither_ledger() {
         pod
     };
     let refused = |who: Option<&str>, verb: &str, object: &Value, why: &str| {
-        // A policy is in force a moment after it is created.
+        // A policy is enforced a moment after it is created.
         stage.until(&format!("refused: {verb} of {object} by {who:?}"), || {
             match says(&stage, who, verb, object) {
                 Err(error) if error.contains(why) => Ok(()),
@@ -77,7 +77,7 @@ fn rollcall_writes_executors_and_ledgers_and_others_write_neither_ledger() {
         refused(ours, "create", &with(pointer, value), why);
     }
     says(&stage, ours, "create", &good).expect("an executor as it should be");
-    // Without the annotation the executor's account is the template's affair.
+    // Without the annotation, the template determines the executor's service account.
     let mut accounted = good.clone();
     accounted["spec"]["serviceAccountName"] = "cluster-admin".into();
     says(&stage, ours, "create", &accounted).expect("the namespace names no accounts");
@@ -87,7 +87,7 @@ fn rollcall_writes_executors_and_ledgers_and_others_write_neither_ledger() {
     says(&stage, ours, "create", &accounted).expect("it is on the list");
     stage.admin(&["annotate", "namespace", NAMESPACE, &format!("{ACCOUNTS}-")], "");
 
-    // Pods of others, which have no label of Spark's.
+    // Pods of other applications, without Spark's labels.
     let other = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "admission-other", "namespace": NAMESPACE},
         "spec": {"containers": [{"name": "c", "image": "i"}]},
@@ -96,7 +96,7 @@ fn rollcall_writes_executors_and_ledgers_and_others_write_neither_ledger() {
     refused(ours, "delete", &other, "has no such label spark-role");
     stage.admin(&["delete", "pod", "admission-other", "--wait=false"], "");
 
-    // Ledgers. Of the tenants the driver's account may write every ConfigMap of the namespace.
+    // Ledgers. The tenants' driver account may write every ConfigMap of the namespace.
     let (theirs, record) = (ledger("rollcall-admission-0123abcd"), ledger("settings"));
     refused(ours, "create", &record, "and no other ConfigMap");
     says(&stage, ours, "create", &theirs).expect("a ledger");

@@ -1,13 +1,13 @@
-//! The daemon in any cluster: kind, k3d, or one where real nodes run real containers, and can pull `busybox`.
-//! `ROLLCALL_KUBECONFIG` says which, `ROLLCALL_NAMESPACE` where in it (`default` otherwise; it must exist). Whoever that
-//! kubeconfig is needs there what the Role of `deploy/rollcall.yaml` grants, and, so that nothing is left behind, may
-//! also delete `configmaps` and `leases`. What could not be deleted is printed. (Events go by themselves.)
+//! The daemon in any cluster: kind, k3d, or one with real nodes that run real containers and can pull `busybox`.
+//! `ROLLCALL_KUBECONFIG` selects the cluster, `ROLLCALL_NAMESPACE` an existing namespace (`default` otherwise). The
+//! kubeconfig's user needs the permissions of the Role in `deploy/rollcall.yaml` there, and, to clean up, the
+//! permission to delete `configmaps` and `leases`. What could not be deleted is printed. (Events expire by themselves.)
 //!
 //! ```console
 //! $ ROLLCALL_KUBECONFIG=~/.kube/config ROLLCALL_NAMESPACE=mine cargo test -p rollcall --test all real::anywhere -- --nocapture
 //! ```
 //!
-//! On the control plane of the tests the same runs with kwok's pods.
+//! On the control plane of the tests, the same test runs with kwok's pods.
 
 use std::fmt::Debug;
 use std::fs;
@@ -45,13 +45,13 @@ fn the_same_on_the_control_plane_of_the_tests() {
     let Some(tools) = tools() else { return };
     let stage = Stage::shared(&tools);
     let name = keep_a_fleet(&stage.plane.kubeconfig(Role::Admin), NAMESPACE, Some(NODE));
-    // Nobody collects garbage here.
+    // There is no garbage collector here.
     let left = stage.admin(&["get", "pods,configmaps,leases", "-n", NAMESPACE, "-o", "name"], "");
     assert!(!left.contains(&name), "left behind:\n{left}");
 }
 
-/// Created, one deleted, one rolled, and the daemon killed. Without a scheduler, `node` is where pods run. The fleet's
-/// name; of the fleet nothing is left.
+/// Creates a fleet, deletes one executor, rolls one, and kills the daemon. Without a scheduler, pods run on `node`.
+/// Returns the fleet's name; nothing is left of the fleet.
 fn keep_a_fleet(kubeconfig: &Path, namespace: &str, node: Option<&str>) -> String {
     let mut place = Place::new(kubeconfig, namespace, node);
     place.driver();
@@ -61,12 +61,12 @@ fn keep_a_fleet(kubeconfig: &Path, namespace: &str, node: Option<&str>) -> Strin
     let name = place.pods().unwrap()[0].name_any();
     let grace = DeleteParams::default().grace_period(1);
     place.runtime.block_on(place.pods.delete(&name, &grace)).unwrap();
-    place.until("the deletion is called what it was", |status| {
+    place.until("the loss is classified as a deletion", |status| {
         status["counts"]["lost"] == json!({"deleted": 1})
     });
     place.at_strength("one deleted");
 
-    // By its id: there is no driver that reports counters, and without them a policy has no candidates.
+    // By its id: no driver reports counters, and without them a policy has no candidates.
     let executor = place.status()["executors"][0]["executor"].to_string();
     place.running().order(&["roll", &place.name, &executor]);
     place.until("the roll is through", |status| status["counts"]["removed"] == json!({"roll": 1}));
@@ -80,14 +80,14 @@ fn keep_a_fleet(kubeconfig: &Path, namespace: &str, node: Option<&str>) -> Strin
 }
 
 struct Place {
-    /// Of the fleet; other people's pods have other ones.
+    /// The fleet's name, different from the names of other users' pods.
     name: String,
     kubeconfig: PathBuf,
     namespace: String,
     node: Option<String>,
     folder: PathBuf,
     daemon: Option<Daemon>,
-    /// Of the daemon's, by its name.
+    /// The name of the daemon's ledger.
     ledger: Option<String>,
     runtime: tokio::runtime::Runtime,
     client: Client,
@@ -117,7 +117,7 @@ impl Place {
         }
     }
 
-    /// What any node can run, and what ends when it is asked to.
+    /// A container that any node can run, and that ends on SIGTERM.
     fn spec(&self, container: &str) -> Value {
         let sleep = "trap 'exit 0' TERM; while :; do sleep 1; done";
         let container = json!({"name": container, "image": "busybox", "command": ["sh", "-c", sleep]});
@@ -170,7 +170,7 @@ impl Place {
         self.runtime.block_on(self.pods.list(&ours)).map(|list| list.items)
     }
 
-    /// At the end, at once, if it is there.
+    /// Deletes it at the end, without a grace period, if it exists.
     fn delete<K: Clone + DeserializeOwned + Debug>(&self, api: &Api<K>, name: &str) {
         let now = DeleteParams::default().grace_period(0);
         match self.runtime.block_on(api.delete(name, &now)) {

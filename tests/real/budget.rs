@@ -1,4 +1,4 @@
-//! A roll asks for leave: what a PodDisruptionBudget refuses waits, visibly, until it is allowed.
+//! A roll uses the eviction API: if a PodDisruptionBudget refuses, it waits, visibly, until it is allowed.
 
 use serde_json::{Value, json};
 
@@ -41,7 +41,7 @@ fn a_roll_waits_for_the_budget() {
         let codes = evictions();
         if codes.starts_with(&[429, 429]) { Ok(()) } else { Err(format!("{codes:?}")) }
     });
-    // The replacement is there, the executor too, and everybody can see what it waits for.
+    // The replacement exists, the executor too, and its status shows what it waits for.
     let pods = stage.pods(&fleet).unwrap();
     assert_eq!(pods.values().filter(|pod| runs(pod)).count(), 4, "{pods:?}");
     let explained = daemon.explain(&fleet, rolled).unwrap();

@@ -1,11 +1,11 @@
 //! The model API servers against the real one: the same requests, the same answers.
 //!
-//! `tests/fixtures/conformance/*.txt` are scenarios with the answers of kube-apiserver 1.36 (`script.rs` says how to
-//! read them). Whoever has a control plane holds it against them; with `ROLLCALL_RECORD=1` they are written anew, and
-//! the test fails with what is new. The models, `sim::server` and the simulator's `sim::api`, are held against them
-//! always.
+//! `tests/fixtures/conformance/*.txt` are scenarios with the answers of kube-apiserver 1.36 (`script.rs` documents the
+//! format). With a control plane, the test compares it with them; with `ROLLCALL_RECORD=1` it rewrites the answers, and
+//! fails with the differences. The models, `sim::server` and the simulator's `sim::api`, are always compared with them.
 //!
-//! Where a model does not answer as the real server does, it is in [`EXCEPTIONS`], and has to differ there.
+//! Where a model does not answer as the real server does, [`EXCEPTIONS`] has an entry, and the answers must differ
+//! there.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -33,9 +33,9 @@ mod words;
 const SERVER: &str = "sim::server";
 const TYPED: &str = "sim::api";
 
-/// Where a model differs: the name that the scenarios give it, which model, and why it may be so.
+/// Where a model differs: the name in the scenarios, the model, and the reason why it may.
 const EXCEPTIONS: [(&str, &str, &str); 6] = [
-    ("apply", SERVER, "an apply is taken as a merge patch: nobody here applies what another has applied"),
+    ("apply", SERVER, "an apply is taken as a merge patch: no object here is applied by two managers"),
     (
         "budget",
         SERVER,
@@ -46,12 +46,12 @@ const EXCEPTIONS: [(&str, &str, &str); 6] = [
     (
         "managers",
         SERVER,
-        "a manager that owns no field any more is forgotten; nobody asks for the map around them",
+        "a manager that owns no field any more is forgotten; no client needs the map around its fields",
     ),
     ("strategic", SERVER, "a strategic merge patch is taken as a merge patch: it replaces lists"),
 ];
 
-/// What the simulator's typed model has no words for, and why it needs none. A scenario ends there.
+/// What the simulator's typed model cannot express, and why it need not. A scenario ends there.
 const LACKS: [(&str, &str); 8] = [
     ("other objects", "of all that there is the core knows pods, a ledger and a Lease"),
     (
@@ -72,12 +72,12 @@ const LACKS: [(&str, &str); 8] = [
     ("what makes no sense", "types cannot say it"),
 ];
 
-/// So many scenarios the typed model goes through to the end, and so many steps it makes in all: a lack that comes earlier
-/// than before does not pass for agreement.
+/// How many scenarios the typed model completes, and how many steps it makes in total: if it stops earlier than before,
+/// that does not count as agreement.
 const TYPED_WHOLE: usize = 27;
 const TYPED_STEPS: usize = 304;
 
-/// Scenarios at one time: most of them wait.
+/// Scenarios at a time: most of them wait.
 const AT_ONCE: usize = 8;
 
 /// kube-apiserver.
@@ -110,7 +110,7 @@ impl Cluster for Real {
             plane.kubeconfig(Role::Admin)
         };
         let kubeconfig = restart(&mut self.plane.lock().unwrap());
-        // The old one's connections are broken.
+        // The connections of the old one are broken.
         *self.client.lock().unwrap() = connect(&kubeconfig).await;
     }
 }
@@ -141,7 +141,7 @@ async fn the_real_server_answers_as_it_is_written() {
     let scripts = script::all();
     let scenarios =
         scripts.iter().flat_map(|script| script.scenarios.iter().map(move |scenario| (script, scenario)));
-    // A server that starts anew is there for nobody else.
+    // While the server restarts, no other scenario can use it.
     let (alone, others): (Vec<_>, Vec<_>) =
         scenarios.enumerate().partition(|(_, (_, scenario))| scenario.compacts());
     let told = async |(at, (script, scenario)): (usize, (&Script, &Scenario))| {
@@ -225,7 +225,7 @@ fn is_exempt(model: &str, name: &str) -> bool {
     EXCEPTIONS.iter().any(|(exception, of, _)| *exception == name && *of == model)
 }
 
-/// What is not as expected, side by side; empty if all is.
+/// The unexpected differences, side by side; empty if there are none.
 fn differences(
     script: &Script,
     scenario: &Scenario,

@@ -1,15 +1,14 @@
 //! A real Kubernetes control plane on loopback: etcd, kube-apiserver and, as all kubelets, kwok.
 //!
-//! Three processes, no containers, no root. Who is not there: the scheduler (a pod runs on the node that it is
-//! created or [bound](ControlPlane::bind) to), the controller-manager (no garbage collection by owner; a
-//! PodDisruptionBudget has the status that a test writes), and real kubelets. Two admission plugins are off because
-//! nobody here completes what they begin: `ServiceAccount` asks for accounts and tokens, `TaintNodesByCondition`
-//! taints every new node until a controller finds it ready. The other default ones are on, and so is RBAC: a
-//! [`Role`] may do what `cluster.yaml` says, and `rollcall` what `deploy/` says, as the service account that it
-//! is in a cluster.
+//! Three processes, no containers, no root. Not included: the scheduler (a pod runs on the node that it is created on
+//! or [bound](ControlPlane::bind) to), the controller-manager (no garbage collection by owner; a PodDisruptionBudget
+//! has the status that a test writes), and real kubelets. Two admission plugins are off because the controllers that
+//! complete their work are missing: `ServiceAccount` requires accounts and tokens, `TaintNodesByCondition` taints every
+//! new node until a controller finds it ready. The other default ones are on, and so is RBAC: a [`Role`] has the
+//! permissions of `cluster.yaml`, and `rollcall` those of `deploy/`, as the service account that it has in a cluster.
 //!
-//! After a start the API server is ready before it knows all of RBAC: for a moment it answers 403 to those who may.
-//! That is how Kubernetes is; whoever is tested has to live with it.
+//! After a start the API server is ready before it has loaded all RBAC rules: for a moment it answers 403 to authorized
+//! users. Kubernetes behaves like this, and the tested programs have to cope with it.
 //!
 //! The processes end when the `ControlPlane` is dropped, and also when the tests end without dropping it. Together they
 //! take 4 s to start, 400 MB of memory and 130 MB of disk: tests share one where they can.
@@ -32,64 +31,65 @@ use serde_json::{Value, json};
 use super::evidence::{self, Shown};
 use super::process::{Process, guarded};
 
-/// What went wrong, where to look, what to do.
+/// Errors say what went wrong, where to look, and what to do.
 pub type Result<T> = std::result::Result<T, String>;
 
-/// The namespace of fleets, in which `rollcall` and `driver` may do something.
+/// The namespace of fleets, in which `rollcall` and `driver` have permissions.
 pub const NAMESPACE: &str = "spark";
-/// Rollcall's own.
+/// Rollcall's own namespace.
 pub const HOME: &str = "rollcall";
 /// The service account of `rollcall`.
 pub const ACCOUNT: &str = "rollcall";
 
-/// kwok's usual behaviour: nodes are ready, pods run and go, at once.
+/// kwok's usual behaviour: nodes are ready, pods run and terminate at once.
 pub const STAGES: &str = include_str!("stages.yaml");
 
 /// Namespace, roles and bindings.
 const CLUSTER: &str = include_str!("cluster.yaml");
-/// What is shipped, as it is shipped.
+/// The manifests that are shipped, unchanged.
 const DEPLOY: &str = include_str!("../../deploy/rollcall.yaml");
 const FLEETS: &str = include_str!("../../deploy/fleets.yaml");
 const ADMISSION: &str = include_str!("../../deploy/admission.yaml");
 
-/// Every response to everybody, but for what the API server asks itself; and what the judges want to read of requests.
+/// Every response to every user, except the API server's own requests; and the parts of requests that the judges read.
 const AUDIT_POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [
     {"level": "None", "users": ["system:apiserver"]},
     {"level": "Request", "verbs": ["create", "delete"], "resources": [{"group": "", "resources": ["pods", "pods/eviction"]}]},
     {"level": "Metadata"}
 ]}"#;
 
-/// Of pods, what a person looks at first.
+/// The columns of pods that a person looks at first.
 const PODS: &str = "custom-columns=NAMESPACE:.metadata.namespace,NAME:.metadata.name,PHASE:.status.phase,NODE:.spec.nodeName,\
     IP:.status.podIP,DELETED:.metadata.deletionTimestamp,STATE:.status.containerStatuses[0].state";
 
-/// From exec to ready on a machine that is busy with other things; 1 s and 3 s as a rule.
+/// From exec to ready on a machine that is busy with other things; usually 1 s and 3 s.
 const READY_MAX: Duration = Duration::from_secs(90);
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
-/// Of one request to etcd; kubectl's are bounded by [`kubectl`](ControlPlane::kubectl).
+/// Timeout of one request to etcd; kubectl's are bounded by [`kubectl`](ControlPlane::kubectl).
 const REQUEST_MAX: Duration = Duration::from_secs(5);
-/// An answer of etcd's is a few hundred bytes.
+/// An answer of etcd has a few hundred bytes.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
-/// Of a log, in an error.
+/// Lines of a log in an error message.
 const TAIL_LINES: usize = 20;
 
 /// A user of the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Of the group `system:masters`: RBAC does not concern it.
+    /// Of the group `system:masters`, which RBAC does not restrict.
     Admin,
     /// The daemon under test.
     Rollcall,
     /// Spark's driver.
     Driver,
-    /// Every node: status of nodes and pods, bindings.
+    /// Every node: writes the status of nodes and pods, and bindings.
     Kubelet,
 }
 
 impl Role {
     pub const ALL: [Role; 4] = [Role::Admin, Role::Rollcall, Role::Driver, Role::Kubelet];
 
-    /// The user's name, and also its token: nothing but loopback ever sees it. `rollcall` has a token as a pod has one.
+    /// The user's name, which is also its token: it is only used on loopback. `rollcall` has a service account token,
+    /// as in a pod.
     pub fn name(self) -> &'static str {
         match self {
             Role::Admin => "admin",
@@ -109,22 +109,22 @@ impl Role {
 
 pub struct ControlPlane {
     tools: PathBuf,
-    /// Everything that it writes; removed at the end, unless a test of this process has failed.
+    /// The directory for all files; removed at the end, unless a test of this process has failed.
     directory: PathBuf,
     _shown: [Shown; 2],
     etcd_port: u16,
     peer_port: u16,
     apiserver_port: u16,
     starts: Vec<(Timestamp, Timestamp)>,
-    // In the order in which they must end: nobody waits for one that is gone.
+    // In the order in which they must end, so that none waits for one that is gone.
     kwok: Option<Process>,
     apiserver: Option<Process>,
     etcd: Option<Process>,
 }
 
 impl ControlPlane {
-    /// Starts etcd and kube-apiserver and waits until they are ready. `tools` is the folder that
-    /// `tests/tools/build.sh` prints.
+    /// Starts etcd and kube-apiserver and waits until they are ready. `tools` is the folder that `tests/tools/build.sh`
+    /// prints.
     pub fn start(tools: &Path) -> Result<ControlPlane> {
         for tool in ["etcd", "kube-apiserver", "kubectl", "kwok"] {
             if !tools.join(tool).is_file() {
@@ -182,16 +182,16 @@ impl ControlPlane {
         self.path(&format!("{}.kubeconfig", role.name()))
     }
 
-    /// A kubeconfig of this name for a service account of [`HOME`], with a token of its own that [`new_token`](Self::new_token)
-    /// replaces: as a pod has one.
+    /// A kubeconfig of this name for a service account of [`HOME`], with its own token that
+    /// [`new_token`](Self::new_token) replaces, as in a pod.
     pub fn credentials(&self, name: &str, account: &str) -> Result<PathBuf> {
         self.new_token(name, account)?;
         self.write_kubeconfig(name, HOME, json!({ "tokenFile": self.token_file(name) }))?;
         Ok(self.path(&format!("{name}.kubeconfig")))
     }
 
-    /// A new token, where the kubeconfig of this name looks for it; as the kubelet renews a pod's. The one before stays
-    /// valid for an hour, or until its account is deleted.
+    /// Writes a new token for the kubeconfig of this name, as the kubelet renews a pod's. The previous one stays valid
+    /// for an hour, or until its account is deleted.
     pub fn new_token(&self, name: &str, account: &str) -> Result<()> {
         let token = self.kubectl(Role::Admin, &["create", "token", account, "-n", HOME], "")?;
         self.write(&format!("{name}.token"), token.trim())
@@ -201,32 +201,33 @@ impl ControlPlane {
         self.path(&format!("{name}.token"))
     }
 
-    /// One JSON object of `audit.k8s.io/v1` per line and response; a watch has two. Whoever is answered is in
-    /// it already. At 1 GiB another file begins: then judges have nothing to say.
+    /// One JSON object of `audit.k8s.io/v1` per line and response; a watch has two. A response is logged before the
+    /// client receives it. At 1 GiB another file begins, which the judges cannot handle.
     pub fn audit_log(&self) -> PathBuf {
         self.path("audit.log")
     }
 
-    /// Where the logs of all processes are, among other things.
+    /// The directory of the logs of all processes, among other files.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// What kubectl says to `arguments`, with `input` on its standard input. It waits 10 s for an answer.
+    /// Runs kubectl with `arguments`, and `input` on its standard input, and returns its output. It waits 10 s for an
+    /// answer.
     pub fn kubectl(&self, role: Role, arguments: &[&str], input: &str) -> Result<String> {
         let mut child = Command::new(self.tools.join("kubectl"))
             .arg(format!("--kubeconfig={}", self.kubeconfig(role).display()))
             .arg(format!("--cache-dir={}", self.path("kubectl-cache").display()))
             .arg("--request-timeout=10s")
             .args(arguments)
-            // No preferences of whoever runs the tests.
+            // Ignore the preferences of the user who runs the tests.
             .env("KUBERC", "off")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| format!("kubectl: {error}"))?;
-        // It may have ended without reading: then it says why.
+        // It may have ended without reading: then its error output says why.
         let _ = child.stdin.take().expect("it is piped").write_all(input.as_bytes());
         let output = child.wait_with_output().map_err(|error| format!("kubectl: {error}"))?;
         if output.status.success() {
@@ -237,7 +238,7 @@ impl ControlPlane {
         }
     }
 
-    /// Puts a pod of [`NAMESPACE`] on a node, as a scheduler would.
+    /// Binds a pod of [`NAMESPACE`] to a node, as a scheduler would.
     pub fn bind(&self, pod: &str, node: &str) -> Result<()> {
         let binding = json!({
             "apiVersion": "v1", "kind": "Binding", "metadata": { "name": pod },
@@ -254,7 +255,7 @@ impl ControlPlane {
         self.apiserver = None;
     }
 
-    /// On the same port and data as before, with an empty watch cache. Returns when it is ready.
+    /// Restarts it on the same port and data, with an empty watch cache. Returns when it is ready.
     pub fn start_apiserver(&mut self) -> Result<()> {
         self.stop_apiserver();
         let certificates = self.path("certificates");
@@ -264,20 +265,20 @@ impl ControlPlane {
             "--advertise-address=127.0.0.1".to_owned(),
             format!("--secure-port={}", self.apiserver_port),
             format!("--etcd-servers=http://127.0.0.1:{}", self.etcd_port),
-            // Only `compact_etcd` forgets.
+            // Only `compact_etcd` compacts.
             "--etcd-compaction-interval=0".to_owned(),
-            // Makes its own certificate there, and uses it again.
+            // It creates its own certificate there, and reuses it.
             format!("--cert-dir={}", certificates.display()),
-            // The key is there before it is read.
+            // The key exists before it is read.
             format!("--service-account-signing-key-file={}", key.display()),
             format!("--service-account-key-file={}", key.display()),
             "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
             "--service-cluster-ip-range=10.96.0.0/24".to_owned(),
-            // Nobody has to find it through the service `kubernetes`.
+            // No client needs to find it through the service `kubernetes`.
             "--endpoint-reconciler-type=none".to_owned(),
             format!("--token-auth-file={}", self.path("tokens.csv").display()),
             "--authorization-mode=RBAC".to_owned(),
-            // What etcd holds is read by judges.
+            // The judges read etcd's contents.
             "--storage-media-type=application/json".to_owned(),
             "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition".to_owned(),
             format!("--audit-log-path={}", self.audit_log().display()),
@@ -301,7 +302,7 @@ impl ControlPlane {
         &self.starts
     }
 
-    /// The API server still answers, but no write ends, nor any read that has to be the latest.
+    /// The API server still answers, but no write completes, nor any consistent read.
     pub fn pause_etcd(&self) -> Result<()> {
         self.signal_etcd("STOP")
     }
@@ -310,9 +311,8 @@ impl ControlPlane {
         self.signal_etcd("CONT")
     }
 
-    /// Forgets everything older than now, and returns the revision of now. The API server's watch cache does
-    /// not forget: a watch from an older resourceVersion is answered with 410 once the API server was
-    /// restarted as well.
+    /// Compacts all older revisions, and returns the current one. The API server's watch cache keeps them: a watch from
+    /// an older resourceVersion is answered with 410 once the API server was restarted as well.
     pub fn compact_etcd(&self) -> Result<u64> {
         let now = self.ask_etcd("/v3/kv/range", &json!({ "key": "AA==", "limit": "1" }))?;
         let revision = now["header"]["revision"].as_str().and_then(|text| text.parse().ok());
@@ -323,8 +323,8 @@ impl ControlPlane {
 
     // -------------------------------------------------------------------------------------- nodes --
 
-    /// Starts kwok as the kubelet of all nodes, with these stages; [`STAGES`] is the usual behaviour. Nodes
-    /// are created by the test, before or after.
+    /// Starts kwok as the kubelet of all nodes, with these stages; [`STAGES`] is the usual behaviour. The test creates
+    /// the nodes, before or after.
     pub fn start_kwok(&mut self, stages: &str) -> Result<()> {
         self.stop_kwok();
         self.write("stages.yaml", stages)?;
@@ -332,7 +332,7 @@ impl ControlPlane {
             format!("--kubeconfig={}", self.kubeconfig(Role::Kubelet).display()),
             format!("--config={}", self.path("stages.yaml").display()),
             "--manage-all-nodes=true".to_owned(),
-            // Loopback: nothing leaves the machine, and a test can speak as a pod by binding to its address.
+            // Loopback: no traffic leaves the machine, and a test can send as a pod by binding to its address.
             "--cidr=127.10.0.0/16".to_owned(),
             "--node-ip=127.0.0.1".to_owned(),
         ];
@@ -365,7 +365,7 @@ impl ControlPlane {
             } }],
             "clusters": [{ "name": "tests", "cluster": {
                 "server": format!("https://127.0.0.1:{}", self.apiserver_port),
-                // It ends with the authority's, which the API server made with its own.
+                // The chain ends with the certificate of the authority, which the API server created with its own.
                 "certificate-authority": self.path("certificates/apiserver.crt"),
             } }],
             "users": [{ "name": name, "user": user }],
@@ -387,7 +387,7 @@ impl ControlPlane {
             format!("--listen-peer-urls={peer}"),
             format!("--initial-advertise-peer-urls={peer}"),
             format!("--initial-cluster=default={peer}"),
-            // Its data need not outlive the machine.
+            // Its data need not survive a crash of the machine.
             "--unsafe-no-fsync".to_owned(),
             "--log-level=warn".to_owned(),
         ];
@@ -399,7 +399,7 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// etcd's own API, by its JSON gateway.
+    /// etcd's own API, through its JSON gateway.
     pub(super) fn ask_etcd(&self, path: &str, question: &Value) -> Result<Value> {
         let answer = post(self.etcd_port, path, &question.to_string())
             .map_err(|error| format!("etcd, {path}: {error}"))?;
@@ -426,7 +426,7 @@ impl ControlPlane {
     }
 }
 
-/// Whoever this kubeconfig is.
+/// A client for the user of this kubeconfig.
 pub async fn client(kubeconfig: &Path) -> Result<Client> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", kubeconfig.display());
     let read = Kubeconfig::read_from(kubeconfig).map_err(|error| failed(&error))?;
@@ -439,14 +439,15 @@ impl Drop for ControlPlane {
         self.kwok = None;
         self.apiserver = None;
         self.etcd = None;
-        // It may have been another test's, too.
+        // It may have been shared with another test.
         if !evidence::anybody_failed() {
             let _ = fs::remove_dir_all(&self.directory);
         }
     }
 }
 
-/// Waits a moment longer for what is not ready because of `why`, unless there is no hope.
+/// Waits a moment longer for a process that is not ready because of `why`, unless it has exited or the deadline is
+/// over.
 fn patience(name: &str, process: Option<&mut Process>, deadline: Instant, why: &str) -> Result<()> {
     let process = process.ok_or_else(|| format!("{name} does not run"))?;
     let ended = process.child.try_wait().map_err(|error| format!("{name}: {error}"))?;
@@ -469,20 +470,20 @@ fn directory() -> Result<PathBuf> {
     let name =
         format!("rollcall-control-plane-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let directory = std::env::temp_dir().join(name);
-    // Of another process of this number, long ago.
+    // From another process with this id, long ago.
     let _ = fs::remove_dir_all(&directory);
     fs::create_dir(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
     Ok(directory)
 }
 
-/// Below the ports that the system gives away by itself (from 32768): while the API server is down nobody takes
-/// its port. Several test processes start at different ones.
+/// Below the ephemeral ports (from 32768), so that no process takes the API server's port while it is down. Several
+/// test processes start at different ports.
 pub fn free_port() -> Result<u16> {
     const PORTS: std::ops::Range<u32> = 20_000..30_000;
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let count = PORTS.end - PORTS.start;
     for _ in PORTS {
-        // Neighbours in time are neighbours by number: 7 each.
+        // Processes started one after the other have adjacent ids: 7 ports each.
         let offset =
             std::process::id().wrapping_mul(7).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % count;
         let port = (PORTS.start + offset) as u16;
@@ -493,7 +494,7 @@ pub fn free_port() -> Result<u16> {
     Err(format!("no port of 127.0.0.1 is free in {PORTS:?}"))
 }
 
-/// HTTP/1.0: the answer ends where the connection ends. Returns it whole.
+/// HTTP/1.0: the answer ends when the connection closes. Returns all of it.
 fn post(port: u16, path: &str, body: &str) -> std::io::Result<String> {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let mut stream = TcpStream::connect_timeout(&address, REQUEST_MAX)?;

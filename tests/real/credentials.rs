@@ -1,4 +1,4 @@
-//! A daemon's token is renewed, and it is taken away.
+//! A daemon's token is renewed, and then revoked.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use super::control_plane::HOME;
 use super::stage::{PATIENCE, Stage};
 use super::tools;
 
-/// The Roles and the ClusterRole are those of `deploy/`; the account can be deleted without harm to others.
+/// The Roles and the ClusterRole are those of `deploy/`; the account can be deleted without affecting other tests.
 const ACCOUNT: &str = "rollcall-rotated";
-/// How old kube lets a token grow that it has read from a file, and some more.
+/// How long kube uses a token that it has read from a file, plus a margin.
 const RENEWAL: Duration = Duration::from_secs(75);
 
 #[test]
@@ -28,7 +28,8 @@ fn a_token_is_renewed_and_lost_and_found_again() {
         let name = format!("{ACCOUNT}-{}", binding[0]);
         stage.admin(&[&["create", "rolebinding", &name, &account], &binding[1..]].concat(), "");
     }
-    // The admission policy knows the account `rollcall` alone: this one writes its ledger as one who repairs it.
+    // The admission policy only knows the account `rollcall`: this one writes its ledger as an administrator who
+    // repairs it.
     stage.create(&json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": ACCOUNT},
         "rules": [{"apiGroups": ["rollcall.dev"], "resources": ["ledgers"], "verbs": ["repair"]}],
@@ -49,13 +50,13 @@ fn a_token_is_renewed_and_lost_and_found_again() {
     let mut daemon = start();
     stage.at_strength(&daemon, &fleet, "started");
 
-    // The kubelet writes another token while the old one is still good.
+    // The kubelet writes another token while the old one is still valid.
     stage.plane.new_token(ACCOUNT, ACCOUNT).unwrap();
     let took = renewed(&stage);
     println!("renewed token: in use after {:.0} s", took.as_secs_f64());
     assert!(daemon.ended().is_none());
 
-    // The token is worth nothing any more: no Lease can be renewed with it.
+    // The token is invalid now: no Lease can be renewed with it.
     stage.admin(&["delete", "serviceaccount", ACCOUNT, "-n", HOME], "");
     stage.admin(&["create", "serviceaccount", ACCOUNT, "-n", HOME], "");
     assert_eq!(daemon.wait(PATIENCE).code(), Some(1));
@@ -64,7 +65,7 @@ fn a_token_is_renewed_and_lost_and_found_again() {
     assert!(log.contains(remedy), "{log}");
     println!("{}", log.lines().find(|line| line.contains(remedy)).unwrap());
 
-    // Its kubelet starts it again, and has no token for it yet either.
+    // Its kubelet restarts it, and has no token for it yet either.
     daemon = start();
     stage.until("refused again", || {
         let said = daemon.log().matches(remedy).count() > log.matches(remedy).count();
@@ -78,7 +79,7 @@ fn a_token_is_renewed_and_lost_and_found_again() {
     stage.judge(&fleet);
 }
 
-/// Waits until it uses the token that is in the file now.
+/// Waits until it uses the current token in the file.
 fn renewed(stage: &Stage) -> Duration {
     let token = stage.token_id(ACCOUNT);
     stage.until_within(RENEWAL, "asking with the new token", || {

@@ -1,5 +1,5 @@
-//! At strength whatever befalls the control plane and the daemon itself, in the middle of its work: executors are lost
-//! right before.
+//! The fleet returns to strength after every failure of the control plane and of the daemon, in the middle of its work:
+//! executors are lost right before.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -14,18 +14,18 @@ use super::stage::{Daemon, Fleet, PATIENCE, Stage, runs, sum};
 use super::tools;
 
 const TARGET: usize = 5;
-/// Of when the daemon is killed, and what it has to do then.
+/// Determines when the daemon is killed, and what work it has then.
 const SEED: u64 = 1;
 const LIVES: u64 = 10;
 
-/// Executors' pods that nobody is deleting.
+/// Executors' pods that are not being deleted.
 fn running(stage: &Stage, fleet: &Fleet) -> Vec<String> {
     let pods = stage.pods(fleet).unwrap();
     let running = pods.values().filter(|pod| runs(pod));
     running.map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Somebody deletes the first so many executors, if there are so many, and waits for nothing. How many there were.
+/// Deletes the first `count` executors, or as many as there are, without waiting. Returns their number.
 fn delete(stage: &Stage, fleet: &Fleet, count: usize) -> usize {
     let mut names = running(stage, fleet);
     names.truncate(count);
@@ -36,7 +36,7 @@ fn delete(stage: &Stage, fleet: &Fleet, count: usize) -> usize {
     names.len()
 }
 
-/// Waits until every executor that came to be runs or has ended. How many came to be, and how many are lost.
+/// Waits until every created executor runs or has ended. Returns how many were created, and how many were lost.
 fn balanced(stage: &Stage, daemon: &Daemon, fleet: &Fleet) -> (u64, u64) {
     let mut counted = (0, 0);
     stage.until("balanced", || {
@@ -50,7 +50,7 @@ fn balanced(stage: &Stage, daemon: &Daemon, fleet: &Fleet) -> (u64, u64) {
     counted
 }
 
-/// Waits until so many were lost, in all, and replaced.
+/// Waits until this many were lost, in total, and replaced.
 fn made_good(stage: &Stage, daemon: &Daemon, fleet: &Fleet, lost: u64, what: &str) {
     stage.until(&format!("{what}: {lost} lost"), || {
         let counts = daemon.status(fleet).ok_or("no answer")?["counts"].take();
@@ -78,7 +78,7 @@ fn the_daemon_keeps_its_fleet_on_a_real_control_plane() {
     let vanishes = running(&stage, &fleet).pop().unwrap();
     delete(&stage, &fleet, 1);
     stage.plane.stop_apiserver();
-    // Nobody is told of this one, ever: only a whole list is without it.
+    // No watch event ever reports this deletion: only a complete list shows it.
     let key = encode(&format!("/registry/pods/{NAMESPACE}/{vanishes}"));
     let gone = stage.plane.ask_etcd("/v3/kv/deleterange", &json!({ "key": key })).unwrap();
     assert_eq!(gone["deleted"], "1", "{gone}");
@@ -96,14 +96,14 @@ fn the_daemon_keeps_its_fleet_on_a_real_control_plane() {
     sleep(Duration::from_secs(4));
     stage.plane.resume_etcd().unwrap();
     made_good(&stage, &daemon, &fleet, 7, "two deleted, etcd paused for 4 s");
-    assert!(daemon.ended().is_none(), "it lived through all of that");
+    assert!(daemon.ended().is_none(), "it survived all of that");
 
-    // It cannot renew its Lease for longer than it may lead: it ends, as it must, and is started again.
+    // It cannot renew its Lease before the deadline: it ends, as it must, and is restarted.
     delete(&stage, &fleet, 2);
     stage.plane.pause_etcd().unwrap();
     let ended = daemon.wait(PATIENCE);
     stage.plane.resume_etcd().unwrap();
-    assert_eq!(ended.code(), Some(1), "it leads no more");
+    assert_eq!(ended.code(), Some(1), "it does not lead any more");
     daemon = stage.daemon(&[&fleet], &[]);
     made_good(&stage, &daemon, &fleet, 9, "two deleted, etcd paused until the daemon gave up, started again");
     let (before, _) = balanced(&stage, &daemon, &fleet);
@@ -112,7 +112,7 @@ fn the_daemon_keeps_its_fleet_on_a_real_control_plane() {
     let mut dice = ChaCha8Rng::seed_from_u64(SEED);
     for life in 1..=LIVES {
         let daemon = stage.daemon(&[&fleet], &["--no-leader-election"]);
-        // While it starts, and while it replaces.
+        // During its start, and during replacements.
         let (first, lives_ms) = (dice.random_range(1..=3), dice.random_range(0..2_000));
         let first = delete(&stage, &fleet, first);
         sleep(Duration::from_millis(lives_ms));

@@ -1,7 +1,7 @@
-//! What a person needs where a test fails: while something runs, commands are kept here that show it. Whoever panics, their
-//! output follows the panic's own words, and folders are kept from then on.
+//! Diagnostics for failed tests: while something runs, the commands that show its state are registered here. If a
+//! thread panics, their output follows the panic message, and directories are kept from then on.
 //!
-//! All of it happens in the panic hook: nothing has been taken down yet, and no test has to think of it.
+//! All of it happens in the panic hook: nothing has been torn down yet, and tests need no code for it.
 
 use std::ffi::{OsStr, OsString};
 use std::panic;
@@ -16,21 +16,21 @@ static SHOWN: Mutex<Vec<Item>> = Mutex::new(Vec::new());
 #[derive(Clone)]
 struct Item {
     number: u64,
-    /// Of the test that it belongs to; what is shared belongs to all.
+    /// The thread of the test that it belongs to; shared resources belong to all.
     thread: Option<ThreadId>,
     command: Vec<OsString>,
 }
 
-/// The command is run for as long as this lives.
+/// The command is registered for the lifetime of this value.
 #[must_use]
 pub struct Shown(u64);
 
-/// If this thread panics, it is told what this command says; it has to end by itself.
+/// If this thread panics, the output of this command is printed; it has to end by itself.
 pub fn show<S: AsRef<OsStr>>(command: impl IntoIterator<Item = S>) -> Shown {
     keep(Some(thread::current().id()), command)
 }
 
-/// The same, whichever thread panics.
+/// The same for a panic of any thread.
 pub fn show_everybody<S: AsRef<OsStr>>(command: impl IntoIterator<Item = S>) -> Shown {
     keep(None, command)
 }
@@ -40,7 +40,7 @@ pub fn show_tail(log: impl AsRef<OsStr>) -> Shown {
     show([OsStr::new("tail"), OsStr::new("-n60"), log.as_ref()])
 }
 
-/// Some test has failed: nothing is thrown away any more.
+/// Some test has failed: no directory is deleted any more.
 pub fn anybody_failed() -> bool {
     FAILED.load(Ordering::Relaxed)
 }
@@ -62,7 +62,7 @@ fn keep<S: AsRef<OsStr>>(thread: Option<ThreadId>, command: impl IntoIterator<It
     Shown(number)
 }
 
-/// In a hook nothing may panic.
+/// Nothing may panic in a hook.
 fn tell() {
     let here = thread::current().id();
     let items = SHOWN.lock().unwrap_or_else(PoisonError::into_inner).clone();

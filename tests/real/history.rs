@@ -1,8 +1,8 @@
-//! What became of every object, as etcd was told: each change once, in the one order that there is.
+//! The history of every object, as etcd recorded it: each change once, in the one total order.
 //!
-//! The API server keeps its objects in etcd as JSON here, and nothing forgets earlier revisions but
-//! [`compact_etcd`](ControlPlane::compact_etcd): who wants to judge what was reads it right before that, when
-//! nobody writes any more.
+//! The API server is configured to store its objects in etcd as JSON, and only
+//! [`compact_etcd`](ControlPlane::compact_etcd) drops earlier revisions: to judge them, read them right before that,
+//! when all writers have stopped.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -18,7 +18,7 @@ pub struct Change {
     /// Its `resourceVersion`.
     pub revision: u64,
     pub kind: ChangeKind,
-    /// As it is from then on; of a deleted one, as it was before.
+    /// Its state after the change; for a deletion, the state before.
     pub object: Value,
 }
 
@@ -29,14 +29,15 @@ pub enum ChangeKind {
     Deleted,
 }
 
-/// Between two answers.
+/// Maximum time between two answers.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// All pods of a suite, changed a few times each, 6 KB each time.
 const BYTES_MAX: u64 = 256 << 20;
 
-/// All changes of a resource, for instance `pods`, later than `after`; and until when that is.
+/// All changes of a resource, for instance `pods`, later than `after`; and the revision up to which they are complete.
 pub fn read(plane: &ControlPlane, resource: &str, after: u64) -> Result<(Vec<Change>, u64)> {
-    // Everything of the resource is below `/`; behind that, and nobody else's, is the mark that we stop at.
+    // All keys of the resource are below `/`; the mark at which reading stops follows right after them, with no other
+    // keys.
     let (first, mark, end) = (
         format!("/registry/{resource}/"),
         format!("/registry/{resource}0mark"),
@@ -52,7 +53,7 @@ pub fn read(plane: &ControlPlane, resource: &str, after: u64) -> Result<(Vec<Cha
     let mut changes = Vec::new();
     for line in answer.lines() {
         let line = line.map_err(failed)?;
-        // Above the answer is its head.
+        // Lines before the answer are the HTTP head.
         let Ok(answer) = serde_json::from_str::<Value>(&line) else { continue };
         let result = &answer["result"];
         if result["canceled"] == true || result.is_null() {
@@ -91,14 +92,14 @@ fn ask(port: u16, question: &str) -> std::io::Result<BufReader<impl Read + use<>
     Ok(BufReader::new(stream.take(BYTES_MAX)))
 }
 
-/// In protobuf's JSON 64 bits are a string.
+/// In protobuf's JSON, 64-bit numbers are strings.
 fn number(value: &Value) -> u64 {
     value.as_str().and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// Base64, as protobuf's JSON has bytes.
+/// Base64, as bytes are encoded in protobuf's JSON.
 pub fn encode(text: &str) -> String {
     let digits = text.as_bytes().chunks(3).flat_map(|chunk| {
         let three = [0, 1, 2].map(|at| u32::from(chunk.get(at).copied().unwrap_or(0)));
@@ -109,7 +110,7 @@ pub fn encode(text: &str) -> String {
     digits.collect()
 }
 
-/// Base64, also as tokens have it.
+/// Base64, also the variant of tokens.
 pub fn decode(text: &Value) -> Vec<u8> {
     let digits = text.as_str().unwrap_or_default().bytes().map(|digit| match digit {
         b'-' => b'+',

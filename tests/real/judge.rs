@@ -1,5 +1,5 @@
-//! What must hold of everything that happened, whatever befell the daemon: judged by what etcd was told and what the
-//! API server wrote into its audit log, and not by anybody's word.
+//! Invariants of everything that happened, after any failure of the daemon: checked against etcd's history and the API
+//! server's audit log, not against what any component reports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,10 +13,10 @@ use serde_json::Value;
 use super::control_plane::{ACCOUNT, ControlPlane, HOME};
 use super::history::{self, Change, ChangeKind};
 
-/// An API server that has just become ready refuses for a moment what it will grant.
+/// For a moment after its start, the API server denies requests that it will grant.
 const STARTING: SignedDuration = SignedDuration::from_secs(10);
 
-/// One answered request of the daemon's.
+/// One answered request of the daemon.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub verb: String,
@@ -26,12 +26,12 @@ pub struct Request {
     pub namespace: String,
     pub name: String,
     pub code: u64,
-    /// It has no right to this.
+    /// It was denied by RBAC.
     pub forbidden: bool,
-    /// Which of the account's tokens: each daemon has its own.
+    /// Identifies the token of the account: each daemon has its own.
     pub token: String,
     pub answered_at: Timestamp,
-    /// Of creates and deletes of pods, and of evictions.
+    /// The body, for creates and deletes of pods, and for evictions.
     pub body: Value,
 }
 
@@ -42,21 +42,21 @@ impl Request {
     }
 }
 
-/// What our service accounts asked for, in the order of the answers.
+/// The requests of our service accounts, in the order of the answers.
 pub fn requests(plane: &ControlPlane) -> Vec<Request> {
     let logs = fs::read_dir(plane.directory())
         .unwrap()
         .filter_map(|entry| entry.unwrap().file_name().into_string().ok());
     let older: Vec<String> =
         logs.filter(|name| name.starts_with("audit-") && name.ends_with(".log")).collect();
-    assert!(older.is_empty(), "the audit log has turned over, nobody can judge what was in {older:?}");
+    assert!(older.is_empty(), "the audit log was rotated, and the requests in {older:?} cannot be judged");
     let log = fs::read_to_string(plane.audit_log()).unwrap();
     let ours = format!("system:serviceaccount:{HOME}:{ACCOUNT}");
     let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let ours = events.filter(|event| {
         let user = event["user"]["username"].as_str();
         let stage = event["stage"].as_str().unwrap_or_default();
-        // A watch that is granted is answered when it begins, whenever it ends.
+        // A granted watch is answered when it begins, regardless of its end.
         let watches = event["verb"] == "watch" && event["responseStatus"]["code"] == 200;
         let answered = if watches { "ResponseStarted" } else { "ResponseComplete" };
         user.is_some_and(|user| user.starts_with(&ours)) && stage == answered
@@ -82,7 +82,7 @@ fn request(event: &Value) -> Request {
     }
 }
 
-/// Everything that etcd was told of pods and ledgers.
+/// etcd's history of pods and ledgers.
 #[derive(Debug, Default)]
 pub struct Record {
     pods: Part,
@@ -92,26 +92,26 @@ pub struct Record {
 #[derive(Debug, Default)]
 struct Part {
     changes: Vec<Change>,
-    /// Later ones were not read yet.
+    /// Later revisions were not read yet.
     until: u64,
 }
 
-/// The executors of one application, and what they are allowed.
+/// The executors of one application, and the limits that apply to them.
 #[derive(Clone, Debug)]
 pub struct Fleet {
     pub name: String,
     pub namespace: String,
     pub application: String,
-    /// At once, but for those that are being deleted: target and surge.
+    /// Maximum pods at once, without those that are being deleted: target and surge.
     pub live_max: usize,
     /// Its driver's pod may be deleted, too.
     pub ends_driver: bool,
-    /// Its rights are taken from it on purpose.
+    /// Its permissions are revoked on purpose.
     pub rights_go: bool,
 }
 
 impl Record {
-    /// Reads what is new.
+    /// Reads new revisions.
     pub fn read_on(&mut self, plane: &ControlPlane) {
         for (resource, part) in [("pods", &mut self.pods), ("configmaps", &mut self.maps)] {
             let (changes, until) = history::read(plane, resource, part.until).unwrap();
@@ -120,14 +120,14 @@ impl Record {
         }
     }
 
-    /// Reads what is new, and fails if anything happened to this fleet that must not.
+    /// Reads new revisions, and fails if this fleet has violated an invariant.
     pub fn judge(&mut self, plane: &ControlPlane, fleet: &Fleet) {
-        // Other fleets live on: of what was asked for by now etcd has been told.
+        // Other fleets are still active: etcd already has the results of these requests.
         let requests = requests(plane);
         let creates = |request: &Request| request.verb == "create" && request.resource == "pods";
         assert!(
             requests.iter().any(|request| creates(request) && request.namespace == fleet.namespace),
-            "nothing was judged: the audit log, of {} requests of ours, has nobody create a pod",
+            "nothing was judged: among our {} requests in the audit log none creates a pod",
             requests.len()
         );
         self.read_on(plane);
@@ -151,7 +151,8 @@ impl Record {
         );
     }
 
-    /// No id twice, none that was not reserved, and never too many. How many there were, and how many at once.
+    /// No id is used twice or without being reserved, and there are never too many executors. Returns how many there
+    /// were in total, and how many at once.
     fn executors(&self, fleet: &Fleet, ledgers: &[(u64, Ledger)]) -> (usize, usize) {
         let (mut created, mut live, mut most) = (BTreeSet::new(), BTreeSet::new(), 0);
         for change in self.pods.changes.iter().filter(|change| is_executor(&change.object, fleet)) {
@@ -184,7 +185,7 @@ impl Record {
         (created.len(), most)
     }
 
-    /// Every removal names the pod that it means, and that is an executor's. How many were asked for.
+    /// Every removal names the UID of the pod, which is an executor's. Returns how many were requested.
     fn removals(&self, fleet: &Fleet, requests: &[Request]) -> usize {
         let pods: BTreeMap<&str, &Value> = self
             .pods
@@ -201,25 +202,25 @@ impl Record {
             };
             let uid = options["preconditions"]["uid"].as_str();
             let uid = uid.unwrap_or_else(|| panic!("a removal that names no UID: {request:?}"));
-            let pod = pods.get(uid).unwrap_or_else(|| panic!("a removal of what never was: {request:?}"));
+            let pod = pods.get(uid).unwrap_or_else(|| panic!("a removal of an unknown pod: {request:?}"));
             let labels = &pod["metadata"]["labels"];
             if labels["spark-app-selector"] == fleet.application.as_str() {
                 let ours = is_executor(pod, fleet) || fleet.ends_driver && labels["spark-role"] == "driver";
-                assert!(ours, "a removal of what is no executor: {request:?}");
+                assert!(ours, "a removal of a pod that is no executor: {request:?}");
                 count += 1;
             }
         }
         count
     }
 
-    /// No ledger ever says less than before, and the books of each balance: who came to be is there or has ended. All
-    /// that were written, each with its revision.
+    /// No ledger ever loses information, and each balances: every created executor exists or has ended. Returns all
+    /// written ledgers, each with its revision.
     fn ledgers(&self, fleet: &Fleet) -> Vec<(u64, Ledger)> {
         let mut last: BTreeMap<&str, [u64; 4]> = BTreeMap::new();
         let named = |change: &&Change| {
             let meta = &change.object["metadata"];
             let name = meta["name"].as_str().unwrap_or_default();
-            // Behind the fleet's name is a piece of the driver's UID.
+            // The fleet's name is followed by a part of the driver's UID.
             name.strip_prefix(&format!("rollcall-{}-", fleet.name)).is_some_and(|uid| !uid.contains('-'))
                 && meta["namespace"] == fleet.namespace.as_str()
                 && change.kind != ChangeKind::Deleted
@@ -246,7 +247,7 @@ impl Record {
     }
 }
 
-/// No right is missing. How many were while an API server started.
+/// No permission is missing. Returns how many requests were denied while an API server started.
 fn granted(plane: &ControlPlane, fleet: &Fleet, requests: &[Request]) -> usize {
     let starting = |at: Timestamp| {
         plane.starts().iter().any(|(begun, ready)| (*begun..=*ready + STARTING).contains(&at))

@@ -1,14 +1,15 @@
 //! A kubelet whose containers are processes of this machine.
 //!
-//! It makes a node, binds every pod of its namespace that has none to it, runs the command of the pod's first container,
-//! and reports through the status subresource what a kubelet reports: running, with an address; then the exit code,
-//! 128 more than the signal's number if one ended it. A deleted pod gets its preStop hook, SIGTERM and, at the end of
-//! its grace period, SIGKILL; then it is gone.
+//! It creates a node, binds every pod of its namespace without a node to it, runs the command of the pod's first
+//! container, and reports through the status subresource what a kubelet reports: running, with an address; then the
+//! exit code, or 128 plus the number of the signal that ended it. A deleted pod gets its preStop hook, SIGTERM and, at
+//! the end of its grace period, SIGKILL; then it is removed.
 //!
-//! Of a container it honours command, args, env (values and the fields of `process::field`), volumes and the preStop hook.
-//! A volume is an empty folder, whatever its kind. Nothing is mounted: where the value of a variable is the path of a
-//! mount, it becomes the folder's. An [`Image`] is a folder too: its files take the place of a command's absolute
-//! path. All of it ends when the `Kubelet` is dropped, and also when the tests end without dropping it.
+//! Of a container it supports command, args, env (values and the fields of `process::field`), volumes and the preStop
+//! hook. A volume is an empty directory, regardless of its kind. Nothing is mounted: if the value of a variable is the
+//! path of a mount, it is replaced by the path of the directory. An [`Image`] is a directory too: its files replace the
+//! absolute paths of a command. All of it ends when the `Kubelet` is dropped, and also when the tests end without
+//! dropping it.
 
 use std::collections::HashMap;
 use std::os::unix::process::ExitStatusExt;
@@ -34,21 +35,21 @@ use super::control_plane::{Result, client};
 
 mod process;
 
-/// The node that it is.
+/// The name of its node.
 pub const NODE: &str = "process-kubelet";
-/// After the hook, or without one, nobody gets less (kubelet: `minimumGracePeriodInSeconds`).
+/// The minimum grace period after the hook, or without one (kubelet: `minimumGracePeriodInSeconds`).
 const GRACE_MIN: Duration = Duration::from_secs(2);
-/// Until the API server has taken a report. It may be down for a test's purpose.
+/// How long the API server may take to accept a report. A test may stop it on purpose.
 const REPORT_MAX: Duration = Duration::from_secs(60);
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// In the value of an image's variable: the container's folder.
+/// In a variable's value in an image: the container's directory.
 pub const TMPDIR: &str = "$(TMPDIR)";
 
-/// What containers are started from.
+/// The files that containers are started from.
 #[derive(Clone, Debug)]
 pub struct Image {
-    /// `entrypoint` in it is run where a container has no command.
+    /// A container without a command runs the file `entrypoint` in it.
     pub folder: PathBuf,
     pub env: Vec<(String, String)>,
 }
@@ -62,16 +63,16 @@ struct Shared {
     pods: Api<Pod>,
     folder: PathBuf,
     image: Image,
-    /// The second number of its pods' addresses.
+    /// The second number of its pods' IP addresses.
     network: u32,
     addresses: AtomicU32,
-    /// Processes that run, and their addresses, by pod.
+    /// Running processes and their addresses, by pod.
     running: Mutex<HashMap<String, (u32, String)>>,
     /// Why the next pod will not start.
     held: Mutex<Option<String>>,
 }
 
-/// What the API server says of a pod.
+/// The API server's state of a pod.
 #[derive(Clone)]
 enum Seen {
     Is(Box<Pod>),
@@ -79,7 +80,7 @@ enum Seen {
 }
 
 impl Kubelet {
-    /// Logs and volumes are in `folder`, which is made.
+    /// Logs and volumes are in `folder`, which is created.
     pub fn start(kubeconfig: &Path, namespace: &str, folder: &Path, image: Image) -> Result<Kubelet> {
         let wrong = |error: &dyn std::fmt::Display| format!("kubelet: {error}");
         std::fs::create_dir_all(folder).map_err(|error| wrong(&error))?;
@@ -102,7 +103,7 @@ impl Kubelet {
         let (stop, stopped) = oneshot::channel();
         let of_thread = Arc::clone(&shared);
         let thread = thread::spawn(move || {
-            // Dropping the runtime drops the pods' tasks, and they their processes.
+            // Dropping the runtime drops the pods' tasks, and these drop their processes.
             runtime.block_on(async {
                 tokio::select! { () = serve(of_thread) => {}, _ = stopped => {} }
             });
@@ -110,17 +111,17 @@ impl Kubelet {
         Ok(Kubelet { shared, thread: Some((stop, thread)) })
     }
 
-    /// Whether a pod's process does.
+    /// Does the pod's process run?
     pub fn runs(&self, pod: &str) -> bool {
         lock(&self.shared.running).contains_key(pod)
     }
 
-    /// `status.podIP` of a pod that runs.
+    /// `status.podIP` of a running pod.
     pub fn address(&self, pod: &str) -> Option<String> {
         lock(&self.shared.running).get(pod).map(|(_, address)| address.clone())
     }
 
-    /// Somebody logs in to the node and sends a pod's process a signal.
+    /// Sends a signal to a pod's process, as an operator on the node would.
     pub fn signal(&self, pod: &str, signal: &str) -> Result<()> {
         let (pid, _) = lock(&self.shared.running).get(pod).cloned().ok_or(format!("{pod} does not run"))?;
         if send(signal, pid.into()) { Ok(()) } else { Err(format!("{pod} took no SIG{signal}")) }
@@ -131,14 +132,14 @@ impl Kubelet {
         *lock(&self.shared.held) = Some(reason.to_owned());
     }
 
-    /// The working directory of a pod's process. What it writes is there in `log`.
+    /// The working directory of a pod's process. Its output is in the file `log`.
     pub fn folder(&self, pod: &str) -> PathBuf {
         self.shared.folder.join(pod)
     }
 }
 
-/// Each kubelet has one, because pods have the ports that Spark gives them. Several test processes begin at different
-/// ones, and kwok's is 10.
+/// Each kubelet has its own network, because pods have the ports that Spark gives them. Several test processes begin at
+/// different ones, and kwok's is 10.
 fn network() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     20 + std::process::id().wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 200
@@ -153,7 +154,7 @@ impl Drop for Kubelet {
     }
 }
 
-/// The node, ready.
+/// Creates the node, ready.
 async fn register(client: &Client) -> kube::Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
     let node = json!({"metadata": {"name": NODE}});
@@ -170,7 +171,7 @@ async fn register(client: &Client) -> kube::Result<()> {
     Ok(())
 }
 
-/// Gives each pod a task, and tells it what becomes of the pod.
+/// Starts a task for each pod, and passes on the pod's changes.
 async fn serve(shared: Arc<Shared>) {
     let mut tasks: HashMap<String, watch::Sender<Seen>> = HashMap::new();
     let mut listed: Vec<String> = Vec::new();
@@ -196,7 +197,7 @@ async fn serve(shared: Arc<Shared>) {
                     task.send_replace(Seen::Gone);
                 }
             }
-            // It lists again, in a while.
+            // It lists again after a delay.
             Err(_) => {}
         }
     }
@@ -263,7 +264,7 @@ async fn live(shared: Arc<Shared>, pod: Pod, mut seen: watch::Receiver<Seen>) {
         grace = deleted(&mut seen) => process.terminate(grace).await,
     };
     lock(&shared.running).remove(&name);
-    // Nothing of a container outlives its first process.
+    // No process of a container outlives the first one.
     send("KILL", -i64::from(process.pid));
     let status = status.expect("it is our child");
     let code = exit_code(status);
@@ -278,7 +279,7 @@ async fn live(shared: Arc<Shared>, pod: Pod, mut seen: watch::Receiver<Seen>) {
     remove(&shared, &pod).await;
 }
 
-/// Waits until the pod is deleted, and says how long it may take to end.
+/// Waits until the pod is deleted, and returns its grace period.
 async fn deleted(seen: &mut watch::Receiver<Seen>) -> Duration {
     loop {
         match &*seen.borrow_and_update() {
@@ -295,7 +296,7 @@ async fn deleted(seen: &mut watch::Receiver<Seen>) -> Duration {
     }
 }
 
-/// Writes the pod's status; says it until the API server has heard it, or the pod is gone.
+/// Writes the pod's status; retries until the API server has accepted it, or the pod is gone.
 async fn report(shared: &Shared, pod: &Pod, phase: &str, container: Value, address: Option<&str>) {
     let ready = if phase == "Running" { "True" } else { "False" };
     let containers = pod.spec.as_ref().map(|spec| &spec.containers);
@@ -312,7 +313,7 @@ async fn report(shared: &Shared, pod: &Pod, phase: &str, container: Value, addre
         status["podIP"] = json!(address);
         status["podIPs"] = json!([{"ip": address}]);
     }
-    // The UID makes it a conflict where another pod has the name by now.
+    // The UID makes it a conflict if another pod has the name by now.
     let patch = Patch::Merge(json!({"metadata": {"uid": pod.uid()}, "status": status}));
     insist(&pod.name_any(), || async {
         shared.pods.patch_status(&pod.name_any(), &PatchParams::default(), &patch).await.map(drop)
@@ -320,7 +321,7 @@ async fn report(shared: &Shared, pod: &Pod, phase: &str, container: Value, addre
     .await;
 }
 
-/// Its containers have ended: the API server may forget it.
+/// Its containers have ended: the API server may remove it.
 async fn remove(shared: &Shared, pod: &Pod) {
     let preconditions = Preconditions { uid: pod.uid(), resource_version: None };
     let parameters = DeleteParams {
@@ -348,12 +349,12 @@ async fn insist<F: Future<Output = kube::Result<()>>>(pod: &str, mut ask: impl F
     }
 }
 
-/// What a kubelet reports: as a shell would say it.
+/// The exit code that a kubelet reports, as in a shell.
 fn exit_code(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
 }
 
-/// To a process, or, where `to` is negative, to its group. Whether somebody was there to take it.
+/// Signals a process, or, if `to` is negative, its group. Returns whether it existed.
 fn send(signal: &str, to: i64) -> bool {
     let mut kill = std::process::Command::new("kill");
     let kill = kill.args(["-s", signal, "--", &to.to_string()]).stderr(Stdio::null()).status();
@@ -365,7 +366,7 @@ fn from_json<T: serde::de::DeserializeOwned>(value: Value) -> T {
 }
 
 fn now() -> String {
-    // To the second, as Kubernetes writes time.
+    // In whole seconds, as Kubernetes writes times.
     format!("{:.0}", Timestamp::now())
 }
 

@@ -1,4 +1,4 @@
-//! Several daemons and one Lease: never two act, and whoever stands by takes over in time, and is not ready until
+//! Several daemons and one Lease: never do two of them act, and a standby takes over in time, and is not ready until
 //! then.
 
 use std::io::{self, Read};
@@ -10,22 +10,22 @@ use super::stage::{Daemon, Fleet, PATIENCE, Stage};
 use super::tools;
 
 const LEASE: &str = "leaders";
-/// What the Lease is good for, what its watchers wait between looks, and a busy machine.
+/// The duration of the Lease, the retry period of the candidates, and a margin for a busy machine.
 const TAKEOVER: Duration = Duration::from_secs(15 + 3 + 10);
 
 fn holder(stage: &Stage) -> String {
     let holder =
         stage.admin(&["get", "lease", LEASE, "-n", HOME, "-o", "jsonpath={.spec.holderIdentity}"], "");
-    // Behind the pod's name is what makes it this process.
+    // After the pod's name comes the identity of this process.
     holder.split('_').next().unwrap_or_default().to_owned()
 }
 
-/// One that would lead, as soon as it may.
+/// A daemon that tries to become the leader.
 fn candidate(stage: &Stage, fleet: &Fleet) -> Daemon {
     stage.daemon(&[fleet], &["--lease", LEASE])
 }
 
-/// What a probe is answered: the status line and the body.
+/// The answer to a probe: the status line and the body.
 fn probe(daemon: &Daemon, path: &str) -> io::Result<String> {
     let answer =
         daemon.http(&format!("GET {path} HTTP/1.1\r\nHost: rollcall\r\nConnection: close\r\n\r\n"))?;
@@ -33,7 +33,7 @@ fn probe(daemon: &Daemon, path: &str) -> io::Result<String> {
     Ok(format!("{} {}", head.split(' ').nth(1).unwrap(), body.trim_end()))
 }
 
-/// It lives, and its Service leaves it alone, for as long as another leads.
+/// While another daemon leads, it is live and not ready.
 fn stands_by(stage: &Stage, daemon: &Daemon, leader: &Daemon) {
     stage.until("standing by", || match probe(daemon, "/readyz") {
         Ok(said)
@@ -57,7 +57,7 @@ fn is_ready(stage: &Stage, daemon: &Daemon) {
     });
 }
 
-/// Somebody deletes an executor, and whoever leads now makes it good.
+/// Deletes an executor, which the current leader must replace.
 fn takes_over(stage: &Stage, daemon: &Daemon, fleet: &Fleet, what: &str) -> Duration {
     let begun = Instant::now();
     let (_, pod) = stage.pods(fleet).unwrap().into_iter().next().unwrap();
@@ -89,7 +89,7 @@ fn one_leads_at_a_time() {
     let took = takes_over(&stage, &second, &fleet, "leader killed");
     assert!(took < TAKEOVER, "{took:?}");
 
-    // A leader that stands still past its Lease finds out as it wakes up, and does nothing more.
+    // A leader that is frozen past its Lease notices when it continues, and makes no further call.
     let mut third = candidate(&stage, &fleet);
     order.push(third.name.clone());
     stands_by(&stage, &third, &second);
@@ -98,16 +98,16 @@ fn one_leads_at_a_time() {
     assert!(took < TAKEOVER, "{took:?}");
     second.signal("CONT");
     let ended = second.wait(PATIENCE);
-    assert_eq!(ended.code(), Some(1), "it leads no more");
+    assert_eq!(ended.code(), Some(1), "it does not lead any more");
 
-    // One that is asked to end hands over.
+    // A daemon that is stopped hands over.
     let fourth = candidate(&stage, &fleet);
     order.push(fourth.name.clone());
     stands_by(&stage, &fourth, &third);
     third.signal("TERM");
     assert!(third.wait(PATIENCE).success());
     let took = takes_over(&stage, &fourth, &fleet, "leader ended in order");
-    assert!(took < Duration::from_secs(10), "nobody has to wait for a Lease that was released: {took:?}");
+    assert!(took < Duration::from_secs(10), "the takeover waited for a Lease that was released: {took:?}");
 
     let tokens: Vec<String> = order.iter().map(|name| stage.token_id(name)).collect();
     let acts = |request: &super::judge::Request| {

@@ -1,8 +1,8 @@
-//! Every way in which a pod ends, as Kubernetes tells it: each loss gets its verdict once, counts as a failure or does not,
-//! and is made good.
+//! Every way in which a pod ends, as Kubernetes reports it: each loss gets its verdict once, counts as a failure or
+//! not, and is replaced.
 //!
-//! What a kubelet or a controller would write is written by the test, or by kwok where it says so; evictions and deletions
-//! are the API server's own.
+//! The test writes what a kubelet or a controller would write, or kwok does where noted; evictions and deletions are
+//! the API server's own.
 
 use std::collections::BTreeMap;
 
@@ -12,35 +12,35 @@ use super::control_plane::NAMESPACE;
 use super::stage::{Daemon, Fleet, NODE, Stage, node, runs};
 use super::tools;
 
-/// What befalls an executor's pod.
+/// What happens to an executor's pod.
 #[derive(Clone, Copy, Debug)]
 enum Fate {
     /// Its container ends with this exit code and reason, and the pod with it.
     Exits(i32, &'static str),
-    /// Its process exits with this code, and its kubelet, which is kwok, makes of that what it does.
+    /// Its process exits with this code, and its kubelet, which is kwok, writes the status.
     ExitsOnItsNode(i32),
     /// The kubelet fails the pod, with this `status.reason`.
     Fails(&'static str),
-    /// Somebody asks the eviction API.
+    /// It is evicted through the eviction API.
     IsEvicted,
-    /// A controller marks it with this reason of `DisruptionTarget`, and deletes it.
+    /// A controller sets the condition `DisruptionTarget` with this reason, and deletes it.
     IsDisrupted(&'static str),
-    /// The kubelet marks it so and ends it.
+    /// The kubelet sets that condition and terminates it.
     IsTerminated,
     IsDeleted,
-    /// Its node is deleted, and the pod is collected.
+    /// Its node is deleted, and the pod is garbage-collected.
     LosesItsNode,
-    /// Its node falls silent, and somebody deletes the pod.
+    /// Its node stops reporting, and the pod is deleted.
     IsOnASilentNode,
-    /// Its node has only just become ready and is still tainted, and somebody deletes the pod.
+    /// Its node has only just become ready and is still tainted, and the pod is deleted.
     IsOnATaintedNode,
-    /// It runs out of memory and is collected in the same moment.
+    /// It runs out of memory and is garbage-collected in the same moment.
     DiesAndVanishes,
 }
 
-/// Fate, verdict, is it a failure, is the pod kept.
+/// Fate, verdict, whether it is a failure, whether the pod is kept.
 const FATES: [(Fate, &str, bool, bool); 16] = [
-    // Those whose node the daemon has to hear of before it hears of them come first, and end last.
+    // Fates for which the daemon must see the node's change before the pod's come first here, and end last.
     (Fate::LosesItsNode, "node-lost", false, false),
     (Fate::IsOnASilentNode, "node-lost", false, false),
     (Fate::IsOnATaintedNode, "deleted", false, false),
@@ -120,7 +120,7 @@ impl Fate {
                 delete(&["--grace-period=0", "--force"]);
             }
             Fate::IsDeleted | Fate::IsOnATaintedNode => delete(&[]),
-            // Nobody is there to confirm that it has ended.
+            // No kubelet can confirm that it has ended.
             Fate::LosesItsNode | Fate::IsOnASilentNode => delete(&["--grace-period=0", "--force"]),
         }
     }
@@ -138,7 +138,7 @@ fn name(pod: &Value) -> &str {
     pod["metadata"]["name"].as_str().unwrap()
 }
 
-/// Waits until so many losses are settled, each kind as often as it should.
+/// Waits until this many losses are classified, each kind as often as expected.
 fn settled(stage: &Stage, daemon: &Daemon, fleet: &Fleet, expected: &BTreeMap<String, u64>) -> Value {
     let mut status = Value::Null;
     stage.until("classified", || {
@@ -171,7 +171,7 @@ fn each_loss_gets_its_verdict_once() {
     let nodes: Vec<Value> = (1..=FATES.len()).map(|id| node(&format!("losses-{id}"))).collect();
     stage.create(&json!({"apiVersion": "v1", "kind": "List", "items": nodes}));
     let daemon = stage.daemon(&[&fleet], &["--lease", "losses"]);
-    // The n-th executor runs on the n-th node, whoever comes later on one for all.
+    // The n-th executor runs on the n-th node, and replacements on one node for all.
     stage.until("on their nodes", || {
         let pods = stage.pods(&fleet).unwrap();
         for (id, pod) in pods.iter().filter(|(_, pod)| pod["spec"]["nodeName"].is_null()) {
@@ -192,7 +192,7 @@ fn each_loss_gets_its_verdict_once() {
     stage.until("replaced", || replaced(&stage, &fleet));
     settled(&stage, &daemon, &fleet, &expected);
     stage.at_strength(&daemon, &fleet, "sixteen lost in sixteen ways");
-    stage.until("kept who should be, and nobody else", || {
+    stage.until("only the right pods kept", || {
         let left = stage.pods(&fleet).unwrap();
         let mut fates = FATES.iter().zip(&pods);
         match fates.find(|((.., kept), (id, _))| left.contains_key(id) != *kept) {
@@ -215,7 +215,7 @@ fn each_loss_gets_its_verdict_once() {
     stage.judge(&fleet);
 }
 
-/// Whoever comes later runs, too.
+/// Replacements run, too.
 fn replaced(stage: &Stage, fleet: &Fleet) -> Result<(), String> {
     let pods = stage.pods(fleet).unwrap();
     let later = pods.range(fleet.target as u64 + 1..).map(|(_, pod)| pod);
@@ -226,7 +226,7 @@ fn replaced(stage: &Stage, fleet: &Fleet) -> Result<(), String> {
     if running == fleet.target { Ok(()) } else { Err(format!("{running} run")) }
 }
 
-/// What keeps a pod Pending, until it is given up: verdict, and is it a failure.
+/// What keeps a pod Pending until it is abandoned: verdict, and whether it is a failure.
 const STUCK: [(&str, Option<&str>, &str, bool); 3] = [
     ("Unschedulable", None, "released", false),
     ("ErrImagePull", Some("ErrImagePull"), "image", true),
@@ -239,7 +239,7 @@ fn what_never_starts_is_given_up_for_its_reason() {
     let stage = Stage::shared(&tools);
     let fleet = stage.fleet("stuck", STUCK.len(), |document| {
         let spec = &mut document["spec"];
-        spec["allocation"] = json!({"pendingTimeout": "5s", "backoffFirst": "1s", "backoffLast": "1s"});
+        spec["allocation"] = json!({"pendingTimeout": "5s", "initialBackoff": "1s", "maxBackoff": "1s"});
         spec["template"]["spec"]["nodeName"].take();
         spec["template"]["metadata"] = json!({"annotations": {"rollcall.test/pending": "true"}});
     });
@@ -261,7 +261,7 @@ fn what_never_starts_is_given_up_for_its_reason() {
             stage.patch_status(&object, &json!({ "conditions": scheduled }));
         }
     }
-    // Whoever comes in their place starts.
+    // Their replacements start.
     stage.until("replaced", || {
         for (_, pod) in stage.pods(&fleet).unwrap().into_iter().filter(|(id, _)| *id > STUCK.len() as u64) {
             if !pod["metadata"]["annotations"]["rollcall.test/pending"].is_null() {

@@ -1,4 +1,4 @@
-//! What Prometheus reads is what a real API server has answered: its audit log is held against it.
+//! Prometheus' metrics agree with the answers of a real API server, according to its audit log.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ fn counted(daemon: &Daemon) -> Counts {
     counts
 }
 
-/// What the API server says it answered to these credentials.
+/// The API server's answers to these credentials.
 fn answered(stage: &Stage, token: &str) -> Counts {
     let mut counts = Counts::new();
     for request in stage.requests().iter().filter(|request| request.token == token) {
@@ -50,7 +50,7 @@ fn count(counts: &Counts, method: &str, code: &str) -> u64 {
 #[test]
 fn requests_are_counted_as_the_api_server_answered_them() {
     let Some(tools) = tools() else { return };
-    // One of its own: its etcd is made to stand still.
+    // A separate stage: the test freezes its etcd.
     let stage = Stage::start(&tools);
     let fleet = stage.fleet("scraped", 2, |_| {});
     stage.create(&json!({
@@ -62,7 +62,7 @@ fn requests_are_counted_as_the_api_server_answered_them() {
         "observedGeneration": 1, "disruptionsAllowed": 0, "currentHealthy": 2, "desiredHealthy": 2, "expectedPods": 2,
     });
     stage.patch_status("poddisruptionbudget/scraped", &status);
-    // It leads alone: a Lease would be lost while etcd stands still, and with it what was counted.
+    // Without leader election: the Lease would be lost while etcd is frozen, and the counts with it.
     let daemon = stage.daemon(&[&fleet], &["--no-leader-election"]);
     stage.at_strength(&daemon, &fleet, "started");
     let rolled = *stage.pods(&fleet).unwrap().keys().next().unwrap();
@@ -79,12 +79,12 @@ fn requests_are_counted_as_the_api_server_answered_them() {
         }
     });
     let before = counted(&daemon);
-    // Two executors and one in place of the rolled one, and the ledger.
+    // Two executors, the replacement of the rolled one, and the ledger.
     assert!(count(&before, "POST", "201") >= 4, "{before:?}");
     assert!(count(&before, "GET", "200") > 0 && count(&before, "PUT", "200") > 0, "{before:?}");
     assert_eq!(before.keys().filter(|(_, code)| code == "<error>").count(), 0, "{before:?}");
 
-    // No write ends while etcd stands still: the eviction that is tried again is given up.
+    // No write completes while etcd is frozen: the retried eviction times out.
     stage.plane.pause_etcd().unwrap();
     let unanswered = |counts: &Counts| {
         let errors = counts.iter().filter(|((_, code), _)| code == "<error>");

@@ -1,4 +1,4 @@
-//! The namespace goes away under the daemon, and comes back with another application.
+//! The namespace is deleted under the daemon, and recreated with another application.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use super::stage::{Daemon, Stage};
 use super::tools;
 
 const NAMESPACE: &str = "doomed";
-/// How long it is watched for haste.
+/// How long the rate of its requests is observed.
 const WATCHED: Duration = Duration::from_secs(10);
 
-/// The namespace, and the rights in it.
+/// Creates the namespace and the permissions in it.
 fn namespace(stage: &Stage) {
     stage.admin(&["create", "namespace", NAMESPACE], "");
     for kind in ["role", "rolebinding"] {
@@ -24,7 +24,7 @@ fn namespace(stage: &Stage) {
     }
 }
 
-/// What it asked for in the namespace within some time.
+/// Its requests in the namespace within this time.
 fn within(stage: &Stage, daemon: &Daemon, time: Duration) -> Vec<Request> {
     let token = stage.token_id(&daemon.name);
     let asked = || {
@@ -46,14 +46,14 @@ fn a_namespace_may_go_and_come_back() {
     let mut daemon = stage.daemon(&[&fleet], &["--lease", "doomed"]);
     stage.at_strength(&daemon, &fleet, "started");
 
-    // What is in it goes one by one, as the namespace controller has it; nothing comes in any more.
+    // Its objects are deleted one by one, as the namespace controller does; none can be created any more.
     stage.admin(&["delete", "namespace", NAMESPACE, "--wait=false"], "");
     stage.admin(&["delete", "pod", "-n", NAMESPACE, "--wait=false", "doomed-exec-1"], "");
     let refusals = within(&stage, &daemon, WATCHED);
     let refusals: Vec<&Request> =
         refusals.iter().filter(|request| request.verb == "create" && request.resource == "pods").collect();
     println!("namespace terminating: {} creates refused in {} s", refusals.len(), WATCHED.as_secs());
-    assert!((1..=8).contains(&refusals.len()), "tried, and ever more slowly: {refusals:?}");
+    assert!((1..=8).contains(&refusals.len()), "retried, at growing intervals: {refusals:?}");
     assert!(refusals.iter().all(|request| request.code == 403), "{refusals:?}");
     let said = daemon.log().lines().find(|line| line.contains("being terminated")).map(str::to_owned);
     println!("{}", said.expect("it says why"));
@@ -74,7 +74,7 @@ fn a_namespace_may_go_and_come_back() {
     stage.admin(&["replace", &path, "-f", "-"], &finalized.to_string());
     let requests = within(&stage, &daemon, WATCHED);
     println!("namespace gone: {} requests in {} s", requests.len(), WATCHED.as_secs());
-    assert!(requests.len() <= 40, "it is in a hurry: {requests:?}");
+    assert!(requests.len() <= 40, "too many requests: {requests:?}");
     assert!(daemon.ended().is_none());
 
     namespace(&stage);

@@ -1,4 +1,4 @@
-//! Somebody else who watches the same pods: what anybody claims about time is measured here.
+//! An independent watch on the same pods, which measures all claims about time.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,27 +16,27 @@ use tokio::sync::oneshot;
 
 use super::control_plane::client;
 
-/// What is seen of a pod.
+/// A change of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
     Appeared,
     Runs,
-    /// It has failed, or is gone.
+    /// It has failed, or is deleted.
     Ended,
 }
 
-/// How somebody ends pods.
+/// How pods are ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Their processes are killed, and their kubelet says so.
+    /// Their processes are killed, and their kubelet reports it.
     Killed,
-    /// They are gone, and nobody says how they ended: so goes a node.
+    /// They are deleted without a report of how they ended, as after the loss of a node.
     Vanished,
 }
 
 pub struct Observer {
     sights: mpsc::Receiver<(Instant, Seen, String)>,
-    /// Those that run, as far as it was read.
+    /// Running pods, as far as the watch was read.
     running: BTreeSet<String>,
     live: Arc<Mutex<BTreeSet<String>>>,
     runtime: tokio::runtime::Runtime,
@@ -45,7 +45,7 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// Of the executors of an application.
+    /// Watches the executors of an application.
     pub fn start(kubeconfig: &Path, namespace: &str, application: &str) -> Observer {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let pods: Api<Pod> = Api::namespaced(runtime.block_on(client(kubeconfig)).unwrap(), namespace);
@@ -87,7 +87,7 @@ impl Observer {
         Observer { sights, running: BTreeSet::new(), live, runtime, pods, _stop: stop }
     }
 
-    /// What is seen next, within a time.
+    /// The next change, within this time.
     pub fn next(&mut self, within: Duration) -> Option<(Instant, Seen, String)> {
         let sight = self.sights.recv_timeout(within).ok()?;
         match sight.1 {
@@ -98,12 +98,12 @@ impl Observer {
         Some(sight)
     }
 
-    /// Those that run now: for whoever speaks for them.
+    /// The running pods, for the thread that sends their heartbeats.
     pub fn live(&self) -> Arc<Mutex<BTreeSet<String>>> {
         Arc::clone(&self.live)
     }
 
-    /// Waits until at least so many run. The moment when they did.
+    /// Waits until at least this many run, and returns the moment when they did.
     pub fn until_running(&mut self, count: usize, within: Duration) -> Instant {
         let begun = Instant::now();
         let mut at = begun;
@@ -134,8 +134,8 @@ impl Observer {
         }
     }
 
-    /// Waits until nothing happens any more, with no more running than so many: Spark's allocator may ask for more than
-    /// are missing, and would then not replace the next.
+    /// Waits until there are no changes any more, with at most this many running: Spark's allocator may request more
+    /// executors than are missing, and would then not replace the next.
     pub fn settle(&mut self, count: usize) {
         const QUIET: Duration = Duration::from_secs(1);
         const SETTLED_MAX: Duration = Duration::from_secs(60);
@@ -153,7 +153,7 @@ impl Observer {
         panic!("{} run, and no more than {count} should, for {SETTLED_MAX:?}", self.running.len());
     }
 
-    /// Ends so many, and says how long after each of them another appeared, the first after the first.
+    /// Ends this many, and returns how long after each of them another appeared, matched in order.
     pub fn replaced(&mut self, count: usize, how: End, within: Duration) -> Vec<Duration> {
         let victims: Vec<String> = self.running.iter().take(count).cloned().collect();
         self.end(&victims, how);

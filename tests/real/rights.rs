@@ -1,4 +1,4 @@
-//! Least privilege: what `deploy/` grants is what the daemon uses, all of it and nothing else.
+//! Least privilege: the daemon uses exactly the permissions that `deploy/` grants.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use super::tools;
 /// Group, resource, verb.
 type Right = (String, String, String);
 
-/// With the right that only one of its options needs.
+/// With the permission that only one of its options needs.
 fn everything() -> String {
     let text = include_str!("../../deploy/rollcall.yaml");
     let whole = text.replace("  # - { apiGroups:", "  - { apiGroups:");
@@ -46,7 +46,7 @@ fn used(stage: &Stage, daemon: &Daemon) -> BTreeSet<Right> {
     ours.map(|request| (request.group, request.resource, request.verb)).collect()
 }
 
-/// An executor says that it lives, with the token that its pod has.
+/// An executor sends a heartbeat with its pod's token.
 fn beat(daemon: &Daemon, token: &str) -> String {
     let body = json!({"beats": [{"fleet": "rights", "executor": 1}]}).to_string();
     let length = body.len();
@@ -66,13 +66,13 @@ fn what_is_granted_is_used_and_what_is_used_is_granted() {
     let fleet = stage.fleet("rights", 2, |document| {
         document["spec"]["template"]["spec"]["serviceAccountName"] = json!("executor");
     });
-    // Nothing comes of it, again and again: an Event that repeats itself is a series.
+    // It fails repeatedly: an Event that repeats becomes a series.
     let invalid = stage.fleet("invalid", 1, |document| {
-        // A text to the type, and none that the API server knows.
+        // The type is a string, but the API server does not know the value.
         document["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"] = "Sometimes".into();
     });
     let failing = stage.fleet("failing", 2, |document| {
-        document["spec"]["recovery"] = json!({"failuresMax": 1, "failedDeletesDriver": true});
+        document["spec"]["recovery"] = json!({"maxExecutorFailures": 1, "failedDeletesDriver": true});
     });
     let daemon = stage.daemon(&[&fleet, &invalid, &failing], &["--review-tokens"]);
     stage.at_strength(&daemon, &fleet, "started");

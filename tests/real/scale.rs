@@ -1,6 +1,7 @@
-//! Many executors: kwok runs the pods, a thread speaks for all of them as their GraphiteSinks would, in Spark's own words.
+//! Many executors: kwok runs the pods, and one thread sends the reports of all their GraphiteSinks, in Spark's own
+//! format.
 //!
-//! `ROLLCALL_SCALE` is how many; `ROLLCALL_BINARY` the daemon that is measured, rather a release.
+//! `ROLLCALL_SCALE` is their number; `ROLLCALL_BINARY` is the daemon to measure, preferably a release build.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -21,11 +22,11 @@ use super::tools;
 use super::versus::peak_mb;
 
 const EXECUTORS: usize = 300;
-/// Of GraphiteSink: one batch in each.
+/// The period of GraphiteSink: one batch each time.
 const PERIOD: Duration = Duration::from_secs(10);
 /// A relay may send 40,000 lines a second over one connection, and these send 12,700.
 const EXECUTORS_PER_CONNECTION: usize = 1_000;
-/// Without any change.
+/// How long the idle state is measured.
 const STEADY: Duration = Duration::from_secs(15);
 
 struct Rate {
@@ -49,10 +50,10 @@ fn many_executors() {
     let executors = std::env::var("ROLLCALL_SCALE").map_or(EXECUTORS, |text| text.parse().unwrap());
     let patience = Duration::from_secs(60 + executors as u64 / 5);
     println!(
-        "| rate | executors | all run | available | CPU then | requests/s then | RSS then | lost at once | all run again | peak RSS |"
+        "| rate | executors | all run | available | steady CPU | steady requests/s | steady RSS | lost at once | all run again | peak RSS |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
-    // A few wait for nothing but the rate: the raised one shows the same sooner.
+    // With few executors only the rate matters: the raised one shows the same in less time.
     let rates = if executors > EXECUTORS { &RATES[..] } else { &RATES[1..] };
     for rate in rates {
         let stage = Stage::start(&tools);
@@ -91,11 +92,11 @@ fn many_executors() {
         );
         let counts = daemon.status(&fleet).unwrap()["counts"].take();
         assert_eq!(sum(&counts["lost"]), lost as u64, "{counts}");
-        assert_eq!(counts["created"], executors + lost, "nobody was created or lost in vain: {counts}");
+        assert_eq!(counts["created"], executors + lost, "needless creations or losses: {counts}");
     }
 }
 
-/// Waits until the daemon has heard of all. How long after the beginning that was.
+/// Waits until the daemon has received a heartbeat of each. Returns how long that took.
 fn all_available(daemon: &Daemon, fleet: &Fleet, patience: Duration, begun: Instant) -> Duration {
     let all = |status: &Value| status["counts"]["available"] == fleet.target;
     while !daemon.status(fleet).as_ref().is_some_and(all) {
@@ -107,7 +108,7 @@ fn all_available(daemon: &Daemon, fleet: &Fleet, patience: Duration, begun: Inst
 
 fn cpu_ms(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    // The name before it may hold anything. A tick is 10 ms.
+    // The process name before it may contain any character. A tick is 10 ms.
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     (fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()) * 10
 }
@@ -118,25 +119,26 @@ fn resident_mb(pid: u32) -> u64 {
     statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() / 256
 }
 
-/// Speaks for every executor that runs.
+/// Sends heartbeats for every running executor.
 struct Speaker {
     stop: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
-/// What one executor of Spark 4.3 sends at a time: names and values of 127 metrics.
+/// One report of an executor of Spark 4.3: names and values of 127 metrics.
 fn batch() -> Vec<&'static str> {
     let arrivals = include_str!("../fixtures/graphite-arrivals.txt");
     let (first, _) = arrivals.split_once(' ').unwrap();
     let lines = arrivals.lines().take_while(|line| line.starts_with(first));
-    // Between application and executor, and time.
+    // The part between the application and executor, and the time.
     lines.map(|line| line.split_once(".1.").unwrap().1.rsplit_once(' ').unwrap().0).collect()
 }
 
 impl Speaker {
     fn start(graphite: SocketAddr, connections: usize, live: Arc<Mutex<BTreeSet<String>>>) -> Speaker {
         const SLICES: u64 = 100;
-        /// Whoever is not read for so long begins anew; and nobody waits longer for us to end.
+        /// A connection that is not read for this long is reopened; this also bounds how long the end of the test
+        /// takes.
         const WRITE_MAX: Duration = Duration::from_secs(5);
         let connect = move || {
             let stream = TcpStream::connect_timeout(&graphite, WRITE_MAX).ok()?;

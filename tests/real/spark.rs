@@ -25,13 +25,13 @@ mod own;
 const FLEET: &str = "real";
 const DRIVER: &str = "driver";
 const APPLICATION: &str = "spark-real";
-/// JVMs start slowly on a machine with much to do.
+/// JVMs start slowly on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(240);
-/// A look is a process of the command line's: it takes from JVMs what they need to start.
+/// Each check starts a process of the command line, which takes CPU time from starting JVMs.
 const LOOK: Duration = Duration::from_millis(500);
-/// Spark's own driver gives an executor up only after 120 s.
+/// Spark's own driver declares an executor lost only after 120 s.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(40);
-/// Of each executor's GraphiteSink.
+/// The period of each executor's GraphiteSink.
 const GRAPHITE_PERIOD: Duration = Duration::from_secs(2);
 
 /// Java 17 and later need these to run Spark (`org.apache.spark.launcher.JavaModuleOptions`).
@@ -60,14 +60,14 @@ pub fn spark() -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
-/// Of every JVM, whatever it makes for itself: in its own folder, and gone with that.
+/// For every JVM: its own files are in its own directory, and are deleted with it.
 pub const JAVA_TOOL_OPTIONS: &str = "-Djava.io.tmpdir=$(TMPDIR) -XX:-UsePerfData";
 
-/// For JVMs that live for a minute: the optimising compiler and the parallel collector would take the CPU time in which
-/// others start.
+/// For JVMs that live for a minute: the optimising compiler and the parallel collector would use CPU time that starting
+/// JVMs need.
 const SHORT_LIVED: &str = "-XX:+IgnoreUnrecognizedVMOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC";
 
-/// A driver that runs its application on a real control plane, and a daemon that looks after its executors.
+/// A driver that runs its application on a real control plane, and a daemon that manages its executors.
 struct Application {
     // In the order in which they must end.
     daemon: Daemon,
@@ -83,7 +83,8 @@ struct Application {
 }
 
 impl Application {
-    /// `instances` are the driver's own executors, `settings` are the application's own; `spec` is the fleet's document but for what every one here has.
+    /// `instances` are the driver's own executors, `settings` are the application's own; `spec` is the fleet's document
+    /// without the common part.
     fn start(
         tools: &Path,
         spark: &Path,
@@ -152,18 +153,18 @@ impl Application {
         Application { daemon, kubelet, plane, rest, document, fleet, executors, begun: start, _shown: shown }
     }
 
-    /// What `rollcall` says to a question, as JSON.
+    /// Runs `rollcall` with these arguments, and returns its JSON.
     fn rollcall(&self, arguments: &[&str]) -> Value {
         self.daemon.json(arguments).unwrap_or_default()
     }
 
-    /// What the daemon's metrics say of this series. What has not happened yet may not be there.
+    /// The value of this series in the daemon's metrics. A series without events may be missing.
     fn metric(&self, series: &str) -> Option<f64> {
         let text = get(&format!("http://{}/metrics", self.daemon.http))?;
         text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
     }
 
-    /// Says what has run, by the driver's own account, and how long it took.
+    /// Prints what has run, according to the driver, and how long it took.
     fn over(&self, suite: &str) {
         let answer = get(&format!("http://{}/api/v1/version", self.rest)).unwrap();
         let answer: Value = serde_json::from_str(&answer).unwrap();
@@ -171,19 +172,19 @@ impl Application {
         println!("Spark {version}, {suite}: {:.0} s", self.begun.elapsed().as_secs_f64());
     }
 
-    /// Of the driver's REST API: every executor that it ever had, but for itself.
+    /// All executors that the driver ever had, from its REST API, without the driver itself.
     fn all_executors(&self) -> Vec<Value> {
         let url = format!("http://{}/api/v1/applications/{APPLICATION}/allexecutors", self.rest);
         let answer: Option<Vec<Value>> = get(&url).and_then(|text| serde_json::from_str(&text).ok());
         answer.unwrap_or_default().into_iter().filter(|executor| executor["id"] != "driver").collect()
     }
 
-    /// The driver's words so far.
+    /// The driver's log so far.
     fn driver_log(&self) -> String {
         log_of(&self.kubelet, DRIVER)
     }
 
-    /// Jobs that went well, and those that did not.
+    /// The number of successful jobs, and the failed ones.
     fn jobs(&self) -> (usize, Vec<String>) {
         let log = self.driver_log();
         let jobs = log.lines().filter(|line| line.starts_with("job "));
@@ -209,7 +210,8 @@ impl Application {
         }
     }
 
-    /// Waits until the daemon, the driver and the API server agree that all are there. Their ids, ascending.
+    /// Waits until the daemon, the driver and the API server agree that all executors exist. Returns their ids,
+    /// ascending.
     fn at_strength(&self, what: &str) -> Vec<u64> {
         self.wait(what, || {
             let status = self.rollcall(&["status", FLEET]);
@@ -226,7 +228,7 @@ impl Application {
         })
     }
 
-    /// By the API server's account: the ids of those whose pods run, ascending. `None` while it gives no answer.
+    /// The ids of executors whose pods run, according to the API server, ascending. `None` while it does not answer.
     fn running(&self) -> Option<Vec<u64>> {
         let selector = format!("spark-role=executor,spark-app-selector={APPLICATION}");
         let list =
@@ -239,13 +241,13 @@ impl Application {
         Some(ids)
     }
 
-    /// Waits until so many more jobs have gone well.
+    /// Waits until some more jobs have succeeded.
     fn jobs_go_on(&self) {
         let before = self.jobs().0;
         self.wait("three more jobs", || (self.jobs().0 >= before + 3).then_some(()));
     }
 
-    /// Waits until an executor that somebody did something to is lost for that, and all are there again.
+    /// Waits until an executor that the test has ended is lost with this kind of loss, and all executors exist again.
     fn lost_and_replaced(&self, what: &str, executor: u64, kind: &str) {
         let verdict = self.wait(what, || self.verdict(executor));
         assert_eq!(verdict, kind, "{what}, executor {executor}: {:?}", self.history(executor));
@@ -271,7 +273,7 @@ impl Application {
         self.lost_and_replaced("its pod deleted", ids[0], "deleted");
     }
 
-    /// All are there, no job has failed, and Graphite was heard. What the daemon has counted.
+    /// All executors exist, no job has failed, and Graphite reports have arrived. Returns the daemon's counts.
     fn ends_well(&self) -> Value {
         self.at_strength("at strength");
         self.jobs_go_on();
@@ -296,21 +298,21 @@ impl Application {
             .unwrap()
     }
 
-    /// What the daemon remembers of an executor.
+    /// The daemon's history of an executor.
     fn history(&self, executor: u64) -> Vec<String> {
         let explained = self.rollcall(&["explain", FLEET, &executor.to_string()]);
         let history = explained["history"].as_array().map(Vec::as_slice).unwrap_or_default();
         history.iter().filter_map(|entry| entry["text"].as_str().map(str::to_owned)).collect()
     }
 
-    /// Why an executor was lost, by the daemon's account.
+    /// Why an executor was lost, according to the daemon.
     fn verdict(&self, executor: u64) -> Option<String> {
         let history = self.history(executor);
         let mut kinds = history.iter().filter_map(|text| Some(text.split_once(": ")?.0));
         kinds.find(|kind| !matches!(LossKind::named(kind), LossKind::Other(_))).map(str::to_owned)
     }
 
-    /// Has this policy pick somebody, and waits until it was decommissioned.
+    /// Rolls with this policy, waits until an executor was decommissioned, and returns its id.
     fn roll(&self, policy: &str) -> u64 {
         let before = self.at_strength("at strength");
         self.daemon.order(&["roll", FLEET]);
@@ -334,7 +336,7 @@ impl Application {
         rolled
     }
 
-    /// Whose number in the driver's REST API is the greatest.
+    /// The executor with the greatest value of this field in the driver's REST API.
     fn with_most(&self, number: &str) -> u64 {
         let executors = self.all_executors();
         let active = executors.iter().filter(|executor| executor["isActive"] == true);
@@ -342,7 +344,7 @@ impl Application {
         most["id"].as_str().unwrap().parse().unwrap()
     }
 
-    /// Writes another document, and waits until it is followed.
+    /// Writes another document, and waits until it is in force.
     fn change(&mut self, change: impl FnOnce(&mut Value)) {
         const CHANGES: &str = "rollcall_step_seconds_count{event=\"spec-changed\"}";
         let before = self.metric(CHANGES).unwrap_or_default();
@@ -351,7 +353,8 @@ impl Application {
         self.wait("the document has changed", || (self.metric(CHANGES) > Some(before)).then_some(()));
     }
 
-    /// Executors are heard, and not only seen in the driver's REST API: at least every other time that they speak.
+    /// Heartbeats arrive from the executors themselves, and not only through the driver's REST API: at least every
+    /// other report.
     fn heard(&self) {
         const TIMES: u32 = 5;
         let heard = || self.metric("rollcall_heartbeats_total{source=\"graphite\",result=\"accepted\"}");
@@ -361,16 +364,16 @@ impl Application {
             self.wait("heard over Graphite, each five times", || heard().filter(|heard| *heard >= after));
         let took = begun.elapsed();
         println!("{now} heartbeats over Graphite, {} of them in {:.1} s", now - before, took.as_secs_f64());
-        assert!(took <= 2 * TIMES * GRAPHITE_PERIOD, "{} executors were heard too seldom", self.executors);
+        assert!(took <= 2 * TIMES * GRAPHITE_PERIOD, "too few reports of {} executors", self.executors);
     }
 }
 
-/// What a pod has said so far.
+/// A pod's output so far.
 fn log_of(kubelet: &Kubelet, pod: &str) -> String {
     fs::read_to_string(kubelet.folder(pod).join("log")).unwrap_or_default()
 }
 
-/// What is there to be read, while somebody answers.
+/// The content at this URL, while the server answers.
 fn get(url: &str) -> Option<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let text = async { reqwest::get(url).await.ok()?.text().await.ok() };
@@ -383,7 +386,7 @@ pub fn home(spark: &Path) -> PathBuf {
     python.join("site-packages/pyspark")
 }
 
-/// Spark's image, made of what is installed here.
+/// Spark's image, made from the local installation.
 fn image(spark: &Path) -> Image {
     let inherited = |name: &str| std::env::var(name).unwrap_or_default();
     let home = home(spark);
@@ -402,7 +405,7 @@ fn image(spark: &Path) -> Image {
     }
 }
 
-/// How a driver finds the API server, and who it is.
+/// The driver's address of the API server, and its credentials.
 pub fn authentication(plane: &ControlPlane) -> Vec<(String, String)> {
     let kubeconfig: Value =
         serde_json::from_slice(&fs::read(plane.kubeconfig(Role::Driver)).unwrap()).unwrap();
@@ -415,7 +418,7 @@ pub fn authentication(plane: &ControlPlane) -> Vec<(String, String)> {
     ]
 }
 
-/// Of every application here, and its own.
+/// The settings of every application here, and its own.
 fn settings_of(
     plane: &ControlPlane,
     graphite: SocketAddr,
@@ -445,7 +448,7 @@ fn settings_of(
         ("spark.dynamicAllocation.enabled", "false"),
         ("spark.decommission.enabled", "true"),
         ("spark.storage.decommission.enabled", "true"),
-        // Looks once more whether all blocks have moved, and only then the executor goes; 30 s by default.
+        // The interval at which it checks that all blocks have moved, before the executor exits; 30 s by default.
         ("spark.storage.decommission.replicationReattemptInterval", "1s"),
     ];
     settings.extend(fixed.iter().chain(own).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));

@@ -1,11 +1,12 @@
-//! What the daemon is put on: a control plane with a node, drivers and fleets, and the daemon as the process that it is.
+//! The environment of the daemon: a control plane with a node, drivers and fleets, and the daemon as a separate
+//! process.
 //!
 //! ```text
-//! let stage = Stage::shared(&tools);                           // or Stage::start, for who breaks the control plane
+//! let stage = Stage::shared(&tools);                           // or Stage::start, to break the control plane
 //! let fleet = stage.fleet("etl", 5, |document| …);             // a driver's pod, and a document
 //! let daemon = stage.daemon(&[&fleet], &[]);                   // a process with a service account's token
 //! stage.at_strength(&daemon, &fleet, "started");
-//! stage.judge(&fleet);                                         // of everything since the beginning
+//! stage.judge(&fleet);                                         // everything since the beginning
 //! ```
 
 use std::collections::BTreeMap;
@@ -29,7 +30,7 @@ use super::judge::{self, Record};
 use super::process::{Process, guarded};
 
 pub const NODE: &str = "node-1";
-/// Longer than an old Lease lives, and than a create is waited for that the API server took along when it died: a minute.
+/// Longer than the lifetime of an old Lease, and than the timeout of a create that died with the API server: a minute.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 pub const LOOK: Duration = Duration::from_millis(200);
 
@@ -52,9 +53,9 @@ pub struct Daemon {
     process: Process,
     pub http: SocketAddr,
     pub graphite: SocketAddr,
-    /// For commands.
+    /// The token for commands.
     token: PathBuf,
-    /// As in a pod: it becomes part of the Lease holder's name.
+    /// The pod name, which becomes part of the Lease holder's name.
     pub name: String,
     _shown: [Shown; 2],
 }
@@ -69,7 +70,8 @@ impl Stage {
         stage
     }
 
-    /// The same one for all tests that run at the same time: with their own fleets, they do not notice each other.
+    /// One control plane shared by all tests that run concurrently: with their own fleets, they do not affect each
+    /// other.
     pub fn shared(tools: &Path) -> Arc<Stage> {
         static SHARED: Mutex<Weak<Stage>> = Mutex::new(Weak::new());
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,8 +84,8 @@ impl Stage {
 
     // ------------------------------------------------------------------------------------- fleets --
 
-    /// A fleet in mode Own without heartbeats, whose pods need no scheduler, but for what `change` makes of its
-    /// document; and its driver's pod.
+    /// A fleet in mode Own without heartbeats, whose pods need no scheduler, unless `change` changes its document; and
+    /// its driver's pod.
     pub fn fleet(&self, name: &str, target: usize, change: impl FnOnce(&mut Value)) -> Fleet {
         self.fleet_in(NAMESPACE, name, target, change)
     }
@@ -101,8 +103,8 @@ impl Stage {
             "metadata": {"name": name, "namespace": namespace},
             "spec": {
                 "mode": "Own", "executors": target, "driver": {"podName": format!("{name}-driver"), "startTimeout": "0s"},
-                "heartbeat": {"disabled": true}, "recovery": {"failuresMax": 1000},
-                "limits": {"surge": 1},
+                "heartbeat": {"disabled": true}, "recovery": {"maxExecutorFailures": 1000},
+                "limits": {"maxSurge": 1},
                 "spark": {},
                 "template": {"spec": {
                     "nodeName": NODE,
@@ -112,7 +114,7 @@ impl Stage {
         });
         change(&mut document);
         let spec = &document["spec"];
-        let surge = usize::try_from(spec["limits"]["surge"].as_u64().unwrap()).unwrap();
+        let surge = usize::try_from(spec["limits"]["maxSurge"].as_u64().unwrap()).unwrap();
         let judged = judge::Fleet {
             name: name.to_owned(),
             namespace: namespace.to_owned(),
@@ -126,7 +128,7 @@ impl Stage {
         Fleet { name: name.to_owned(), target, document: path, judged }
     }
 
-    /// The driver's pod of a fleet: an application begins.
+    /// Creates the driver's pod of a fleet: an application begins.
     pub fn driver(&self, namespace: &str, fleet: &str, application: &str) {
         let labels = json!({"spark-role": "driver", "spark-app-selector": application});
         self.create(&json!({
@@ -142,12 +144,12 @@ impl Stage {
         self.admin(&["create", "-f", "-"], &object.to_string());
     }
 
-    /// What kubectl says to whom nothing is forbidden.
+    /// Runs kubectl as an administrator, and returns its output.
     pub fn admin(&self, arguments: &[&str], input: &str) -> String {
         self.plane.kubectl(Role::Admin, arguments, input).unwrap()
     }
 
-    /// The status of an object becomes this, where it says something.
+    /// Merges this into the status of an object.
     pub fn patch_status(&self, object: &str, status: &Value) {
         let patch = json!({ "status": status }).to_string();
         self.admin(
@@ -156,7 +158,7 @@ impl Stage {
         );
     }
 
-    /// The executors' pods of a fleet, by id. `None` while the API server gives no answer.
+    /// The executors' pods of a fleet, by id. `None` while the API server does not answer.
     pub fn pods(&self, fleet: &Fleet) -> Option<BTreeMap<u64, Value>> {
         let judge::Fleet { namespace, application, .. } = &fleet.judged;
         let selector = format!("spark-role=executor,spark-app-selector={application}");
@@ -167,7 +169,7 @@ impl Stage {
         Some(pods.map(|pod| (id(pod), pod.clone())).collect())
     }
 
-    /// What the token of these credentials is called in the audit log.
+    /// The id of these credentials' token in the audit log.
     pub fn token_id(&self, name: &str) -> String {
         let token = fs::read_to_string(self.plane.token_file(name)).unwrap();
         let claims = history::decode(&token.split('.').nth(1).unwrap().into());
@@ -177,14 +179,14 @@ impl Stage {
 
     // ------------------------------------------------------------------------------------ daemons --
 
-    /// A daemon of these fleets, with a token of its own.
+    /// Starts a daemon for these fleets, with its own token.
     pub fn daemon(&self, fleets: &[&Fleet], flags: &[&str]) -> Daemon {
         let name = format!("daemon-{}", self.daemons.fetch_add(1, Ordering::Relaxed));
         self.plane.credentials(&name, ACCOUNT).unwrap();
         self.daemon_as(&name, fleets, flags)
     }
 
-    /// With credentials that are there.
+    /// Starts a daemon with existing credentials.
     pub fn daemon_as(&self, name: &str, fleets: &[&Fleet], flags: &[&str]) -> Daemon {
         let directory = self.plane.directory();
         let documents: Vec<&Path> = fleets.iter().map(|fleet| &*fleet.document).collect();
@@ -194,7 +196,8 @@ impl Stage {
 
     // ------------------------------------------------------------------------------------- judging --
 
-    /// Waits until the daemon believes it and it is so: as many executors run as should. How long that took.
+    /// Waits until the fleet is at strength, in the daemon's view and in fact: the target number of executors runs.
+    /// Returns how long it took.
     pub fn at_strength(&self, daemon: &Daemon, fleet: &Fleet, what: &str) -> Duration {
         let took = self.until(&format!("{}, {what}: at strength", fleet.name), || {
             let running = self.pods(fleet).map(|pods| pods.values().filter(|pod| runs(pod)).count());
@@ -209,7 +212,7 @@ impl Stage {
         took
     }
 
-    /// Waits until it holds, or is no error.
+    /// Waits until it is true, or not an error.
     pub fn until<E: std::fmt::Display>(&self, what: &str, holds: impl FnMut() -> Result<(), E>) -> Duration {
         self.until_within(PATIENCE, what, holds)
     }
@@ -230,24 +233,24 @@ impl Stage {
         }
     }
 
-    /// The judge reads on: right before etcd is made to forget.
+    /// The judge reads new revisions: call it right before etcd is compacted.
     pub fn record(&self) {
         self.record.lock().unwrap_or_else(PoisonError::into_inner).read_on(&self.plane);
     }
 
-    /// Fails if anything happened to this fleet, since the beginning, that must not.
+    /// Fails if this fleet has violated an invariant since the beginning.
     pub fn judge(&self, fleet: &Fleet) {
         self.record.lock().unwrap_or_else(PoisonError::into_inner).judge(&self.plane, &fleet.judged);
     }
 
-    /// What daemons asked for until now.
+    /// All requests of daemons so far.
     pub fn requests(&self) -> Vec<judge::Request> {
         judge::requests(&self.plane)
     }
 }
 
 impl Daemon {
-    /// A daemon that listens there for heartbeats. Its log and its token for commands are in `directory`.
+    /// Starts a daemon that listens there for heartbeats. Its log and its token for commands are in `directory`.
     pub fn start(
         name: &str,
         directory: &Path,
@@ -275,7 +278,7 @@ impl Daemon {
         Daemon { process, http, graphite, token, name: name.to_owned(), _shown: shown }
     }
 
-    /// What `rollcall` says to these arguments, about this daemon.
+    /// Runs `rollcall` with these arguments against this daemon.
     pub fn ask(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(binary());
         command.args(arguments).args(["-o", "json", "--server", &format!("http://{}", self.http)]);
@@ -297,13 +300,13 @@ impl Daemon {
         serde_json::from_slice(&self.ask(arguments).stdout).ok()
     }
 
-    /// A command that must be taken on.
+    /// Runs a command that must be accepted.
     pub fn order(&self, arguments: &[&str]) {
         let output = self.ask(arguments);
         assert!(output.status.success(), "{arguments:?}: {output:?}");
     }
 
-    /// What is answered over HTTP, whole. The request ends its head with `Connection: close`.
+    /// The complete HTTP answer. The request ends its head with `Connection: close`.
     pub fn http(&self, request: &str) -> io::Result<String> {
         let mut stream = TcpStream::connect(self.http)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -326,30 +329,30 @@ impl Daemon {
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success(), "{kill}");
     }
 
-    /// Waits until it has ended by itself, and says how.
+    /// Waits until it has ended by itself, and returns its exit status.
     pub fn wait(&mut self, patience: Duration) -> ExitStatus {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.ended() {
                 return status;
             }
-            assert!(begun.elapsed() < patience, "it lives on after {patience:?}");
+            assert!(begun.elapsed() < patience, "it still runs after {patience:?}");
             sleep(LOOK);
         }
     }
 
-    /// How it has ended, if it has.
+    /// Its exit status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.process.child.try_wait().unwrap()
     }
 }
 
-/// `ROLLCALL_BINARY`, else what was built beside the tests: measured is rather the release.
+/// `ROLLCALL_BINARY`, else the binary built with the tests: measurements use the release build.
 pub fn binary() -> PathBuf {
     std::env::var_os("ROLLCALL_BINARY").map_or(env!("CARGO_BIN_EXE_rollcall").into(), PathBuf::from)
 }
 
-/// It runs, and nobody is deleting it.
+/// It runs, and is not being deleted.
 pub fn runs(pod: &Value) -> bool {
     pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null()
 }
@@ -358,12 +361,12 @@ pub fn node(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
 }
 
-/// What a count of several kinds says, in all.
+/// The total of a count of several kinds.
 pub fn sum(counts: &Value) -> u64 {
     counts.as_object().unwrap().values().filter_map(Value::as_u64).sum()
 }
 
-/// An address of this machine where nobody listens.
+/// A local address without a listener.
 pub fn free() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], free_port().unwrap()))
 }

@@ -1,6 +1,6 @@
-//! Side by side: how soon an executor's pod that is gone is followed by another one in the API, with Rollcall and with
-//! Spark's own allocator. The same API server, the same kwok node, one after the other; both as they come, with
-//! batches of 20 a second.
+//! Side by side: how soon an executor's pod that is gone is replaced in the API, by Rollcall and by Spark's own
+//! allocator. The same API server, the same kwok node, one after the other; both with default settings, with batches of
+//! 20 a second.
 //!
 //! Executors are kwok's: they run as far as Kubernetes knows, and register nowhere. Spark's allocator counts pods.
 
@@ -22,7 +22,8 @@ use super::tools;
 use crate::support::root;
 
 const EXECUTORS: usize = 60;
-/// How many are lost at once, how, and how often it is tried: a quick look, and for the table with `ROLLCALL_ROUNDS=full`.
+/// How many are lost at once, how, and the number of repetitions: for a quick look, and for the table with
+/// `ROLLCALL_ROUNDS=full`.
 const ROUNDS: [(usize, End, usize, usize); 5] = [
     (1, End::Killed, 5, 20),
     (5, End::Killed, 2, 10),
@@ -31,7 +32,7 @@ const ROUNDS: [(usize, End, usize, usize); 5] = [
     (50, End::Vanished, 1, 3),
 ];
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Between two rounds: whatever has its own rhythm is anywhere in it.
+/// Pause between two rounds, so that periodic activity is at a random phase.
 const PAUSE: Duration = Duration::from_millis(2_300);
 
 #[test]
@@ -58,7 +59,7 @@ fn side_by_side_with_sparks_allocator() {
         println!("| {lost} | {how:?} | {rounds} | {ours} | {theirs} |");
     }
     println!("peak RSS: Rollcall {our_peak_mb} MB, Spark's driver {their_peak_mb} MB");
-    // What both do at 20 a second is a coin toss.
+    // With 20 a second the difference is random.
     for ((lost, how, _), (ours, theirs)) in rounds().zip(ours.iter().zip(&theirs)) {
         let sooner = match how {
             End::Killed => lost > 1 || ours[ours.len() / 2] <= theirs[theirs.len() / 2],
@@ -74,7 +75,7 @@ fn rounds() -> impl Iterator<Item = (usize, End, usize)> {
     ROUNDS.into_iter().map(times).filter(|(.., rounds)| *rounds > 0)
 }
 
-/// For each kind of round all that was measured, ascending, in ms.
+/// All measurements of each kind of round, ascending, in ms.
 fn measured(observer: &mut Observer) -> Vec<Vec<u128>> {
     observer.until_running(EXECUTORS, PATIENCE);
     let kind = |(lost, how, rounds)| {
@@ -91,14 +92,14 @@ fn measured(observer: &mut Observer) -> Vec<Vec<u128>> {
     rounds().map(kind).collect()
 }
 
-/// Resident memory at its greatest.
+/// Peak resident memory.
 pub fn peak_mb(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
 }
 
-/// Spark's driver, which keeps its own executors.
+/// Spark's driver, which manages its own executors.
 fn driver(stage: &Stage, spark: &Path) -> (Process, Shown) {
     let directory = stage.plane.directory();
     let template = directory.join("executor.yaml");
@@ -114,7 +115,7 @@ fn driver(stage: &Stage, spark: &Path) -> (Process, Shown) {
         ("spark.ui.enabled", "false"),
         ("spark.kubernetes.container.image", "spark"),
         ("spark.kubernetes.executor.podTemplateFile", template.to_str().unwrap()),
-        // What a test does to it is no failure of the application's.
+        // The losses that the test causes must not fail the application.
         ("spark.executor.maxNumFailures", "1000000"),
     ];
     settings.extend(own.map(|(key, value)| (key.to_owned(), value.to_owned())));
@@ -127,7 +128,7 @@ fn driver(stage: &Stage, spark: &Path) -> (Process, Shown) {
         .env("SPARK_LOCAL_IP", "127.0.0.1")
         .env("SPARK_HOME", home(spark));
     command.env("PATH", format!("{}:{}", spark.join("bin").display(), std::env::var("PATH").unwrap()));
-    // Nothing of it is left in the machine's folder of temporary files.
+    // Leave nothing in the machine's directory for temporary files.
     let java = JAVA_TOOL_OPTIONS.replace(TMPDIR, directory.to_str().unwrap());
     command.env("TMPDIR", directory).env("JAVA_TOOL_OPTIONS", java).current_dir(directory);
     let log = directory.join("driver.log");

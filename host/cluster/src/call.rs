@@ -1,8 +1,9 @@
 //! Actions as API calls.
 //!
-//! One call for one action, and one event back. Creates are POSTs of a pod whose name follows from fleet
-//! and id; deletions and evictions name the UID that they mean; the ledger is written over the version that
-//! was read. So whatever is sent twice, late or by a leader of yesterday hits what it meant, or nothing.
+//! One call per action, and one event in return. Creates are POSTs of a pod whose name is derived from fleet
+//! and id; deletions and evictions carry the UID of their target; the ledger is written with the
+//! `resourceVersion` that was read. So a request that is duplicated, delayed or sent by a former leader affects
+//! its intended target, or nothing.
 
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ use crate::pod::{self, Seen};
 use crate::template::Template;
 use crate::{FIELD_MANAGER, ledger};
 
-/// Pods in one answer to a list; the rest follows in pages.
+/// Pods per page of a list.
 const PAGE: u32 = 500;
 
 /// One fleet's objects in the API server.
@@ -33,14 +34,14 @@ pub struct Place {
     pub application_id: String,
     pub driver: String,
     pub driver_uid: Uid,
-    /// The name of the executor's container, where the fleet's document says it.
+    /// The name of the executor's container, if the fleet's document sets it.
     pub executor_container: Option<String>,
-    /// From what executors' pods are made; without one none can be created.
+    /// The template for executors' pods; without one no pod can be created.
     pub template: Option<Template>,
 }
 
 impl Place {
-    /// The ledger's ConfigMap: one for each application, because ids are unique within one.
+    /// The ledger's ConfigMap: one per application, because ids are unique within one.
     pub fn ledger_name(&self) -> String {
         let uid: String = self.driver_uid.0.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
         format!("rollcall-{}-{}", self.fleet, uid.to_lowercase())
@@ -71,7 +72,7 @@ pub struct Calls {
     maps: Api<k8s::ConfigMap>,
 }
 
-/// What came of a call: what the core is told, and the pods that were seen on the way.
+/// Result of a call: the event for the core, and the pods that were read on the way.
 pub struct Answer {
     pub event: Event,
     pub seen: Vec<Seen>,
@@ -88,7 +89,7 @@ impl Calls {
         &self.place
     }
 
-    /// Carries an action out. `None`: it is not one for the API server.
+    /// Carries out an action. `None`: the action is not a call to the API server.
     pub async fn carry_out(&self, action: &Action) -> Option<Answer> {
         let outcome = match &action.verb {
             Verb::Relist { known } => {
@@ -131,7 +132,7 @@ impl Calls {
         view.map_or_else(unnamed, |view| Outcome::Ok(Done::Pod(Box::new(self.ours(view, pod)))))
     }
 
-    /// Selected are those of *this* application.
+    /// Only the pods of *this* application are selected.
     fn ours(&self, view: PodView, pod: &k8s::Pod) -> PodView {
         let app = pod.metadata.labels.as_ref().and_then(|labels| labels.get(pod::APP));
         let selected = view.selected && app.is_some_and(|app| *app == self.place.application_id);
@@ -145,8 +146,8 @@ impl Calls {
         }
     }
 
-    /// kube's own `evict` spells the field `delete_options`, which the API server ignores, and the UID and
-    /// the grace period with it.
+    /// kube's own `evict` names the field `delete_options`, which the API server ignores, and with it the UID
+    /// and the grace period.
     async fn evict(&self, name: &str, uid: &Uid, grace_ms: Option<u64>) -> Outcome {
         let eviction = Eviction {
             metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
@@ -167,14 +168,14 @@ impl Calls {
         }
     }
 
-    /// From the store, not from a cache: no `resourceVersion` is given. All pages are of one revision; if
-    /// the API server has forgotten it meanwhile, the list has failed.
+    /// Reads from the store, not from a cache: no `resourceVersion` is set. All pages are of one revision; if
+    /// the API server compacts it meanwhile, the list fails.
     async fn list(&self, known: u64) -> Result<(Relist, Vec<Seen>), Outcome> {
         let started = tokio::time::Instant::now();
         let mut params = ListParams::default().labels(&self.place.selector()).limit(PAGE);
         let (mut seen, mut revision) = (Vec::new(), 0);
         loop {
-            // A page that is not answered like any other call never will be.
+            // A page has the same time limit as any other call.
             let left = LIST_TIMEOUT.saturating_sub(started.elapsed()).min(CALL_TIMEOUT);
             let page = within(left, self.pods.list(&params)).await?;
             revision = revision.max(pod::revision(page.metadata.resource_version.as_deref()));
@@ -185,7 +186,7 @@ impl Calls {
                 None => break,
             }
         }
-        // Asked last: what is said of it is as new as the list, or newer.
+        // Read last: the driver's state is as new as the list, or newer.
         let driver = self.driver().await?;
         let pods = seen.iter().map(|seen| seen.view.clone()).collect();
         Ok((Relist { known, revision, pods, driver }, seen))
@@ -233,7 +234,7 @@ impl Calls {
     }
 }
 
-/// Whole seconds are what Kubernetes counts in; less than one would be none at all.
+/// Kubernetes counts whole seconds; rounding down to 0 would mean no time at all.
 fn seconds(ms: u64) -> u32 {
     u32::try_from(ms.div_ceil(1_000)).unwrap_or(u32::MAX)
 }
@@ -246,7 +247,7 @@ fn delete_params(uid: &Uid, grace_ms: Option<u64>) -> DeleteParams {
     }
 }
 
-/// The driver's pod of this name, if there is one.
+/// The driver's pod with this name, if it exists.
 pub async fn find_driver(
     client: Client,
     namespace: &str,
@@ -259,7 +260,7 @@ pub async fn find_driver(
     }
 }
 
-/// What a watch's error means, for people.
+/// Describes a watch's error for log readers.
 pub(crate) fn describe(error: &kube::Error) -> String {
     outcome::of(error).to_string()
 }
@@ -290,7 +291,7 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn what_a_list_says_of_the_driver_is_no_older_than_the_list() {
-        // Its driver ends while the pods are listed.
+        // The driver ends while the pods are being listed.
         let ended = Arc::new(AtomicBool::new(false));
         let server = tower::service_fn(move |request: Request<Body>| {
             let ended = Arc::clone(&ended);

@@ -1,5 +1,5 @@
-//! Two clients for one API server: one for watches, which are silent by nature, and one for everything
-//! else, which must answer.
+//! Two clients for one API server: one for watches, which may be silent, and one for all other requests, which
+//! must be answered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,16 +13,16 @@ use tower::ServiceBuilder;
 
 use crate::metrics::{Measure, Requests};
 
-/// A call that has not been answered by then never will be, as far as we are concerned.
+/// A call that has not been answered by then counts as unanswered.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(15);
-/// A list of thousands of pods takes its time.
+/// A list of thousands of pods takes longer.
 pub const LIST_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 pub struct Clients {
     pub watch: Client,
     pub call: Client,
-    /// The namespace that the kubeconfig or the pod's account names.
+    /// The namespace that the kubeconfig or the pod's ServiceAccount sets.
     pub namespace: String,
 }
 
@@ -35,8 +35,8 @@ pub enum ClientError {
 }
 
 impl Clients {
-    /// From this kubeconfig; else, as kubectl does it, from `$KUBECONFIG` or `~/.kube/config`; else from the
-    /// service account of the pod that this runs in. `requests` is told of everything that is asked.
+    /// Reads this kubeconfig; without one, like kubectl, `$KUBECONFIG` or `~/.kube/config`, and then the
+    /// ServiceAccount of the pod that this process runs in. `requests` is notified of every request.
     pub async fn connect(
         kubeconfig: Option<&std::path::Path>,
         context: Option<&str>,
@@ -63,7 +63,7 @@ impl Clients {
             Ok(ClientBuilder::try_from(config)?.with_layer(&measure).build())
         };
         let mut watch = config;
-        // kube repeats POSTs by default (kube#2082): here the core decides what is repeated.
+        // kube retries POSTs by default (kube#2082); here the core decides about retries.
         watch.default_retry = false;
         watch.connect_timeout = Some(Duration::from_secs(5));
         watch.write_timeout = Some(CALL_TIMEOUT);
@@ -73,7 +73,7 @@ impl Clients {
         Ok(Clients { watch: client(watch)?, call: client(call)?, namespace })
     }
 
-    /// Over a client that is there already, of the API server at `host`.
+    /// Uses an existing client for the API server at `host`.
     pub fn over(client: Client, host: &str, requests: Arc<dyn Requests>) -> Clients {
         let namespace = client.default_namespace().to_owned();
         let send = move |request| {
@@ -86,7 +86,7 @@ impl Clients {
     }
 }
 
-/// Host and port, also where the URL leaves the port to its scheme.
+/// Host and port, also if the URL omits the scheme's default port.
 fn host(url: &Uri) -> String {
     let port = if url.scheme() == Some(&Scheme::HTTP) { 80 } else { 443 };
     format!("{}:{}", url.host().unwrap_or_default(), url.port_u16().unwrap_or(port))

@@ -1,32 +1,35 @@
-//! Which container of a pod is Spark's.
+//! Identifies the Spark container of a pod.
 //!
-//! Spark keeps the name that a pod template gives to the executor's container (`BasicExecutorFeatureStep`) and puts that
-//! container last (`ExecutorPodsAllocator` appends it), so neither a name nor a place can be relied on. What can: the
-//! environment and the argument by which Spark's entry point knows what to run. After that come the fleet's setting,
-//! Spark's own name, and the only container there is. With several and none of these, the last is a guess.
+//! Spark keeps the name that a pod template gives to the executor's container (`BasicExecutorFeatureStep`) and
+//! puts that container last (`ExecutorPodsAllocator` appends it), so neither the name nor the position is
+//! reliable. What is reliable: the environment and the argument that tell Spark's entry point what to run. The
+//! fallbacks are, in this order, the fleet's setting, Spark's own name, and the only container of the pod. With
+//! several containers and none of these, the last one is a guess.
 
 use k8s_openapi::api::core::v1 as k8s;
 
-use crate::pod::EXECUTOR_CONTAINER;
+/// Spark's name for the executor's container.
+pub const EXECUTOR_CONTAINER: &str = "spark-kubernetes-executor";
 
-/// Spark's name for the container that is the driver, where it makes that itself.
+/// Spark's name for the driver's container, if Spark creates it itself.
 const DRIVER: &str = "spark-kubernetes-driver";
 
 /// How the executor's container was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// By what it runs.
+    /// By the process that it runs.
     ByProcess,
-    /// By the fleet's setting or Spark's own name for it, or because there is no other.
+    /// By the fleet's setting or Spark's own name, or because it is the only container.
     ByName,
-    /// There are several, and nothing tells them apart.
+    /// There are several containers, and nothing distinguishes them.
     Guessed,
 }
 
 /// The name of the executor's container; `named` is the fleet's setting.
 pub fn executor<'a>(pod: &'a k8s::Pod, named: Option<&str>) -> Option<(&'a str, Found)> {
     let all = || pod.spec.iter().flat_map(|spec| &spec.containers);
-    // A log shipper may have it too, but from the pod's label: only Spark and Rollcall write the number itself.
+    // A log shipper may have it too, but from the pod's label: only Spark and Rollcall write the number as a
+    // literal.
     let has_id = |one: &&k8s::Container| {
         let mut variables = one.env.iter().flatten();
         variables.any(|variable| variable.name == "SPARK_EXECUTOR_ID" && variable.value.is_some())
@@ -45,17 +48,17 @@ pub fn executor<'a>(pod: &'a k8s::Pod, named: Option<&str>) -> Option<(&'a str, 
     })
 }
 
-/// The only one there is.
+/// The only element, if there is exactly one.
 fn only<T>(mut found: impl Iterator<Item = T>) -> Option<T> {
     found.next().filter(|_| found.next().is_none())
 }
 
-/// Its command and its arguments.
+/// The container's command and arguments.
 pub(crate) fn words(container: &k8s::Container) -> impl Iterator<Item = &String> {
     container.command.iter().flatten().chain(container.args.iter().flatten())
 }
 
-/// How often the container of a driver's pod that runs the driver has ended. A sidecar's ends say nothing.
+/// How often the driver's container in a driver's pod has ended. Sidecars do not count.
 pub fn driver_ends(pod: &k8s::Pod) -> u32 {
     let all = || pod.spec.iter().flat_map(|spec| &spec.containers);
     let runs = |one: &&k8s::Container| words(one).any(|argument| argument == "driver");
@@ -66,7 +69,7 @@ pub fn driver_ends(pod: &k8s::Pod) -> u32 {
     let ended =
         |state: &Option<k8s::ContainerState>| state.as_ref().is_some_and(|state| state.terminated.is_some());
     let runs = status.state.as_ref().is_some_and(|state| state.running.is_some());
-    // `restartCount` goes up when it is started again, not when it ends.
+    // `restartCount` increases when the container is restarted, not when it ends.
     let down = !runs && (ended(&status.state) || ended(&status.last_state));
     u32::try_from(status.restart_count).unwrap_or_default() + u32::from(down)
 }

@@ -1,7 +1,7 @@
-//! The Lease that hosts compete for: the election's requests as calls.
+//! The Lease for leader election: the election's requests as API calls.
 //!
-//! Every write is a PUT with the `resourceVersion` that was read, or a POST: two hosts cannot both think
-//! that theirs was the one.
+//! Every write is a PUT with the `resourceVersion` that was read, or a POST, so at most one of two competing
+//! hosts succeeds.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,16 +21,16 @@ use crate::client::CALL_TIMEOUT;
 use crate::outcome::within;
 use crate::pod::revision;
 
-/// Where the Lease is.
+/// Location of the Lease.
 #[derive(Clone)]
 pub struct LeaseApi {
     api: Api<k8s::Lease>,
     name: String,
-    /// When people were last told that it does not work.
+    /// When the last warning about a failing Lease was logged.
     warned: Arc<Mutex<Option<Instant>>>,
 }
 
-/// It is tried every two seconds, and told every half minute.
+/// The Lease is tried every two seconds, and a failure is logged every half minute.
 const WARNED_EVERY: Duration = Duration::from_secs(30);
 
 impl LeaseApi {
@@ -85,7 +85,7 @@ impl LeaseApi {
 }
 
 fn version(meta: &ObjectMeta) -> Version {
-    // A server that gives no version cannot be compared and swapped with: 0 never matches.
+    // Without a version there is no compare-and-swap: 0 never matches.
     debug_assert!(revision(meta.resource_version.as_deref()) > 0, "an object that is stored has a version");
     Version(meta.resource_version.as_deref().unwrap_or("0").into())
 }
@@ -115,7 +115,7 @@ fn object(name: &str, lease: &Lease, over: Option<&Version>) -> k8s::Lease {
         },
         spec: Some(k8s::LeaseSpec {
             holder_identity: Some(lease.holder.to_string()).filter(|holder| !holder.is_empty()),
-            // 0 is not valid: whoever released it says 1, as client-go does.
+            // 0 is not valid: a released Lease has 1, as with client-go.
             lease_duration_seconds: number(lease.duration_s.max(1)),
             acquire_time: time(lease.acquired_ms),
             renew_time: time(lease.renewed_ms),

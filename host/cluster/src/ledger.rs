@@ -1,11 +1,11 @@
 //! The ledger as a ConfigMap, owned by the driver's pod so that it ends with the application.
 //!
-//! One key, one JSON document that a person can read. Sets of ids are runs, `1-7,9`. What a newer version
-//! wrote beside what we know is kept and handed on. Compare-and-swap is the API server's: a PUT with the
-//! `resourceVersion` that was read, or a POST.
+//! One key, one JSON document that a person can read. Sets of ids are written as ranges, `1-7,9`. Unknown
+//! fields written by a newer version are kept and written back. The API server does the compare-and-swap: a PUT
+//! with the `resourceVersion` that was read, or a POST.
 //!
-//! A tenant that may write ConfigMaps in the namespace may write this one, so it is read like anything from outside: with
-//! bounds before it is parsed, and by the core's own [`Ledger::check`] after it.
+//! A tenant with write access to ConfigMaps in the namespace can write this one, so it is treated as untrusted
+//! input: bounds are checked before it is parsed, and the core's own [`Ledger::check`] after it.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 use crate::FIELD_MANAGER;
 
 pub const KEY: &str = "ledger";
-/// No API server stores more in a ConfigMap.
+/// The API server's size limit for a ConfigMap.
 const TEXT_BYTES_MAX: usize = 1 << 20;
 const ELEMENTS_MAX: usize = 150_000;
 const DEPTH_MAX: usize = 16;
@@ -29,8 +29,8 @@ pub fn data(ledger: &Ledger) -> BTreeMap<String, String> {
     BTreeMap::from([(KEY.to_owned(), encode(ledger))])
 }
 
-/// What was read, as the core wants to know it. A record that cannot be read is an error that must not be
-/// taken for an empty one: ids would be used twice.
+/// What was read, as an outcome for the core. A record that cannot be read is an error and must not be treated
+/// as an empty one: ids would be used twice.
 pub fn read(map: &ConfigMap) -> Outcome {
     let text = map.data.as_ref().and_then(|data| data.get(KEY));
     let Some(version) = &map.metadata.resource_version else {
@@ -49,7 +49,8 @@ pub fn read(map: &ConfigMap) -> Outcome {
     Outcome::Ok(Done::Ledger { ledger: Box::new(ledger), version, edited: edited(map) })
 }
 
-/// Whoever wrote a field last owns it. An API server that keeps no such record says nothing.
+/// Was it last written by another field manager? A field belongs to the manager that wrote it last. Without
+/// `managedFields` the answer is no.
 fn edited(map: &ConfigMap) -> bool {
     let mut managers = map.metadata.managed_fields.iter().flatten().peekable();
     let ours = |entry: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry| {
@@ -63,7 +64,7 @@ fn edited(map: &ConfigMap) -> bool {
 
 pub fn encode(ledger: &Ledger) -> String {
     let mut object = Map::new();
-    // First, so that what we know wins over what a newer version may call the same.
+    // First, so that our fields override fields of a newer version with the same name.
     for (name, value) in &ledger.others {
         object.insert(name.to_string(), serde_json::from_str(value).unwrap_or(Value::Null));
     }
@@ -72,7 +73,7 @@ pub fn encode(ledger: &Ledger) -> String {
     let removed = ledger.removed.iter().map(|(cause, count)| (cause.name().to_owned(), json!(count)));
     let fields = [
         ("epoch", json!(ledger.epoch)),
-        // In words: not everybody's JSON has numbers of 64 bits.
+        // As text: not every JSON parser has 64-bit numbers.
         ("leader", json!(format!("{:016x}", ledger.leader))),
         ("writes", json!(ledger.writes)),
         ("reserved", json!(ledger.reserved.0)),
@@ -100,11 +101,11 @@ pub fn encode(ledger: &Ledger) -> String {
     Value::Object(object).to_string()
 }
 
-/// The record in it, if a fleet can go on from it. A tenant may have written it.
+/// The record, if a fleet can continue from it. A tenant may have written it.
 pub fn decode(text: &str) -> Result<Ledger, Flaw> {
     fence(text)?;
     let mut fields = Fields(serde_json::from_str(text).map_err(|error| {
-        // Where it stands, and not what it says there: that may be anything.
+        // Only the position, not the message: that may quote arbitrary text.
         let (line, column) = (error.line(), error.column());
         flaw(KEY, format!("is no JSON object, by line {line}, column {column}"))
     })?);
@@ -128,14 +129,14 @@ pub fn decode(text: &str) -> Result<Ledger, Flaw> {
         paused: fields.truth("paused")?,
         suspect: fields.truth("suspect")?,
         requested: fields.requested()?,
-        // What is left.
+        // The remaining fields.
         others: fields.0.into_iter().map(|(name, value)| (name.into(), value.to_string().into())).collect(),
     };
     ledger.check()?;
     Ok(ledger)
 }
 
-/// What may be taken from a record that is not believed.
+/// The parts of a rejected record that may still be used.
 fn salvage(text: &str) -> Salvage {
     let object: Map<String, Value> =
         fence(text).ok().and_then(|()| serde_json::from_str(text).ok()).unwrap_or_default();
@@ -143,10 +144,11 @@ fn salvage(text: &str) -> Salvage {
     Salvage::new(number("epoch"), number("reserved"))
 }
 
-/// Before it is parsed: what is parsed is some forty times as large as its text, if that is nothing but commas.
+/// Checked before parsing: the parsed form is about forty times as large as its text, if the text is nothing
+/// but commas.
 ///
-/// A fleet of 10,000 in no order at all, all of them leaving, has 450 KB and 10,000 elements; runs are one string.
-/// 150,000 elements are 11 MB for as long as they are read.
+/// A fleet of 10,000 executors with scattered ids, all of them leaving, has 450 KB and 10,000 elements; a set
+/// of ranges is one string. 150,000 elements take 11 MB while they are read.
 fn fence(text: &str) -> Result<(), Flaw> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(flaw(
@@ -208,7 +210,7 @@ impl Fields {
         parse_runs(text).ok_or_else(|| flaw(name, "is no list of runs of ids like 1-7,9".to_owned()))
     }
 
-    /// Records of before leaders signed them have no leader.
+    /// Records from before leaders signed them have no leader.
     fn leader(&mut self) -> Result<u64, Flaw> {
         let Some(leader) = self.0.remove("leader") else { return Ok(0) };
         let number = leader.as_str().and_then(|digits| u64::from_str_radix(digits, 16).ok());
@@ -314,7 +316,7 @@ mod tests {
         assert!(matches!(read(&map), Outcome::Invalid(_)));
     }
 
-    /// One of our records with one field changed, and the error that follows.
+    /// A valid record with one field changed, and the resulting error.
     fn refused(name: &str, value: Value) -> String {
         let mut object: Map<String, Value> = serde_json::from_str(&encode(&full())).unwrap();
         object.insert(name.to_owned(), value);

@@ -1,11 +1,12 @@
 //! Counts every request to the API server, as client-go does.
 //!
-//! The layer is around the whole client: lists, watches, the Lease, the ledger, token reviews and Events pass through
-//! it, each once, because nothing below it repeats a request. A request is counted when its response begins, under
-//! the status of that response. Where there is no response it is an error, and the caller's own time limit is one
-//! of the reasons: then the future is dropped, so the guard records when it is.
+//! The layer wraps the whole client: lists, watches, the Lease, the ledger, token reviews and Events pass
+//! through it, each once, because nothing below it repeats a request. A request is counted when its response
+//! begins, under the status of that response. A request without a response counts as an error. One reason is
+//! the caller's own time limit: it drops the future, so a guard records the request when it is dropped.
 //!
-//! The time of a request ends with its body. That of a watch ends with the head: its body is as long as the watch.
+//! The duration of a request ends with its body. That of a watch ends with the response's head, because its
+//! body lasts as long as the watch.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,15 +19,15 @@ use kube::client::Body;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-/// Takes in what the layer sees. `method` is the HTTP method, `host` the API server's host and port.
+/// Receives what the layer observes. `method` is the HTTP method, `host` the API server's host and port.
 pub trait Requests: Send + Sync {
     /// A response began with this status. `None`: there was no response.
     fn answered(&self, method: &'static str, host: &str, status: Option<u16>);
-    /// So long did a request take, answered or not.
+    /// Duration of a request, answered or not.
     fn took(&self, method: &'static str, host: &str, time: Duration);
 }
 
-/// Puts the counting around a client's service.
+/// Adds the counting to a client's service.
 #[derive(Clone)]
 pub struct Measure {
     requests: Arc<dyn Requests>,
@@ -79,7 +80,7 @@ where
     }
 }
 
-/// A request that was sent. Dropped before its response began, it was not answered.
+/// A request that was sent. If it is dropped before its response begins, it was not answered.
 struct UnderWay {
     measure: Measure,
     method: &'static str,
@@ -117,7 +118,7 @@ impl Drop for UnderWay {
     }
 }
 
-/// Those that Kubernetes' API has. Any other gets one label for all, so that there are few.
+/// The methods that Kubernetes' API uses. All others share one label, to bound the number of labels.
 fn label(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",
@@ -129,7 +130,7 @@ fn label(method: &Method) -> &'static str {
     }
 }
 
-/// The body of a response, whose end is the end of the request.
+/// The body of a response; the request ends when it ends.
 pub struct Timed<B> {
     body: B,
     _under_way: Option<UnderWay>,
@@ -192,8 +193,9 @@ mod tests {
         }
     }
 
-    /// Answers after a second: creates with 201, deletions of `gone` with 404, of `stuck` never, of `broken` with a
-    /// broken connection; watches without an end; everything else with 200, and a body that takes half a second more.
+    /// Answers after a second: creates with 201, deletions of `gone` with 404, of `stuck` never, of `broken`
+    /// with a broken connection; watches without an end; everything else with 200, and a body that takes half a
+    /// second more.
     async fn serve(request: Request<Body>) -> Result<Response<Late>, std::io::Error> {
         let (path, query) = (request.uri().path().to_owned(), request.uri().query().unwrap_or("").to_owned());
         if path.ends_with("/stuck") {
@@ -220,7 +222,7 @@ mod tests {
         Ok(Response::builder().status(status).body(body).expect("a response"))
     }
 
-    /// A body that comes late.
+    /// A delayed body.
     struct Late {
         text: Option<&'static str>,
         sleep: Pin<Box<tokio::time::Sleep>>,
@@ -271,7 +273,7 @@ mod tests {
         assert!(timeout(patience, pods.delete("stuck", &DeleteParams::default())).await.is_err());
         tokio::task::yield_now().await;
         assert_eq!(seen.take(), ["DELETE api:443 <error>", "DELETE 15000 ms"]);
-        // The response has begun; its body is given up.
+        // The response has begun; its body is abandoned.
         assert!(timeout(Duration::from_millis(1_200), pods.get("p")).await.is_err());
         tokio::task::yield_now().await;
         assert_eq!(seen.take(), ["GET api:443 200", "GET 1200 ms"]);

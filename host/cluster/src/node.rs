@@ -1,8 +1,9 @@
-//! `v1.Node`, as far as the core cares.
+//! The fields of `v1.Node` that the core uses.
 //!
-//! No watch tells of a node that was deleted while it was down: the list it begins anew with lacks that node, and so
-//! [`Nodes`] remembers those that there are. Which labels and taints say that a node is spot capacity or will go is a
-//! fleet's setting ([`Signs`]): what is watched is mapped for each fleet by its own.
+//! A watch does not report a node that was deleted while the watch was down: that node is only missing from the
+//! list with which the watch restarts, so [`Nodes`] remembers the existing ones. A fleet's settings ([`Signs`])
+//! define which labels and taints mark a node as spot capacity or as about to terminate: a watched node is
+//! mapped for each fleet by that fleet's own settings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,11 +16,11 @@ use kube::ResourceExt;
 use kube::runtime::watcher::Event;
 
 const ZONE: &str = "topology.kubernetes.io/zone";
-/// Taints of one node beyond this many are dropped, and so are labels.
+/// Further taints of a node are dropped, and so are further labels.
 const TAINTS_MAX: usize = 32;
 const LABELS_MAX: usize = 128;
 
-/// Labels by which clouds and autoscalers say that a node may vanish at any time.
+/// Labels by which clouds and autoscalers mark a node that may vanish at any time.
 const SPOT: [&str; 6] = [
     "karpenter.sh/capacity-type=spot",
     "eks.amazonaws.com/capacityType=SPOT",
@@ -29,7 +30,7 @@ const SPOT: [&str; 6] = [
     "kubernetes.azure.com/scalesetpriority=spot",
 ];
 
-/// Taints and labels by which they announce that it will.
+/// Taints and labels by which they announce a node's termination.
 const DEPARTURES: [(Place, &str, DepartureKind); 7] = [
     // AWS's handler: spot-itn, scheduled-maintenance, asg-lifecycle-termination, rebalance-recommendation.
     (Place::Taint, "aws-node-termination-handler/*", DepartureKind::Reclaimed),
@@ -38,15 +39,15 @@ const DEPARTURES: [(Place, &str, DepartureKind); 7] = [
     // Azure's remediator drains for scheduled events.
     (Place::Taint, "remediator.kubernetes.azure.com/unschedulable", DepartureKind::Reclaimed),
     (Place::Taint, "karpenter.sh/disrupted", DepartureKind::Drained),
-    // Karpenter before 1.0, with the value `disrupting` and no other.
+    // Karpenter before 1.0, only with the value `disrupting`.
     (Place::Taint, "karpenter.sh/disruption", DepartureKind::Drained),
     (Place::Taint, "ToBeDeletedByClusterAutoscaler", DepartureKind::Drained),
 ];
 
-/// A node as a watch tells of it.
+/// A node as reported by a watch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeSeen {
-    /// Its state without what depends on [`Signs`].
+    /// Its state, without the parts that depend on [`Signs`].
     view: NodeView,
     /// Values of the taints in `view`, in their order.
     taint_values: Vec<Option<String>>,
@@ -63,13 +64,13 @@ impl NodeSeen {
     }
 }
 
-/// What says that a node is spot capacity, and that it will go. The default is what clouds, autoscalers and
-/// termination handlers are known to write.
+/// The signs of spot capacity, and of a node that is about to terminate. The default is what clouds,
+/// autoscalers and termination handlers are known to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signs {
     pub spot: Vec<Pattern>,
     pub departures: Vec<Sign>,
-    /// `spec.unschedulable` is one, too.
+    /// `spec.unschedulable` is such a sign, too.
     pub cordon: bool,
 }
 
@@ -85,7 +86,7 @@ impl Default for Signs {
     }
 }
 
-/// One sign that a node will go.
+/// A sign that a node is about to terminate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sign {
     pub place: Place,
@@ -93,7 +94,7 @@ pub struct Sign {
     pub kind: DepartureKind,
 }
 
-/// Where a sign stands.
+/// Where a sign is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     Taint,
@@ -109,7 +110,7 @@ impl Place {
     }
 }
 
-/// `KEY`, `KEY=VALUE`, or `PREFIX*` for any key that begins so.
+/// `KEY`, `KEY=VALUE`, or `PREFIX*` for any key with that prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     key: String,
@@ -117,7 +118,7 @@ pub struct Pattern {
 }
 
 impl Pattern {
-    /// One that is known to be right.
+    /// A pattern that is known to be valid.
     fn of(text: &str) -> Pattern {
         let (key, value) = match text.split_once('=') {
             Some((key, value)) => (key, Some(value.to_owned())),
@@ -138,7 +139,8 @@ impl Pattern {
 impl FromStr for Pattern {
     type Err = String;
 
-    /// A key as Kubernetes has them: an optional DNS prefix and a name, of letters, digits, `.`, `_`, `-` and one `/`.
+    /// A valid Kubernetes key: an optional DNS prefix and a name, of letters, digits, `.`, `_`, `-` and one
+    /// `/`.
     fn from_str(text: &str) -> Result<Pattern, String> {
         let pattern = Pattern::of(text);
         let key = pattern.key.strip_suffix('*').unwrap_or(&pattern.key);
@@ -175,7 +177,7 @@ impl Signs {
         view
     }
 
-    /// What of these announces that the node will go, the most urgent first.
+    /// The signs among these that announce the node's termination, the most urgent first.
     pub fn departures(
         &self,
         taints: &[(&str, Option<&str>)],
@@ -203,17 +205,17 @@ impl Signs {
     }
 }
 
-/// The nodes that there are, as a watch tells of them.
+/// The existing nodes, as reported by a watch.
 #[derive(Debug, Default)]
 pub struct Nodes {
     known: BTreeMap<String, NodeSeen>,
-    /// Those that the list under way did not tell of yet.
+    /// Nodes that the list in progress has not contained yet.
     unlisted: BTreeSet<String>,
     zones: Zones,
 }
 
 impl Nodes {
-    /// What there is to tell of.
+    /// The nodes to report after this event.
     pub fn take(&mut self, event: Event<Node>) -> Vec<NodeSeen> {
         match event {
             Event::Init => {
@@ -249,7 +251,7 @@ impl Nodes {
 struct Zones(Vec<String>);
 
 impl Zones {
-    /// A cluster has a handful; a label that anybody may set must not grow this without end.
+    /// A cluster has a handful; a freely chosen label must not grow this without limit.
     const MAX: usize = 1_000;
 
     fn number(&mut self, zone: &str) -> Option<u32> {
@@ -261,7 +263,7 @@ impl Zones {
     }
 }
 
-/// Maps a node; `gone` says that it was deleted.
+/// Maps a node; `gone`: it was deleted.
 fn seen(node: &Node, zones: &mut Zones, gone: bool) -> NodeSeen {
     let status = node.status.as_ref();
     let ready = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
@@ -317,7 +319,7 @@ mod tests {
         assert_eq!(told(Event::InitDone), []);
         assert_eq!(told(Event::Apply(node("d"))), is("d", false));
         assert_eq!(told(Event::Delete(node("c"))), is("c", true));
-        // A list that breaks off says nothing of those that it did not come to.
+        // An interrupted list proves nothing about the nodes that it did not reach.
         assert_eq!(told(Event::Init), []);
         assert_eq!(told(Event::Init), []);
         assert_eq!(told(Event::InitApply(node("b"))), is("b", false));

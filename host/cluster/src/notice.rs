@@ -1,7 +1,7 @@
-//! What people should know, as Kubernetes Events on the driver's pod.
+//! Notices for users, as Kubernetes Events on the driver's pod.
 //!
-//! They may be lost, and must cost nothing: they wait in a short line of their own, are dropped when it is
-//! full, and go out slowly. kube's recorder makes a series of what repeats itself.
+//! They may be lost, and must not delay anything: they wait in a short queue of their own, are dropped when it
+//! is full, and are sent slowly. kube's recorder aggregates repeated Events into a series.
 
 use std::time::Duration;
 
@@ -14,18 +14,18 @@ use tokio::time::{sleep, timeout};
 
 use crate::call::Place;
 
-/// Notices that wait; further ones are dropped.
+/// Notices in the queue; further ones are dropped.
 const LINE_MAX: usize = 256;
-/// Kubernetes takes no longer note.
+/// Kubernetes' limit for a note.
 const NOTE_MAX: usize = 1_024;
 const BETWEEN: Duration = Duration::from_millis(200);
 
-/// Takes notices and never waits.
+/// Accepts notices without waiting.
 #[derive(Clone)]
 pub struct Notices(mpsc::Sender<(ObjectReference, Event)>);
 
 impl Notices {
-    /// Starts the line; it ends when the last handle is dropped.
+    /// Starts the queue; it ends when the last handle is dropped.
     pub fn start(client: Client, instance: &str) -> Notices {
         let (sender, mut line) = mpsc::channel::<(ObjectReference, Event)>(LINE_MAX);
         let reporter = Reporter { controller: "rollcall".to_owned(), instance: Some(instance.to_owned()) };
@@ -43,8 +43,8 @@ impl Notices {
         Notices(sender)
     }
 
-    /// Whether there was room for it. It is about the driver's pod; the executor's is related to it, or kube would
-    /// take all losses for one that repeats itself.
+    /// Queues a notice; returns whether there was room. The Event's object is the driver's pod, and its related
+    /// object the executor's; otherwise kube would aggregate all losses into one series.
     pub fn publish(&self, place: &Place, notice: &Notice) -> bool {
         let pod = |name: String| ObjectReference {
             api_version: Some("v1".to_owned()),
@@ -80,8 +80,8 @@ fn kind(reason: Reason) -> EventType {
         | Reason::LedgerRestored
         | Reason::LedgerReset => EventType::Normal,
         Reason::ExecutorLost
-        | Reason::CreateFailed
-        | Reason::DeleteFailed
+        | Reason::FailedCreate
+        | Reason::FailedDelete
         | Reason::RollAbandoned
         | Reason::BreakerOpened
         | Reason::FleetFailed
@@ -103,8 +103,8 @@ pub fn name(reason: Reason) -> &'static str {
         Reason::ExecutorLost => "ExecutorLost",
         Reason::ExecutorRemoved => "ExecutorRemoved",
         Reason::ExecutorHeardAgain => "ExecutorHeardAgain",
-        Reason::CreateFailed => "CreateFailed",
-        Reason::DeleteFailed => "DeleteFailed",
+        Reason::FailedCreate => "FailedCreate",
+        Reason::FailedDelete => "FailedDelete",
         Reason::RollStarted => "RollStarted",
         Reason::RollProposed => "RollProposed",
         Reason::RollAbandoned => "RollAbandoned",
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
     use crate::call::tests::place;
 
-    /// The Event that becomes of it, as the API server gets it.
+    /// The Event for a notice, as the API server receives it.
     async fn published(notice: &Notice) -> Value {
         let (sender, mut events) = mpsc::channel(1);
         let server = tower::service_fn(move |request: Request<Body>| {
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(event["regarding"]["name"], "d", "{event}");
         assert_eq!(event["related"]["name"], "etl-5e7c0f8a-exec-7", "{event}");
         assert_eq!(event["note"], "fleet f, executor 7: evicted: gone");
-        // Spark named the pod, and it was never seen: no name is made up.
+        // Spark named the pod, and it was never observed: no name is made up.
         let event = published(&Notice { pod: None, ..notice }).await;
         assert_eq!(event["related"], Value::Null, "{event}");
     }

@@ -1,4 +1,4 @@
-//! What an answer of the API server means to whoever asked.
+//! What an answer of the API server means to the caller.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub(crate) fn of(error: &kube::Error) -> Outcome {
     #[allow(clippy::wildcard_enum_match_arm, reason = "kube's list grows, and what is new is not known")]
     match error {
         kube::Error::Api(status) => of_status(status),
-        // A refusal by our own side never got anywhere.
+        // The client itself refused, so the request was not sent.
         kube::Error::Auth(error) => Outcome::Forbidden(error.to_string()),
         kube::Error::BuildRequest(error) => Outcome::Invalid(error.to_string()),
         other => Outcome::Unknown(short(&other.to_string())),
@@ -45,7 +45,7 @@ fn of_status(status: &Status) -> Outcome {
     }
 }
 
-/// Runs a call for at most so long.
+/// Runs a call with this time limit.
 pub(crate) async fn within<T>(
     limit: Duration,
     call: impl Future<Output = kube::Result<T>>,
@@ -57,7 +57,7 @@ pub(crate) async fn within<T>(
     }
 }
 
-/// Messages of API servers can be pages long.
+/// API servers' messages can be pages long.
 fn short(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(300).collect()
 }

@@ -1,7 +1,7 @@
-//! `v1.Pod`, as far as the core cares.
+//! The fields of `v1.Pod` that the core uses.
 //!
-//! A pod is mapped at once and dropped: 10,000 of them raw are hundreds of megabytes. Labels and messages
-//! are written by anybody who may write pods, so ids are parsed strictly and texts are capped.
+//! A pod is mapped at once and dropped: 10,000 raw pods are hundreds of megabytes. Any client with write access
+//! to pods can set labels and messages, so ids are parsed strictly and texts are truncated.
 
 use std::net::IpAddr;
 
@@ -21,33 +21,31 @@ pub const EXECUTOR_ID: &str = "spark-exec-id";
 pub const PROFILE_ID: &str = "spark-exec-resourceprofile-id";
 pub const APP_NAME: &str = "spark-app-name";
 pub const SPARK_VERSION: &str = "spark-version";
-/// Spark's driver marks executors with it that it is not to look at again.
+/// Label with which Spark's driver marks executors that it no longer tracks.
 pub const INACTIVE: &str = "spark-exec-inactive";
 pub const DO_NOT_ROLL: &str = "rollcall.dev/do-not-roll";
-/// Spark's name for the container that is the executor.
-pub const EXECUTOR_CONTAINER: &str = "spark-kubernetes-executor";
-/// What a watch of a fleet's pods selects.
+/// Selector of the watch on a fleet's pods.
 pub const SELECTOR: &str = "spark-role in (driver,executor)";
 
-/// A text in a status may be so long; a policy needs no more.
+/// Maximum length of a text in a status; a policy needs no more.
 const TEXT_MAX: usize = 1_024;
-/// Containers and conditions of one pod beyond this many are dropped.
+/// Further containers and conditions of a pod are dropped.
 const PARTS_MAX: usize = 32;
 
-/// A pod of some application.
+/// An executor's pod of any application.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seen {
     /// Label `spark-app-selector`.
     pub application_id: Box<str>,
     pub view: PodView,
-    /// `status.podIP`: where its heartbeats come from.
+    /// `status.podIP`: the source address of its heartbeats.
     pub address: Option<IpAddr>,
     /// How its executor's container was found.
     pub container: Found,
 }
 
 impl Seen {
-    /// Takes the container of this name for the executor's, unless that is known by what it runs.
+    /// Treats the container with this name as the executor's, unless that one was identified by its process.
     pub fn name_executor(&mut self, name: &str) {
         let containers = &mut self.view.status.containers;
         let one = |container: &Container| container.role != ContainerRole::Init && container.name == name;
@@ -68,15 +66,15 @@ pub struct DriverSeen {
     pub name: Box<str>,
     pub uid: Uid,
     pub application_id: Option<Box<str>>,
-    /// Labels that Spark gives its executors as well.
+    /// Labels that Spark gives to its executors as well.
     pub app_name: Option<Box<str>>,
     pub spark_version: Option<Box<str>>,
-    /// `creationTimestamp`. Of two that claim one thing the older has it.
+    /// `creationTimestamp`. If two drivers claim the same thing, the older one wins.
     pub created_at_ms: Option<i64>,
     pub revision: u64,
-    /// It has neither ended nor is it being deleted.
+    /// It has not ended and is not being deleted.
     pub live: bool,
-    /// How often its container has ended.
+    /// How often the driver's container has ended.
     pub ends: u32,
     pub address: Option<IpAddr>,
 }
@@ -91,12 +89,12 @@ impl DriverSeen {
     }
 }
 
-/// What a pod is to us.
+/// The role of a pod.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Role {
     Executor(Box<Seen>),
     Driver(DriverSeen),
-    /// No executor: a label is missing or no executor id.
+    /// Not an executor: a label is missing or the executor id is invalid.
     Other,
 }
 
@@ -120,15 +118,16 @@ pub fn driver(pod: &k8s::Pod) -> Option<DriverSeen> {
         spark_version: label(SPARK_VERSION),
         created_at_ms: ms(pod.metadata.creation_timestamp.as_ref()),
         revision: revision(pod.metadata.resource_version.as_deref()),
-        // Where it is not restarted, the end of its container is its own, also beside a sidecar that runs on.
+        // If the container is not restarted, its end is the pod's end, also beside a sidecar that keeps
+        // running.
         live: !(ended || never && ends > 0 || pod.metadata.deletion_timestamp.is_some()),
         ends,
         address: address(pod),
     })
 }
 
-/// An executor's pod, even if it has lost a label; `None` if no executor id can be told. `named`: what the fleet calls
-/// the executor's container.
+/// An executor's pod, even if it has lost a label; `None` if the executor id is unknown. `named`: the fleet's
+/// setting for the executor's container.
 pub fn executor(pod: &k8s::Pod, named: Option<&str>) -> Option<Seen> {
     let labels = pod.labels();
     let executor = executor_id(labels.get(EXECUTOR_ID)?)?;
@@ -140,7 +139,7 @@ pub fn executor(pod: &k8s::Pod, named: Option<&str>) -> Option<Seen> {
     })
 }
 
-/// The pod of an executor whose id is known from elsewhere: an answer to a create or a GET by name.
+/// The pod of an executor whose id is known from the request: a create or a GET by name.
 pub fn view(pod: &k8s::Pod, executor: ExecutorId, named: Option<&str>) -> Option<PodView> {
     let meta = &pod.metadata;
     let labels = pod.labels();
@@ -172,15 +171,14 @@ pub fn view(pod: &k8s::Pod, executor: ExecutorId, named: Option<&str>) -> Option
                 .map(|seconds| seconds.saturating_mul(1_000)),
             conditions: conditions(status),
             containers: containers(pod, named),
-            // The core knows it from `node`.
+            // The core gets the name from `node`.
             node_name: None,
             scheduling_gates: gates(pod),
         }),
     })
 }
 
-/// Conditions that say something about an end, and those that are not known. `Ready` and its like change often and say
-/// nothing.
+/// Conditions that explain an end, and unknown ones. `Ready` and similar ones change often and explain nothing.
 fn conditions(status: Option<&k8s::PodStatus>) -> Vec<Condition> {
     let all = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
     let telling = all.filter(|condition| match &*condition.type_ {
@@ -199,7 +197,7 @@ fn conditions(status: Option<&k8s::PodStatus>) -> Vec<Condition> {
 
 fn containers(pod: &k8s::Pod, named: Option<&str>) -> Vec<Container> {
     let Some(status) = &pod.status else { return Vec::new() };
-    let executor = container::executor(pod, named).map_or(EXECUTOR_CONTAINER, |(name, _)| name);
+    let executor = container::executor(pod, named).map_or(container::EXECUTOR_CONTAINER, |(name, _)| name);
     let role = |name: &str| if name == executor { ContainerRole::Executor } else { ContainerRole::Sidecar };
     let main = status.container_statuses.iter().flatten().map(|one| (role(&one.name), one));
     let init = status.init_container_statuses.iter().flatten().map(|one| (ContainerRole::Init, one));
@@ -255,8 +253,8 @@ pub fn executor_id(text: &str) -> Option<ExecutorId> {
     (id <= ExecutorId::MAX).then_some(id)
 }
 
-/// Kubernetes lets versions of one resource be compared as integers (KEP-5504). One that is none sorts
-/// first, so that it is never newer than what is known.
+/// Kubernetes allows versions of one resource to be compared as integers (KEP-5504). A version that is not an
+/// integer sorts first, so that it is never newer than a known one.
 pub fn revision(version: Option<&str>) -> u64 {
     version.and_then(|version| version.parse().ok()).unwrap_or_default()
 }

@@ -1,16 +1,17 @@
-//! Many fleets' actions, few calls at a time.
+//! Limits the concurrent calls of many fleets.
 //!
-//! Every fleet has a line of its own, and the lines take turns: a fleet that has lost a thousand executors
-//! does not keep another one waiting for its first. Calls that change pods take a token from a bucket that
-//! all share; a 429 closes that bucket for as long as the API server asks. What only reads or writes down
-//! (lists, the ledger) goes ahead, because everything else waits for it.
+//! Every fleet has a queue of its own, and the queues take turns: a fleet that has lost a thousand executors
+//! does not delay another fleet's first call. Calls that change pods take a token from a bucket that all fleets
+//! share; a 429 closes that bucket for as long as the API server asks. Calls that only read or record (lists,
+//! the ledger) go first, because everything else waits for them.
 //!
-//! To remove an executor by choice is right only while the others are well. Where that had to wait it goes back
-//! to the core unsent, as throttled, and is decided anew. So does whatever was to change the pods of a fleet that
-//! stands still by now: who paused it was told that nothing happens any more.
+//! A voluntary disruption is right only while the other executors are healthy. If it had to wait for too long,
+//! it is returned to the core unsent, as throttled, and decided again. The same happens to every change of the
+//! pods of a fleet that has been paused meanwhile: the command that paused it was answered with a promise of no
+//! further changes.
 //!
-//! The lines need no bound of their own: a fleet has at most one call under way for each executor, and one
-//! each for its ledger and its list.
+//! The queues need no bound of their own: a fleet has at most one pending call for each executor, and one each
+//! for its ledger and its list.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -25,17 +26,17 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::call::{Answer, Calls};
 
-/// A removal by choice that was decided longer ago than this is not sent.
+/// A voluntary disruption that was decided longer ago than this is not sent.
 const DECISION_MAX: Duration = Duration::from_secs(1);
 
-/// How much may be asked of the API server, by all fleets together.
+/// Rate limits for the API server, for all fleets together.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rates {
     /// Creates, deletions and evictions. The default is the churn that Kubernetes' own service level
     /// objectives assume.
     pub changes_per_s: f64,
     pub burst: u32,
-    /// Calls at the same time.
+    /// Concurrent calls.
     pub calls_max: usize,
 }
 
@@ -45,7 +46,7 @@ impl Default for Rates {
     }
 }
 
-/// Until when this host may act; asked right before every call.
+/// Until when this host may act; checked right before every call.
 #[derive(Clone, Debug, Default)]
 pub struct Gate(Arc<AtomicU64>);
 
@@ -60,7 +61,7 @@ impl Gate {
     }
 }
 
-/// Whether a fleet's pods must stay as they are; asked right before every call that changes them.
+/// Whether a fleet's pods must not be changed; checked right before every call that changes them.
 #[derive(Clone, Debug, Default)]
 pub struct Still(Arc<AtomicBool>);
 
@@ -70,24 +71,24 @@ impl Still {
     }
 }
 
-/// An action on its way, and who carries it out.
+/// An action to carry out, and the client for it.
 pub struct Job {
     pub fleet: u64,
     pub action: Action,
     pub calls: Calls,
     pub still: Still,
-    /// When what led to it became known.
+    /// When the cause of the action became known.
     pub since: Instant,
 }
 
 impl Job {
-    /// Is it right no more, or perhaps?
+    /// Could the decision be outdated?
     fn is_outdated(&self) -> bool {
         let late = self.action.cause.is_voluntary() && self.since.elapsed() > DECISION_MAX;
         late || self.action.verb.mutates() && self.still.0.load(Ordering::Acquire)
     }
 
-    /// To be decided anew.
+    /// Returns the action to be decided again.
     fn unsent(self) -> Done {
         let outcome = Outcome::Throttled { after_ms: None };
         Done {
@@ -100,17 +101,17 @@ impl Job {
     }
 }
 
-/// An action's answer.
+/// The answer to an action.
 pub struct Done {
     pub fleet: u64,
     pub verb: &'static str,
     pub outcome: &'static str,
-    /// From what led to it until it was sent.
+    /// From the cause of the action until it was sent.
     pub waited: Duration,
     pub answer: Answer,
 }
 
-/// Carries out what comes in, until nothing can come any more; then what is under way is waited for.
+/// Carries out jobs until the channel is closed; then waits for the pending calls.
 pub async fn run(
     mut jobs: mpsc::UnboundedReceiver<Job>,
     done: mpsc::UnboundedSender<Done>,
@@ -127,7 +128,7 @@ pub async fn run(
         while let Some(Ok(throttled)) = calls.try_join_next() {
             bucket.hold(throttled);
         }
-        // Ahead of everything that changes pods: what the core waits for.
+        // First the calls that the core waits for, before those that change pods.
         while let Some(permit) =
             (!lines.is_empty()).then(|| permits.clone().try_acquire_owned().ok()).flatten()
         {
@@ -140,7 +141,7 @@ pub async fn run(
                 bucket.take();
             }
             if !gate.is_open(start) {
-                // We lead no more: whatever is left is the next leader's.
+                // This host no longer leads: the remaining jobs are left to the next leader.
                 continue;
             }
             let done = done.clone();
@@ -168,7 +169,7 @@ pub async fn run(
     }
 }
 
-/// How long the API server wants to be left alone.
+/// Carries out a call. Returns how long the API server asks clients to wait.
 async fn call(job: Job, done: &mpsc::UnboundedSender<Done>) -> Duration {
     let begun = Instant::now();
     let waited = begun.saturating_duration_since(job.since);
@@ -233,9 +234,9 @@ pub fn word(outcome: &Outcome) -> &'static str {
 #[derive(Default)]
 struct Lines {
     first: VecDeque<Job>,
-    /// By fleet; no line is empty.
+    /// By fleet; no queue is empty.
     changes: BTreeMap<u64, VecDeque<Job>>,
-    /// The fleet that had its turn.
+    /// The fleet that was served last.
     last: u64,
 }
 
@@ -274,7 +275,7 @@ impl Lines {
     }
 }
 
-/// Tokens, as the time at which the next one is there.
+/// A token bucket, stored as the time at which it is full.
 struct Bucket {
     every: Duration,
     burst: Duration,
@@ -364,7 +365,7 @@ mod tests {
             let Event::Finished { action, .. } = done.answer.event else { panic!("{:?}", done.answer.event) };
             assert_eq!((action, done.outcome != "throttled"), (ActionId(id), sent));
         }
-        assert!(start.elapsed() < Duration::from_millis(2_500), "what is not sent takes nobody's turn");
+        assert!(start.elapsed() < Duration::from_millis(2_500), "what is not sent takes no turn");
     }
 
     #[tokio::test(start_paused = true)]

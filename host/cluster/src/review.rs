@@ -1,4 +1,4 @@
-//! A bearer token, reviewed by the API server: whose is it, and for which audience?
+//! TokenReview: the owner of a bearer token, and its audiences.
 
 use k8s_openapi::api::authentication::v1 as k8s;
 use kube::api::PostParams;
@@ -7,11 +7,11 @@ use kube::{Api, Client};
 use crate::client::CALL_TIMEOUT;
 use crate::outcome::within;
 
-/// What the API server says of a token that it takes for genuine.
+/// The API server's answer about a genuine token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reviewed {
-    /// For which of the audiences that were asked about it is. Empty: for the API server only, and so not
-    /// for us.
+    /// The requested audiences for which the token is valid. Empty: it is valid only for the API server, and so
+    /// not for us.
     pub audiences: Vec<String>,
     pub pod_uid: Option<String>,
     pub pod_name: Option<String>,

@@ -1,13 +1,13 @@
-//! A namespace's watch: one for all fleets in it.
+//! The watch of a namespace, shared by all its fleets.
 //!
-//! kube's watcher keeps the stream going and starts it anew when it must. What it listed then is *not*
-//! taken for a complete list: it does not say of which revision it is, and only a complete list at a known
-//! revision may conclude that missing means gone. So a stream that started anew is told as such, and whoever
-//! owns the fleets lists for himself.
+//! kube's watcher keeps the stream open and restarts it when necessary. The list with which it restarts is
+//! *not* used as a complete list: its revision is unknown, and only a complete list at a known revision allows
+//! the conclusion that a missing pod is gone. So a restarted stream is reported as restarted, and the receiver
+//! lists the pods of its fleets itself.
 //!
-//! A stream can be silent for being broken. The API server ends each watch after `WATCH_S`, and kube gives
-//! up a connection that says nothing for longer than that. Above it stands a watchdog that trusts nobody:
-//! after `AUDIT` without news the stream is dropped and made anew, and with that everything is listed.
+//! A stream can be silent because it is broken. The API server ends each watch after `WATCH_S`, and kube closes
+//! a connection that is silent for longer than that. In addition a watchdog relies on neither: after `AUDIT`
+//! without an event the stream is dropped and restarted, which lists everything.
 
 use std::time::Duration;
 
@@ -25,24 +25,24 @@ use crate::pod::{self, DriverSeen, Role, Seen};
 
 /// How long the API server keeps one watch open.
 const WATCH_S: u32 = 90;
-/// A quiet fleet is silent too: so often it is looked at as a whole.
+/// A quiet fleet is silent too: how often it is listed as a whole.
 const AUDIT: Duration = Duration::from_secs(600);
-/// kube opens a watch again as soon as it has ended, even one that ended at once, and says nothing of it: so many
-/// requests within that time, the pages of a list of 500 included.
+/// kube restarts a watch as soon as it has ended, even one that ended at once, and does not report it: this
+/// limits the requests within that time, including the pages of a list of 500.
 const REQUESTS: u64 = 50;
 const REQUESTS_IN: Duration = Duration::from_secs(10);
-/// Nor does it limit how long it takes until an answer begins.
+/// kube does not limit either how long an answer may take to begin.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
 /// Between attempts after an error.
 const BACKOFF_FIRST: Duration = Duration::from_millis(800);
 const BACKOFF_LAST: Duration = Duration::from_secs(30);
-/// A stream that was good for so long forgets the errors before.
+/// A stream that worked for this long resets the backoff.
 const BACKOFF_RESET: Duration = Duration::from_secs(20);
 
-/// What a watch says.
+/// A message of a watch.
 #[derive(Debug)]
 pub enum Told {
-    /// The stream is up, with everything from now on; what was before has to be listed.
+    /// The stream is open and reports everything from now on; earlier state has to be listed.
     Started,
     Changed(Box<Seen>),
     /// With its last state and the revision of its deletion.
@@ -50,11 +50,11 @@ pub enum Told {
     Driver(DriverSeen),
     DriverGone(DriverSeen),
     Node(Box<NodeSeen>),
-    /// It has failed and is tried again.
+    /// The watch failed and is being retried.
     Broken(String),
 }
 
-/// Watches the executors' and drivers' pods of a namespace, until nobody listens.
+/// Watches the executors' and drivers' pods of a namespace, until the receiver is dropped.
 pub async fn pods<T: Send>(
     client: Client,
     namespace: &str,
@@ -80,7 +80,7 @@ pub async fn pods<T: Send>(
     watch(api, config, &mut |event| map(event).map(&wrap).into_iter(), &wrap, &told).await;
 }
 
-/// Watches the nodes, until nobody listens. Needs a ClusterRole; without it there are no facts of nodes.
+/// Watches the nodes, until the receiver is dropped. Needs a ClusterRole; without it there are no node events.
 pub async fn nodes<T: Send>(client: Client, told: mpsc::Sender<T>, wrap: impl Fn(Told) -> T + Send + Sync) {
     let api: Api<Node> = Api::all(paced(client));
     let mut nodes = Nodes::default();
@@ -89,14 +89,14 @@ pub async fn nodes<T: Send>(client: Client, told: mpsc::Sender<T>, wrap: impl Fn
     watch(api, config, map, &wrap, &told).await;
 }
 
-/// A client that is neither hasty nor patient for ever.
+/// A client with a rate limit and a limit on the time until an answer begins.
 fn paced(client: Client) -> Client {
     let namespace = client.default_namespace().to_owned();
     let send = move |request| {
         let client = client.clone();
         async move { client.send(request).await }
     };
-    // The time limit inside: what waits for its turn has not been sent.
+    // The time limit is inside the rate limit: a request that waits for its turn has not been sent.
     let service =
         ServiceBuilder::new().rate_limit(REQUESTS, REQUESTS_IN).timeout(ANSWER_MAX).service_fn(send);
     Client::new(service, namespace)
@@ -128,7 +128,7 @@ async fn watch<K, T: Send, I: Iterator<Item = T> + Send>(
                         }
                     }
                 }
-                // The stream would go on by itself, but not say when it does: made anew, it does.
+                // The stream would continue by itself, but not report when; a new stream does.
                 Ok(Some(Err(error))) => break Some(words(&error)),
                 Ok(None) => break Some("the stream has ended".to_owned()),
                 Err(_) => break None,

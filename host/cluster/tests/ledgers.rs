@@ -1,11 +1,11 @@
-//! Ledgers that a tenant has written: many thousands of records of ours, changed at random.
+//! Ledgers written by a tenant: many thousands of valid records, changed at random.
 //!
-//! Whatever is in the ConfigMap, it is read in little time and memory, and does no harm to who reads it. What is taken
-//! satisfies the core's own check, is the same when it is written and read again, and can be gone on from: a fleet
-//! claims it, compares it with its first list and works off what follows, in steps of bounded work, and what it then
-//! writes is a record of ours again.
+//! Any content of the ConfigMap is read in little time and memory, and does not harm the reader. An accepted
+//! record satisfies the core's own check, is the same after it is written and read again, and can be continued
+//! from: a fleet claims it, compares it with its first list and handles the differences, in steps of bounded
+//! work, and what it then writes is a valid record again.
 //!
-//! `ROLLCALL_FUZZ_CASES` says how many; `ROLLCALL_FUZZ_SEED` where to begin.
+//! `ROLLCALL_FUZZ_CASES` sets the number of cases; `ROLLCALL_FUZZ_SEED` the first seed.
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "what goes wrong in a test panics")]
 #![allow(
@@ -29,13 +29,13 @@ use fleet::spec::{Draft, Mode};
 use fleet::time::{Instant, Now};
 use serde_json::{Value, json};
 
-/// Takes some seconds unoptimised.
+/// Takes some seconds without optimisation.
 const CASES: u64 = 20_000;
-/// Of one case, on a machine that does something else, too.
+/// Per case, on a machine that is busy with other work.
 const CASE_MAX: Duration = Duration::from_secs(2);
-/// The largest text is 1 MB, and is some 40 MB while it is read.
+/// The largest text is 1 MB, and takes about 40 MB while it is read.
 const MEMORY_KB_MAX: u64 = 256 << 10;
-/// A million ids have to be left, and a jump is 10,000.
+/// At least a million ids have to be left, and a jump is 10,000.
 const NEARLY_ALL: u64 = ExecutorId::MAX.0 - 1_020_000;
 const WALL_MS: i64 = 1_793_577_600_000;
 
@@ -60,7 +60,7 @@ fn whatever_is_in_the_ledger_it_is_refused_or_can_be_gone_on_from() {
     assert!(peak_kb().is_none_or(|kb| kb < MEMORY_KB_MAX), "{:?} KB", peak_kb());
 }
 
-/// How many were taken, and the time of the slowest.
+/// The number of accepted records, and the time of the slowest.
 fn all(cases: impl Iterator<Item = u64>) -> (u64, Duration) {
     let (mut taken, mut slowest) = (0, Duration::ZERO);
     for case in cases {
@@ -79,7 +79,7 @@ fn all(cases: impl Iterator<Item = u64>) -> (u64, Duration) {
     (taken, slowest)
 }
 
-/// The most memory that this process ever had, where the system says so.
+/// The peak memory of this process, if the system reports it.
 fn peak_kb() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.split_whitespace().next()?.parse().ok()
@@ -138,7 +138,7 @@ fn ours(dice: &mut Seed) -> Ledger {
     ledger
 }
 
-/// Numbers at which something ends.
+/// Numbers at boundaries.
 fn edge(dice: &mut Seed) -> String {
     let numbers =
         ["0", "1", "-1", "2147483647", "2147483648", "4294967295", "9007199254740993", "9223372036854775807"];
@@ -168,12 +168,12 @@ fn mutate(ledger: &Ledger, dice: &mut Seed) -> String {
     text
 }
 
-/// Other bytes.
+/// Changes bytes.
 fn spoiled(text: String, dice: &mut Seed) -> String {
     let mut bytes = text.into_bytes();
     let at = |dice: &mut Seed, bytes: &[u8]| dice.below(bytes.len() as u64 + 1) as usize;
     match dice.below(7) {
-        // Bits flip.
+        // Flips bits.
         0 | 1 => {
             for _ in 0..=dice.below(4) {
                 let place = at(dice, &bytes);
@@ -182,7 +182,7 @@ fn spoiled(text: String, dice: &mut Seed) -> String {
                 }
             }
         }
-        // Another number in a number's place.
+        // Replaces a number by another.
         2..5 => {
             let from = at(dice, &bytes);
             if let Some(start) = bytes[from..].iter().position(u8::is_ascii_digit).map(|start| from + start) {
@@ -201,7 +201,7 @@ fn spoiled(text: String, dice: &mut Seed) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Another value in a field's place, or another field.
+/// Replaces the value of a field, or the field.
 fn restructured(ledger: &Ledger, dice: &mut Seed) -> String {
     let mut object: Value = serde_json::from_str(&encode(ledger)).unwrap();
     let object = object.as_object_mut().unwrap();
@@ -209,7 +209,7 @@ fn restructured(ledger: &Ledger, dice: &mut Seed) -> String {
         let names: Vec<String> = object.keys().cloned().collect();
         let pick = |dice: &mut Seed| names[dice.below(names.len() as u64) as usize].clone();
         let (name, other) = (pick(dice), pick(dice));
-        // Few are long: they are what takes time.
+        // Few are long: those take time.
         let long = if dice.below(100) == 0 { 1 } else { 100 };
         let value = match dice.below(9) {
             0 => object.get(&other).cloned().unwrap_or_default(),
@@ -233,12 +233,12 @@ fn restructured(ledger: &Ledger, dice: &mut Seed) -> String {
     Value::Object(object.clone()).to_string()
 }
 
-/// The books balance, and what they say is not so.
+/// The counts balance, but do not match the cluster.
 fn balanced(ledger: &Ledger, dice: &mut Seed) -> String {
     let mut ledger = ledger.clone();
     let free = ledger.born.last().max(ledger.settled.last()).unwrap_or_default().0 + 2;
     let count = [1, 200, 5_000, 99_000, 3_000_000, 2_000_000_000][dice.below(6) as usize];
-    // The long ones are work.
+    // Long ones are slow.
     let count = if count > 1_000 && dice.below(30) > 0 { 3 } else { count };
     let run = Some((ExecutorId(free), ExecutorId(free + count - 1)));
     let with = |set: &IdSet| IdSet::from_runs(set.runs().chain(run).collect::<Vec<_>>()).unwrap();
@@ -265,7 +265,7 @@ fn balanced(ledger: &Ledger, dice: &mut Seed) -> String {
     encode(&ledger)
 }
 
-/// A fleet claims it, and works off what follows, until it rests or has had enough.
+/// A fleet claims it and handles the differences, until it rests or the step limit is reached.
 fn go_on_from(ledger: Ledger, dice: &mut Seed, case: u64) {
     let mode = if dice.below(4) == 0 { Mode::Observe } else { Mode::Own };
     let draft = Draft::new("f", "app", mode, "driver".into(), 3);

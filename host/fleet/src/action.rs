@@ -1,10 +1,9 @@
-//! What the core wants done.
+//! The actions that the core requests.
 //!
-//! An action is a wish with a number: whoever carries it out says what became of it with
-//! [`Event::Finished`](crate::event::Event::Finished) under that number, exactly once and in any order,
-//! or dies trying. Every action states the *cause* that justifies it, so that a log of actions explains
-//! itself. Nothing here is ever repeated by whoever carries it out: after a failure the core decides
-//! what comes next.
+//! An action is a numbered request. The caller carries it out and reports its outcome with
+//! [`Event::Finished`](crate::event::Event::Finished) under that number, exactly once and in any order, unless
+//! the process dies first. Every action states the *cause* that justifies it, so that a log of actions explains
+//! itself. The caller never retries an action: after a failure the core decides what comes next.
 
 use crate::guardrail::Refusal;
 use crate::id::{ActionId, CommandId, ExecutorId, Uid, Version};
@@ -21,37 +20,37 @@ pub struct Action {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verb {
     /// List all pods of the fleet, from the API server's store and not from a cache. Answered by
-    /// [`Event::Relisted`](crate::event::Event::Relisted); fails with `Finished`. The newest revision that is known
-    /// by now goes with it, and comes back in the list.
+    /// [`Event::Relisted`](crate::event::Event::Relisted); a failure is reported with `Finished`. `known` is
+    /// the newest revision known at the time of the request, and comes back with the list.
     Relist { known: u64 },
-    /// Read the ledger. `NotFound`: there is none yet.
+    /// Read the ledger. `NotFound`: no ledger exists yet.
     ReadLedger,
-    /// Write the ledger if it still has this version; without one, if there is none yet.
+    /// Write the ledger if it still has this version; without a version, if no ledger exists yet.
     WriteLedger { ledger: Box<Ledger>, over: Option<Version> },
     /// Create the pod of an executor from the fleet's template, owned by the driver's pod.
     CreatePod { executor: ExecutorId, pod: Box<str>, avoid_nodes: Vec<Box<str>> },
     /// Read a pod from the API server's store.
     GetPod { executor: ExecutorId, pod: Box<str> },
-    /// Delete a pod, if it still is the one with this UID.
+    /// Delete a pod, if it still has this UID.
     DeletePod { executor: ExecutorId, pod: Box<str>, uid: Uid, grace_ms: Option<u64> },
-    /// Evict a pod, if it still is the one with this UID: a deletion that PodDisruptionBudgets may
-    /// refuse.
+    /// Evict a pod, if it still has this UID: a deletion that a PodDisruptionBudget may refuse.
     EvictPod { executor: ExecutorId, pod: Box<str>, uid: Uid, grace_ms: Option<u64> },
-    /// Delete the driver's pod: the fleet has failed, and its spec says that the application then has.
+    /// Delete the driver's pod: the fleet has failed, and its spec requires that the application fails with it.
     DeleteDriver { uid: Uid },
     /// Ask a policy. Answered by [`Event::Answered`](crate::event::Event::Answered).
     Ask { policy: Box<str>, question: Question },
-    /// Find out from the Lease whether this host leads: the ledger says that another does, or an operator wants it
-    /// written over. Answered by [`Event::LeadershipConfirmed`](crate::event::Event::LeadershipConfirmed), if it does.
+    /// Read the Lease to find out whether this host leads, because the ledger indicates another leader or an
+    /// operator asked to overwrite it. Answered by
+    /// [`Event::LeadershipConfirmed`](crate::event::Event::LeadershipConfirmed) if it leads.
     CheckLease,
-    /// Tell an operator what became of a command. Has no outcome.
+    /// Reply to an operator's command. Has no outcome.
     Reply { command: CommandId, reply: Reply },
-    /// Tell people. Has no outcome; it may be lost, and the next leader may say it again.
+    /// Publish a notice for users. Has no outcome; it may be lost, and the next leader may publish it again.
     Publish(Notice),
 }
 
 impl Verb {
-    /// The executor whose pod it calls about.
+    /// The executor whose pod this call is about.
     pub(crate) fn pod_call(&self) -> Option<ExecutorId> {
         match self {
             Verb::CreatePod { executor, .. }
@@ -69,7 +68,7 @@ impl Verb {
         }
     }
 
-    /// Does it change pods? What is paused, dry or not the leader's never does.
+    /// Does it change pods? A paused, dry-run or not leading fleet never issues such a verb.
     pub fn mutates(&self) -> bool {
         match self {
             Verb::CreatePod { .. }
@@ -91,21 +90,21 @@ impl Verb {
 /// What justifies an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The host became the leader, or has to see the world anew.
+    /// The host became the leader, or needs a new complete view of the cluster.
     Start,
-    /// There are too few executors; this one replaces that one, where it replaces one.
+    /// There are too few executors. `replaces` names the lost executor that the new one replaces, if there is one.
     Shortfall { replaces: Option<ExecutorId> },
     /// There are too many.
     Excess,
-    /// What became of the executor is to be recorded.
+    /// The executor's state has to be recorded in the ledger.
     Record,
-    /// It has to be found out why the executor was lost.
+    /// The reason for the executor's loss has to be determined.
     Loss(ExecutorId),
-    /// The executor's loss is settled; its pod is cleared away.
+    /// The executor's loss is settled; its pod is removed.
     Settled(ExecutorId),
-    /// An action's outcome is not known, and this finds out.
+    /// The outcome of an action is unknown, and this call determines it.
     Doubt(ExecutorId),
-    /// The roll interval has come, or an operator asked for a roll.
+    /// The roll interval has elapsed, or an operator requested a roll.
     Roll,
     /// The executor is rolled.
     Rolled(ExecutorId),
@@ -116,7 +115,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// Somebody's wish rather than somebody's fault: right only while the fleet can do without the executor.
+    /// Is it a voluntary disruption? Such an action is allowed only while the fleet can do without the executor.
     pub fn is_voluntary(self) -> bool {
         match self {
             Cause::Excess | Cause::Rolled(_) => true,
@@ -139,21 +138,21 @@ pub enum Question {
     Loss(Box<Evidence>),
 }
 
-/// What became of an operator's command.
+/// The reply to an operator's command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     Done,
-    /// For each executor that was named: taken on, or why not.
+    /// For each executor in the command: accepted, or why not.
     Executors(Vec<(ExecutorId, Result<(), Refusal>)>),
     Refused(Refusal),
 }
 
-/// Something that people should know. The reason is the `reason` of a Kubernetes Event.
+/// A message for users. The reason is the `reason` of a Kubernetes Event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     pub reason: Reason,
     pub executor: Option<ExecutorId>,
-    /// The executor's pod, as it is called in the cluster. `None` where Spark names pods and this one was never seen.
+    /// The name of the executor's pod. `None` where Spark names pods and this pod was never seen.
     pub pod: Option<Box<str>>,
     pub message: String,
 }
@@ -163,10 +162,10 @@ pub enum Reason {
     ExecutorReplaced,
     ExecutorLost,
     ExecutorRemoved,
-    /// One that was given up for its silence spoke before its loss was written down.
+    /// An executor that was given up for its silence sent a heartbeat before its loss was recorded.
     ExecutorHeardAgain,
-    CreateFailed,
-    DeleteFailed,
+    FailedCreate,
+    FailedDelete,
     RollStarted,
     /// A dry run.
     RollProposed,
@@ -175,17 +174,17 @@ pub enum Reason {
     BreakerClosed,
     FleetFailed,
     MassLoss,
-    /// Signs of life may be lost on our side: no executor is given up for its silence.
+    /// Heartbeats may be lost on our side: no executor is given up for its silence.
     HearingImpaired,
     PolicyFault,
-    /// No answer for a reason of the host's own: no sandbox was free, or there was no time.
+    /// The host could not ask the policy: no sandbox was free, or there was no time.
     PolicyNotAsked,
     PolicyQuarantined,
     SpecRefused,
     LedgerUnavailable,
     LedgerRestored,
-    /// The record that is there is none of ours, or another leader's: the fleet is parked.
+    /// The stored ledger is invalid or another leader's: the fleet is parked.
     LedgerRefused,
-    /// It was written over, because an operator said so.
+    /// The ledger was overwritten on an operator's command.
     LedgerReset,
 }

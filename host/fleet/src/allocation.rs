@@ -1,73 +1,29 @@
-//! Allocation: as many executors as there should be, created once each.
+//! Allocation: creates the desired number of executors, each exactly once.
 //!
-//! Each step compares what serves with what should, and creates the difference as far as every limit
-//! allows. Nothing is queued to be created; what could not be created now is simply missing still. So
-//! one pod that never starts, one create that fails, one delete that is refused takes one place and
-//! holds up nobody: SAR stopped creating altogether while a single executor was pending, and for ever
-//! after a create that threw.
+//! Each step compares the serving executors with the target, and creates the difference as far as every limit
+//! allows. Creates are not queued; an executor that could not be created now is simply still missing in the
+//! next step. So one pod that never starts, one create that fails, or one delete that is refused takes one
+//! place and does not block other executors: SAR stopped creating executors while a single one was pending, and
+//! permanently after a create that threw an exception.
 //!
-//! An id is used for one request, ever. A request whose fate is unknown is never repeated: a GET looks
-//! for the pod, and if it is not there the executor gets a *new* id, for the old request may still be on
-//! its way. Its place under the ceiling is kept until it cannot arrive any more, and a last look shows
-//! that it has not. An id whose request was
-//! refused for certain was never used, and is the next one again.
+//! An id is used for a single create request. A create with unknown outcome is never repeated: a GET looks for
+//! the pod, and if it does not exist the executor gets a *new* id, because the old request may still arrive.
+//! Its place under the ceiling stays reserved until it cannot arrive any more, and a last GET confirms that it
+//! has not. An id whose create was definitely refused was never used, and becomes the next one again.
 
 use crate::action::{Cause, Reason, Verb};
 use crate::backoff::Backoff;
 use crate::breaker::Turn;
-use crate::event::{Done, Outcome, PodView};
-use crate::executor::{Confirmation, Executor, Stage};
+use crate::executor::{Confirmation, Executor, Stage, kept};
 use crate::fleet::{ATTENDED_MAX, Fleet, Phase};
 use crate::guardrail::{Refusal, unless_dry};
 use crate::id::ExecutorId;
+use crate::observed::PodView;
+use crate::outcome::{Done, Outcome};
 use crate::plant::Plant;
 use crate::question::{DeletionCause, Trigger};
-use crate::spec::AllocationSpec;
 use crate::time::Instant;
-use crate::view::kept;
-
-/// A request that was sent longer ago than this will not be applied any more: the API server gives a
-/// request a minute at most.
-pub(crate) const LATE_REQUEST_MS: u64 = 60_000;
-
-/// How many creates may be under way. All of them, until one fails; then one, and twice as many with
-/// every round that succeeds: the slow start of ReplicaSets, which keeps a full quota from being hammered.
-#[derive(Debug)]
-pub(crate) struct Pace {
-    /// None: no limit.
-    limit: Option<u32>,
-    not_before: Instant,
-    backoff: Backoff,
-}
-
-impl Pace {
-    pub(crate) fn new(spec: &AllocationSpec) -> Pace {
-        let backoff = Backoff::new(1_000, spec.backoff_last_ms.max(1_000));
-        Pace { limit: None, not_before: Instant::START, backoff }
-    }
-
-    /// Begin with one.
-    pub(crate) fn restart(&mut self) {
-        self.limit = Some(1);
-    }
-
-    /// Something has changed that may have been in the way: one more try need not wait.
-    pub(crate) fn hurry(&mut self, now: Instant) {
-        self.not_before = self.not_before.min(now);
-    }
-
-    fn permits(&self, under_way: u32, now: Instant) -> u32 {
-        if now < self.not_before {
-            return 0;
-        }
-        self.limit.map_or(u32::MAX, |limit| limit.saturating_sub(under_way))
-    }
-
-    pub(crate) fn succeeded(&mut self, batch: u32) {
-        self.backoff.reset();
-        self.limit = self.limit.map(|limit| limit + 1).filter(|limit| *limit < batch);
-    }
-}
+use crate::timing::LATE_REQUEST_MS;
 
 impl Fleet {
     pub(crate) fn allocate(&mut self) {
@@ -90,7 +46,7 @@ impl Fleet {
         let mut missing = wanted.saturating_sub(tally.serving);
         if missing == 0 {
             self.owed.clear();
-            // At full strength there is nothing to probe.
+            // At full strength the breaker has nothing to probe.
             if tally.starting == 0 && self.breaker.rested(self.now.instant) {
                 self.publish(Reason::BreakerClosed, None, "the fleet is at strength".to_owned());
             }
@@ -113,7 +69,7 @@ impl Fleet {
         }
     }
 
-    /// May one more be created now?
+    /// May one more executor be created now?
     fn may_create(&mut self) -> Result<(), Refusal> {
         self.may_change_pods()?;
         if self.book.get().failed {
@@ -154,7 +110,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// When what holds creation back now will hold it back no more, as far as time is what it waits for.
+    /// When the limit that holds creation back ends, if it ends by time.
     pub(crate) fn allocation_deadline(&self) -> Option<Instant> {
         let allocation = &self.spec.allocation;
         let Some(held) = self.held else {
@@ -173,7 +129,7 @@ impl Fleet {
         }
     }
 
-    /// Keep at least half a batch of ids ready, so that a loss is answered in the step that learns of it.
+    /// Keep at least half a batch of ids ready, so that a loss is answered in the step that detects it.
     fn reserve(&mut self, target: u32, missing: u32) {
         if self.phase != Phase::Active || target == 0 && missing == 0 || self.may_change_pods().is_err() {
             return;
@@ -205,13 +161,13 @@ impl Fleet {
     pub(crate) fn create_finished(&mut self, id: ExecutorId, outcome: Outcome) {
         match outcome {
             Outcome::Ok(Done::Pod(pod)) => self.created(id, *pod),
-            // Something is there already. That our request was not applied is certain only of this one.
+            // A pod with the name exists. It is only certain that this create was not applied.
             Outcome::AlreadyExists if self.planted(Plant::TakenIsOurs) => self.born(id),
             Outcome::AlreadyExists => self.doubt(id, true),
             Outcome::Unknown(_) if self.planted(Plant::CreateRepeated) => self.not_created(id, None, None),
             Outcome::Unknown(why) => {
                 if self.create_failed(None) {
-                    self.publish(Reason::CreateFailed, Some(id), format!("it may exist or not: {why}"));
+                    self.publish(Reason::FailedCreate, Some(id), format!("it may exist or not: {why}"));
                 }
                 self.doubt(id, false);
             }
@@ -240,7 +196,7 @@ impl Fleet {
         self.born(id);
         if foreign {
             let why = "admission changed its owner, name or labels: it cannot be looked after";
-            self.publish(Reason::CreateFailed, Some(id), why.to_owned());
+            self.publish(Reason::FailedCreate, Some(id), why.to_owned());
             self.create_failed(None);
             self.lose(id, Trigger::PodMissing);
         } else {
@@ -249,18 +205,18 @@ impl Fleet {
         }
     }
 
-    /// Refused for certain: the id was never used.
+    /// Definitely refused: the id was never used.
     fn not_created(&mut self, id: ExecutorId, after_ms: Option<u64>, why: Option<String>) {
         self.breaker.forget(id);
         self.roster.remove(id);
         self.book.give_back(id);
         self.create_failed(after_ms);
         if let Some(why) = why {
-            self.publish(Reason::CreateFailed, Some(id), why);
+            self.publish(Reason::FailedCreate, Some(id), why);
         }
     }
 
-    /// Whether it is the first: creates that failed together are one failure.
+    /// Returns whether it is the first failure: creates that failed together are one failure.
     fn create_failed(&mut self, after_ms: Option<u64>) -> bool {
         let now = self.now.instant;
         let first = now >= self.pace.not_before;
@@ -280,7 +236,7 @@ impl Fleet {
         self.enter(id, Stage::AwaitingConfirmation(confirmation), self.now.instant);
     }
 
-    /// Look whether it exists.
+    /// Check whether the pod exists.
     pub(crate) fn confirm(&mut self, id: ExecutorId) {
         let waits = |executor: &&Executor| matches!(&executor.stage, Stage::AwaitingConfirmation(confirmation) if confirmation.get.is_none());
         if self.roster.get(id).filter(waits).is_none() {
@@ -301,7 +257,7 @@ impl Fleet {
         match outcome {
             Outcome::Ok(Done::Pod(pod)) if self.is_ours(&pod) => self.created(id, *pod),
             Outcome::Ok(Done::Pod(_)) => {
-                self.publish(Reason::CreateFailed, Some(id), "its name is taken by another pod".to_owned());
+                self.publish(Reason::FailedCreate, Some(id), "its name is taken by another pod".to_owned());
                 self.breaker.forget(id);
                 self.forget(id);
             }
@@ -339,14 +295,14 @@ impl Fleet {
         if self.now.instant < until {
             self.roster.wake_at(id, until);
         } else {
-            // Had it arrived, our watch may not have said so yet.
+            // If it had arrived, our watch may not have reported it yet.
             self.look(id);
         }
     }
 
     // ------------------------------------------------------------------------------------ shrink --
 
-    /// May executors be let go because there are too many?
+    /// May surplus executors be removed?
     pub(crate) fn may_shrink(&self) -> Result<(), Refusal> {
         unless_dry(self.may_change_pods(), || {
             if !self.view_fresh {
@@ -359,7 +315,7 @@ impl Fleet {
         })
     }
 
-    /// Too many serve: let the least useful go. First those that do not run, then the idle, then the
+    /// Too many executors serve: remove the least useful. First those that do not run, then the idle, then the
     /// youngest.
     fn shrink(&mut self, excess: u32) {
         if self.may_shrink().is_err() {
@@ -374,8 +330,8 @@ impl Fleet {
             } else {
                 0
             };
-            // What is not there yet cannot be removed, what is rolled goes by itself, and what may be of use soon
-            // would have to stay after all.
+            // An executor without a pod cannot be removed, one that is rolled ends anyway, and one that may
+            // become useful soon would have to be kept.
             let unseen = matches!(executor.stage, Stage::AwaitingCreate(_) | Stage::AwaitingConfirmation(_));
             let needed = rank < 2 && executor.is_useful() && self.available_count() < floor;
             if unseen || executor.rolling || !executor.stage.serves() || needed {
@@ -397,7 +353,7 @@ impl Fleet {
         }
     }
 
-    /// Too few serve, and some were only about to go: they stay.
+    /// Too few executors serve, and the removal of some has not been requested yet: keep them.
     fn recall(&mut self, missing: u32) {
         let about_to_go =
             |(id, executor): (ExecutorId, &Executor)| executor.stage.can_be_recalled().then_some(id);
@@ -420,10 +376,10 @@ impl Fleet {
         }
     }
 
-    /// It failed before it was ever available.
+    /// The executor failed before it was ever available.
     pub(crate) fn start_failed(&mut self, id: ExecutorId) {
         let max = self.spec.allocation.start_failures_max;
-        // When observing, nothing of ours would close it again.
+        // In mode Observe, no start by Rollcall would close the breaker again.
         if self.owns() && self.breaker.failed(id, self.now.instant, max, &mut self.seed) == Turn::Opened {
             let count = self.breaker.failed_in_a_row();
             let message = format!("{count} executors in a row failed as they started");
@@ -431,7 +387,7 @@ impl Fleet {
         }
     }
 
-    /// It ended; its start says nothing any more.
+    /// The executor ended; its start does not count any more.
     pub(crate) fn start_forgotten(&mut self, id: ExecutorId) {
         self.breaker.forget(id);
     }

@@ -1,9 +1,10 @@
-//! Questions under way: which policy is asked, for how long, and what if it does not answer.
+//! Questions in flight: which policy is asked, for how long, and what happens if it does not answer.
 //!
-//! A policy is a question, never a call. Each question has a deadline of ours, so that a host that never
-//! answers costs time and nothing else; an answer that comes later is nobody's. What a policy cannot
-//! answer goes to the next of its chain. One that keeps failing is *quarantined*: skipped for a while,
-//! then tried again. The last classifier of the chain is never quarantined, for there is nobody behind it.
+//! Asking a policy is an asynchronous question, never a call. Each question has a deadline set by the core, so
+//! that a host that never answers costs time and nothing else; a later answer is ignored. A question that a
+//! policy cannot answer goes to the next policy of its chain. A policy that keeps failing is *quarantined*:
+//! skipped for a while, then tried again. The last classifier of the chain is never quarantined, because there
+//! is none after it.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +13,11 @@ use crate::id::{ActionId, ExecutorId};
 use crate::spec::LAST_CLASSIFIER;
 use crate::time::Instant;
 
-/// How long an answer is waited for: a hundred times a policy's CPU budget, so that only a starved host
-/// is late.
+/// How long to wait for an answer: a hundred times a policy's CPU budget, so that only a starved host is late.
 const ANSWER_MS: u64 = 5_000;
-/// So many questions at once: more than the sandbox has slots, few enough to bound the host's queue.
+/// Maximum number of open questions: more than the sandbox has slots, few enough to bound the host's queue.
 const OPEN_MAX: usize = 64;
-/// So many faults in a row put a policy into quarantine, for so long.
+/// This many consecutive faults quarantine a policy, for this long.
 const FAULTS_MAX: u32 = 5;
 const QUARANTINE_MS: u64 = 300_000;
 
@@ -27,7 +27,7 @@ pub(crate) enum About {
     Roll,
 }
 
-/// A question under way.
+/// A question in flight.
 #[derive(Clone, Debug)]
 pub(crate) struct Open {
     pub about: About,
@@ -52,12 +52,12 @@ struct Record {
 }
 
 impl Asker {
-    /// May another question be asked? Rolls are few and always may.
+    /// May another question be asked? Roll questions are few and always allowed.
     pub(crate) fn has_room(&self) -> bool {
         self.open.len() < OPEN_MAX
     }
 
-    /// The first policy of the chain from `place` on that may be asked.
+    /// The first policy of the chain, from `place` on, that may be asked.
     pub(crate) fn next<'a>(
         &self,
         chain: impl IntoIterator<Item = &'a str>,
@@ -74,12 +74,12 @@ impl Asker {
         self.open.insert(id, Open { about, policy, place, deadline: now + ANSWER_MS });
     }
 
-    /// The question that this answers, if it is still of interest.
+    /// The question that this action answers, if it is still open.
     pub(crate) fn close(&mut self, id: ActionId) -> Option<Open> {
         self.open.remove(&id)
     }
 
-    /// A question whose time is over.
+    /// A question whose deadline has passed.
     pub(crate) fn next_late(&mut self, now: Instant) -> Option<(ActionId, Open)> {
         let id = *self.open.iter().find(|(_, open)| open.deadline <= now)?.0;
         self.open.remove(&id).map(|open| (id, open))
@@ -96,7 +96,7 @@ impl Asker {
         }
     }
 
-    /// A policy did not answer. Whether it is quarantined with this.
+    /// A policy did not answer. Returns whether this quarantines it.
     pub(crate) fn failed(&mut self, policy: &str, fault: &Fault, now: Instant) -> bool {
         let Fault::Policy(message) = fault else { return false };
         let record = self.records.entry(policy.into()).or_default();
@@ -110,7 +110,7 @@ impl Asker {
         true
     }
 
-    /// Those in quarantine, with their last fault.
+    /// Quarantined policies, with their last fault.
     pub(crate) fn quarantined(&self, now: Instant) -> impl Iterator<Item = (&str, &str)> {
         let held = move |record: &&Record| record.until.is_some_and(|until| until > now);
         self.records

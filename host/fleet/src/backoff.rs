@@ -1,9 +1,9 @@
 //! How long to wait before the next try: doubling from a first to a last wait, with jitter.
 //!
-//! Jitter takes up to a quarter off, so that fleets that failed together do not come back together. It
-//! is drawn from the fleet's seed, like everything random.
+//! Jitter subtracts up to a quarter, so that fleets that failed together do not retry together. Like all
+//! randomness it is drawn from the fleet's seed.
 
-/// Waits between tries at one thing.
+/// The delays between tries of one operation.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     first_ms: u64,
@@ -34,8 +34,8 @@ impl Backoff {
     }
 }
 
-/// The core's only randomness: SplitMix64. Chosen because it is four lines and its sequence will never
-/// change; nothing here has to be unpredictable.
+/// The core's only randomness: SplitMix64. Chosen because it is four lines and its sequence never changes;
+/// nothing here has to be unpredictable.
 #[derive(Clone, Debug)]
 pub struct Seed(u64);
 

@@ -1,13 +1,13 @@
-//! The breaker: when starting executors only makes things worse.
+//! The breaker: stops creating executors when that only makes things worse.
 //!
-//! A fleet whose image is broken dies as fast as it is started. The breaker counts starts in a row that
-//! came to nothing, meaning executors that were lost before they were ever available, by their own
-//! failure. At the limit it opens: nothing is created but one *probe* after each wait, and the waits
-//! double. A probe that becomes available closes it. This is the Job controller's back-off (10 s to
-//! 6 min) and the half-open state of every circuit breaker, which are one thing here.
+//! The executors of a fleet with a broken image fail as fast as they are started. The breaker counts
+//! consecutive failed starts: executors that were lost before they were ever available, by their own failure.
+//! At the limit it opens: nothing is created but one *probe* after each wait, and the waits double. A probe
+//! that becomes available closes it. This combines the Job controller's back-off (10 s to 6 min) with the
+//! half-open state of a circuit breaker.
 //!
-//! Only failures count. A pod that was removed by us, preempted, evicted, or lost with its node says
-//! nothing about the next one.
+//! Only failures count. A pod that Rollcall removed, or that was preempted, evicted, or lost with its node,
+//! says nothing about the next one.
 
 use crate::backoff::{Backoff, Seed};
 use crate::id::ExecutorId;
@@ -24,15 +24,15 @@ pub(crate) struct Breaker {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     Closed,
-    /// Until then nothing is created.
+    /// Nothing is created until then.
     Open(Instant),
     /// The probe may be created.
     AwaitingProbe,
-    /// This one shows whether it works again.
+    /// The start of this executor shows whether starts succeed again.
     AwaitingStart(ExecutorId),
 }
 
-/// What a report changed.
+/// The change that a report made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
     Nothing,
@@ -46,7 +46,7 @@ impl Breaker {
         Breaker { state: State::Closed, failed_in_a_row: 0, backoff }
     }
 
-    /// How many executors may be created on the breaker's account.
+    /// How many executors the breaker permits to be created.
     pub(crate) fn permits(&mut self, now: Instant) -> u32 {
         match self.state {
             State::Closed => u32::MAX,
@@ -80,14 +80,14 @@ impl Breaker {
         }
     }
 
-    /// An executor that was created lately is available.
+    /// A recently created executor is available.
     pub(crate) fn started(&mut self) -> Turn {
         let turn = if self.is_open() { Turn::Closed } else { Turn::Nothing };
         self.reset();
         turn
     }
 
-    /// A start came to nothing, by the executor's own failure.
+    /// A start failed, by the executor's own failure.
     pub(crate) fn failed(&mut self, executor: ExecutorId, now: Instant, max: u32, seed: &mut Seed) -> Turn {
         self.failed_in_a_row = self.failed_in_a_row.saturating_add(1);
         match self.state {
@@ -103,7 +103,7 @@ impl Breaker {
         }
     }
 
-    /// Nothing is to be started, and the wait is over: it closes. Whether it was open.
+    /// Nothing has to be started, and the wait is over: the breaker closes. Returns whether it was open.
     pub(crate) fn rested(&mut self, now: Instant) -> bool {
         let over = match self.state {
             State::Open(until) => until <= now,
@@ -116,7 +116,7 @@ impl Breaker {
         over
     }
 
-    /// The executor ended without its start having failed: if it was the probe, another is needed.
+    /// The executor ended without a failed start: if it was the probe, another is needed.
     pub(crate) fn forget(&mut self, executor: ExecutorId) {
         if self.state == State::AwaitingStart(executor) {
             self.state = State::AwaitingProbe;

@@ -1,4 +1,4 @@
-//! A token bucket: so many at once, and so many per time.
+//! A token bucket: a burst size, and a rate.
 
 use crate::time::Instant;
 
@@ -7,7 +7,7 @@ use crate::time::Instant;
 /// In any span of time it therefore gives at most `size` tokens, and `size` more for each `per_ms`.
 #[derive(Clone, Debug)]
 pub(crate) struct Bucket {
-    /// When it will be, or was, full: each token taken moves this by `per_ms / size`. Kept in
+    /// When the bucket will be, or was, full: each token taken moves this by `per_ms / size`. Stored in
     /// microseconds, so that sizes beyond `per_ms` stay exact enough.
     full_at_us: u64,
 }
@@ -17,19 +17,19 @@ impl Bucket {
         Bucket { full_at_us: 0 }
     }
 
-    /// How many tokens there are.
+    /// The number of tokens.
     pub(crate) fn level(&self, now: Instant, size: u32, per_ms: u64) -> u32 {
         let missing_us = self.full_at_us.saturating_sub(now.as_ms() * 1_000);
         let missing = missing_us.div_ceil(step_us(size, per_ms));
         size.saturating_sub(u32::try_from(missing).unwrap_or(u32::MAX))
     }
 
-    /// Take one; the owner has looked at the level.
+    /// Take one token; the owner has checked the level.
     pub(crate) fn take(&mut self, now: Instant, size: u32, per_ms: u64) {
         self.full_at_us = self.full_at_us.max(now.as_ms() * 1_000) + step_us(size, per_ms);
     }
 
-    /// When there will be one.
+    /// When the next token will be available.
     pub(crate) fn next(&self, size: u32, per_ms: u64) -> Instant {
         let others_us = step_us(size, per_ms) * u64::from(size.saturating_sub(1));
         Instant::from_ms(self.full_at_us.saturating_sub(others_us).div_ceil(1_000))

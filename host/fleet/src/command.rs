@@ -1,13 +1,13 @@
-//! What operators may ask for: Spark's `ExecutorAllocationClient`, and our own verbs.
+//! The commands of operators: Spark's `ExecutorAllocationClient`, and Rollcall's own commands.
 
 use crate::action::{Cause, Reply, Verb};
-use crate::allocation::Pace;
 use crate::event::Command;
 use crate::executor::Stage;
 use crate::fleet::{Fleet, Phase};
 use crate::guardrail::Refusal;
 use crate::id::{CommandId, ExecutorId};
 use crate::ledger::Requested;
+use crate::pace::Pace;
 use crate::question::{DeletionCause, Trigger};
 
 impl Fleet {
@@ -30,7 +30,7 @@ impl Fleet {
                 refused.into_iter().for_each(|refusal| self.refused(refusal));
             }
         }
-        // What an operator was told must outlive this host.
+        // A change that was confirmed to an operator must survive this host.
         let mark = self.book.mark();
         if self.book.is_confirmed(mark) || matches!(reply, Reply::Refused(_)) {
             self.act(Cause::Command(command), Verb::Reply { command, reply });
@@ -66,8 +66,8 @@ impl Fleet {
         }
     }
 
-    /// The Lease is looked at first: another leader's record is not to be written over. If it is this host's, the ledger
-    /// is read for its version, and written; then the operator is told.
+    /// The Lease is read first: another leader's record must not be overwritten. If this host holds the Lease,
+    /// the ledger is read for its version, and written; then the operator gets the reply.
     fn reset_ledger(&mut self, command: CommandId) {
         let refusal = match self.phase {
             Phase::AwaitingLeadership | Phase::Deposed => Some(Refusal::NotLeading),
@@ -97,8 +97,8 @@ impl Fleet {
         Ok(())
     }
 
-    /// Spark's `killExecutors`: unknown ones are skipped, those that are on their way out are not killed
-    /// twice, and busy ones are spared unless forced.
+    /// Spark's `killExecutors`: unknown executors are skipped, terminating ones are not killed twice, and busy
+    /// ones are spared unless forced.
     fn kill(&mut self, executors: &[ExecutorId], replace: bool, force: bool) -> Reply {
         if let Err(refusal) = self.may_change_pods() {
             return Reply::Refused(refusal);
@@ -125,7 +125,7 @@ impl Fleet {
         let executor = self.roster.get(id).ok_or(Refusal::UnknownExecutor)?;
         match executor.stage {
             Stage::AwaitingStart | Stage::AwaitingRegistration | Stage::Available => {}
-            // Not there yet: what its create comes to is not known.
+            // The pod does not exist yet: the outcome of its create is not known.
             Stage::AwaitingCreate(_) | Stage::AwaitingConfirmation(_) | Stage::AwaitingLateCreate => {
                 return Err(Refusal::UnknownExecutor);
             }

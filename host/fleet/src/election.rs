@@ -1,23 +1,23 @@
-//! Which of several hosts leads.
+//! Leader election among several hosts.
 //!
-//! *Intuition.* A Lease is a note on a door: "mine, back within 15 s". It says when it was written, but by
-//! its author's clock, and whoever wants the room trusts only his own: *I* have seen this note unchanged
-//! for 15 s, so its author is gone. The author leaves 10 s after setting out to pin up the last note that
-//! stuck. He set out before anybody saw it: his 10 s end before anybody's 15 s do.
+//! *Intuition.* A Lease is a note on a door: "mine, back within 15 s". It states when it was written, but by
+//! its author's clock, and another host trusts only its own clock: *I* have seen this note unchanged for 15 s,
+//! so its author is gone. The author leaves 10 s after it sent the last note that was accepted. It sent the
+//! note before any other host saw it, so its 10 s end before the 15 s of any other host.
 //!
-//! *Rule.* Every write compares and swaps, and counts from when it was *sent*: its answer only says that
-//! it counts, and a late one may say so of a time that is over. Another's record is dead once it was seen
-//! unchanged for its own duration, on the local clock. Ours is what this process wrote, field for field,
-//! every write with a renew time of its own; our identity on anything else is an earlier life or a twin.
-//! Leadership ends by itself: [`Election::is_leader`] takes `now`, so a process that was frozen finds out
-//! before it does anything. A leader that is late, or reads anything but its own record (another's, a
-//! released one, none), stops for good. All this stands on clocks that run equally fast, give or take
+//! *Rule.* Every write compares and swaps, and counts from when it was *sent*: its answer only confirms that it
+//! counts, and a late answer may confirm a period that is over. Another host's record is expired once it was
+//! seen unchanged for its own duration, on the local clock. Our record is one that this process wrote, field
+//! for field, and every write has its own renew time; our identity on any other record belongs to an earlier
+//! process or a twin. Leadership ends by itself: [`Election::is_leader`] takes `now`, so a process that was
+//! frozen finds out before it acts. A leader that is late, or reads anything but its own record (another's, a
+//! released one, none), stops permanently. All this assumes clocks that run equally fast, with a tolerance of
 //! lease / renew deadline: a half.
 //!
-//! *Rejected.* Comparing `renewTime` with the wall clock: clocks agree until the day they do not, and
-//! that day has two leaders. Wall clocks are written here, for people, and never read. Trusting the Lease
-//! to fence: a call that left in time may arrive under the next leader, and no lock calls it back. The
-//! ledger refuses it; the Lease only keeps hosts out of each other's way.
+//! *Rejected.* Comparing `renewTime` with the wall clock: if two clocks ever disagree, there are two leaders.
+//! Wall clocks are written here, for users, and never read. Using the Lease as a fence: a call that was sent in
+//! time may arrive under the next leader, and no lock can call it back. The ledger refuses it; the Lease only
+//! keeps hosts from competing.
 
 use crate::backoff::Seed;
 use crate::id::{ActionId, Version};
@@ -26,7 +26,7 @@ use crate::time::{Instant, Now};
 /// The `spec` of a `coordination.k8s.io/v1` Lease. Absent fields are empty or 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lease {
-    /// `holderIdentity`. Empty: nobody.
+    /// `holderIdentity`. Empty: no holder.
     pub holder: Box<str>,
     /// `leaseDurationSeconds`.
     pub duration_s: u32,
@@ -37,19 +37,19 @@ pub struct Lease {
     pub transitions: u32,
 }
 
-/// Who we are: unique for every *process*, which does not know what an earlier one of the same name still
-/// has under way. Not a pod's name or UID alone: a container restarts under both.
+/// Our identity: unique for every *process*, because a process does not know which calls an earlier one of the
+/// same name still has in flight. A pod's name or UID alone is not enough: a container restarts under both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity(Box<str>);
 
 impl Identity {
-    /// A name for people, and a suffix that the caller draws at random when the process starts.
+    /// A readable name, and a suffix that the caller draws at random when the process starts.
     pub fn new(name: &str, suffix: u128) -> Identity {
         Identity(format!("{name}_{suffix:032x}").into())
     }
 }
 
-/// How long things take; checked.
+/// The durations of the election; checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ElectionSettings {
     lease_s: u32,
@@ -58,8 +58,8 @@ pub struct ElectionSettings {
 }
 
 impl ElectionSettings {
-    /// Others wait for the lease; a leader gives up after the renew deadline, and renews every retry.
-    /// The error starts with the name of the field, which is client-go's.
+    /// Other hosts wait for the lease duration; a leader gives up after the renew deadline, and renews every
+    /// retry period. The error starts with the name of the field, which is client-go's.
     pub fn check(lease_s: u32, renew_deadline_ms: u64, retry_ms: u64) -> Result<Self, &'static str> {
         // Jitter adds up to a fifth.
         let retry_ms_max = retry_ms.saturating_add(retry_ms / 5);
@@ -76,7 +76,7 @@ impl ElectionSettings {
     }
 }
 
-/// client-go's.
+/// The defaults of client-go.
 impl Default for ElectionSettings {
     fn default() -> ElectionSettings {
         ElectionSettings { lease_s: 15, renew_deadline_ms: 10_000, retry_ms: 2_000 }
@@ -85,13 +85,13 @@ impl Default for ElectionSettings {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ElectionEvent {
-    /// What became of a request: in any order, late, or never.
+    /// The outcome of a request: in any order, late, or never.
     Finished { request: ActionId, outcome: ElectionOutcome },
-    /// Somebody may lead instead: find out from the Lease now. `Affirm` follows if it is ours, and `Stop` if it is not.
+    /// Another host may lead: check the Lease now. `Affirm` follows if this host holds it, and `Stop` if not.
     Doubt,
-    /// Shut down: nobody leads here from this moment on. `Stop` follows, after at most a retry period. Of
-    /// a leader that stopped because it was late, the Lease may still be ours: then it is given back, and `Stop` follows
-    /// once more.
+    /// Shut down: this host does not lead from this moment on. `Stop` follows, after at most a retry period. If
+    /// a leader stopped because it was late, it may still hold the Lease: then the Lease is released, and
+    /// `Stop` follows once more.
     Release,
     /// The deadline of [`Election::deadline`] has come.
     Deadline,
@@ -108,7 +108,7 @@ pub enum ElectionOutcome {
     Throttled {
         after_ms: Option<u64>,
     },
-    /// Time-out, reset, 5xx: *it may have been applied, or still will be*.
+    /// Time-out, reset, 5xx: *the request may have been applied, or may still be*.
     Unknown,
 }
 
@@ -116,14 +116,14 @@ pub enum ElectionOutcome {
 pub enum ElectionAction {
     /// Read the Lease from the API server's store, not from a cache.
     ReadLease { request: ActionId },
-    /// Write the Lease if it still has this version; without one, if there is none yet.
+    /// Write the Lease if it still has this version; without a version, if no Lease exists yet.
     WriteLease { request: ActionId, lease: Lease, over: Option<Version> },
-    /// We lead, for as long as [`Election::is_leader`] says so. Every later leader has a higher term: the
-    /// Lease's `leaseTransitions`, counted from one.
+    /// This host leads, for as long as [`Election::is_leader`] returns true. Every later leader has a higher
+    /// term: the Lease's `leaseTransitions`, counted from one.
     Lead { term: u64 },
-    /// The Lease is ours: it was renewed, or read, since that was doubted.
+    /// This host holds the Lease: it was renewed, or read, after that was doubted.
     Affirm,
-    /// Issue nothing more, drop what is under way, exit. The last thing said, but for the release of a late one.
+    /// Issue nothing more, drop all calls in flight, exit. The last action, except for the release by a late leader.
     Stop(StopCause),
 }
 
@@ -131,9 +131,9 @@ pub enum ElectionAction {
 pub enum StopCause {
     /// The lease was not renewed by the renew deadline.
     Late,
-    /// The lease is not ours any more.
+    /// This host does not hold the lease any more.
     Deposed,
-    /// We were asked to.
+    /// A release was requested.
     Released,
 }
 
@@ -146,20 +146,20 @@ pub struct Election {
     /// The last request, and when it was sent.
     request: ActionId,
     sent_at: Instant,
-    /// Writes are a retry period apart, however they end.
+    /// Writes are at least a retry period apart, regardless of their outcome.
     write_from: Instant,
-    /// What is there, as far as we know, and since when it has been seen so.
+    /// The stored record as far as we know it, and since when it has been unchanged.
     record: Option<(Lease, Version)>,
     observed_at: Instant,
-    /// Our writes that may be there or still come to be, in order, while they count.
+    /// Our writes that are or may become the stored record, in order, while they count.
     written: Vec<Written>,
-    /// We lead until then.
+    /// This host leads until then.
     held_until: Option<Instant>,
-    /// We were asked to release, and stop then at the latest.
+    /// A release was requested; stop at this time at the latest.
     release_by: Option<Instant>,
-    /// We are doubted: the first request whose answer can say whether rightly.
+    /// Leadership is doubted: the first request whose answer can confirm or refute it.
     doubted: Option<ActionId>,
-    /// We stopped, and the Lease may still be ours.
+    /// This host stopped, and may still hold the Lease.
     late: bool,
     actions: Vec<ElectionAction>,
 }
@@ -180,7 +180,7 @@ struct Written {
     request: ActionId,
     lease: Lease,
     over: Option<Version>,
-    /// The renew deadline, from when it was sent.
+    /// The renew deadline, counted from when it was sent.
     counts_until: Instant,
 }
 
@@ -205,18 +205,18 @@ impl Election {
         }
     }
 
-    /// Until when we lead, if nothing happens.
+    /// Until when this host leads, if nothing happens.
     pub fn leads_until(&self) -> Option<Instant> {
         self.held_until
     }
 
-    /// Who else holds the lease, as far as we know: it may be over.
+    /// The other host that holds the lease, as far as we know: its lease may be over.
     pub fn holder(&self) -> Option<&str> {
         let holder = self.record.as_ref().map(|(lease, _)| &*lease.holder);
         holder.filter(|holder| !holder.is_empty() && **holder != *self.identity.0)
     }
 
-    /// May we act at this moment? To be asked before every action.
+    /// May this host act at this moment? To be called before every action.
     pub fn is_leader(&self, now: Instant) -> bool {
         self.held_until.is_some_and(|until| now < until)
     }
@@ -258,12 +258,12 @@ impl Election {
         }
         let leading = self.held_until.is_some();
         let read_at = match outcome {
-            // Late or not: what was written was written. What was read late is old.
+            // A write counts even if its answer is late. The result of a late read is outdated.
             Outcome::Written(version) => return self.applied(request, version, now),
             Outcome::Read(lease, version) if reading => return self.observed(Some((lease, version)), now),
             Outcome::NotFound if reading => return self.observed(None, now),
             Outcome::Unknown if writing => now,
-            // A leader has to know. Of the others one has won, and the rest have time.
+            // A leader has to know at once. Of the other hosts one has won, and the rest can wait.
             Outcome::Conflict | Outcome::AlreadyExists | Outcome::NotFound if leading => now,
             Outcome::Throttled { after_ms } => self.retry_at(now).max(now + after_ms.unwrap_or(0)),
             Outcome::Conflict | Outcome::AlreadyExists | Outcome::NotFound => self.retry_at(now),
@@ -274,9 +274,9 @@ impl Election {
         }
     }
 
-    /// The write of this number was applied.
+    /// The write with this number was applied.
     fn applied(&mut self, request: ActionId, version: Version, now: Instant) {
-        // Of an older one only a read can tell whether it still is what is there.
+        // For an older write only a read can tell whether it is still the stored record.
         if let Some(write) = self.written.pop_if(|write| write.request == request) {
             let until = write.counts_until;
             (self.record, self.observed_at) = (Some((write.lease.clone(), version)), now);
@@ -286,19 +286,19 @@ impl Election {
         }
     }
 
-    /// This is what is there.
+    /// This is the stored record.
     fn observed(&mut self, record: Option<(Lease, Version)>, now: Instant) {
         if self.record != record {
             (self.record, self.observed_at) = (record, now);
         }
         let (lease, version) = self.record.as_ref().map(|(lease, version)| (lease, version)).unzip();
-        // What is neither there nor can still come on top of it has been overtaken.
+        // A write that is neither stored nor can still replace the stored record has been overtaken.
         self.written.retain(|write| lease == Some(&write.lease) || version == write.over.as_ref());
         let free = lease.is_none_or(|lease| {
             let duration_s = if lease.duration_s == 0 { self.settings.lease_s } else { lease.duration_s };
             lease.holder.is_empty() || self.observed_at + ms(duration_s) <= now
         });
-        // Of a late leader nothing is known any more but the name, which no other process has.
+        // For a late leader only the name is still known, which no other process has.
         let left = self.late && lease.is_some_and(|lease| *lease.holder == *self.identity.0);
         match self.written.iter().find(|write| lease == Some(&write.lease)).map(|write| write.counts_until) {
             Some(until) => {
@@ -327,20 +327,20 @@ impl Election {
         self.state = State::WriteDue(self.write_from.max(now));
     }
 
-    /// This request's answer says that the record is ours.
+    /// The answer to this request confirms that the record is ours.
     fn affirm(&mut self, request: ActionId) {
         if self.held_until.is_some() && self.doubted.take_if(|first| *first <= request).is_some() {
             self.actions.push(ElectionAction::Affirm);
         }
     }
 
-    /// A renewal says as much as a read: it compares and swaps. And where answers take long it still counts, so that
-    /// many doubts do not end a leader.
+    /// A renewal proves as much as a read: it compares and swaps. And it still counts if answers are slow, so
+    /// that many doubts do not end a leader.
     fn doubt(&mut self, now: Instant) {
         if self.held_until.is_none() || self.release_by.is_some() {
             return;
         }
-        // What was asked before may have been answered before.
+        // Requests that were sent earlier may have been answered earlier.
         self.doubted = Some(ActionId(self.request.0 + 1));
         match self.state {
             State::WriteDue(_) => self.state = State::WriteDue(now),
@@ -363,7 +363,7 @@ impl Election {
         }
         let led = self.held_until.take().is_some();
         if self.written.is_empty() {
-            // Nothing that is there can be ours.
+            // No stored record can be ours.
             return self.stop(StopCause::Released);
         }
         match self.state {
@@ -373,7 +373,7 @@ impl Election {
         }
     }
 
-    /// Do what it is time for.
+    /// Send the request that is due.
     fn poll(&mut self, now: Now) {
         let at = now.instant;
         if self.release_by.is_some_and(|by| by <= at) {
@@ -410,10 +410,10 @@ impl Election {
         }
     }
 
-    /// The record renewed if it is ours, else taken.
+    /// The record to write: renewed if it is ours, otherwise taken over.
     fn next_lease(&self, wall_ms: i64) -> Lease {
         let there = self.record.as_ref().map(|(lease, _)| lease);
-        // Clocks stand still and jump back, but every write has to be told from every other.
+        // Clocks stand still and jump back, but every write has to differ from every other.
         let mut renewed_ms = wall_ms;
         while self.written.iter().map(|write| &write.lease).chain(there).any(|l| l.renewed_ms == renewed_ms) {
             renewed_ms += 1;
@@ -438,13 +438,13 @@ impl Election {
         self.request
     }
 
-    /// A third of the renew deadline: two requests in a row may hang between a renewal and it, with the
-    /// defaults 2.4 s + 2 x 3.3 s < 10 s.
+    /// A third of the renew deadline: two consecutive requests may hang between a renewal and the deadline,
+    /// with the defaults 2.4 s + 2 x 3.3 s < 10 s.
     fn give_up_at(&self) -> Instant {
         self.sent_at + (self.settings.renew_deadline_ms / 3 + 1)
     }
 
-    /// A retry period after the last request, and up to a fifth, so that hosts do not march in step.
+    /// A retry period after the last request, plus up to a fifth, so that hosts do not run in lockstep.
     fn retry_at(&mut self, now: Instant) -> Instant {
         let jitter_ms = self.seed.below(self.settings.retry_ms / 5 + 1);
         now.max(self.sent_at + (self.settings.retry_ms + jitter_ms))

@@ -1,53 +1,54 @@
-//! What the core is told.
+//! The events that the core receives.
 //!
-//! The enum is closed: everything that can move a fleet is on this page. No event is trusted to arrive
-//! once, in order, or at all. Two facts make that bearable. Every pod carries its *revision*, so an
-//! older state is told from a newer one whichever replica it came from; and a complete list at a
-//! revision says what was there at that revision, so only it may conclude that missing means gone.
-
-use std::fmt;
+//! The enum is closed: everything that can change the state of a fleet is on this page. The core does not
+//! assume that an event arrives once, in order, or at all. Two facts make that safe. Every pod carries its
+//! *revision*, so an older state can be told from a newer one whichever API server replica sent it. And a
+//! complete list at a revision contains every pod that existed at that revision, so only a complete list may
+//! conclude that a missing pod is gone.
 
 use crate::action::Action;
-use crate::id::{ActionId, CommandId, ExecutorId, Uid, Version};
-use crate::ledger::{Ledger, Salvage};
-use crate::question::{ContainerRole, ContainerState, NodeState, Pod, Selection, Verdict};
+use crate::id::{ActionId, CommandId, ExecutorId, Uid};
+pub use crate::observed::{DriverView, NodeView, Phase, PodView};
+pub use crate::outcome::{Done, Outcome};
+use crate::question::{Selection, Verdict};
 use crate::spec::Draft;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// The host became the leader. Said once; before it a fleet does nothing at all. The term is higher
-    /// than that of any leader before: the Lease's `leaseTransitions`.
+    /// The host became the leader. Sent once; before it a fleet does nothing at all. The term is higher than
+    /// that of any earlier leader: the Lease's `leaseTransitions`.
     LeadershipGained { term: u64 },
-    /// It is the leader no more, or cannot tell. A fleet that hears it never acts again.
+    /// The host is no longer the leader, or cannot tell. A fleet that receives this never acts again.
     LeadershipLost,
-    /// The Lease was read since [`Verb::CheckLease`](crate::action::Verb::CheckLease) was asked for, and is this host's.
+    /// The Lease was read after [`Verb::CheckLease`](crate::action::Verb::CheckLease) was requested, and this
+    /// host holds it.
     LeadershipConfirmed,
-    /// A complete list, the answer to [`Verb::Relist`](crate::action::Verb::Relist) or a watch that
-    /// started anew.
+    /// A complete list: the answer to [`Verb::Relist`](crate::action::Verb::Relist), or the first list of a
+    /// restarted watch.
     Relisted(Relist),
-    /// A pod came to be or changed: ADDED and MODIFIED are one.
+    /// A pod was created or changed: ADDED and MODIFIED are treated alike.
     PodChanged(Box<PodView>),
-    /// A pod is gone from the API server; this was its last state, with the revision of its deletion.
+    /// A pod was deleted from the API server: its last state, with the revision of the deletion.
     PodGone(Box<PodView>),
-    /// What is known of a node that holds executors.
+    /// The state of a node that runs executors.
     NodeChanged(Box<NodeView>),
-    /// The driver's pod: every executor is owned by it and ends with it.
+    /// The driver's pod, which owns every executor pod: they end with it.
     DriverChanged { driver: DriverView, revision: u64 },
-    /// The watch is broken, or silent for longer than its server would be: what is known grows old.
+    /// The watch is broken, or silent for longer than its server would be: the view of the cluster may be stale.
     ViewStale,
     /// The watch delivers again.
     ViewFresh,
-    /// An executor is alive.
+    /// A heartbeat of an executor.
     Heartbeat(Box<Beat>),
-    /// Signs of life of this fleet may have been lost on our side until now: what was not heard proves nothing.
+    /// Heartbeats of this fleet may have been lost on our side until now, so silence up to now proves nothing.
     HearingImpaired(Impairment),
-    /// What the driver says of its executors. Spark: REST `/allexecutors`.
+    /// The driver's report about its executors. Spark: REST `/allexecutors`.
     DriverReported(Vec<DriverRow>),
-    /// A policy answered, or did not.
+    /// A policy answered, or failed to answer.
     Answered { action: ActionId, answer: Result<Answer, Fault> },
-    /// What became of an action.
+    /// The outcome of an action.
     Finished { action: ActionId, outcome: Outcome },
-    /// A new spec, with the policies that there are.
+    /// A new spec, with the names of the available policies.
     SpecChanged { draft: Box<Draft>, policies: Vec<String> },
     /// An operator's command.
     Commanded { command: CommandId, verb: Command },
@@ -55,16 +56,16 @@ pub enum Event {
     Deadline,
 }
 
-/// Why signs of life may have been lost on our side.
+/// Why heartbeats may have been lost on our side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Impairment {
-    /// A connection, a datagram or a request was turned away, or slowed down.
+    /// A connection, a datagram or a request was rejected or throttled.
     Refused,
-    /// A sign was understood, and had no room.
+    /// A heartbeat was parsed, but the queue had no room for it.
     Dropped,
-    /// A line or a request arrived of which could not be told whose it is.
+    /// A line or a request arrived that could not be attributed to a fleet.
     Unattributed,
-    /// This process stood still.
+    /// This process was stalled.
     Paused,
 }
 
@@ -72,7 +73,7 @@ impl Impairment {
     pub const ALL: [Impairment; 4] =
         [Impairment::Refused, Impairment::Dropped, Impairment::Unattributed, Impairment::Paused];
 
-    /// As it is called in conditions and metrics.
+    /// The name in conditions and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Impairment::Refused => "refused",
@@ -85,131 +86,27 @@ impl Impairment {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Relist {
-    /// The newest revision that was known when it was asked for: the list must not be older. What came to be known
-    /// meanwhile may be newer than the list, and stays.
+    /// The newest revision known when the list was requested: the list must not be older. State that arrived in
+    /// the meantime may be newer than the list, and is kept.
     pub known: u64,
-    /// `metadata.resourceVersion` of the list. Kubernetes lets versions of one resource be compared
-    /// as integers (KEP-5504).
+    /// `metadata.resourceVersion` of the list. Kubernetes allows resource versions of one resource to be
+    /// compared as integers (KEP-5504).
     pub revision: u64,
     pub pods: Vec<PodView>,
     pub driver: DriverView,
 }
 
-/// A pod, as far as the core cares. Mapped at once from `v1.Pod`; the rest is dropped.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PodView {
-    /// Label `spark-exec-id`.
-    pub executor: ExecutorId,
-    pub name: Box<str>,
-    pub uid: Uid,
-    /// `metadata.resourceVersion`.
-    pub revision: u64,
-    /// UID of the controller in `metadata.ownerReferences`.
-    pub owner: Option<Uid>,
-    /// It carries the labels by which the fleet's pods are listed and watched.
-    pub selected: bool,
-    pub phase: Phase,
-    /// `spec.nodeName`.
-    pub node: Option<Box<str>>,
-    /// Annotation `rollcall.dev/do-not-roll: "true"`.
-    pub do_not_roll: bool,
-    /// Everything else, as evidence.
-    pub status: Box<Pod>,
-}
-
-impl PodView {
-    /// `metadata.deletionTimestamp` is set.
-    pub fn terminating(&self) -> bool {
-        self.status.deletion_at_ms.is_some()
-    }
-
-    /// Has its last container ended, for good?
-    pub fn ended(&self) -> bool {
-        matches!(self.phase, Phase::Succeeded | Phase::Failed)
-    }
-
-    /// Has the executor ended, alone or with its pod? A sidecar may keep the pod `Running` after it (SPARK-33874).
-    pub fn executor_ended(&self) -> bool {
-        self.ended() || self.executor_exit().is_some()
-    }
-
-    /// Did the executor end well? Of one that has ended.
-    pub fn executor_succeeded(&self) -> bool {
-        self.phase == Phase::Succeeded || !self.ended() && self.executor_exit() == Some(0)
-    }
-
-    /// Exit code of the executor's container.
-    fn executor_exit(&self) -> Option<i32> {
-        let executor = self.status.containers.iter().find(|one| one.role == ContainerRole::Executor)?;
-        match &executor.state {
-            ContainerState::Terminated(end) => Some(end.exit_code),
-            ContainerState::Waiting { .. } | ContainerState::Running { .. } => None,
-        }
-    }
-
-    /// Kubernetes or Kueue itself is about to end it: condition `DisruptionTarget` or `TerminationTarget` is `True`.
-    pub fn disrupted(&self) -> bool {
-        self.status.conditions.iter().any(|condition| {
-            matches!(&*condition.name, "DisruptionTarget" | "TerminationTarget") && condition.status == "True"
-        })
-    }
-
-    /// The scheduler leaves it alone while it has `spec.schedulingGates`: Kueue admits it when there is quota.
-    pub fn gated(&self) -> bool {
-        !self.status.scheduling_gates.is_empty()
-    }
-}
-
-/// `status.phase`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    Pending,
-    Running,
-    Succeeded,
-    Failed,
-    Unknown,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct NodeView {
-    pub state: NodeState,
-    /// Equal numbers are the same zone.
-    pub zone: Option<u32>,
-}
-
-impl NodeView {
-    /// Does the node explain that an executor on it was killed? It is gone or not ready, it was announced to go, or it is
-    /// spot capacity, of which not every end is announced. The price of the last: an application whose executors are
-    /// killed on spot nodes for a reason of its own never comes to its limit of failures.
-    pub fn explains_a_kill(&self) -> bool {
-        let state = &self.state;
-        state.gone || state.ready != "True" || state.spot || !state.departures.is_empty()
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DriverView {
-    /// Its pod is live.
-    Running {
-        uid: Uid,
-        /// How often its container has ended: a restart of it is not the executors' failure.
-        ends: u32,
-    },
-    /// Its pod has ended, is being deleted, or does not exist.
-    Gone,
-}
-
-/// One sign of life.
+/// One heartbeat.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Beat {
     pub executor: ExecutorId,
-    /// Of the pod that sent it, where the transport proves it.
+    /// UID of the pod that sent it, where the transport proves it.
     pub uid: Option<Uid>,
-    /// What it said about itself, as columns for policies.
+    /// The metrics that the executor reported, as columns for policies.
     pub metrics: Vec<(Box<str>, f64)>,
 }
 
-/// One executor in the driver's eyes.
+/// One executor as the driver reports it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DriverRow {
     pub executor: ExecutorId,
@@ -217,7 +114,7 @@ pub struct DriverRow {
     pub active: bool,
     /// Spark: `removeReason`.
     pub remove_reason: Option<Box<str>>,
-    /// `None`: it has not said them all.
+    /// `None`: the driver did not report all of them.
     pub counters: Option<Counters>,
 }
 
@@ -250,97 +147,37 @@ pub enum Answer {
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The policy's: a trap, an exceeded budget, garbage. Enough of them and it is quarantined.
+    /// The policy's fault: a trap, an exceeded budget, invalid output. Repeated faults quarantine the policy.
     Policy(String),
-    /// The host's: no sandbox was free, or it had no time to run. Says nothing about the policy.
+    /// The host's fault: no sandbox was free, or there was no time to run it. Says nothing about the policy.
     Host(String),
 }
 
-/// What became of an action.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
-    Ok(Done),
-    /// 409: the name is taken.
-    AlreadyExists,
-    /// 409: another version, or another UID, than the one we spoke of.
-    Conflict,
-    /// 404.
-    NotFound,
-    /// 429: not now, too many requests. With `Retry-After` where it was given.
-    Throttled {
-        after_ms: Option<u64>,
-    },
-    /// 429 to an eviction, with cause `DisruptionBudget`: a PodDisruptionBudget says no.
-    Budget,
-    /// 403 and 401: a missing permission, a quota, a namespace that is being deleted.
-    Forbidden(String),
-    /// 422: the API server or an admission webhook does not take it.
-    Invalid(String),
-    /// Time-out, reset, 5xx: *it may have been applied, or still will be*. Look before you repeat.
-    Unknown(String),
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Outcome::Ok(_) => f.write_str("done"),
-            Outcome::AlreadyExists => f.write_str("it exists already"),
-            Outcome::Conflict => f.write_str("it has changed meanwhile"),
-            Outcome::NotFound => f.write_str("it does not exist"),
-            Outcome::Throttled { .. } => f.write_str("too many requests"),
-            Outcome::Budget => f.write_str("a PodDisruptionBudget does not allow it"),
-            Outcome::Forbidden(why) => write!(f, "forbidden: {why}"),
-            Outcome::Invalid(why) => write!(f, "invalid: {why}"),
-            Outcome::Unknown(why) => write!(f, "no answer: {why}"),
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum Done {
-    /// A created or read pod.
-    Pod(Box<PodView>),
-    /// A read ledger.
-    Ledger {
-        ledger: Box<Ledger>,
-        version: Version,
-        /// Somebody else wrote to it since our kind last did (`metadata.managedFields`): it may be a
-        /// backup that was restored.
-        edited: bool,
-    },
-    /// The ledger's object is there, and what it holds is no record of ours. `why` says which field and what of it.
-    LedgerRefused { why: String, version: Version, salvage: Salvage },
-    /// A written ledger's new version.
-    Written(Version),
-    /// A deletion or an eviction that was accepted.
-    Deleted,
-}
-
-/// What an operator may ask for. Spark's `ExecutorAllocationClient`, and our own.
+/// What an operator can request: Spark's `ExecutorAllocationClient`, and Rollcall's own commands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// How many executors there should be, from now on and across restarts, until the spec's own
-    /// target changes. Spark: `requestTotalExecutors`.
+    /// Set the number of executors. It holds across restarts, until the target in the spec changes. Spark:
+    /// `requestTotalExecutors`.
     RequestTotalExecutors(u32),
-    /// Spark: `killExecutors`. Without `replace` the target goes down by as many as are killed.
+    /// Spark: `killExecutors`. Without `replace` the target is lowered by the number of killed executors.
     /// Executors with running tasks are spared unless `force` is set.
     Kill {
         executors: Vec<ExecutorId>,
         replace: bool,
         force: bool,
     },
-    /// Roll this executor, or whichever the policy picks, without waiting for the interval.
+    /// Roll this executor, or the one that the policy picks, without waiting for the interval.
     Roll(Option<ExecutorId>),
-    /// Change nothing in the cluster until further notice, across restarts.
+    /// Change nothing in the cluster until `Resume`, also after a restart.
     Pause,
     Resume,
-    /// Try again: closes the breaker, and lets a failed fleet allocate again.
+    /// Try again: close the breaker, and let a failed fleet allocate again.
     ResetBreaker,
-    /// Do not believe the ledger that is there: write what this host knows over it, or begin another.
+    /// Discard the stored ledger: overwrite it with what this host knows, or start a new one.
     ResetLedger,
 }
 
-/// An action's outcome, addressed to it.
+/// The event that reports the outcome of an action.
 pub fn finished(action: &Action, outcome: Outcome) -> Event {
     Event::Finished { action: action.id, outcome }
 }

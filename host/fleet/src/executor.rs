@@ -1,4 +1,4 @@
-//! One executor's life, and all of them together.
+//! The state of one executor, and the table of all executors.
 //!
 //! ```text
 //!  AwaitingCreate ─► AwaitingStart ─► AwaitingRegistration ─► Available       counts towards the target
@@ -13,55 +13,56 @@
 //!                      AwaitingRemoval, Kept, forgotten
 //! ```
 //!
-//! One way back is not drawn: from AwaitingReason to Available, for one that was lost by its silence alone and
-//! is heard.
+//! One way back is not drawn: from AwaitingReason to Available, for an executor that was lost by its silence
+//! alone and is heard again.
 //!
-//! Stages are named for what they await. Whether an executor counts as serving, live or terminating is
-//! never stored: it follows from stage and pod, and the roster adds it up as they change. So the sums
-//! cannot drift from what they are sums of.
+//! Stages are named for what they await. Whether an executor counts as serving, live or terminating is never
+//! stored: it follows from stage and pod, and the roster updates the sums on every change. So the sums always
+//! match the executors.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::backoff::Backoff;
-use crate::event::{Counters, Phase, PodView};
+use crate::event::Counters;
 use crate::heartbeat::Detector;
 use crate::id::{ActionId, ExecutorId};
+use crate::observed::{Phase, PodView};
 use crate::question::{DeletionCause, Trigger};
 use crate::time::Instant;
 
 #[derive(Debug)]
 pub(crate) struct Executor {
     pub stage: Stage,
-    /// When it came into this stage.
+    /// When the executor entered this stage.
     pub since: Instant,
     /// Its pod as last seen.
     pub pod: Option<Box<PodView>>,
     /// The pod is gone from the API server.
     pub gone: bool,
     pub detector: Detector,
-    /// It was heard, or its driver knows it, in some incarnation of this host.
+    /// It was heard, or its driver knows it, under this host or an earlier one.
     pub registered: bool,
-    /// It was available before.
+    /// It has been available before.
     pub proven: bool,
-    /// It was picked to be rolled, and has not been asked to go yet.
+    /// It was picked to be rolled, and its removal was not requested yet.
     pub rolling: bool,
-    /// We or somebody before us created it at this moment, as far as this host knows.
+    /// When this host or an earlier one created it, as far as this host knows.
     pub created: Instant,
-    /// The lost one that it is created for, until its pod exists.
+    /// The lost executor that it replaces, until its pod exists.
     pub replaces: Option<ExecutorId>,
     pub driver_said: Option<Box<str>>,
     pub facts: Option<Box<Facts>>,
-    /// A GET that shows whether it is stuck, or only our view of it.
+    /// A GET in flight that shows whether the pod is stuck, or only our view of it.
     pub look: Option<ActionId>,
     /// When it needs attention next.
     wake: Instant,
 }
 
-/// What it said about itself, and the driver about it.
+/// Metrics that the executor reported about itself, and counters that the driver reported about it.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
     pub counters: Option<Counters>,
-    /// When the driver said them.
+    /// When the driver reported them.
     pub counted: Instant,
     /// Aligned with the fleet's metric names; NaN where there is none.
     pub metrics: Vec<f64>,
@@ -71,44 +72,44 @@ pub(crate) struct Facts {
 pub(crate) enum Stage {
     /// The create was sent. From here on it counts as live.
     AwaitingCreate(ActionId),
-    /// It may or may not have been created, or the name was taken: a GET tells.
+    /// The create may or may not have been applied, or the name was taken: a GET tells.
     AwaitingConfirmation(Confirmation),
-    /// A GET found nothing, yet the request may still be on its way. It is not waited for, but its
-    /// place under the ceiling is kept.
+    /// A GET found nothing, yet the create may still arrive. The fleet does not wait for it, but the place
+    /// under the ceiling stays reserved.
     AwaitingLateCreate,
     /// The pod is pending.
     AwaitingStart,
-    /// The pod runs; the executor was not heard yet.
+    /// The pod runs; the executor has not been heard yet.
     AwaitingRegistration,
     Available,
-    /// It is to go, by our will; the ledger must know first, with the write of this mark.
+    /// The fleet decided to remove it; that has to be recorded in the ledger first, with the write of this mark.
     AwaitingAnnouncement {
         cause: DeletionCause,
         mark: u64,
     },
-    /// It is going: by our will with a cause, else by somebody else's.
+    /// The pod is being removed: by Rollcall if there is a cause, otherwise by another client.
     AwaitingExit {
         cause: Option<DeletionCause>,
         removal: Option<Removal>,
     },
     /// It is lost; the classifier is asked why.
     AwaitingReason(Loss),
-    /// Its end is in the ledger with the write of this mark.
+    /// Its end is recorded in the ledger with the write of this mark.
     AwaitingRecord {
         mark: u64,
         then: Then,
     },
-    /// Its end is recorded; its pod is in the way.
+    /// Its end is recorded; its pod has to be removed.
     AwaitingRemoval(Removal),
-    /// Its end is recorded; its pod is kept for somebody to look at.
+    /// Its end is recorded; its pod is kept for debugging.
     Kept,
 }
 
 #[derive(Debug)]
 pub(crate) struct Confirmation {
-    /// The name was taken: whatever is there, our request was not applied.
+    /// The name was taken: our create was not applied, regardless of which pod has the name.
     pub taken: bool,
-    /// The GET under way; without one the next is due at the executor's wake.
+    /// The GET in flight; without one the next is due at the executor's wake time.
     pub get: Option<ActionId>,
     pub backoff: Backoff,
 }
@@ -116,35 +117,36 @@ pub(crate) struct Confirmation {
 #[derive(Debug)]
 pub(crate) struct Loss {
     pub trigger: Trigger,
-    /// When it had been heard last by then: what it says later is not the silence for which it was given up.
+    /// When it was last heard at that time: a later heartbeat does not belong to the silence for which it was
+    /// given up.
     pub heard: Option<Instant>,
     /// Checks that ended undetermined.
     pub checks: u32,
-    /// The question under way.
+    /// The question in flight.
     pub asked: Option<ActionId>,
 }
 
-/// What becomes of the pod of a settled executor.
+/// What happens to the pod of a settled executor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Then {
-    /// It is gone, or the driver's to clear away.
+    /// The pod is gone, or the driver removes it.
     Forget,
     Clear,
     Keep,
 }
 
-/// The deletion of a pod: asked for until it is accepted.
+/// The deletion of a pod: requested until it is accepted.
 #[derive(Debug)]
 pub(crate) struct Removal {
-    /// Ask the eviction API, which honours PodDisruptionBudgets.
+    /// Use the eviction API, which honours PodDisruptionBudgets.
     pub evict: bool,
-    /// The call under way; without one the next is due at the executor's wake.
+    /// The call in flight; without one the next is due at the executor's wake time.
     pub call: Option<ActionId>,
-    /// The API server took it: only the pod's end is awaited.
+    /// The API server accepted it: only the pod's end is awaited.
     pub accepted: bool,
-    /// A PodDisruptionBudget said no.
+    /// A PodDisruptionBudget refused it.
     pub over_budget: bool,
-    /// The fate of an earlier call is not known: until then it may still be applied.
+    /// The outcome of an earlier call is unknown: until this time it may still be applied.
     pub doubtful_until: Instant,
     pub backoff: Backoff,
 }
@@ -164,7 +166,7 @@ impl Removal {
 }
 
 impl Removal {
-    /// May it be gone because of us?
+    /// May the pod be gone because of our request?
     pub(crate) fn was_asked_for(&self) -> bool {
         self.accepted || self.call.is_some() || self.doubtful_until > Instant::START
     }
@@ -224,7 +226,7 @@ impl Stage {
         }
     }
 
-    /// The deletion that is under way.
+    /// The deletion in progress.
     pub(crate) fn removal(&self) -> Option<&Removal> {
         if let Stage::AwaitingExit { removal: Some(removal), .. } | Stage::AwaitingRemoval(removal) = self {
             Some(removal)
@@ -241,7 +243,7 @@ impl Stage {
         }
     }
 
-    /// It is to go because there were too many, and nobody has asked for it yet.
+    /// It is to be removed as surplus, and its removal has not been requested yet.
     pub(crate) fn can_be_recalled(&self) -> bool {
         match self {
             Stage::AwaitingAnnouncement { cause, .. } => *cause == DeletionCause::ScaleDown,
@@ -262,17 +264,17 @@ impl Stage {
         }
     }
 
-    /// Is only the end of its pod awaited, whoever asked for it?
+    /// Is only the end of its pod awaited, regardless of who requested it?
     pub(crate) fn awaits_end(&self) -> bool {
         matches!(self, Stage::AwaitingExit { .. } | Stage::AwaitingRemoval(_))
     }
 
-    /// Why it leaves by our will, if it was asked to.
+    /// The cause of its removal, if Rollcall removes it.
     pub(crate) fn leaving(&self) -> Option<DeletionCause> {
         if let Stage::AwaitingExit { cause, .. } = self { *cause } else { None }
     }
 
-    /// Has its pod been created, as far as anybody knows?
+    /// Has its pod been created, as far as this host knows?
     fn is_born(&self) -> bool {
         !matches!(self, Stage::AwaitingCreate(_) | Stage::AwaitingConfirmation(_) | Stage::AwaitingLateCreate)
     }
@@ -303,12 +305,12 @@ impl Executor {
         }
     }
 
-    /// The stage's name, for people.
+    /// The name of the stage for users.
     pub(crate) fn stage_name(&self) -> &'static str {
         if self.rolling { "rolling" } else { self.stage.name() }
     }
 
-    /// Its pod was up and is Pending again: what is heard is of its last life.
+    /// Its pod was running and is Pending again: heartbeats that arrive are from before the restart.
     pub(crate) fn pends_again(&self) -> bool {
         self.proven && self.pod.as_ref().is_some_and(|pod| pod.phase == Phase::Pending)
     }
@@ -336,13 +338,12 @@ impl Executor {
         self.pod.as_ref().and_then(|pod| pod.node.as_deref())
     }
 
-    /// It ran, or was heard: it is of use, or will be again.
+    /// It ran, or was heard: it is useful, or will be again.
     pub(crate) fn is_useful(&self) -> bool {
         self.proven || self.registered || self.detector.last_heard().is_some()
     }
 
-    /// It was given up for nothing but its silence, and all that Kubernetes says is that it runs: if it is heard, it is
-    /// not lost.
+    /// It was given up only for its silence, and according to Kubernetes it runs: if it is heard, it is not lost.
     pub(crate) fn is_silent(&self) -> bool {
         let by_silence = |loss: &Loss| loss.trigger == Trigger::HeartbeatTimeout;
         let runs = |pod: &PodView| {
@@ -353,7 +354,7 @@ impl Executor {
             && self.pod.as_deref().is_some_and(runs)
     }
 
-    /// Would its going be a voluntary disruption, i.e. is it of any use now?
+    /// Would its removal be a voluntary disruption, i.e. is it useful now?
     pub(crate) fn is_available(&self) -> bool {
         matches!(self.stage, Stage::Available)
     }
@@ -361,7 +362,7 @@ impl Executor {
     fn tally(&self) -> Tally {
         let one = |is: bool| u32::from(is);
         let terminating = self.is_terminating();
-        // What was sent may be there already; what may still arrive keeps its place.
+        // A create that was sent may have been applied already; one that may still arrive keeps its place.
         let unseen = !self.stage.is_born();
         let live = unseen || self.is_live();
         let born = self.stage.is_born() && !self.stage.is_settled();
@@ -387,27 +388,27 @@ impl Executor {
     }
 }
 
-/// Sums over executors.
+/// Sums over all executors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
-    /// Towards the target.
+    /// Counts towards the target.
     pub serving: u32,
-    /// Towards the ceiling: every pod that is or may be live and is not being deleted.
+    /// Counts towards the ceiling: every pod that is or may be live and is not being deleted.
     pub occupying: u32,
     pub terminating: u32,
     pub available: u32,
     /// Not running yet.
     pub pending: u32,
-    /// Serving, and not available.
+    /// Serving, but not available.
     pub starting: u32,
-    /// Creates under way.
+    /// Creates in flight.
     pub creating: u32,
     pub rolling: u32,
     pub kept: u32,
-    /// On their way out, and not asked to go yet.
+    /// To be removed, but the removal has not been requested yet.
     pub recallable: u32,
     pub reason_pending: u32,
-    /// Of those that are born and not settled, nor asked about.
+    /// The subset that is born and neither settled nor being classified.
     pub born_terminating: u32,
     pub born_live: u32,
 }
@@ -430,7 +431,7 @@ macro_rules! each_field {
     }};
 }
 
-/// All executors that matter still, their sums, and who needs attention when.
+/// All executors that are still relevant, their sums, and when each needs attention.
 #[derive(Debug, Default)]
 pub(crate) struct Roster {
     /// Boxed: ids only rise, which leaves the nodes of the tree half empty.
@@ -456,7 +457,7 @@ impl Roster {
         &self.tally
     }
 
-    /// The store went back: whatever comes next is newer than anything known.
+    /// The store was restored: every later state counts as newer than the known one.
     pub(crate) fn forget_revisions(&mut self) {
         for pod in self.executors.values_mut().filter_map(|executor| executor.pod.as_mut()) {
             pod.revision = 0;
@@ -481,7 +482,7 @@ impl Roster {
         Some(*executor)
     }
 
-    /// Change one. The only way to.
+    /// Change one executor. The only way to do so.
     pub(crate) fn change<T>(&mut self, id: ExecutorId, f: impl FnOnce(&mut Executor) -> T) -> Option<T> {
         let executor = self.executors.get_mut(&id)?;
         let before = executor.tally();
@@ -494,7 +495,7 @@ impl Roster {
         Some(result)
     }
 
-    /// Attend to it then.
+    /// Process it at that time.
     pub(crate) fn wake_at(&mut self, id: ExecutorId, at: Instant) {
         let Some(executor) = self.executors.get_mut(&id) else { return };
         if executor.wake == at {
@@ -507,7 +508,7 @@ impl Roster {
         }
     }
 
-    /// The next one whose time has come; it sleeps until it is told otherwise.
+    /// The next executor that is due; it is not due again until a new wake time is set.
     pub(crate) fn next_due(&mut self, now: Instant) -> Option<ExecutorId> {
         let &(at, id) = self.wakes.first()?;
         if at > now {
@@ -521,7 +522,7 @@ impl Roster {
         self.wakes.first().map(|(at, _)| *at)
     }
 
-    /// Do the sums still hold? For tests: it looks at everybody.
+    /// Do the sums match the executors? For tests: it visits every executor.
     pub(crate) fn audit(&self) -> bool {
         let mut sum = Tally::default();
         for executor in self.executors.values() {
@@ -530,4 +531,9 @@ impl Roster {
         }
         sum == self.tally
     }
+}
+
+/// The stored form of a pod: its owner was checked, and need not be kept ten thousand times.
+pub(crate) fn kept(pod: PodView) -> Box<PodView> {
+    Box::new(PodView { owner: None, ..pod })
 }

@@ -1,13 +1,12 @@
 //! Which losses count as failures, and how many are too many.
 //!
-//! Spark counts every pod that becomes `Failed` towards `spark.executor.maxNumFailures`. But the limit is there to end an
-//! application that cannot work, and a node that is restarted, a spot market or a preemption says nothing of the
-//! application. So only that counts for which the application or the fleet's own document is to blame. What does not
-//! count is still seen by the breaker, by the mass-loss rule and by the avoidance of nodes.
+//! Spark counts every pod that becomes `Failed` towards `spark.executor.maxNumFailures`. But the limit exists
+//! to end an application that cannot work, and a node restart, a spot reclaim or a preemption says nothing
+//! about the application. So only losses count for which the application or the fleet's own document is to
+//! blame. Other losses still reach the breaker, the mass-loss rule and the avoidance of nodes.
 //!
-//! A driver whose container is restarted takes its executors along: they exit by themselves, some before its end is told
-//! and some after. Both are excused for a time around that end, as far
-//! as one leader sees it.
+//! When a driver's container restarts, its executors exit by themselves, some before the container's end is
+//! reported and some after. Both are excused for a time around that end, as far as one leader sees it.
 
 use std::collections::VecDeque;
 
@@ -15,30 +14,30 @@ use crate::ledger::{FAILURES_WRITTEN_MAX, Ledger};
 use crate::question::{LossKind, LossReason};
 use crate::time::{Instant, Now};
 
-/// Losses that are told up to this long before the end of the driver's container are its doing: status updates of two
-/// pods take seconds to overtake each other.
+/// Losses reported up to this long before the end of the driver's container are caused by it: the status
+/// updates of two pods can overtake each other by seconds.
 const BEFORE_MS: u64 = 30_000;
-/// And up to this long after it: executors find out at once, or when Spark's network timeout is over.
+/// And up to this long after it: executors notice at once, or when Spark's network timeout is over.
 const AFTER_MS: u64 = 120_000;
 
-/// Failures of a sliding window, kept in the ledger; here is what must be known to take some back.
+/// Failures in a sliding window, stored in the ledger; this type holds what is needed to take some back.
 #[derive(Debug, Default)]
 pub(crate) struct Failures {
-    /// Those that may turn out to be the driver's doing: when they were counted, and in which step of the window.
+    /// Failures that the driver may have caused: when they were counted, and in which step of the window.
     recent: VecDeque<(Instant, i64)>,
     driver_ended: Option<Instant>,
-    /// When a failure that may be the driver's doing ended the fleet.
+    /// When a failure that the driver may have caused made the fleet fail.
     failed_at: Option<Instant>,
 }
 
 impl Failures {
-    /// Is it excused by the end of the driver's container?
+    /// Does the end of the driver's container excuse the loss?
     pub(crate) fn excuses(&self, kind: &LossKind, now: Instant) -> bool {
         let ended = self.driver_ended.is_some_and(|ended| now.since_ms(ended) <= AFTER_MS);
         ended && may_follow_driver(kind)
     }
 
-    /// Counts one. How many there are, if it makes them more than `max` for the first time.
+    /// Counts one failure. Returns the total, if it exceeds `max` for the first time.
     pub(crate) fn count(
         &mut self,
         kind: &LossKind,
@@ -51,7 +50,7 @@ impl Failures {
         let step_ms = i64::try_from(window_ms / 60).unwrap_or(i64::MAX).max(1);
         let step = now.wall_ms.div_euclid(step_ms).saturating_mul(step_ms);
         let oldest = now.wall_ms.saturating_sub(i64::try_from(window_ms).unwrap_or(i64::MAX));
-        // Steps of the future are left from before the wall clock went back.
+        // Steps in the future were recorded before the wall clock went back.
         ledger.failures.retain(|(at, _)| (oldest..=step).contains(at));
         match ledger.failures.back_mut() {
             Some((at, count)) if *at == step => *count = count.saturating_add(1),
@@ -80,8 +79,8 @@ impl Failures {
         !self.recent.is_empty()
     }
 
-    /// Takes back what was counted just before the driver's container ended, and the end of the fleet if that was its
-    /// reason. Whether it was.
+    /// Takes back the failures counted just before the driver's container ended, and the failure of the fleet
+    /// if they caused it. Returns whether they did.
     pub(crate) fn take_back(&mut self, now: Instant, ledger: &mut Ledger, max: u32) -> bool {
         for (_, step) in self.recent.drain(..) {
             if let Some((_, count)) = ledger.failures.iter_mut().find(|(at, count)| *at == step && *count > 0)
@@ -101,7 +100,7 @@ fn total(ledger: &Ledger) -> u32 {
     ledger.failures.iter().fold(0, |sum, (_, count)| sum.saturating_add(*count))
 }
 
-/// Executors whose driver goes away exit with codes that say little.
+/// Executors whose driver ends exit with codes that say little.
 fn may_follow_driver(kind: &LossKind) -> bool {
     match kind {
         LossKind::ExitStatus
@@ -129,14 +128,14 @@ fn may_follow_driver(kind: &LossKind) -> bool {
     }
 }
 
-/// Whom a loss is to be laid to.
+/// What caused a loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Blame {
     /// The application, or the fleet's own document: image, configuration, resources.
     Fleet,
-    /// The cluster: nodes, evictions, preemption, admission. The next executor may meet the same.
+    /// The cluster: nodes, evictions, preemption, admission. The next executor may fail the same way.
     Cluster,
-    /// A wish of the driver, of a person or of Rollcall, or an end that is not known.
+    /// A request of the driver, of a user or of Rollcall, or an unknown end.
     Nothing,
 }
 

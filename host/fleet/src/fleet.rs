@@ -1,23 +1,23 @@
-//! One fleet: where events come in, actions go out, and the machines meet.
+//! One fleet: it receives events, returns actions, and combines the state machines.
 //!
-//! A fleet is as good as what it was told, so it comes to life in three steps: it reads the ledger, it
-//! claims it (with that every earlier leader's reservations end), and it asks for a complete list. Only
-//! then does it act. From then on each step is the same: take the event in, then let every machine look
-//! whether there is anything to do now. Nothing is remembered *to be done*; it follows from how things
-//! are. So an event that comes twice, late or never changes nothing in the end.
+//! A fleet can only be as correct as its inputs, so it starts in three steps: it reads the ledger, it claims
+//! the ledger (which ends the reservations of every earlier leader), and it requests a complete list. Only then
+//! does it act. From then on each step is the same: apply the event, then let every state machine check whether
+//! it has something to do. The core keeps no list of *work to do*; the work follows from the current state. So
+//! an event that arrives twice, late or never changes nothing in the end.
 //!
-//! The work of a step is bounded: so many executors whose time has come, so many questions, so many
-//! creates. What is left over makes the deadline *now*.
+//! The work of a step is bounded: a limited number of due executors, of questions and of creates. If work is
+//! left over, the deadline is *now*.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::action::{Action, Cause, Notice, Reason, Reply, Verb};
-use crate::allocation::Pace;
 use crate::ask::Asker;
 use crate::backoff::{Backoff, Seed};
 use crate::breaker::Breaker;
 use crate::bucket::Bucket;
-use crate::event::{DriverView, Event, NodeView, Outcome};
+use crate::ending::Ending;
+use crate::event::Event;
 use crate::executor::{Executor, Roster, Stage};
 use crate::failures::Failures;
 use crate::guardrail::{Bounds, MassLoss, NodeLosses, Refusal};
@@ -25,14 +25,18 @@ use crate::heartbeat::{Hearing, Impairments};
 use crate::id::{ActionId, CommandId, ExecutorId, IdSet, Uid};
 use crate::ledger::{Book, Request};
 use crate::log::Log;
+use crate::observed::{DriverView, NodeView, PodView};
+use crate::outcome::Outcome;
+use crate::pace::Pace;
 use crate::plant::Plant;
-use crate::recovery::Ending;
-use crate::roll::Rolls;
+use crate::rolls::Rolls;
 use crate::spec::{Draft, Mode, Spec, SpecError};
 use crate::time::{Instant, Now};
-use crate::view::Early;
 
-/// The executors of one application, and everything that is decided about them.
+/// Pods by UID, each with whether it is gone.
+pub(crate) type Early = BTreeMap<Uid, (PodView, bool)>;
+
+/// The executors of one application, and all decisions about them.
 #[derive(Debug)]
 pub struct Fleet {
     pub(crate) spec: Spec,
@@ -42,68 +46,68 @@ pub struct Fleet {
     pub(crate) seed: Seed,
     pub(crate) roster: Roster,
     pub(crate) book: Book,
-    /// Executors that wait for a write, in the order of its marks.
+    /// Executors that wait for a ledger write, ordered by the number of that write.
     pub(crate) recording: VecDeque<(u64, ExecutorId)>,
-    /// Commands that are obeyed once what they change is written.
+    /// Replies to commands, sent once the changes that the commands made are written to the ledger.
     pub(crate) replies: VecDeque<(u64, CommandId, Reply)>,
     pub(crate) hearing: Hearing,
     pub(crate) impairments: Impairments,
     pub(crate) breaker: Breaker,
     pub(crate) asker: Asker,
-    /// Losses to be asked about when there is room.
+    /// Losses to be classified when the asker has room.
     pub(crate) asks: VecDeque<ExecutorId>,
     pub(crate) creates: Bucket,
     pub(crate) deletes: Bucket,
     pub(crate) pace: Pace,
-    /// Between executors that are given up as pending for too long.
+    /// Back-off between executors that are given up as pending for too long.
     pub(crate) pending: Backoff,
     pub(crate) pending_from: Instant,
     pub(crate) mass_loss: MassLoss,
-    /// Of those, the ones that are only known by silence.
+    /// The subset of losses that are known only by silence.
     pub(crate) mass_silence: MassLoss,
     pub(crate) node_losses: NodeLosses,
     pub(crate) nodes: BTreeMap<Box<str>, NodeView>,
     pub(crate) metric_names: Vec<Box<str>>,
     pub(crate) driver: Option<DriverView>,
-    /// Of which revision that is.
+    /// The revision of `driver`.
     pub(crate) driver_revision: u64,
-    /// The least and the most ends of its container that were told of.
+    /// The lowest and the highest number of ends of the driver's container that were reported.
     driver_ends: Option<(u32, u32)>,
     pub(crate) driver_answered: bool,
-    /// Since when executors wait for it to answer: a fleet's first, or those after an end of its container.
+    /// Since when executors wait for the driver to answer: those of a new fleet, or those after its container ended.
     pub(crate) driver_awaited_since: Option<Instant>,
     pub(crate) view_fresh: bool,
     /// The newest revision seen.
     pub(crate) revision: u64,
-    /// What was told of pods before the first list.
+    /// Pods that were reported before the first list.
     pub(crate) early: Early,
-    /// The last that were told to be gone, with revisions: a list may be under way that is older.
+    /// The latest deleted pods, with the revisions of their deletion: a list in flight may be older.
     pub(crate) buried: VecDeque<(Uid, u64)>,
     pub(crate) relist: Relisting,
-    /// The highest id that was seen before the ledger was claimed.
+    /// The highest id seen before the ledger was claimed.
     pub(crate) witness: ExecutorId,
-    /// The highest id that the driver told of.
+    /// The highest id that the driver reported.
     pub(crate) driver_named: ExecutorId,
-    /// Born ones that the first list did not show, and that were not looked after yet.
+    /// Born executors that the first list did not contain, and that were not processed yet.
     pub(crate) absent: IdSet,
-    /// It was active once: what is told of pods concerns what it knows, also while a reset ledger is claimed.
+    /// The fleet has been active: pod events apply to known executors, also while a reset ledger is claimed.
     pub(crate) listens: bool,
-    /// The ledger is written over when it is known that this host leads.
+    /// The ledger is overwritten once the Lease confirms that this host leads.
     pub(crate) resets_ledger: bool,
     pub(crate) rolls: Rolls,
-    /// Executors that fell out of service and have no replacement yet.
+    /// Executors that no longer serve and have no replacement yet.
     pub(crate) owed: VecDeque<ExecutorId>,
-    /// How often each guard-rail said no.
+    /// How often each guardrail refused a change.
     pub(crate) refusals: BTreeMap<Refusal, u64>,
     pub(crate) ending: Ending,
     pub(crate) failures: Failures,
-    /// Why nothing is created, although executors are missing.
+    /// Why no executor is created although executors are missing.
     pub(crate) held: Option<Refusal>,
-    /// More executors are to go than one step lets go.
+    /// More executors have to be removed than one step may remove.
     pub(crate) shrinking: bool,
     pub(crate) log: Log,
     pub(crate) out: Vec<Action>,
-    /// Calls about pods that are under way.
+    /// Pod calls in flight.
     pub(crate) calls: BTreeMap<ActionId, ExecutorId>,
     next_action: u64,
     #[cfg(feature = "plants")]
@@ -115,14 +119,14 @@ pub struct Fleet {
 pub(crate) enum Phase {
     /// The host does not lead.
     AwaitingLeadership,
-    /// The ledger is read.
+    /// The ledger is being read.
     AwaitingLedger,
-    /// The ledger is written with our epoch.
+    /// The ledger is being written with our epoch.
     AwaitingClaim,
-    /// A complete list is on its way.
+    /// A complete list was requested.
     AwaitingRelist,
     Active,
-    /// Somebody else leads. For good.
+    /// Another host leads. Permanent.
     Deposed,
 }
 
@@ -131,9 +135,9 @@ pub(crate) struct Relisting {
     pub(crate) action: Option<ActionId>,
     pub(crate) due: Option<Instant>,
     backoff: Backoff,
-    /// Since when every list has been from the past.
+    /// Since when every list has been older than the known state.
     pub(crate) past_since: Option<Instant>,
-    /// The revision of the last such list, once people were told.
+    /// The revision of the last such list, once it was reported to users.
     pub(crate) past_told: Option<u64>,
 }
 
@@ -150,11 +154,11 @@ pub enum Why {
     Answer,
     /// A complete list is needed.
     Relist,
-    /// More executors may be created then.
+    /// More executors may be created at that time.
     Allocation,
     /// A roll is due.
     Roll,
-    /// An impairment of its hearing is over.
+    /// An impairment of the heartbeat path ends.
     Hearing,
 }
 
@@ -173,18 +177,19 @@ impl std::fmt::Display for Why {
     }
 }
 
-/// A replica that lags for longer than this is none: the store itself went back.
+/// An API server replica does not lag for longer than this: a list that is still older means that the store was
+/// restored from a backup.
 pub(crate) const RESTORED_MS: u64 = 600_000;
-/// Pods and the ledger may be in different stores, whose revisions say nothing of each other; that is rare,
-/// and a replica that lags for longer than this is rarer.
+/// Pods and the ledger may be in different stores, whose revisions cannot be compared; that is rare, and a
+/// replica that lags for longer than this is rarer.
 pub(crate) const OTHER_STORE_MS: u64 = 90_000;
 
-/// So many executors are attended to in one step: at some microseconds each, under a millisecond.
+/// Number of executors processed in one step: at a few microseconds each, under a millisecond.
 pub(crate) const ATTENDED_MAX: usize = 128;
 
 impl Fleet {
-    /// A fleet that waits for its host to lead. The same seed and events make the same actions; no other host, and
-    /// no other life of this one, may have the same.
+    /// A fleet that waits for its host to lead. The same seed and events produce the same actions; no other
+    /// host, and no other process of this host, may use the same seed.
     pub fn new(draft: Draft, policies: &[String], seed: u64) -> Result<Fleet, Vec<SpecError>> {
         let spec = Spec::check(draft, policies)?;
         Ok(Fleet {
@@ -249,7 +254,7 @@ impl Fleet {
         })
     }
 
-    /// With a rule switched off, to see whether somebody notices.
+    /// Switch one rule off, to check that the tests detect it.
     #[cfg(feature = "plants")]
     pub fn plant(&mut self, plant: Plant) {
         self.plant = Some(plant);
@@ -271,7 +276,7 @@ impl Fleet {
         false
     }
 
-    /// Take an event in, and say what is to be done now. `now` must not go back.
+    /// Apply an event and return the actions to carry out now. `now` must not go back.
     pub fn step(&mut self, event: Event, now: Now) -> Vec<Action> {
         self.now = Now { instant: self.now.instant.max(now.instant), ..now };
         if self.phase != Phase::Deposed {
@@ -281,7 +286,7 @@ impl Fleet {
         std::mem::take(&mut self.out)
     }
 
-    /// When `step` wants to be called with [`Event::Deadline`], if nothing happens before, and what for.
+    /// When to call `step` with [`Event::Deadline`] if no other event comes first, and why.
     pub fn deadline(&self) -> Option<(Instant, Why)> {
         if matches!(self.phase, Phase::AwaitingLeadership | Phase::Deposed) {
             return None;
@@ -307,18 +312,18 @@ impl Fleet {
         deadlines.into_iter().flatten().min()
     }
 
-    /// The newest revision that it knows of: a list that is asked for now is no older.
+    /// The newest revision known to the fleet: a list requested now must not be older.
     pub fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// What the fleet is meant to be.
+    /// The spec in force.
     pub fn spec(&self) -> &Spec {
         &self.spec
     }
 
-    /// How many executors there should be: an operator's number for as long as the spec's stays. Where that is the
-    /// driver's own affair: as many as there are.
+    /// The desired number of executors: the number an operator requested, until the spec's target changes. If
+    /// the driver manages the executors and the spec has no target: the current number.
     pub fn target(&self) -> u32 {
         if !self.owns() && self.spec.target == 0 {
             return self.roster.tally().serving;
@@ -332,12 +337,12 @@ impl Fleet {
         Bounds::new(&self.spec, self.target())
     }
 
-    /// Must its pods stay as they are, whatever was decided before?
+    /// Must the pods stay unchanged, regardless of earlier decisions?
     pub fn stands_still(&self) -> bool {
         matches!(self.may_change_pods(), Err(Refusal::Paused | Refusal::DryRun | Refusal::LedgerRefused))
     }
 
-    /// May pods be changed at all?
+    /// May the fleet change pods at all?
     pub(crate) fn may_change_pods(&self) -> Result<(), Refusal> {
         if self.phase != Phase::Active {
             Err(Refusal::NotLeading)
@@ -354,10 +359,10 @@ impl Fleet {
         }
     }
 
-    /// What is older than what is known changes nothing in it.
+    /// Updates the driver's state. State that is older than the known one does not replace it.
     pub(crate) fn driver_is(&mut self, driver: DriverView, revision: u64) {
         let ended = match &driver {
-            // Also what is older tells that it has ended since.
+            // An older state, too, shows that the container has ended since.
             DriverView::Running { uid, ends } if *uid == self.spec.driver => {
                 let (least, most) = *self.driver_ends.get_or_insert((*ends, *ends));
                 self.driver_ends = Some((least.min(*ends), most.max(*ends)));
@@ -373,8 +378,8 @@ impl Fleet {
         }
     }
 
-    /// Its container has ended, and its pod lives on. Its executors end with it, which is not their failure, and new ones
-    /// have nowhere to register until it answers.
+    /// The driver's container has ended, and its pod lives on. Its executors end with the container, which is
+    /// not their failure, and new executors cannot register until the driver answers.
     fn driver_ended(&mut self) {
         self.log.add(self.now, None, "the driver's container has ended");
         self.driver_answered = false;
@@ -396,7 +401,7 @@ impl Fleet {
         }
     }
 
-    /// Until when executors wait for it to answer.
+    /// Until when executors wait for the driver to answer.
     pub(crate) fn driver_starts_until(&self) -> Option<Instant> {
         let since = self.driver_awaited_since.filter(|_| !self.driver_answered)?;
         Some(since + self.spec.driver_start_ms).filter(|until| self.now.instant < *until)
@@ -428,7 +433,8 @@ impl Fleet {
                     self.driver_is(list.driver, list.revision);
                 }
             }
-            // Before the first complete list nothing is known; what is newer than that list counts after it.
+            // Before the first complete list nothing is known; events that are newer than that list are applied
+            // after it.
             Event::PodChanged(pod) if !self.listens => self.early(*pod, false),
             Event::PodGone(pod) if !self.listens => self.early(*pod, true),
             Event::DriverReported(rows) if !self.listens => {
@@ -486,7 +492,7 @@ impl Fleet {
                 self.spec = spec;
                 self.forget_requested();
                 if listens {
-                    // Nobody was listened to: all silence begins now.
+                    // Heartbeats were disabled until now: silence counts from this moment.
                     self.hearing = Hearing::new(self.now.instant);
                     self.hearing.excuse(self.now.instant);
                 }
@@ -494,7 +500,7 @@ impl Fleet {
                     self.pace = Pace::new(&self.spec.allocation);
                 }
                 if rates {
-                    // What was measured by other numbers says nothing by these.
+                    // Counts that were taken with the old settings do not apply to the new ones.
                     self.breaker = Breaker::new(&self.spec.allocation);
                     (self.creates, self.deletes) = (Bucket::new(), Bucket::new());
                 }
@@ -513,14 +519,15 @@ impl Fleet {
         self.spec_errors = errors;
     }
 
-    /// An operator's number ends with the target that the spec had then; it must not come back with it.
+    /// A target that an operator requested ends when the spec's target changes; it must not return with the old
+    /// target.
     pub(crate) fn forget_requested(&mut self) {
         if self.book.get().requested.is_some_and(|requested| requested.spec_target != self.spec.target) {
             self.book.edit().requested = None;
         }
     }
 
-    /// Somebody else leads: never act again.
+    /// Another host leads: never act again.
     fn depose(&mut self) {
         if self.planted(Plant::DeposedActs) {
             return;
@@ -531,7 +538,7 @@ impl Fleet {
 
     // ------------------------------------------------------------------------------------ ledger --
 
-    /// This executor's stage goes on when everything edited so far is written.
+    /// The executor's stage continues once everything edited so far is written.
     pub(crate) fn record(&mut self, id: ExecutorId) -> u64 {
         let mark = self.book.mark();
         self.recording.push_back((mark, id));
@@ -545,8 +552,8 @@ impl Fleet {
         self.relist.due = Some(self.now.instant + self.relist.backoff.failed_ms(&mut self.seed));
     }
 
-    /// Is a list from the past to be believed? Not from a replica that lags. But when nothing else comes
-    /// for so long, the past is back: somebody restored the store.
+    /// May a list that is older than the known state be trusted? Not if a replica merely lags. But if no newer
+    /// list arrives for this long, the store was restored from a backup.
     pub(crate) fn believes_past(&mut self, after_ms: u64) -> bool {
         let since = *self.relist.past_since.get_or_insert(self.now.instant);
         self.now.instant.since_ms(since) > after_ms
@@ -561,7 +568,7 @@ impl Fleet {
 
     // --------------------------------------------------------------------------------------- pump --
 
-    /// Let every machine look whether there is anything to do.
+    /// Let every state machine check whether it has something to do.
     fn pump(&mut self) {
         if self.phase == Phase::Deposed {
             return;
@@ -600,7 +607,7 @@ impl Fleet {
         }
     }
 
-    /// An executor's time has come.
+    /// Process an executor that is due.
     fn attend(&mut self, id: ExecutorId) {
         let Some(executor) = self.roster.get(id) else { return };
         match &executor.stage {
@@ -615,9 +622,9 @@ impl Fleet {
         }
     }
 
-    /// What was held back may be possible now: everybody is looked at again.
+    /// A change that was held back may be possible now: check every executor again.
     pub(crate) fn wake_all(&mut self) {
-        // A loss keeps its rhythm of checks, and an end that is awaited its own.
+        // A loss keeps its check interval, and an awaited pod end its own timer.
         let sleeper = |(id, executor): (ExecutorId, &Executor)| {
             let rhythm = matches!(executor.stage, Stage::AwaitingReason(_))
                 || executor.stage.removal().is_some_and(|removal| removal.accepted);
@@ -641,7 +648,7 @@ impl Fleet {
         id
     }
 
-    /// A guard-rail said no.
+    /// A guardrail refused a change.
     pub(crate) fn refused(&mut self, refusal: Refusal) {
         *self.refusals.entry(refusal).or_default() += 1;
     }
@@ -655,7 +662,7 @@ impl Fleet {
         self.act(Cause::Start, Verb::Publish(Notice { reason, executor, pod, message }));
     }
 
-    /// It enters a stage, and is attended to then.
+    /// Move the executor to a stage, and process it at `wake`.
     pub(crate) fn enter(&mut self, id: ExecutorId, stage: Stage, wake: Instant) {
         let now = self.now.instant;
         self.roster.change(id, |executor| executor.enter(stage, now));

@@ -1,17 +1,17 @@
-//! What no policy, no operator in a hurry and no bug of ours may widen.
+//! Limits that no policy, no operator and no bug of Rollcall may widen.
 //!
-//! Every decision that changes the cluster passes a gate here or in the machine that makes it, and a
-//! gate answers with a [`Refusal`]: a code that people see in `explain`, in conditions and in replies.
-//! Limits are numbers of executors, derived from the spec and the target of this moment (`Bounds`).
-//! Two things are remembered: losses, to tell a *mass loss* from bad luck, and where they happened, to
-//! tell a bad *node* from a bad image.
+//! Every decision that changes the cluster passes a check here or in the state machine that makes it. A check
+//! answers with a [`Refusal`]: a code that users see in `explain`, in conditions and in replies. Limits are
+//! numbers of executors, derived from the spec and the current target (`Bounds`). Two things are stored:
+//! losses, to tell a *mass loss* from single failures, and the nodes where they happened, to tell a bad *node*
+//! from a bad image.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::spec::{AllocationSpec, Draft, Limits};
+use crate::spec::{AllocationSpec, Draft, LOSSES_KEPT, Limits};
 use crate::time::Instant;
 
-/// Why something is not done, or not yet.
+/// Why a change is not made, or not yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refusal {
     NotLeading,
@@ -56,7 +56,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Every one of them.
+    /// All refusals.
     pub const ALL: [Refusal; 39] = [
         Refusal::NotLeading,
         Refusal::LedgerRefused,
@@ -104,7 +104,7 @@ impl Refusal {
         self.words().0
     }
 
-    /// The sentence, for people.
+    /// The sentence for users.
     pub fn meaning(self) -> &'static str {
         self.words().1
     }
@@ -157,17 +157,17 @@ impl Refusal {
             Refusal::AlreadyLeaving => ("already-leaving", "it is already being removed or rolled"),
             Refusal::Busy => ("busy", "it has running tasks, and force was not asked for"),
             Refusal::UnknownExecutor => ("unknown-executor", "there is no such executor"),
-            Refusal::AboveMaximum => ("above-maximum", "more than limits.executorsMax"),
+            Refusal::AboveMaximum => ("above-maximum", "more than limits.maxExecutors"),
             Refusal::NoCandidate => ("no-candidate", "no executor may be rolled now"),
             Refusal::NotPicked => ("not-picked", "the policy did not pick it"),
             Refusal::NoRollPolicy => ("no-roll-policy", "the fleet has no roll policy: spec.roll.policies"),
-            Refusal::PolicyDeclined => ("policy-declined", "the policy has nobody to roll"),
+            Refusal::PolicyDeclined => ("policy-declined", "the policy picked no executor"),
             Refusal::PolicyFailed => ("policy-failed", "no policy of the chain answered"),
         }
     }
 }
 
-/// That it is only a dry run is said last: what it proposes is what would be done.
+/// The dry run is checked last: it proposes only what would really be done.
 pub(crate) fn unless_dry(
     may: Result<(), Refusal>,
     others: impl FnOnce() -> Result<(), Refusal>,
@@ -184,7 +184,7 @@ pub(crate) struct Bounds {
     pub target: u32,
     pub surge: u32,
     pub terminating: u32,
-    /// A voluntary removal must leave this many available.
+    /// The number of available executors that a voluntary disruption must leave.
     pub floor: u32,
 }
 
@@ -209,18 +209,18 @@ impl Bounds {
     }
 }
 
-/// Losses close together are one incident: a zone, a spot market, a network.
+/// Losses close together are one incident: a zone, spot capacity, the network.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct MassLoss {
     recent: VecDeque<Instant>,
     until: Option<Instant>,
 }
 
-/// How long after its last loss an incident is over, at least.
+/// An incident is over at the earliest this long after its last loss.
 const CALM_MS: u64 = 60_000;
 
 impl MassLoss {
-    /// An executor was lost, not by our will. Whether an incident begins with it.
+    /// An executor was lost involuntarily. Returns whether an incident begins with it.
     pub(crate) fn lost(&mut self, now: Instant, limits: &Limits, target: u32) -> bool {
         let max = limits.mass_loss.rounded_up(target).max(3) as usize;
         self.recent.push_back(now);
@@ -237,7 +237,8 @@ impl MassLoss {
         mass && !was_on
     }
 
-    /// One that was lost at this moment is not lost after all. An incident that it was part of ends as it would have.
+    /// An executor that was lost at this moment is not lost after all. Its incident ends when it would have
+    /// ended anyway.
     pub(crate) fn take_back(&mut self, lost: Instant) {
         if let Some(at) = self.recent.iter().position(|at| *at == lost) {
             self.recent.remove(at);
@@ -253,12 +254,9 @@ impl MassLoss {
     }
 }
 
-/// Where executors were lost, to avoid nodes that kill whatever they get.
+/// Losses per node, to avoid nodes that kill their executors.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NodeLosses(BTreeMap<Box<str>, VecDeque<Instant>>);
-
-/// More losses of one node than this say nothing more.
-pub(crate) const LOSSES_KEPT: u32 = 16;
 
 impl NodeLosses {
     pub(crate) fn lost(&mut self, node: &str, now: Instant, spec: &AllocationSpec) {
@@ -275,15 +273,15 @@ impl NodeLosses {
             .retain(|_, losses| losses.back().is_some_and(|last| now.since_ms(*last) < spec.node_window_ms));
     }
 
-    /// The worst nodes that lost enough lately, as many as may be avoided of so many. A loss weighs less
-    /// the older it is, down to nothing at the window's end.
+    /// The worst nodes with enough recent losses, limited to the share of `nodes` that may be avoided. A loss
+    /// weighs less the older it is, down to nothing at the window's end.
     pub(crate) fn avoided(&self, now: Instant, spec: &AllocationSpec, nodes: usize) -> Vec<Box<str>> {
         let window_ms = spec.node_window_ms;
         let weight = |losses: &VecDeque<Instant>| {
             let left = |at: &Instant| window_ms.saturating_sub(now.since_ms(*at)) * 1_000 / window_ms;
             losses.iter().map(left).sum::<u64>()
         };
-        // As heavy as the limit's number of losses, the oldest of them half through the window.
+        // The weight of the limit's number of losses, with the oldest of them halfway through the window.
         let limit = u64::from(spec.node_losses_max) * 1_000 - 500;
         let mut heavy: Vec<(u64, &Box<str>)> = self
             .0

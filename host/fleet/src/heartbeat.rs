@@ -1,47 +1,49 @@
-//! Heartbeats: which executors have gone silent, sans IO.
+//! Heartbeats: which executors are silent, without I/O.
 //!
-//! Intuition: an executor that says nothing for much longer than it should is probably gone. But silence
-//! has two ends: the executor may have stopped talking, or we may have stopped hearing.
+//! Intuition: an executor that sends nothing for much longer than it should is probably gone. But silence has
+//! two possible causes: the executor may have stopped sending, or we may have stopped receiving.
 //!
-//! The rule for one executor is Spark's (HeartbeatReceiver): it is silent when the last sign of life is
-//! *more than* the timeout ago. Silence counts from when it could first be heard: from its registration,
-//! or from the start of this host, which was not there to hear what came before. After a start everybody
-//! has at least the grace period, or a host with a short timeout would take its own absence for the
-//! death of all.
+//! The rule for one executor is Spark's (HeartbeatReceiver): it is silent when its last sign of life is *more
+//! than* the timeout ago. Silence counts from the moment it could first be heard: from its registration, or
+//! from the start of this host, which could not hear anything earlier. After a start every executor has at
+//! least the grace period; otherwise a host with a short timeout would take its own downtime for the death of
+//! all executors.
 //!
-//! The rule for all of them is ours: silence proves something only while *somebody* is heard. When no
-//! executor of the fleet has been heard for twice the timeout, one of them, and only one, is given up. If
-//! its replacement is heard, the others are silent indeed. If not, it is the path that is probably broken,
-//! and killing executors would not mend it; another is tried after twice the time, and so on up to sixteen
-//! timeouts. So a listener that nobody can reach costs a fleet an executor now and then, instead of all.
+//! The rule for the whole fleet is Rollcall's own: silence proves something only while *at least one* executor
+//! is heard. When no executor of the fleet has been heard for twice the timeout, one of them, and only one, is
+//! given up. If its replacement is heard, the others are indeed silent. If not, the path is probably broken,
+//! and replacing executors does not help; another executor is tried after twice the time, and so on up to
+//! sixteen timeouts. So an unreachable listener costs a fleet a single executor from time to time, instead of
+//! all of them.
 //!
-//! And silence is a verdict only while *we* listen. When a sign of life of this fleet may have been lost on
-//! our side (turned away, dropped, not attributed) or this host stood still, all silence of the fleet
-//! counts from that moment: an executor that lives will be heard within a timeout of good hearing, and of
-//! one that does not, its pod's status and the driver's word may say so at any time. Nothing is forgotten
-//! for it: when each was heard last stays what it was, only the verdict waits. The price is time. After one
-//! impairment a dead executor that Kubernetes takes for running is found up to a timeout later. An attacker
-//! that makes us refuse signs all the time keeps every silent executor of that fleet in service all the
-//! time. That is the lesser harm: it costs the fleet the place of an executor that is dead already, where the
-//! opposite cost it executors that live. The condition `HearingImpaired` says so for as long as it lasts.
+//! Silence is also a verdict only while *this host* receives reliably. When heartbeats of this fleet may have
+//! been lost on our side (rejected, dropped, not attributed) or this host was stalled, the silence of all
+//! executors of the fleet counts from that moment: a live executor will be heard within one timeout of good
+//! reception, and a dead one may be detected from its pod's status or the driver's report at any time. No state
+//! is reset: the time of each executor's last heartbeat is kept, only the verdict is delayed. The price is
+//! time. After one impairment, a dead executor that Kubernetes still considers running is found up to one
+//! timeout later. An attacker that makes us reject heartbeats all the time keeps every silent executor of that
+//! fleet in service all the time. That is the lesser harm: it costs the fleet the place of an executor that is
+//! already dead, where the opposite rule would cost it live executors. The condition `HearingImpaired` reports
+//! this for as long as it lasts.
 //!
-//! Rejected: excusing only the executors whose signs were lost. Of what is turned away at the door it is not
-//! known whose it is.
+//! Rejected: excusing only the executors whose heartbeats were lost. The sender of a rejected connection is not
+//! known.
 //!
-//! Rejected: Spark's poll every 60 s, which finds a silence up to 60 s late; here the owner is told the
-//! deadline. Rejected: an adaptive detector (phi accrual). A JVM that collects garbage for 40 s is not
-//! dead, and operators must be able to say from the configuration alone when an executor will be given up.
+//! Rejected: Spark's poll every 60 s, which finds a silence up to 60 s late; here the owner is given the
+//! deadline. Rejected: an adaptive detector (phi accrual). A JVM that collects garbage for 40 s is not dead,
+//! and operators must be able to predict from the configuration alone when an executor is given up.
 
 use crate::event::Impairment;
 use crate::spec::HeartbeatSpec;
 use crate::time::Instant;
 
-/// Listens for one executor. The owner calls `heard` with each sign of life.
+/// The heartbeat timer of one executor. The owner calls `heard` with each sign of life.
 #[derive(Clone, Copy, Debug)]
 pub struct Detector {
     /// Silence counts from here.
     from: Instant,
-    /// The last sign of life was one; otherwise `from` is only when we began to listen.
+    /// `from` is the time of the last sign of life; otherwise it is only when listening began.
     heard: bool,
 }
 
@@ -51,7 +53,7 @@ impl Detector {
         Detector { from: now, heard: false }
     }
 
-    /// A sign of life. One that arrives late or twice changes nothing.
+    /// Records a sign of life. One that arrives late or twice changes nothing.
     pub fn heard(&mut self, at: Instant) {
         self.from = self.from.max(at);
         self.heard = true;
@@ -61,28 +63,28 @@ impl Detector {
         self.heard.then_some(self.from)
     }
 
-    /// The first moment at which it is silent, if nothing is heard until then. No silence counts from before
-    /// `excused`.
+    /// The first moment at which the executor is silent, if nothing is heard until then. Silence before
+    /// `excused` does not count.
     pub fn silent_at(&self, spec: &HeartbeatSpec, excused: Instant) -> Instant {
         // Strictly more than the timeout.
         self.from.max(excused) + spec.timeout_ms + 1
     }
 }
 
-/// Sixteen timeouts between two tries, at most.
+/// At most sixteen timeouts between two tries.
 const PROBE_DOUBLINGS: u32 = 4;
 
-/// Listens for a fleet: may silence be believed?
+/// The heartbeat state of a fleet: can silence be trusted?
 #[derive(Clone, Copy, Debug)]
 pub struct Hearing {
     started: Instant,
-    /// When anybody was heard last.
+    /// When any executor was last heard.
     last: Option<Instant>,
-    /// Nobody is heard, and so many executors were given up to find out why.
+    /// Number of executors that were given up as a probe because no executor is heard.
     probes: u32,
-    /// When the last of them was.
+    /// Time of the last probe.
     probed: Instant,
-    /// What was not heard before this proves nothing.
+    /// Silence before this moment proves nothing.
     excused: Instant,
 }
 
@@ -91,37 +93,37 @@ impl Hearing {
         Hearing { started: now, last: None, probes: 0, probed: now, excused: Instant::START }
     }
 
-    /// All silence begins now. O(1), whatever the number of executors: each of them asks for
-    /// [`Hearing::excused`] when its own silence would be over.
+    /// The silence of all executors counts from now. O(1) in the number of executors: each of them reads
+    /// [`Hearing::excused`] when its own silence would be over the timeout.
     pub fn excuse(&mut self, now: Instant) {
         self.excused = now;
     }
 
-    /// No silence counts from before this.
+    /// Silence before this moment does not count.
     pub fn excused(&self) -> Instant {
         self.excused
     }
 
-    /// Some executor gave a sign of life. Whether nobody had been heard before.
+    /// Records that some executor was heard. Returns whether no executor had been heard before.
     pub fn heard(&mut self, now: Instant) -> bool {
         self.last = Some(now);
         std::mem::take(&mut self.probes) > 0
     }
 
-    /// Was anybody heard within the timeout?
+    /// Was any executor heard within the timeout?
     pub fn hears(&self, now: Instant, spec: &HeartbeatSpec) -> bool {
         self.last.is_some_and(|last| now.since_ms(last) <= spec.timeout_ms)
     }
 
-    /// Nobody is heard, and giving up more executors would not help.
+    /// No executor is heard, and giving up more executors would not help.
     pub fn is_broken(&self) -> bool {
         self.probes > 0
     }
 
-    /// May a silent executor be given up? `Err`: not before then. While nobody is heard, `Ok` is said
-    /// ever more rarely.
+    /// May a silent executor be given up? `Err`: not before that time. While no executor is heard, `Ok` is
+    /// returned with growing intervals.
     ///
-    /// `probe`: may one be given up to find out, where nobody is heard?
+    /// `probe`: may an executor be given up as a probe while no executor is heard?
     pub fn may_give_up(&mut self, now: Instant, spec: &HeartbeatSpec, probe: bool) -> Result<(), Instant> {
         let grace_ends = self.started + 2 * spec.interval_ms;
         if now < grace_ends {
@@ -131,7 +133,7 @@ impl Hearing {
             return Ok(());
         }
         let last = self.last.unwrap_or(self.started);
-        // Twice the timeout since anybody was heard, then twice as long since the last try.
+        // Twice the timeout since any executor was heard, then twice as long since the last probe.
         let from = if self.probes == 0 { last } else { self.probed };
         let from = from.max(self.excused);
         let next = from + (spec.timeout_ms << (self.probes + 1).min(PROBE_DOUBLINGS)) + 1;
@@ -147,18 +149,18 @@ impl Hearing {
     }
 }
 
-/// What may have been lost on our side, for people to see: the account of impairments.
+/// The impairments of the heartbeat path, for users.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Impairments {
-    /// Of each kind, as in [`Impairment::ALL`]: since this host leads, and since the episode began.
+    /// Per kind, in the order of [`Impairment::ALL`]: since this host leads, and since the episode began.
     told: [u64; Impairment::ALL.len()],
     lately: [u64; Impairment::ALL.len()],
-    /// The first and the last of an episode.
+    /// The times of the first and the last impairment of an episode.
     episode: Option<(Instant, Instant)>,
 }
 
 impl Impairments {
-    /// Some sign may have been lost. Whether an episode begins with it.
+    /// Records that heartbeats may have been lost. Returns whether an episode begins with it.
     pub fn told(&mut self, why: Impairment, now: Instant) -> bool {
         let begins = self.episode.is_none();
         if begins {
@@ -170,28 +172,28 @@ impl Impairments {
         begins
     }
 
-    /// An episode lasts until no silence is excused by it any more: for a timeout after its last impairment.
+    /// An episode lasts as long as it excuses silence: for one timeout after its last impairment.
     pub fn ends_at(&self, spec: &HeartbeatSpec) -> Option<Instant> {
         self.episode.map(|(_, last)| last + spec.timeout_ms + 1)
     }
 
-    /// Ends the episode, if its time has come. How long it was.
+    /// Ends the episode, if it is due. Returns its duration.
     pub fn end(&mut self, now: Instant, spec: &HeartbeatSpec) -> Option<u64> {
         let (since, _) = self.episode.take_if(|(_, last)| *last + spec.timeout_ms < now)?;
         Some(now.since_ms(since))
     }
 
-    /// Since when hearing is impaired, while it is.
+    /// Since when the heartbeat path is impaired, while it is.
     pub fn since(&self) -> Option<Instant> {
         self.episode.map(|(since, _)| since)
     }
 
-    /// How often it was impaired by this since the host leads.
+    /// How often this impairment occurred since this host leads.
     pub fn count(&self, why: Impairment) -> u64 {
         self.told[why as usize]
     }
 
-    /// The kinds of this episode, and how often each: "refused 3 times, paused once".
+    /// The kinds of this episode with their counts: "refused 3 times, paused once".
     pub fn words(&self) -> String {
         let of = |why: &Impairment| match self.lately[*why as usize] {
             0 => None,

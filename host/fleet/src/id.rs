@@ -1,4 +1,4 @@
-//! What things are called: executors, pods, actions, and sets of executor ids.
+//! Identifiers of executors, pods and actions, and sets of executor ids.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,7 +20,7 @@ impl fmt::Display for ExecutorId {
     }
 }
 
-/// A `metadata.uid`: opaque, unique for ever. A name may come back; a UID does not.
+/// A `metadata.uid`: opaque, never reused. A name may be reused; a UID is not.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Uid(pub Box<str>);
 
@@ -36,11 +36,11 @@ impl From<&str> for Uid {
     }
 }
 
-/// A `metadata.resourceVersion` of the ledger: opaque, handed back to compare and swap.
+/// A `metadata.resourceVersion` of the ledger: opaque, passed back to compare and swap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version(pub Box<str>);
 
-/// An action's number. Its outcome comes back under it.
+/// An action's number. Its outcome is reported under it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ActionId(pub u64);
 
@@ -54,8 +54,9 @@ impl fmt::Display for ActionId {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CommandId(pub u64);
 
-/// A set of executor ids, kept as runs of consecutive ones. Ids are handed out in order and most are
-/// long gone, so a fleet of 10,000 with a long past is some hundred runs, small enough for a record. (10,000 live ones in no order at all are some 5,000 runs.)
+/// A set of executor ids, stored as runs of consecutive ids. Ids are handed out in order and most executors are
+/// long gone, so a fleet of 10,000 with a long history has a few hundred runs, small enough for a record.
+/// (10,000 live ids in random order are about 5,000 runs.)
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IdSet {
     /// First id of a run -> its last.
@@ -64,7 +65,7 @@ pub struct IdSet {
 }
 
 impl IdSet {
-    /// From runs in order that do not touch, as [`IdSet::runs`] gives them; `None` if they are not so.
+    /// Builds a set from ordered runs that do not touch, as [`IdSet::runs`] returns them; `None` for other input.
     pub fn from_runs(runs: impl IntoIterator<Item = (ExecutorId, ExecutorId)>) -> Option<IdSet> {
         let mut set = IdSet::default();
         let mut free = 0;
@@ -79,7 +80,7 @@ impl IdSet {
         Some(set)
     }
 
-    /// How many ids there are.
+    /// The number of ids.
     pub fn len(&self) -> u64 {
         self.len
     }
@@ -92,32 +93,32 @@ impl IdSet {
         self.run_at(id).is_some()
     }
 
-    /// The greatest of them.
+    /// The greatest id.
     pub fn last(&self) -> Option<ExecutorId> {
         self.runs.last_key_value().map(|(_, last)| ExecutorId(*last))
     }
 
-    /// Takes the least of them out.
+    /// Removes and returns the least id.
     pub fn pop_first(&mut self) -> Option<ExecutorId> {
         let first = self.runs.first_key_value().map(|(first, _)| ExecutorId(*first))?;
         self.remove(first);
         Some(first)
     }
 
-    /// Are all of its ids in the other set? Looks at runs, not at ids.
+    /// Are all of its ids in the other set? Compares runs, not ids.
     pub fn is_subset(&self, other: &IdSet) -> bool {
         let holds = |first: u64, last: u64| other.run_at(last).is_some_and(|(from, _)| from <= first);
         self.runs.iter().all(|(first, last)| holds(*first, *last))
     }
 
-    /// Is none of its ids in the other set? Looks at runs, not at ids.
+    /// Is none of its ids in the other set? Compares runs, not ids.
     pub fn is_disjoint(&self, other: &IdSet) -> bool {
         let meets =
             |first: u64, last: u64| other.runs.range(..=last).next_back().is_some_and(|run| first <= *run.1);
         !self.runs.iter().any(|(first, last)| meets(*first, *last))
     }
 
-    /// The run that this id is in.
+    /// The run that contains this id.
     fn run_at(&self, id: u64) -> Option<(u64, u64)> {
         self.runs
             .range(..=id)
@@ -126,12 +127,12 @@ impl IdSet {
             .map(|(first, last)| (*first, *last))
     }
 
-    /// How many runs there are.
+    /// The number of runs.
     pub fn runs_len(&self) -> usize {
         self.runs.len()
     }
 
-    /// Whether it was not in there yet.
+    /// Returns whether the id was absent before.
     pub fn insert(&mut self, ExecutorId(id): ExecutorId) -> bool {
         if self.contains(ExecutorId(id)) {
             return false;
@@ -148,7 +149,7 @@ impl IdSet {
         true
     }
 
-    /// Whether it was in there.
+    /// Returns whether the id was present before.
     pub fn remove(&mut self, ExecutorId(id): ExecutorId) -> bool {
         let Some((first, last)) = self.run_at(id) else { return false };
         self.runs.remove(&first);
@@ -189,7 +190,7 @@ mod tests {
 
     use super::*;
 
-    /// Against the set that it stands for, over every operation on ids that touch.
+    /// Compares the set with a plain set, over every operation on ids that touch.
     #[test]
     fn an_id_set_is_a_set() {
         let mut set = IdSet::default();

@@ -1,143 +1,51 @@
 //! The ledger: what survives a restart.
 //!
-//! A host may die between any two calls, so whatever must not happen twice is written down *before* it
-//! is done. Ids are reserved, then used. A verdict is recorded, then acted on. A removal of ours is
-//! announced, then asked for, so that the next host knows it for ours. Writes compare and swap: a host
-//! that was deposed finds that its copy is old, and with that its reservations end. This, and not the
-//! Lease, is what fences it.
+//! A host may die between any two calls, so whatever must not happen twice is recorded *before* it is done. Ids
+//! are reserved, then used. A verdict is recorded, then acted on. The removal of an executor is recorded, then
+//! requested, so that the next host knows that Rollcall removed it. Writes compare and swap: the write of a
+//! deposed host fails because its version is old, and with that its reservations end. This, and not the Lease,
+//! is the fence against two leaders.
 //!
-//! Every executor is in exactly one place: not born yet, `born`, or `settled`. Settled means that its
-//! end was counted, once, under a kind of loss or a cause of removal. Hence the books balance:
-//! `created = born + lost + removed`, in every version ever written.
+//! Every executor is in exactly one place: not born yet, `born`, or `settled`. Settled means that its end was
+//! counted, once, under a kind of loss or a cause of removal. Hence `created = born + lost + removed` holds in
+//! every version ever written.
 //!
-//! What goes wrong with the record itself is mended from memory. An older version (somebody restored a
-//! backup) is overwritten; of an older one that another leader wrote the Lease says first who leads, because terms begin
-//! again with a deleted Lease. Rejected: merging two leaders' records. Two leaders' decisions cannot be
-//! merged, only ended.
+//! Damage to the record itself is repaired from memory. An older version (a restored backup) is overwritten. If
+//! another leader wrote the older version, the Lease is read first to determine who leads, because terms
+//! restart after the Lease is deleted. Rejected: merging the records of two leaders. Decisions of two leaders
+//! cannot be merged; one of the leaders has to stop.
 //!
-//! The record is input, although it is ours: a tenant that may write ConfigMaps may write this one. What
-//! cannot be one of ours (`check`) is *refused*, and what carries a later epoch may be another
-//! leader's. Both park the fleet: it changes nothing until the record is good again or, of another
-//! epoch, until an operator says that the record is not to be believed (`Book::reset`). Whether this
-//! host leads is never the record's to say: that is the Lease's.
+//! The record is untrusted input, although Rollcall writes it: a tenant that may write ConfigMaps may change
+//! it. A record that Rollcall cannot have written (`check`) is *refused*, and a record with a later epoch may
+//! be another leader's. Both park the fleet: it changes nothing until the record is valid again or, for another
+//! epoch, until an operator resets the ledger (`Book::reset`). The record never decides whether this host
+//! leads: the Lease does.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use crate::backoff::{Backoff, Seed};
-use crate::event::{Done, Outcome};
-use crate::id::{ActionId, ExecutorId, IdSet, Version};
-use crate::question::{DeletionCause, LossKind};
+use crate::id::{ActionId, ExecutorId, Version};
+use crate::outcome::{Done, Outcome};
 use crate::time::Instant;
 
 mod check;
+pub(crate) mod record;
 
-pub(crate) use check::{FAILURES_WRITTEN_MAX, RESERVED_MAX};
+pub(crate) use check::FAILURES_WRITTEN_MAX;
 pub use check::{Flaw, RUNS_MAX};
+use record::COUNT_MAX;
+pub(crate) use record::{End, RESERVED_MAX};
+pub use record::{Ledger, Requested, Salvage};
 
-/// The record, as it is written.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Ledger {
-    /// The leader's term, or one more than the last leader's epoch where that is higher. So a later
-    /// leader's is higher, even if what it read was an old backup.
-    pub epoch: u64,
-    /// Who wrote it: a number of this leader's own. Two may have one epoch where terms began anew, with a Lease
-    /// that somebody deleted.
-    pub leader: u64,
-    /// Counts this leader's writes.
-    pub writes: u64,
-    /// Ids up to this one have been reserved: a later leader begins above it.
-    pub reserved: ExecutorId,
-    /// The newest pod revision that is taken into account here.
-    pub revision: u64,
-    /// Executors that came to be.
-    pub created: u64,
-    /// Those whose end has not been counted.
-    pub born: IdSet,
-    /// Those whose end has.
-    pub settled: IdSet,
-    /// Settled executors whose pods are kept for debugging.
-    pub kept: IdSet,
-    /// Born executors that we removed or are about to remove, and why.
-    pub leaving: BTreeMap<ExecutorId, DeletionCause>,
-    pub lost: BTreeMap<LossKind, u64>,
-    pub removed: BTreeMap<DeletionCause, u64>,
-    /// Failures by time: (wall clock in ms since the epoch, how many).
-    pub failures: VecDeque<(i64, u32)>,
-    /// The fleet failed: it allocates nothing until somebody resets it.
-    pub failed: bool,
-    pub paused: bool,
-    /// The record that was claimed may be older than the world: ids must jump before any is used.
-    pub suspect: bool,
-    /// What an operator asked for with `requestTotalExecutors`, and the spec's target at that time.
-    pub requested: Option<Requested>,
-    /// Fields that a newer version of Rollcall wrote; handed on untouched.
-    pub others: Vec<(Box<str>, Box<str>)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Requested {
-    pub total: u32,
-    pub spec_target: u32,
-}
-
-impl Ledger {
-    /// How many executors have ended, in any way.
-    pub fn ended(&self) -> u64 {
-        self.lost.values().chain(self.removed.values()).fold(0, |sum, count| sum.saturating_add(*count))
-    }
-
-    /// An executor came to be.
-    pub(crate) fn bear(&mut self, executor: ExecutorId) {
-        if !self.settled.contains(executor) && self.born.insert(executor) {
-            self.created += 1;
-        }
-    }
-
-    /// Count its end. Whether this was the first time.
-    pub(crate) fn settle(&mut self, executor: ExecutorId, end: End, again: bool) -> bool {
-        if !self.settled.insert(executor) && !again {
-            return false;
-        }
-        if !self.born.remove(executor) {
-            self.created += 1;
-        }
-        self.leaving.remove(&executor);
-        *match end {
-            // What a policy calls it is its own: of names there are not more than a record may have.
-            End::Lost(LossKind::Other(name))
-                if self.lost.len() >= check::KINDS_WRITTEN_MAX
-                    && !self.lost.contains_key(&LossKind::Other(name.clone())) =>
-            {
-                self.lost.entry(LossKind::Unknown)
-            }
-            End::Lost(kind) => self.lost.entry(kind),
-            End::Removed(cause) => {
-                *self.removed.entry(cause).or_default() += 1;
-                return true;
-            }
-        }
-        .or_default() += 1;
-        true
-    }
-}
-
-/// How an executor ended.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum End {
-    Lost(LossKind),
-    Removed(DeletionCause),
-}
-
-/// Ids that a revision stands for, and up to which revision.
+/// Ids skipped per etcd revision after a suspected restore, and up to which revision.
 const STEEP: u64 = 20;
 const STEEP_UNTIL: u64 = 1_000_000;
 /// Beyond this, ids are not derived from revisions: there would be too few left.
 const JUMP_MAX: u64 = ExecutorId::MAX.0 / 2;
-/// How far ids jump then: more than a leader could have handed out unseen.
+/// How far ids jump in that case: more than a leader can have used without this host seeing it.
 const JUMP: u64 = 10_000;
 
-/// Keeps the record written. One write is under way at a time; what happens meanwhile goes into the
-/// next.
+/// Keeps the record written. One write is in flight at a time; changes in the meantime go into the next one.
 #[derive(Debug)]
 pub(crate) struct Book {
     ledger: Ledger,
@@ -145,93 +53,77 @@ pub(crate) struct Book {
     state: State,
     /// This leader has read the record and counted itself.
     claimed: bool,
-    /// Epoch and writes of the record that it went on from.
+    /// Epoch and writes of the record that this host continued.
     base: (u64, u64),
-    /// Something has changed since the last write was made up.
+    /// The ledger changed after the last write was prepared.
     dirty: bool,
     /// Ids reserved with the write of this number, from..=to.
     reserving: VecDeque<(u64, ExecutorId, ExecutorId)>,
-    /// Reserved for good and not used yet, in order.
+    /// Reserved ids that are not used yet, in order; their reservation is written.
     spare: VecDeque<ExecutorId>,
     /// The number of the last write that is known to be applied.
     confirmed: u64,
     backoff: Backoff,
-    /// Why the record that is there is not gone on from.
+    /// Why the stored record is not continued.
     refused: Option<Refused>,
-    /// A record was refused: it is not known which ids it stood for, so they have to jump.
+    /// A record was refused: the ids that it reserved are unknown, so ids have to jump.
     distrusts: bool,
-    /// The next record that is read is to be written over.
+    /// The next record that is read is to be overwritten.
     resets: bool,
     believes_all: bool,
 }
 
-/// Why the record that is there is not gone on from.
+/// Why the stored record is not continued.
 #[derive(Debug)]
 pub(crate) enum Refused {
-    /// It is none of ours, or was changed into one that is none. It is read again.
+    /// The record is invalid, or was changed so that it is. It is read again.
     Implausible(String),
-    /// It is another leader's, or says so. It is not read again.
+    /// The record is another leader's, or claims to be. It is not read again.
     Usurped(String),
-    /// It is an older one of another leader: of one that we followed, or of one whose terms began again with a deleted
-    /// Lease. It is written over once the Lease is known to be ours.
+    /// The record is an older one of another leader: of one before us, or of one whose terms restarted because
+    /// the Lease was deleted. It is overwritten once the Lease is known to be ours.
     Doubted(String),
-}
-
-/// What may be taken from a record that is not believed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Salvage {
-    pub epoch: u64,
-    pub reserved: ExecutorId,
-}
-
-impl Salvage {
-    /// Of what is plausible by itself: the next epoch is later, and the next id higher.
-    pub fn new(epoch: Option<u64>, reserved: Option<u64>) -> Salvage {
-        let epoch = epoch.filter(|epoch| *epoch <= check::COUNT_MAX).unwrap_or(0);
-        let reserved = reserved.filter(|reserved| *reserved <= check::RESERVED_MAX).unwrap_or(0);
-        Salvage { epoch, reserved: ExecutorId(reserved) }
-    }
 }
 
 #[derive(Debug)]
 enum State {
-    /// Not the leader.
+    /// This host is not the leader.
     Closed,
-    /// A read is due then.
+    /// A read is due at that time.
     ReadDue(Instant),
     AwaitingRead(ActionId),
-    /// Nothing is under way. Not before then is anything written.
+    /// No call is in flight. Nothing is written before that time.
     Idle(Instant),
-    /// The write with the number in `ledger.writes`.
+    /// The write with the number in `ledger.writes` is in flight.
     AwaitingWrite(ActionId),
-    /// Another leader's record is there: nothing is read or written until it is to be written over.
+    /// The stored record is another leader's: nothing is read or written until it is to be overwritten.
     Parked,
 }
 
-/// What the owner has to do.
+/// The call that the owner has to make.
 pub(crate) enum Request {
     Read,
     Write { ledger: Box<Ledger>, over: Option<Version> },
 }
 
-/// What an outcome meant.
+/// The meaning of an outcome.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
     /// Nothing yet.
     Waiting,
-    /// The record was read and is claimed: everything up to here is to be written first.
+    /// The record was read and is claimed: everything edited so far has to be written first.
     Opened,
     /// Writes up to this number are applied.
     Confirmed(u64),
-    /// The record is another leader's, or says so.
+    /// The record is another leader's, or claims to be.
     Deposed,
-    /// The record is an older one of another leader: only the Lease tells who leads.
+    /// The record is an older one of another leader: only the Lease shows who leads.
     Doubted,
-    /// The record is none of ours. It is read again later.
+    /// The record is invalid. It is read again later.
     Refused,
-    /// The record is not believed, and is written over.
+    /// The record is discarded and overwritten.
     Reset,
-    /// It failed, and is tried again later.
+    /// The call failed and is retried later.
     Failing(String),
 }
 
@@ -259,7 +151,7 @@ impl Book {
         &self.ledger
     }
 
-    /// Change the record. What is changed is recorded once [`Book::mark`] is confirmed.
+    /// Change the record. A change is recorded once [`Book::mark`] is confirmed.
     pub(crate) fn edit(&mut self) -> &mut Ledger {
         self.dirty = true;
         &mut self.ledger
@@ -270,12 +162,12 @@ impl Book {
         self.ledger.writes + u64::from(self.dirty)
     }
 
-    /// The number of the write that will be the next.
+    /// The number of the next write.
     pub(crate) fn next_write(&self) -> u64 {
         self.ledger.writes + 1
     }
 
-    /// Planted: whatever is there is gone on from.
+    /// Planted: accept every stored record.
     #[cfg(feature = "plants")]
     pub(crate) fn believe_all(&mut self) {
         self.believes_all = true;
@@ -285,7 +177,7 @@ impl Book {
         mark <= self.confirmed
     }
 
-    /// The revision of the record as it is in the store, where versions are revisions.
+    /// The revision of the stored record, where versions are revisions.
     pub(crate) fn revision(&self) -> u64 {
         self.version.as_ref().and_then(|version| version.0.parse().ok()).unwrap_or(0)
     }
@@ -307,12 +199,12 @@ impl Book {
         self.refused.as_ref()
     }
 
-    /// Must ids jump, whatever the record says?
+    /// Must ids jump, regardless of the record?
     pub(crate) fn distrusts(&self) -> bool {
         self.distrusts
     }
 
-    /// The record that is there is not to be believed: what is known here is written over it, or a new one.
+    /// Discard the stored record: it is overwritten with what is known here, or with a new record.
     pub(crate) fn reset(&mut self) {
         self.resets = true;
         if matches!(self.state, State::Parked | State::ReadDue(_)) {
@@ -325,7 +217,7 @@ impl Book {
         self.state = State::ReadDue(Instant::START);
     }
 
-    /// The next call to make, if it is time for one. `sent` must follow.
+    /// The next call to make, if one is due. `sent` must follow.
     pub(crate) fn poll(&mut self, now: Instant) -> Option<Request> {
         match self.state {
             State::ReadDue(at) if at <= now => Some(Request::Read),
@@ -359,7 +251,7 @@ impl Book {
         };
     }
 
-    /// Is this action ours?
+    /// Does this action belong to the ledger?
     pub(crate) fn awaits(&self, id: ActionId) -> bool {
         match self.state {
             State::AwaitingRead(action) | State::AwaitingWrite(action) => action == id,
@@ -375,7 +267,7 @@ impl Book {
         }
     }
 
-    /// The outcome of the call under way.
+    /// Process the outcome of the call in flight.
     pub(crate) fn finished(&mut self, outcome: Outcome, now: Instant, seed: &mut Seed) -> Progress {
         let reading = matches!(self.state, State::AwaitingRead(_));
         match outcome {
@@ -390,7 +282,7 @@ impl Book {
             }
             Outcome::NotFound if reading && self.resets => self.write_over(Salvage::default(), None, now),
             Outcome::Ok(Done::Ledger { ledger, version, edited }) if reading && self.resets => {
-                // Nothing of ours was ever written, and a good record is better than none.
+                // This host has written nothing yet, and a valid record is better than none.
                 (self.resets, self.claimed) = (false, false);
                 self.read(*ledger, Some(version), edited, now)
             }
@@ -400,7 +292,7 @@ impl Book {
             },
             Outcome::Ok(Done::LedgerRefused { why, .. }) if reading => self.refuse(why, now, seed),
             Outcome::NotFound if reading && self.claimed => {
-                // Somebody deleted it: ours goes out as a new one.
+                // The record was deleted: ours is written as a new one.
                 self.refused = None;
                 self.version = None;
                 self.state = State::Idle(now);
@@ -413,7 +305,7 @@ impl Book {
                 self.state = State::Idle(now);
                 self.applied(self.ledger.writes)
             }
-            // Changed under us, gone, or not known: look.
+            // The record changed or is gone, or the outcome is unknown: read it.
             Outcome::Conflict | Outcome::AlreadyExists | Outcome::NotFound | Outcome::Unknown(_)
                 if !reading =>
             {
@@ -439,7 +331,7 @@ impl Book {
         }
     }
 
-    /// Why it cannot be gone on from.
+    /// Why the record cannot be continued.
     fn flaw(&self, theirs: &Ledger) -> Option<String> {
         if self.believes_all {
             return None;
@@ -447,7 +339,7 @@ impl Book {
         let ours = &self.ledger;
         let by_us = self.claimed && theirs.epoch == ours.epoch && theirs.leader == ours.leader;
         if by_us && theirs.writes > ours.writes {
-            // To believe it would make everything count as written that still is to be.
+            // Accepting it would mark writes as applied that are still to be done.
             return Some(format!(
                 "`writes` is {}, and this host has written {} times",
                 theirs.writes, ours.writes
@@ -463,7 +355,7 @@ impl Book {
         Progress::Refused
     }
 
-    /// What is known here goes out over the record that is there: where none was ever claimed, an empty one. Its ids
+    /// Overwrites the stored record with what is known here: with an empty record if none was ever claimed. Ids
     /// have to jump before any is used.
     fn write_over(&mut self, there: Salvage, version: Option<Version>, now: Instant) -> Progress {
         (self.resets, self.refused, self.distrusts) = (false, None, true);
@@ -471,12 +363,12 @@ impl Book {
         self.state = State::Idle(now);
         self.claimed = true;
         self.backoff.reset();
-        // Whatever was under way: who wrote the record that is there may have used these ids.
+        // Reservations in flight are dropped: the writer of the stored record may have used these ids.
         self.reserving.clear();
         self.spare.clear();
         let ledger = self.edit();
-        ledger.epoch = ledger.epoch.max(there.epoch.saturating_add(1)).min(check::COUNT_MAX);
-        // Not 0: a record that has reserved none, in a cluster without executors, is that of a new fleet.
+        ledger.epoch = ledger.epoch.max(there.epoch.saturating_add(1)).min(COUNT_MAX);
+        // Not 0: a record without reservations, in a cluster without executors, is that of a new fleet.
         ledger.reserved = ledger.reserved.max(there.reserved).max(ExecutorId(1));
         (ledger.revision, ledger.suspect) = (0, true);
         Progress::Reset
@@ -487,8 +379,8 @@ impl Book {
         self.version = version;
         self.refused = None;
         if self.claimed {
-            // Of a newer version of Rollcall. The other field of a name goes: both would be
-            // too much for a record some day.
+            // Fields of a newer version of Rollcall. They replace ours with the same name: keeping both would
+            // exceed the limit some day.
             let ours = &mut self.ledger.others;
             ours.retain(|(name, _)| !theirs.others.iter().any(|(other, _)| other == name));
             ours.extend(theirs.others.iter().cloned());
@@ -499,7 +391,7 @@ impl Book {
         let ours = &mut self.ledger;
         let same = theirs.epoch == ours.epoch;
         let by_us = same && theirs.leader == ours.leader;
-        // Of two in one epoch who has written nothing yet can still begin another.
+        // Of two leaders in one epoch, the one that has written nothing yet can still start a new epoch.
         let twin = same && !by_us && self.confirmed > 0;
         if self.claimed && (theirs.epoch > ours.epoch || twin) {
             let why = format!(
@@ -512,16 +404,16 @@ impl Book {
             return Progress::Deposed;
         }
         let applied = self.claimed && by_us && theirs.writes > self.confirmed;
-        // An older record that one of ours wrote is no backup: it is a leader's whose terms began again.
+        // An older record written by a Rollcall leader is not a backup: the terms of that leader restarted.
         let newer = !self.claimed || (theirs.epoch, theirs.writes) > self.base || !suspect && !by_us;
         if self.confirmed == 0 && !applied && newer {
-            // Nothing of ours was ever written: what is there now is what we go on from.
+            // This host has written nothing yet: continue the stored record.
             self.base = (theirs.epoch, theirs.writes);
             self.claimed = true;
             let (epoch, writes) =
-                (ours.epoch.max(theirs.epoch.saturating_add(1)).min(check::COUNT_MAX), ours.writes);
-            // Where one was refused before, or another than Rollcall wrote this one, nothing is known of ids; see
-            // `write_over`.
+                (ours.epoch.max(theirs.epoch.saturating_add(1)).min(COUNT_MAX), ours.writes);
+            // If a record was refused before, or something other than Rollcall wrote this one, the used ids are
+            // unknown; see `write_over`.
             self.distrusts |= suspect && self.version.is_some();
             let least = ExecutorId(u64::from(self.distrusts));
             let reserved = ours.reserved.max(theirs.reserved).max(least);
@@ -530,13 +422,13 @@ impl Book {
             self.dirty = true;
             return Progress::Opened;
         }
-        // Every attempt has a number of its own, so what is there tells which one was applied.
+        // Every attempt has its own number, so the stored record shows which attempt was applied.
         if applied {
             let all = theirs.writes == ours.writes;
             self.dirty |= !all;
             return self.applied(theirs.writes);
         }
-        // Our write was lost, or somebody restored a backup: the record as it is now goes out again.
+        // Our write was lost, or a backup was restored: write the current record again.
         ours.reserved = ours.reserved.max(theirs.reserved);
         self.dirty = true;
         if !by_us && !suspect {
@@ -551,7 +443,7 @@ impl Book {
         Progress::Waiting
     }
 
-    /// The Lease is ours.
+    /// The Lease confirms that this host leads.
     pub(crate) fn affirmed(&mut self, now: Instant) {
         if matches!(self.refused, Some(Refused::Doubted(_))) {
             self.refused = None;
@@ -588,15 +480,15 @@ impl Book {
         self.reserving.push_back((self.mark(), ExecutorId(from), ExecutorId(to)));
     }
 
-    /// Planted: use them before they are written.
+    /// Planted: use ids before their reservation is written.
     pub(crate) fn use_unwritten(&mut self) {
         while let Some((_, from, to)) = self.reserving.pop_front() {
             self.spare.extend((from.0..=to.0).map(ExecutorId));
         }
     }
 
-    /// An id that nobody has used. One that was seen in use is none: two leaders may have reserved it, when
-    /// somebody restored a backup between them.
+    /// An unused id. Skips ids that were seen in use: if a backup was restored between two leaders, both may
+    /// have reserved the same ids.
     pub(crate) fn take_spare(&mut self) -> Option<ExecutorId> {
         loop {
             let id = self.spare.pop_front()?;
@@ -606,19 +498,19 @@ impl Book {
         }
     }
 
-    /// An id that was refused for certain was never used: it is the next one again.
+    /// An id whose create was definitely refused was never used: it becomes the next one again.
     pub(crate) fn give_back(&mut self, executor: ExecutorId) {
         let at = self.spare.partition_point(|spare| *spare < executor);
         self.spare.insert(at, executor);
     }
 
-    /// The record may be older than the world: ids jump beyond whatever the lost one may have handed out.
+    /// The record may be older than the cluster: ids jump beyond all that the lost record may have handed out.
     ///
-    /// Every write has a later revision, and every reservation is a write, as is every creation. So ids do
-    /// not outrun a line that rises with the revision: by a usual batch for each at first, by one for each
-    /// once there are many. A later jump lands higher than an earlier one and all that followed it. Where
-    /// the line ends, in a store with a billion writes, ids leave behind what was seen, and more than a
-    /// leader hands out unseen.
+    /// Every write has a later revision, and every reservation and every creation is a write. So ids stay below
+    /// a line that rises with the revision: by a usual batch per revision at first, by one per revision once
+    /// there are many. A later jump lands higher than an earlier one and all ids that followed it. Where the
+    /// line ends, in a store with a billion writes, ids jump beyond the ids seen, by more than a leader hands
+    /// out unseen.
     pub(crate) fn jump(&mut self, seen: ExecutorId, revision: u64) {
         let highest = self.ledger.reserved.max(seen).0;
         let line = STEEP * revision.min(STEEP_UNTIL) + revision.saturating_sub(STEEP_UNTIL);

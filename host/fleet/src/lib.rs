@@ -1,34 +1,35 @@
-//! The pure core of Rollcall: what is told to it, what it decides.
+//! The pure core of Rollcall: it takes events and returns actions.
 //!
 //! ```text
 //!  Event ──► Fleet::step(event, now) ──► Actions        Fleet::deadline() ──► (instant, why)
 //! ```
 //!
-//! Nothing in here knows a clock, a thread, a socket, a file, a random source or a hash order: what
-//! happens is told to it, and what should happen is what it returns. The same events make the same
-//! actions, in production, in tests and in the simulator.
+//! The core uses no clock, thread, socket, file, random source or hash order: the caller passes events in, and
+//! the core returns the actions to carry out. The same events produce the same actions, in production, in tests
+//! and in the simulator.
 //!
-//! Read [`event`] and [`action`] first: they are all that the core and the world say to each other. Then
-//! [`heartbeat`], the model of a small machine here. Then [`Fleet`], where the machines meet:
+//! Read [`event`] and [`action`] first: they are the whole interface of the core. Then read [`heartbeat`],
+//! which shows the pattern of a small state machine here, and then [`Fleet`], which combines the state
+//! machines:
 //!
 //! | machine | decides |
 //! |---|---|
-//! | [`heartbeat`] | who has gone silent, and whether silence can be believed |
-//! | [`standstill`] | whether the host itself stood still; one for all fleets |
-//! | `executor` | the stages of one executor's life, and the sums over all |
-//! | `view` | what pods, drivers and signs of life mean |
-//! | `recovery` | who is lost, why, and what becomes of its pod |
-//! | `failures` | which losses count towards the end of the fleet |
-//! | `allocation` | how many are created, and when |
-//! | `roll` | who is rolled, and when it may go |
-//! | `removal` | how a pod is got rid of |
-//! | [`guardrail`], `breaker`, `bucket` | what may not be done, whoever asks |
+//! | [`heartbeat`] | which executors are silent, and whether the silence can be trusted |
+//! | [`standstill`] | whether the host itself was stalled; one for all fleets |
+//! | `executor` | the stages of one executor's life, and the totals over all executors |
+//! | `view` | how pods, drivers and heartbeats are interpreted |
+//! | `recovery` | which executors are lost, why, and what happens to their pods |
+//! | `failures` | which losses count towards the failure limit of the fleet |
+//! | `allocation` | how many executors are created, and when |
+//! | `roll` | which executors are rolled, and when their pods may be removed |
+//! | `removal` | how a pod is deleted or evicted |
+//! | [`guardrail`], `breaker`, `bucket` | limits that apply to every change, regardless of who requests it |
 //! | [`ledger`] | what survives a restart, and which ids may be used |
-//! | `parked` | what becomes of a fleet whose ledger is none of ours |
-//! | `ask` | which policy is asked, and what if it does not answer |
-//! | `command` | what operators may ask for |
+//! | `parked` | what happens to a fleet whose ledger is invalid or another leader's |
+//! | `ask` | which policy is asked, and what happens if it does not answer |
+//! | `command` | what operators can request |
 //! | [`election`] | whether this host leads; one for all fleets |
-//! | [`snapshot`] | what people see |
+//! | [`snapshot`] | the read model that users see |
 
 pub mod action;
 mod allocation;
@@ -38,6 +39,7 @@ mod breaker;
 mod bucket;
 mod command;
 pub mod election;
+mod ending;
 pub mod event;
 mod executor;
 mod failures;
@@ -47,16 +49,21 @@ pub mod heartbeat;
 pub mod id;
 pub mod ledger;
 pub mod log;
+mod observed;
+mod outcome;
+mod pace;
 mod parked;
 pub mod plant;
 pub mod question;
 mod recovery;
 mod removal;
 mod roll;
+mod rolls;
 pub mod snapshot;
 pub mod spec;
 pub mod standstill;
 pub mod time;
+mod timing;
 mod view;
 pub mod window;
 

@@ -1,11 +1,11 @@
-//! What was decided, kept for `explain`: a bounded tail, in words.
+//! The decisions of a fleet, kept for `explain`: a bounded tail, as text.
 
 use std::collections::VecDeque;
 
 use crate::id::ExecutorId;
 use crate::time::Now;
 
-/// So many decisions are kept for each fleet: at about 100 bytes each, 500 fleets take 25 MB.
+/// Number of decisions kept per fleet: at about 100 bytes each, 500 fleets take 25 MB.
 const KEPT: usize = 512;
 
 /// One decision or observation.

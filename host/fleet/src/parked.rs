@@ -1,24 +1,26 @@
-//! A fleet and its ledger: what an outcome means for it, and how it is parked and taken up again.
+//! How a fleet reacts to outcomes of ledger calls, and how it is parked and resumed.
 //!
-//! A record that is none of ours, or another leader's, parks the fleet: it listens, and changes nothing. The
-//! other fleets of this host go on, and whether the host leads is asked of the Lease. One that is none of ours is read again, and when it is good the fleet goes on. One of another epoch is
-//! never gone on from by itself, because two that fight for a record would take it from each other for ever.
+//! A record that is invalid or another leader's parks the fleet: it receives events, and changes nothing. The
+//! other fleets of this host continue, and the Lease decides whether the host leads. An invalid record is read
+//! again, and when it is valid the fleet resumes. A record with another epoch is never continued automatically,
+//! because two leaders that compete for a record would overwrite each other's record endlessly.
 //!
-//! An operator's reset starts the fleet as its host's start did: claim, list, act. What this host knew it still knows,
-//! but ids jump, because the writer of the record that is there may have used some.
+//! An operator's reset starts the fleet as the host's start did: claim, list, act. This host keeps what it
+//! knows, but ids jump, because the writer of the stored record may have used some.
 
 use crate::action::{Cause, Reason, Verb};
-use crate::event::Outcome;
 use crate::fleet::{Fleet, Phase};
 use crate::id::ExecutorId;
 use crate::ledger::{Progress, Refused};
+use crate::outcome::Outcome;
 use crate::plant::Plant;
 
-/// A replica of the API server may lag for some seconds; lists that are from the past for longer are told of.
+/// A replica of the API server may lag for a few seconds; lists that stay older than the known state for longer
+/// than this are reported.
 const PAST_TOLD_MS: u64 = 15_000;
 
 impl Fleet {
-    /// Why it changes nothing, and what helps. Nothing, where its ledger is in order.
+    /// Why the fleet is parked, and what resolves it. `None` if its ledger is in order.
     pub(crate) fn parked(&self) -> Option<String> {
         let fleet = &self.spec.name;
         let reset = format!("`rollcall reset-ledger {fleet}` replaces it");
@@ -52,7 +54,8 @@ impl Fleet {
         Some((self.revision.max(self.book.revision()), listed))
     }
 
-    /// A list is from the past. The first may be so because the ledger is from the future.
+    /// A list is older than the known state. For the first list the reason may be a ledger that is newer than
+    /// the cluster.
     pub(crate) fn relisted_past(&mut self, revision: u64) {
         self.relist_again();
         let since_ms = self.relist.past_since.map_or(0, |since| self.now.instant.since_ms(since));
@@ -135,10 +138,10 @@ impl Fleet {
         }
     }
 
-    /// The record that is there is written over.
+    /// The stored record is being overwritten.
     fn begin_again(&mut self) {
         if self.relist.past_since.is_some() && self.phase == Phase::AwaitingRelist {
-            // What came from the record is not believed.
+            // Discard what came from the record.
             self.roster.forget_revisions();
             (self.revision, self.driver_revision) = (0, 0);
             self.buried.clear();

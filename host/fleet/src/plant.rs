@@ -1,5 +1,5 @@
-//! Planted bugs: each switches off one rule of the core, so that the simulator can show that it would
-//! notice. None is ever on outside of a simulation.
+//! Planted bugs: each switches off one rule of the core, so that the simulator can prove that it detects the
+//! bug. None is ever enabled outside of a simulation.
 
 /// A rule that is switched off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -12,7 +12,7 @@ pub enum Plant {
     CreateBeforeReserve,
     /// Creates that were sent do not count until they are seen.
     NoExpectations,
-    /// A name that is taken is taken for ours.
+    /// A pod with a taken name is treated as ours.
     TakenIsOurs,
     /// Pods that are missing from a complete list are kept.
     MissingIsKept,
@@ -20,51 +20,51 @@ pub enum Plant {
     FloorOverLeaving,
     /// Silence counts from before this host's start.
     NoGrace,
-    /// The loss of leadership is not heeded.
+    /// The loss of leadership is ignored.
     DeposedActs,
-    /// A pick that was not offered is rolled all the same.
+    /// A pick that was not offered is rolled anyway.
     PicksUnchecked,
-    /// Removals of ours count as failures.
+    /// Removals by Rollcall count as failures.
     RemovalsAreFailures,
-    /// A loss is settled each time that it is reported.
+    /// A loss is settled each time it is reported.
     SettledTwice,
-    /// A create in doubt gives up its place at once.
+    /// A create with unknown outcome gives up its place at once.
     LateCreateForgotten,
     /// Paused fleets are changed.
     PauseIgnored,
     /// There is no rate limit.
     NoRateLimit,
-    /// Lists from the past are believed.
+    /// Lists that are older than the known state are accepted.
     OldListBelieved,
-    /// A create in doubt is sent again under its id.
+    /// A create with unknown outcome is sent again under its id.
     CreateRepeated,
-    /// What a verdict is acted on before it is recorded.
+    /// A verdict is acted on before it is recorded.
     ActBeforeRecord,
-    /// All leaders sign the ledger alike.
+    /// All leaders use the same writer number in the ledger.
     LeadersAlike,
     /// Only the pod's phase says that an executor has ended.
     EndedUnseen,
     /// An executor whose pod is Pending again stays available.
     PendingAgainUnseen,
-    /// A pod that waits for admission is late like any other.
+    /// A gated pod times out like any other.
     GatedIsLate,
-    /// Executors that their node takes along are failures.
+    /// Executors that are killed with their node are failures.
     ReclaimsAreFailures,
     /// Executors that end with the driver's container are failures.
     DriverEndsAreFailures,
-    /// Candidates stand in the order of their ids.
+    /// Candidates are ordered by id.
     CandidatesUnsorted,
-    /// Counters of long ago are good enough to roll by.
+    /// Outdated counters are accepted for roll decisions.
     OldCountersBelieved,
-    /// Signs of life that may be lost on our side excuse no silence.
+    /// Heartbeats that may be lost on our side excuse no silence.
     DeafnessIgnored,
     /// A standstill of the host excuses no silence.
     StandstillIgnored,
-    /// A loss by silence stands, also when the executor speaks before it is written down.
+    /// A loss by silence is final, even if the executor is heard before it is recorded.
     SilenceStands,
-    /// A fleet whose ledger is refused goes on.
+    /// A fleet whose ledger is refused continues.
     ParkedActs,
-    /// Whatever the ledger says is believed.
+    /// Every stored ledger is accepted.
     LedgerUnchecked,
 }
 

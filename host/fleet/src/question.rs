@@ -1,12 +1,11 @@
-//! The two judgement calls, as data: *which executor to roll* and *why was this one lost*.
+//! The two policy questions, as data: *which executor to roll* and *why was this executor lost*.
 //!
-//! The core asks; whoever holds the policies answers. These types mirror the contract in
-//! `wit/1.0.0/policy.wit`, which documents every field with its unit and its source; here only what
-//! differs is said. Times are wall-clock milliseconds since the Unix epoch: they come from Spark and
-//! Kubernetes, are handed through to policies, and are never compared with the core's own clock.
+//! The core asks; the host, which holds the policies, answers. These types mirror the contract in
+//! `wit/1.0.0/policy.wit`, which documents every field with its unit and its source; only differences are
+//! documented here. Times are wall-clock milliseconds since the Unix epoch: they come from Spark and
+//! Kubernetes, are passed through to policies, and are never compared with the core's own clock.
 
-/// Which executor should be rolled? The fleet and its candidates, all that may be rolled and nothing
-/// else.
+/// Which executor should be rolled? Contains the fleet and its candidates: exactly the executors that may be rolled.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RollQuestion {
     pub fleet: String,
@@ -18,12 +17,12 @@ pub struct RollQuestion {
     pub picks_max: u32,
     pub candidates: Candidates,
     pub nodes: Vec<Node>,
-    /// Each as long as there are candidates.
+    /// Each has one value per candidate.
     pub metrics: Vec<Metric>,
 }
 
-/// The candidates, a column for each fact. All columns have the same length: only [`Candidates::push`]
-/// adds to them.
+/// The candidates, with one column per fact. All columns have the same length: only [`Candidates::push`] adds
+/// to them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Candidates {
     id: Vec<u64>,
@@ -71,11 +70,11 @@ pub struct Candidate {
     pub node: Option<u32>,
 }
 
-/// The largest value of a column's type stands for "not known".
+/// The largest value of a column's type means "not known".
 const UNKNOWN_MS: u64 = u64::MAX;
 const UNKNOWN_NODE: u32 = u32::MAX;
 
-/// The columns, borrowed, for whoever hands them on.
+/// The columns, borrowed, for code that passes them on.
 #[derive(Clone, Copy, Debug)]
 pub struct Columns<'a> {
     pub id: &'a [u64],
@@ -188,7 +187,7 @@ pub struct Node {
     pub departing: bool,
 }
 
-/// One more fact of each candidate, by name.
+/// One more fact about each candidate, by name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metric {
     pub name: String,
@@ -201,7 +200,7 @@ pub struct Metric {
 pub enum Selection {
     /// Roll these, the most urgent first. Never empty.
     Roll(Vec<Pick>),
-    /// Roll nobody, with the reason.
+    /// Roll no executor, with the reason.
     Nothing(String),
     /// Ask the next policy of the chain.
     Abstain,
@@ -217,7 +216,7 @@ pub struct Pick {
     pub reason: String,
 }
 
-/// Why was this executor lost? All that is known about it; absent means not known.
+/// Why was this executor lost? Contains everything that is known about it; absent means not known.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evidence {
     pub fleet: String,
@@ -238,7 +237,7 @@ pub struct Evidence {
     pub node: Option<NodeState>,
 }
 
-/// What made us take the executor for lost.
+/// The event that made Rollcall consider the executor lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trigger {
     HeartbeatTimeout,
@@ -257,7 +256,7 @@ pub struct Deletion {
     pub at_ms: i64,
 }
 
-/// Why we asked for a pod's deletion.
+/// Why Rollcall requested a pod's deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DeletionCause {
     Roll,
@@ -277,6 +276,17 @@ impl DeletionCause {
         DeletionCause::Lost,
         DeletionCause::FleetRemoved,
     ];
+
+    /// Is the removal a voluntary disruption: for the benefit of the fleet, of a healthy executor? Then it can wait.
+    pub fn is_voluntary(self) -> bool {
+        match self {
+            DeletionCause::Roll | DeletionCause::ScaleDown => true,
+            DeletionCause::Kill
+            | DeletionCause::PendingTimeout
+            | DeletionCause::Lost
+            | DeletionCause::FleetRemoved => false,
+        }
+    }
 
     /// The cause's name in JSON, records and messages.
     pub fn name(self) -> &'static str {
@@ -327,7 +337,7 @@ pub struct Container {
     pub name: String,
     pub role: ContainerRole,
     pub state: ContainerState,
-    /// Boxed: few have one, and every executor would hold its room.
+    /// Boxed: few containers have one, and otherwise every executor would reserve the space.
     pub last_terminated: Option<Box<Terminated>>,
     pub restart_count: u32,
 }
@@ -368,7 +378,7 @@ pub struct NodeState {
     pub departures: Vec<Departure>,
 }
 
-/// A sign that a node will go.
+/// A sign that a node will be removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Departure {
     pub kind: DepartureKind,
@@ -427,7 +437,7 @@ pub enum LossKind {
     StartFailed,
     HeartbeatLost,
     Unknown,
-    /// A user's classifier's own kind: kebab-case, at most 64 bytes.
+    /// A kind of a user's classifier: kebab-case, at most 64 bytes.
     Other(String),
 }
 
@@ -456,7 +466,7 @@ impl LossKind {
         LossKind::Unknown,
     ];
 
-    /// The kind of this name; a name that is not ours is a user's.
+    /// The kind with this name; a name that is not built in is a user's.
     pub fn named(name: &str) -> LossKind {
         let known = Self::KNOWN.iter().find(|kind| kind.name() == name);
         known.cloned().unwrap_or_else(|| LossKind::Other(name.to_owned()))

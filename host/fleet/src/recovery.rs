@@ -1,57 +1,45 @@
-//! Recovery: an executor is lost, why, and what becomes of its pod. SAR, kept and mended.
+//! Recovery: detect that an executor is lost, determine why, and remove or keep its pod. SAR's design, with its
+//! bugs fixed.
 //!
-//! A loss has three steps. *Lost*: the executor no longer counts, and a replacement is owed from this
-//! moment on; it waits for nothing that follows. *Why*: the classifier is asked at once, and again each
-//! check interval while it cannot tell; when the checks are used up the loss is settled as unknown.
-//! *Settled*: the verdict is in the ledger; now the pod is cleared away, or kept for somebody to look at.
+//! A loss has three steps. *Lost*: the executor no longer counts, and its replacement is due at once; the
+//! replacement waits for none of the next steps. *Why*: the classifier is asked at once, and again after each
+//! check interval while it cannot tell; when the checks are used up the loss is settled as unknown. *Settled*:
+//! the verdict is in the ledger; now the pod is removed, or kept for debugging.
 //!
-//! Until it is settled, a loss by silence is only a suspicion: an executor that is heard again is back in
-//! service, its question is void, and a replacement that is there already is one too many like any other.
-//! Once its end is being written down, it stands.
+//! Until it is settled, a loss by silence is only a suspicion: if the executor is heard again, it returns to
+//! service, its question is dropped, and a replacement that already exists is surplus like any other executor.
+//! Once its end is being written to the ledger, the loss is final.
 //!
-//! A second report of the same loss finds the executor lost and changes nothing. SAR took the second
-//! report for a second loss, ignored pods that became `Failed`, and let a pod whose deletion was refused
-//! hold up its replacement.
+//! A second report of the same loss finds the executor lost and changes nothing. SAR counted the second report
+//! as a second loss, ignored pods that became `Failed`, and delayed the replacement of a pod whose deletion was
+//! refused.
 
 use crate::action::{Cause, Question, Reason, Verb};
 use crate::ask::{About, Open};
-use crate::backoff::Backoff;
-use crate::event::{Answer, Done, Fault, Outcome, PodView};
+use crate::event::{Answer, Fault};
 use crate::executor::{Executor, Loss, Removal, Stage, Then};
 use crate::failures::{Blame, blame};
 use crate::fleet::Fleet;
 use crate::id::{ActionId, ExecutorId};
 use crate::ledger::End;
+use crate::observed::PodView;
+use crate::outcome::{Done, Outcome};
 use crate::plant::Plant;
-use crate::question::{Deletion, DeletionCause, Driver, Evidence, LossKind, LossReason, Trigger, Verdict};
-use crate::removal::LOOK_AFTER_MS;
+use crate::question::{Deletion, Driver, Evidence, LossKind, LossReason, Trigger, Verdict};
 use crate::spec::LAST_CLASSIFIER;
 use crate::time::Instant;
+use crate::timing::LOOK_AFTER_MS;
 
-/// Executors that fell out of service and are remembered by name until they are replaced. Only the
-/// explanation of a create depends on it.
+/// Executors that no longer serve and are remembered by id until they are replaced. Only the explanation of a
+/// create depends on it.
 const OWED_MAX: usize = 1_024;
-/// A look that failed is repeated after this.
+/// A failed pod check is repeated after this.
 const LOOK_AGAIN_MS: u64 = 5_000;
-
-/// The deletion of a failed fleet's driver.
-#[derive(Debug)]
-pub(crate) struct Ending {
-    pub call: Option<ActionId>,
-    due: Instant,
-    backoff: Backoff,
-}
-
-impl Ending {
-    pub(crate) fn new() -> Ending {
-        Ending { call: None, due: Instant::START, backoff: Backoff::new(10_000, 360_000) }
-    }
-}
 
 impl Fleet {
     // -------------------------------------------------------------------------------------- lost --
 
-    /// Its pod is gone from the API server.
+    /// The executor's pod is gone from the API server.
     pub(crate) fn vanished(&mut self, id: ExecutorId, trigger: Trigger) {
         self.roster.change(id, |executor| executor.gone = true);
         // Its share of a quota is free again.
@@ -82,7 +70,8 @@ impl Fleet {
         }
     }
 
-    /// Gone before we asked for it in this life: an earlier host that announced it will have asked.
+    /// The pod was gone before this process asked for its deletion: an earlier host that announced it will have
+    /// asked.
     fn announced_or_lost(&mut self, id: ExecutorId, trigger: Trigger) {
         let unseen = self.roster.get(id).is_some_and(|executor| executor.pod.is_none());
         match self.book.get().leaving.get(&id).copied() {
@@ -91,7 +80,7 @@ impl Fleet {
         }
     }
 
-    /// It is lost: find out why. Nothing, if it is lost already.
+    /// The executor is lost: find out why. Does nothing if it is already lost.
     pub(crate) fn lose(&mut self, id: ExecutorId, trigger: Trigger) {
         let again = self.planted(Plant::SettledTwice);
         let may = |executor: &&Executor| executor.stage.can_be_lost() || again;
@@ -103,7 +92,7 @@ impl Fleet {
         let released = !self.owns() && is_release(executor, trigger);
         let kill = trigger == Trigger::OperatorKill;
         if !kill && self.book.get().leaving.contains_key(&id) {
-            // It died of something else before we got to it.
+            // The executor ended for another reason before we removed it.
             self.book.edit().leaving.remove(&id);
         }
         if served {
@@ -126,7 +115,7 @@ impl Fleet {
         self.asks.push_back(id);
     }
 
-    /// It was given up for its silence, and is heard before its loss is settled: it is not lost.
+    /// An executor that was given up for its silence is heard before its loss is settled: it is not lost.
     pub(crate) fn heard_again(&mut self, id: ExecutorId) {
         let Some(executor) = self.roster.get(id).filter(|executor| executor.is_silent()) else { return };
         if self.planted(Plant::SilenceStands) {
@@ -143,7 +132,7 @@ impl Fleet {
         self.publish(Reason::ExecutorHeardAgain, Some(id), message);
     }
 
-    /// It fell out of service: a replacement is owed.
+    /// The executor no longer serves: a replacement is due.
     pub(crate) fn owe(&mut self, id: ExecutorId) {
         if self.owed.len() == OWED_MAX {
             self.owed.pop_front();
@@ -158,7 +147,7 @@ impl Fleet {
             self.roster.wake_at(id, silent_at);
             return;
         }
-        // So much silence at once is not the executors'.
+        // Correlated heartbeat loss points at the network or the listener, not at the executors: wait.
         if let Some(calm) = self.mass_silence.ends().filter(|calm| *calm > self.now.instant) {
             return self.roster.wake_at(id, calm);
         }
@@ -168,7 +157,7 @@ impl Fleet {
         }
     }
 
-    /// It has not started, or not registered, for too long. When observing that is the driver's to mend.
+    /// The executor has not started, or not registered, for too long. In mode Observe the driver handles that.
     pub(crate) fn check_pending(&mut self, id: ExecutorId) {
         let Some(executor) = self.roster.get(id) else { return };
         let runs = matches!(executor.stage, Stage::AwaitingRegistration);
@@ -179,11 +168,12 @@ impl Fleet {
             return;
         }
         if runs && executor.registered {
-            // It was heard by an earlier host: its silence counts.
+            // An earlier host heard it, so its silence counts.
             return self.check_heartbeat(id);
         }
         if executor.is_gated() && !self.planted(Plant::GatedIsLate) {
-            // It waits for admission, and another would wait as long. Its time begins when it is admitted.
+            // The pod waits for admission, and a replacement would wait as long. Its start timeout begins at
+            // admission.
             return;
         }
         let due = self.start_due(executor);
@@ -197,16 +187,16 @@ impl Fleet {
             Ok(())
         };
         match may {
-            // It is late; or our watch is. Look before it is judged.
-            // One after the other, ever more slowly: what keeps many from starting is not mended by starting
-            // them anew.
+            // Either the pod is late or our watch is. Check the pod before giving it up. Give up one executor
+            // after another, with growing delays: if many cannot start, replacing them does not help.
             Ok(()) if self.now.instant < self.pending_from => self.roster.wake_at(id, self.pending_from),
             Ok(()) => self.look(id),
             Err(later) => self.roster.wake_at(id, later),
         }
     }
 
-    /// Until when it has time to start, or to be heard first. What we may have turned away is no silence of its own.
+    /// Until when the executor has time to start, or to send its first heartbeat. Heartbeats that we may have
+    /// rejected do not count as silence.
     fn start_due(&self, executor: &Executor) -> Instant {
         let runs = matches!(executor.stage, Stage::AwaitingRegistration);
         let from = if runs { executor.since.max(self.hearing.excused()) } else { executor.since };
@@ -222,7 +212,7 @@ impl Fleet {
         self.roster.change(id, |executor| executor.look = Some(action));
     }
 
-    /// What the API server says of one that is late.
+    /// The API server's answer about a pod that is late.
     pub(crate) fn looked(&mut self, id: ExecutorId, outcome: Outcome) {
         self.roster.change(id, |executor| executor.look = None);
         let late = self.roster.get(id).is_some_and(|e| matches!(e.stage, Stage::AwaitingLateCreate));
@@ -234,9 +224,9 @@ impl Fleet {
                 self.pod_changed(*pod);
                 let pends = self.roster.get(id).is_some_and(|e| matches!(e.stage, Stage::AwaitingStart));
                 let gated = self.roster.get(id).is_some_and(Executor::is_gated);
-                // One that turns out to run gets its time to register, and one that is gated its time to be admitted.
+                // A pod that turns out to run gets its time to register, and a gated one its time to be admitted.
                 let unheard = ran && self.runs_unheard(id);
-                // While it was looked for we may have turned it away.
+                // Its heartbeats may have been rejected during the check.
                 let due = self.roster.get(id).map_or(Instant::NEVER, |executor| self.start_due(executor));
                 if unheard && self.now.instant < due {
                     self.roster.wake_at(id, due);
@@ -263,7 +253,7 @@ impl Fleet {
         }
     }
 
-    /// It was looked at while its end is awaited: it takes its time, or was never asked to go.
+    /// The pod was checked while its end is awaited: it is still terminating, or its deletion was never requested.
     fn wait_for_end(&mut self, id: ExecutorId) {
         let wait_ms = self.roster.change(id, |executor| {
             let going = executor.pod.as_deref().is_some_and(|pod| pod.terminating());
@@ -280,7 +270,7 @@ impl Fleet {
 
     // --------------------------------------------------------------------------------------- why --
 
-    /// Ask the first classifier of the chain that may be asked.
+    /// Ask the first available classifier of the chain.
     pub(crate) fn ask_why(&mut self, id: ExecutorId) {
         let waits = |executor: &&Executor| matches!(&executor.stage, Stage::AwaitingReason(loss) if loss.asked.is_none());
         if self.roster.get(id).filter(waits).is_some() {
@@ -305,11 +295,11 @@ impl Fleet {
         });
     }
 
-    /// All that is known about it.
+    /// All evidence about the executor's loss.
     fn evidence(&self, id: ExecutorId) -> Option<Evidence> {
         let executor = self.roster.get(id)?;
         let Stage::AwaitingReason(loss) = &executor.stage else { return None };
-        // By one clock: a wall clock that jumps between two questions must not change how long it was silent.
+        // Use one clock: a wall clock that jumps between two questions must not change how long it was silent.
         let lost_ms = i64::try_from(self.now.instant.since_ms(executor.since)).unwrap_or(i64::MAX);
         let heard = match loss.trigger {
             Trigger::HeartbeatTimeout => loss.heard,
@@ -343,7 +333,7 @@ impl Fleet {
             lost_at_ms: self.now.wall_ms.saturating_sub(lost_ms),
             checks_made: loss.checks,
             checks_max: self.spec.recovery.checks_max,
-            // Where no heartbeats are expected nobody registers, and who runs is available.
+            // Without heartbeats no executor registers, and a running one counts as available.
             ever_registered: executor.registered || executor.proven,
             since_heartbeat_ms: heard.map(|heard| self.now.instant.since_ms(heard)),
             our_deletion: why.map(|why| Deletion { why, at_ms: self.now.wall_ms }),
@@ -409,7 +399,7 @@ impl Fleet {
         )
     }
 
-    /// This check could not tell. Ask again after the interval, or settle it as unknown.
+    /// This check was inconclusive. Ask again after the interval, or settle the loss as unknown.
     fn undetermined(&mut self, id: ExecutorId) {
         let max = self.spec.recovery.checks_max;
         let again = self.roster.change(id, |executor| {
@@ -422,7 +412,7 @@ impl Fleet {
         if again == Some(true) {
             self.roster.wake_at(id, self.now.instant + self.spec.recovery.check_interval_ms);
         } else {
-            // SAR's words.
+            // The wording of SAR.
             let message = "Executor lost for unknown reasons.".to_owned();
             let kind = LossKind::Unknown;
             let reason =
@@ -439,9 +429,9 @@ impl Fleet {
         let node = executor.node().map(Box::<str>::from);
         let (proven, registered) = (executor.proven, executor.registered);
         let ended = pod.is_some_and(PodView::executor_ended);
-        // One whose sidecar runs on would hold its place and its node's memory.
+        // A pod whose sidecar still runs is not kept: it would hold its place and its node's memory.
         let whole = pod.is_some_and(PodView::ended) && !executor.gone && !executor.is_terminating();
-        // A failure has to be seen: who vanished has not failed, whatever a policy makes of it.
+        // A failure must be observed: an executor that vanished has not failed, whatever the policy's verdict is.
         let late =
             matches!(&executor.stage, Stage::AwaitingReason(loss) if loss.trigger == Trigger::PendingTimeout);
         let seen = ended || late;
@@ -459,7 +449,7 @@ impl Fleet {
             }
             let at_its_start = match blame {
                 Blame::Fleet => failed || disrupted,
-                // One that an earlier leader started has had its start.
+                // An executor that started under an earlier leader did not fail at its start.
                 Blame::Cluster => !registered,
                 Blame::Nothing => false,
             };
@@ -474,7 +464,7 @@ impl Fleet {
         let message = format!("{}: {}", reason.kind.name(), reason.message);
         self.publish(Reason::ExecutorLost, Some(id), message);
         let end = ours.map_or(End::Lost(reason.kind), End::Removed);
-        // When observing, clearing away is the driver's, unless an operator asked for it.
+        // In mode Observe the driver removes the pod, unless an operator asked for it.
         let then = if !self.owns() && ours.is_none() {
             Then::Forget
         } else if reason.keep_pod && whole && self.spec.recovery.kept_pods_max > 0 {
@@ -487,7 +477,7 @@ impl Fleet {
 
     // ----------------------------------------------------------------------------------- settled --
 
-    /// Count its end, and go on when that is recorded.
+    /// Count the executor's end, and continue when that is recorded.
     pub(crate) fn settle(&mut self, id: ExecutorId, end: End, then: Then) {
         if let End::Removed(cause) = &end {
             let message = format!("removed: {}", cause.name());
@@ -507,7 +497,7 @@ impl Fleet {
         }
     }
 
-    /// What was waited for is in the ledger.
+    /// The ledger write that the executor waited for is done.
     pub(crate) fn recorded(&mut self, id: ExecutorId) {
         let Some(executor) = self.roster.get(id) else { return };
         if let Stage::AwaitingAnnouncement { cause, mark } = executor.stage {
@@ -582,7 +572,7 @@ impl Fleet {
         }
     }
 
-    /// A failed fleet ends its application, if its spec says so: until the driver's pod is gone.
+    /// If its spec says so, a failed fleet ends its application: repeats until the driver's pod is gone.
     pub(crate) fn end_application(&mut self) {
         if self.ending_deadline().is_some_and(|due| due <= self.now.instant) {
             let uid = self.spec.driver.clone();
@@ -593,12 +583,12 @@ impl Fleet {
     pub(crate) fn ending_finished(&mut self, outcome: &Outcome) {
         self.ending.call = None;
         if let Outcome::Forbidden(why) | Outcome::Invalid(why) = outcome {
-            self.publish(Reason::DeleteFailed, None, format!("the driver: {why}"));
+            self.publish(Reason::FailedDelete, None, format!("the driver: {why}"));
         }
         self.ending.due = self.now.instant + self.ending.backoff.failed_ms(&mut self.seed);
     }
 
-    /// When the driver's deletion is asked for, or asked for again.
+    /// When the driver's deletion is requested, or requested again.
     pub(crate) fn ending_deadline(&self) -> Option<Instant> {
         let wanted = self.book.get().failed && self.spec.recovery.failed_deletes_driver;
         let free = self.ending.call.is_none() && !self.driver_gone() && self.may_change_pods().is_ok();
@@ -606,19 +596,9 @@ impl Fleet {
     }
 }
 
-/// A driver that lets idle executors go ends them well, or deletes their pods. Kubernetes says so when it does.
+/// A driver that releases idle executors ends them successfully or deletes their pods. A pod that Kubernetes
+/// deletes has a disruption condition.
 fn is_release(executor: &Executor, trigger: Trigger) -> bool {
     let disrupted = executor.pod.as_deref().is_some_and(PodView::disrupted);
     trigger == Trigger::PodSucceeded || trigger == Trigger::PodDeleted && !disrupted
-}
-
-/// The removals that are somebody's wish rather than somebody's fault.
-pub(crate) fn is_voluntary(cause: DeletionCause) -> bool {
-    match cause {
-        DeletionCause::Roll | DeletionCause::ScaleDown => true,
-        DeletionCause::Kill
-        | DeletionCause::PendingTimeout
-        | DeletionCause::Lost
-        | DeletionCause::FleetRemoved => false,
-    }
 }

@@ -1,33 +1,30 @@
-//! Getting rid of a pod: announced, asked for until accepted, and never anybody else's.
+//! Removing a pod: recorded in the ledger, requested until accepted, and only ever a pod of this fleet.
 //!
-//! Every deletion names the UID it means. Repeating one is therefore harmless, and a deletion whose fate
-//! is unknown is simply asked for again. A refusal is retried ever more slowly, and holds up nothing but
-//! the pod's place under the ceiling. A removal that is somebody's wish (a roll, a scale-down) is given
-//! up when it is refused for too long; one that clears away a loss is not.
+//! Every deletion names the UID of its pod. Repeating one is therefore harmless, and a deletion with unknown
+//! outcome is simply requested again. A refused deletion is retried with growing delays, and blocks nothing but
+//! the pod's place under the ceiling. A voluntary disruption (a roll, a scale-down) is cancelled when it is
+//! refused for too long; the removal of a lost executor's pod is not.
 
 use crate::action::{Cause, Reason, Verb};
-use crate::allocation::LATE_REQUEST_MS;
-use crate::event::{Done, Outcome, Phase as PodPhase};
 use crate::executor::{Removal, Stage, Then};
 use crate::fleet::Fleet;
 use crate::guardrail::Refusal;
 use crate::id::{ActionId, ExecutorId};
 use crate::ledger::End;
+use crate::observed::Phase as PodPhase;
+use crate::outcome::{Done, Outcome};
 use crate::plant::Plant;
 use crate::question::{DeletionCause, Trigger};
-use crate::recovery::is_voluntary;
 use crate::time::Instant;
+use crate::timing::{LATE_REQUEST_MS, LOOK_AFTER_MS};
 
-/// A PodDisruptionBudget that says no is asked again then: what the API server itself suggests.
+/// When to retry an eviction that a PodDisruptionBudget refused: the delay that the API server itself suggests.
 const BUDGET_MS: u64 = 10_000;
-/// A removal that a guard-rail put off is looked at again then.
+/// When to check again a removal that a guardrail postponed.
 const RECONSIDER_MS: u64 = 1_000;
-/// How long the end of a pod whose deletion was accepted is waited for before it is looked for: longer than
-/// any usual grace period.
-pub(crate) const LOOK_AFTER_MS: u64 = 60_000;
 
 impl Fleet {
-    /// It is to go, by our will: the ledger must know first.
+    /// The fleet decided to remove the executor: record that in the ledger first.
     pub(crate) fn announce(&mut self, id: ExecutorId, cause: DeletionCause) {
         self.book.edit().leaving.insert(id, cause);
         let mark = self.record(id);
@@ -36,7 +33,7 @@ impl Fleet {
         self.log.add(self.now, Some(id), format!("to go: {cause:?}"));
     }
 
-    /// The ledger knows that it is to go: ask for it.
+    /// The ledger has recorded the removal: request it.
     pub(crate) fn leave_on(&mut self, id: ExecutorId, cause: DeletionCause) {
         let Some(executor) = self.roster.get(id) else { return };
         let Some(pod) = executor.pod.as_deref() else { return };
@@ -53,12 +50,12 @@ impl Fleet {
         self.enter(id, Stage::AwaitingExit { cause: Some(cause), removal: Some(removal) }, wake);
     }
 
-    /// Ask for its pod's deletion, if it is time to.
+    /// Request the pod's deletion, if that is due.
     pub(crate) fn remove_pod(&mut self, id: ExecutorId) {
         let Some(executor) = self.roster.get(id) else { return };
         let Some(pod) = executor.pod.as_deref() else { return };
         let Some(removal) = executor.stage.removal() else {
-            // Somebody else deleted it, and its end was not told.
+            // Another client deleted the pod, and the watch did not report its end.
             return self.look(id);
         };
         let cause = executor.stage.leaving();
@@ -68,13 +65,13 @@ impl Fleet {
         if removal.accepted {
             return self.look(id);
         }
-        let voluntary = cause.is_some_and(is_voluntary);
+        let voluntary = cause.is_some_and(DeletionCause::is_voluntary);
         let certain = removal.doubtful_until <= self.now.instant;
         if voluntary && self.now.instant >= executor.since + self.roll_spec().timeout_ms && certain {
             self.stay(id, "refused for too long");
             return;
         }
-        // Paused: everybody is woken when that ends.
+        // Paused: every executor is woken when that ends.
         if self.may_change_pods().is_err() {
             return;
         }
@@ -84,9 +81,9 @@ impl Fleet {
             self.roster.wake_at(id, at);
             return;
         }
-        // It was decided a write ago: is it still so? To roll needs a fleet at peace; to shrink does not.
+        // It was decided one write ago: check again. A roll needs an undisturbed fleet; a scale-down does not.
         let peace = if cause == Some(DeletionCause::Roll) { self.may_disrupt() } else { self.may_shrink() };
-        // It may have come up since: then it is one more of use.
+        // The executor may have become available since: then the fleet may need it.
         let short = executor.is_useful() && self.available_count() < self.bounds().floor;
         if voluntary && short && !removal.was_asked_for() {
             return self.stay(id, "the fleet cannot do without it now");
@@ -122,11 +119,11 @@ impl Fleet {
             removal.accepted = true;
             removal.call = None;
         });
-        // The watch tells of its end. Should it not, somebody has to look.
+        // The watch reports the pod's end. If it does not, the pod is checked at that time.
         self.roster.wake_at(id, self.now.instant + LOOK_AFTER_MS);
     }
 
-    /// A create, a read, a deletion or an eviction came to an end.
+    /// A create, a read, a deletion or an eviction has finished.
     pub(crate) fn pod_call_finished(&mut self, action: ActionId, outcome: Outcome) {
         let Some(id) = self.calls.remove(&action) else { return };
         let Some(executor) = self.roster.get(id) else { return };
@@ -136,7 +133,7 @@ impl Fleet {
             && !asked
             && matches!(&outcome, Outcome::Ok(Done::Pod(pod)) if pod.phase == PodPhase::Pending)
         {
-            // The watch was faster than the answer to the create.
+            // The watch event arrived before the answer to the create.
             self.pace.succeeded(self.spec.allocation.batch_size);
         }
         if executor.look == Some(action) {
@@ -182,7 +179,7 @@ impl Fleet {
                 });
                 if first {
                     self.publish(
-                        Reason::DeleteFailed,
+                        Reason::FailedDelete,
                         Some(id),
                         format!("it may be asked for or not: {why}"),
                     );
@@ -190,10 +187,11 @@ impl Fleet {
                 None
             }
             Outcome::Forbidden(why) | Outcome::Invalid(why) => {
-                self.publish(Reason::DeleteFailed, Some(id), why);
+                self.publish(Reason::FailedDelete, Some(id), why);
                 None
             }
-            // Another's by now, or two changes at once: the view will tell whether ours is gone.
+            // The name belongs to another pod by now, or two changes collided: the view will show whether ours
+            // is gone.
             Outcome::Conflict
             | Outcome::AlreadyExists
             | Outcome::Ok(
@@ -204,13 +202,13 @@ impl Fleet {
         let wait_ms = self.roster.change(id, |executor| {
             let removal = executor.stage.removal_mut()?;
             removal.call = None;
-            // Who is told to wait has not failed.
+            // A request that got a retry delay did not fail: the back-off does not grow.
             Some(retry_ms.unwrap_or_else(|| removal.backoff.failed_ms(seed)))
         });
         self.roster.wake_at(id, self.now.instant + wait_ms.flatten().unwrap_or(0));
     }
 
-    /// Told once: it is asked again and again.
+    /// Published once, although the eviction is requested repeatedly.
     fn over_budget(&mut self, id: ExecutorId) {
         let mut first = false;
         self.removal(id, |removal| first = !std::mem::replace(&mut removal.over_budget, true));
@@ -221,10 +219,10 @@ impl Fleet {
         }
     }
 
-    /// It need not go after all.
+    /// Cancel the removal.
     pub(crate) fn stay(&mut self, id: ExecutorId, why: &str) {
         let message = format!("stays: {why}");
-        // What was to go because there were too many is wanted again: nothing that people have to look at.
+        // An executor that was removed as surplus is needed again: not worth a notice.
         match self.book.edit().leaving.remove(&id) {
             Some(DeletionCause::Roll) => self.publish(Reason::RollAbandoned, Some(id), message),
             Some(_) | None => self.log.add(self.now, Some(id), message),

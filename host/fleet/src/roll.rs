@@ -1,107 +1,43 @@
-//! Rolling: one executor after the other is replaced before it goes bad. ExecutorRollPlugin, mended.
+//! Rolling: executors are replaced one after another before they degrade. ExecutorRollPlugin, with its bugs fixed.
 //!
 //! ```text
 //!  Resting ──interval──► AwaitingPicks ──picks──► a roll each:
 //!                                                 picked ─► its replacement is available ─► announced ─► exit
 //! ```
 //!
-//! Where surge allows, the replacement comes first: a picked executor still serves, and one more than
-//! the target is wanted. It is asked to go only when the fleet would be at its floor without it, judged
-//! at that moment and not when it was picked. The request is an eviction with a grace period, which to
-//! Spark is a decommission and to Kubernetes a disruption that budgets may refuse. Whatever hangs ends
-//! at the roll's timeout.
+//! Where surge allows it, the replacement comes first: a picked executor still serves, and the fleet wants one
+//! executor more than the target. The executor is removed only if the fleet stays at its minimum without it,
+//! judged at that moment and not at the time of the pick. The request is an eviction with a grace period: a
+//! decommission for Spark, and a disruption that PodDisruptionBudgets may refuse for Kubernetes. A roll that
+//! hangs ends at its timeout.
 //!
-//! Spark's plugin decommissions first and lets the allocator notice, rolls while executors are missing,
-//! and asks for no leave. Rejected: rolling several at once by default. One at a time is slower and
+//! Spark's plugin decommissions first and relies on the allocator to notice, rolls while executors are missing,
+//! and checks no limits. Rejected: rolling several executors at once by default. One at a time is slower, and
 //! never the reason why a streaming job lags.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::action::{Cause, Question, Reason, Verb};
 use crate::ask::{About, Open};
-use crate::event::{Counters, PodView};
+use crate::event::Counters;
 use crate::executor::{Executor, Stage};
 use crate::fleet::Fleet;
 use crate::guardrail::{Refusal, unless_dry};
 use crate::id::{ActionId, ExecutorId};
+use crate::observed::PodView;
 use crate::plant::Plant;
 use crate::question::{Candidate, Candidates, DeletionCause, Metric, Node, RollQuestion, Selection};
+use crate::rolls::{Roll, State};
 use crate::spec::RollSpec;
 use crate::time::Instant;
 use crate::window;
 
 const HOUR_MS: u64 = 3_600_000;
-/// A decision that a guard-rail put off is looked at again after this.
+/// A decision that a guardrail postponed is repeated after this.
 const PUT_OFF_MS: u64 = 30_000;
 
-#[derive(Debug)]
-pub(crate) struct Rolls {
-    state: State,
-    /// Picked and not gone, in order of picking.
-    under_way: Vec<Roll>,
-    /// When rolls began, within the last hour.
-    begun: VecDeque<Instant>,
-    ended: Option<Instant>,
-    /// An operator asked: the interval, windows and cool-down do not count.
-    forced: bool,
-    /// Why the last decision rolled nobody.
-    pub(crate) refused: Option<Refusal>,
-    /// Used by operators' rolls of fleets that have no roll policy.
-    by_hand: RollSpec,
-}
-
-#[derive(Debug)]
-enum State {
-    /// Nothing is rolled.
-    Off,
-    /// The next decision is due then.
-    Resting(Instant),
-    AwaitingPicks {
-        action: ActionId,
-        offered: Vec<ExecutorId>,
-    },
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Roll {
-    executor: ExecutorId,
-    since: Instant,
-    /// Why it does not go on.
-    held: Option<Refusal>,
-}
-
-impl Rolls {
-    pub(crate) fn new() -> Rolls {
-        Rolls {
-            state: State::Off,
-            under_way: Vec::new(),
-            begun: VecDeque::new(),
-            ended: None,
-            forced: false,
-            refused: None,
-            by_hand: RollSpec::new(""),
-        }
-    }
-
-    pub(crate) fn start(&mut self, spec: Option<&RollSpec>, now: Instant) {
-        self.state = spec.map_or(State::Off, |spec| State::Resting(now + spec.interval_ms));
-    }
-
-    /// A new spec: what is under way goes on; the next decision follows the new interval.
-    pub(crate) fn respec(&mut self, spec: Option<&RollSpec>, now: Instant) {
-        match (&self.state, spec) {
-            (_, None) => self.state = State::Off,
-            (State::Off, Some(spec)) => self.state = State::Resting(now + spec.interval_ms),
-            (State::Resting(due), Some(spec)) => {
-                self.state = State::Resting((*due).min(now + spec.interval_ms));
-            }
-            (State::AwaitingPicks { .. }, Some(_)) => {}
-        }
-    }
-}
-
 impl Fleet {
-    /// The roll settings: the spec's, or the defaults for what an operator rolls by hand.
+    /// The roll settings: the spec's, or the defaults if an operator rolls executors by hand.
     pub(crate) fn roll_spec(&self) -> &RollSpec {
         self.spec.roll.as_ref().unwrap_or(&self.rolls.by_hand)
     }
@@ -128,7 +64,7 @@ impl Fleet {
         due.into_iter().chain(expiry).chain(calm).min()
     }
 
-    /// May anything voluntary be done at all?
+    /// Are voluntary disruptions allowed at all?
     pub(crate) fn may_disrupt(&self) -> Result<(), Refusal> {
         unless_dry(self.may_shrink(), || {
             if self.book.get().failed {
@@ -155,7 +91,7 @@ impl Fleet {
             Err(refusal) => {
                 self.refused(refusal);
                 let was = self.rolls.refused.replace(refusal);
-                // What only time can change is looked at again soon; an operator's wish ends here.
+                // Conditions that only time can change are checked again soon; an operator's request ends here.
                 let wait_ms = if refusal == Refusal::NoCandidate {
                     spec.interval_ms
                 } else {
@@ -172,7 +108,7 @@ impl Fleet {
 
     fn may_ask(&self, spec: &RollSpec, forced: bool) -> Result<(), Refusal> {
         match self.may_disrupt() {
-            // A dry run asks and tells.
+            // A dry run asks the policy and publishes the result.
             Ok(()) | Err(Refusal::DryRun) => {}
             Err(refusal) => return Err(refusal),
         }
@@ -196,7 +132,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// May this one be rolled? The host's own view, whatever a policy says.
+    /// May this executor be rolled? Decided from the host's own view, regardless of the policy.
     pub(crate) fn may_roll(
         &self,
         executor: &Executor,
@@ -243,14 +179,14 @@ impl Fleet {
         Err(why)
     }
 
-    /// What the driver said of it, unless that is too old.
+    /// The counters that the driver reported for the executor, unless they are too old.
     fn counters<'a>(&self, executor: &'a Executor) -> Option<&'a Counters> {
         let facts = executor.facts.as_deref()?;
         let old = self.now.instant.since_ms(facts.counted) > 2 * self.spec.driver_report_ms;
         facts.counters.as_ref().filter(|_| !old || self.planted(Plant::OldCountersBelieved))
     }
 
-    /// The longer of what the pod says and what this host saw.
+    /// The longer of the age that the pod states and the age that this host observed.
     fn age_ms(&self, executor: &Executor) -> u64 {
         let seen_ms = self.now.instant.since_ms(executor.created);
         let created_ms = executor.pod.as_deref().and_then(|pod| pod.status.created_at_ms);
@@ -274,8 +210,8 @@ impl Fleet {
         Ok(())
     }
 
-    /// The question, who is offered in it, and whether any executor is missing because the driver has not reported its
-    /// counters.
+    /// The question, the executors that it offers, and whether any executor is missing because the driver has
+    /// not reported its counters.
     fn roll_question(&mut self, spec: &RollSpec) -> (RollQuestion, Vec<ExecutorId>, bool) {
         let mut candidates = Candidates::default();
         let mut offered = Vec::new();
@@ -295,8 +231,8 @@ impl Fleet {
                 Err(refusal) => *refusals.entry(refusal).or_default() += 1,
             }
         }
-        // As Spark's plugin sees them, whose ties depend on it: `AppStatusStore.executorList(true)` sorts ids as
-        // strings, descending.
+        // The order of Spark's plugin, on which its ties depend: `AppStatusStore.executorList(true)` sorts ids
+        // as strings, descending.
         if !self.planted(Plant::CandidatesUnsorted) {
             may.sort_unstable_by(|(a, ..), (b, ..)| b.cmp(a));
         }
@@ -385,7 +321,7 @@ impl Fleet {
         match selection {
             Selection::Abstain => self.roll_unanswered(action, open.place + 1),
             Selection::Nothing(reason) => {
-                self.log.add(self.now, None, format!("{} rolls nobody: {reason}", open.policy));
+                self.log.add(self.now, None, format!("{} picked no executor: {reason}", open.policy));
                 self.refused(Refusal::PolicyDeclined);
                 self.rest(Some(Refusal::PolicyDeclined));
             }
@@ -394,7 +330,7 @@ impl Fleet {
                 let mut refused = None;
                 let mut proposed = 0;
                 for pick in picks {
-                    // What the policy says is advice: only what it was offered, only what may be rolled
+                    // The policy's answer is advice: roll only executors that were offered and may be rolled
                     // now, and only as many as the limits allow.
                     let Some(&id) = offered.get(pick.index).or(self.anybody(pick.index).as_ref()) else {
                         continue;
@@ -422,7 +358,7 @@ impl Fleet {
         }
     }
 
-    /// Planted: a pick that nobody offered.
+    /// Planted: a pick that was not offered.
     fn anybody(&self, index: usize) -> Option<ExecutorId> {
         if !self.planted(Plant::PicksUnchecked) {
             return None;
@@ -431,7 +367,7 @@ impl Fleet {
         self.roster.iter().nth(index % count).map(|(id, _)| id)
     }
 
-    /// No answer from this policy: ask the next, or roll nobody.
+    /// This policy gave no answer: ask the next one, or roll no executor.
     pub(crate) fn roll_unanswered(&mut self, action: ActionId, place: usize) {
         let State::AwaitingPicks { action: asked, .. } = &self.rolls.state else { return };
         if *asked != action {
@@ -464,7 +400,7 @@ impl Fleet {
             }
             Ok(())
         });
-        // A dry run proposes no more than would be rolled.
+        // A dry run proposes no more rolls than would be started.
         if may.is_ok() || may == Err(Refusal::DryRun) && !by_hand {
             self.rolls.begun.push_back(now);
         }
@@ -474,7 +410,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// An operator rolls one, or asks the policy now.
+    /// An operator rolls one executor, or requests a decision of the policy now.
     pub(crate) fn roll_by_hand(&mut self, executor: Option<ExecutorId>) -> Result<(), Refusal> {
         let spec = self.roll_spec().clone();
         let Some(id) = executor else {
@@ -485,7 +421,7 @@ impl Fleet {
             if let State::AwaitingPicks { .. } = self.rolls.state {
                 return Err(Refusal::RollUnderWay);
             }
-            // An operator is told at once what the decision would come to.
+            // The operator is told at once whether the decision can have a result.
             self.has_candidates(&spec)?;
             self.rolls.forced = true;
             return Ok(());
@@ -512,7 +448,7 @@ impl Fleet {
         }
     }
 
-    /// Whether the roll is still under way after this.
+    /// Returns whether the roll is still in progress afterwards.
     fn go_on_with(&mut self, roll: &mut Roll, spec: &RollSpec) -> bool {
         let id = roll.executor;
         let expired = self.now.instant >= roll.since + spec.timeout_ms;
@@ -534,12 +470,12 @@ impl Fleet {
             }
             return true;
         }
-        // One that is refused is given up by whoever asks for it; one that hangs is not waited for.
+        // A refused removal is cancelled by the code that requests it; a roll that hangs is dropped at its timeout.
         matches!(executor.stage, Stage::AwaitingAnnouncement { cause: DeletionCause::Roll, .. })
             || executor.stage.leaving() == Some(DeletionCause::Roll) && !expired
     }
 
-    /// How many are available, as far as a voluntary removal is concerned.
+    /// Number of available executors, for voluntary disruptions.
     pub(crate) fn available_count(&self) -> u32 {
         let tally = self.roster.tally();
         let leaving =
@@ -547,8 +483,8 @@ impl Fleet {
         tally.available.max(leaving)
     }
 
-    /// May one available executor be let go of now, that was picked then? Where there is surge its replacement
-    /// is waited for, for as long as a pod may be pending.
+    /// May one available executor be removed now, if it was picked at `since`? With surge, its replacement is
+    /// awaited first, for as long as a pod may be pending.
     fn may_let_go(&self, since: Instant) -> Result<(), Refusal> {
         self.may_disrupt()?;
         let bounds = self.bounds();
@@ -563,7 +499,7 @@ impl Fleet {
         }
     }
 
-    /// Why the roll of this one does not go on.
+    /// Why the roll of this executor is held back.
     pub(crate) fn held_roll(&self, id: ExecutorId) -> Option<Refusal> {
         let roll = self.rolls.under_way.iter().find(|roll| roll.executor == id)?;
         self.may_let_go(roll.since).err()

@@ -17,39 +17,38 @@ pub struct Snapshot {
     pub fleet: String,
     /// What the fleet waits for as a whole, for instance `active` or `awaiting-ledger`.
     pub phase: &'static str,
-    /// How many executors there should be now: the spec's or an operator's number.
+    /// The desired number of executors: the spec's, or the number an operator requested.
     pub target: u32,
     pub counts: Counts,
-    /// How often each guard-rail said no, since this host leads.
+    /// How often each guardrail refused a change, since this host leads.
     pub refusals: BTreeMap<Refusal, u64>,
-    /// What people should know, in order of their names.
+    /// Conditions for users, ordered by name.
     pub conditions: Vec<Condition>,
     pub executors: Vec<ExecutorRow>,
 }
 
-/// Numbers of executors. They add up at any moment:
-/// `created = live + terminating + reason_pending + sum(lost) + sum(removed)`.
+/// Numbers of executors. At any moment `created = live + terminating + reason_pending + sum(lost) + sum(removed)`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Pods that came to be.
+    /// Pods created.
     pub created: u64,
-    /// Of those: neither terminating nor lost nor removed.
+    /// The subset that is neither terminating nor lost nor removed.
     pub live: u64,
-    /// A deletion was asked for, and the pod has not gone yet.
+    /// A deletion was requested, and the pod is not gone yet.
     pub terminating: u64,
-    /// Lost, and the reason is still being asked for or recorded.
+    /// Lost, and the reason is still being determined or recorded.
     pub reason_pending: u64,
     pub lost: BTreeMap<LossKind, u64>,
     pub removed: BTreeMap<DeletionCause, u64>,
     /// Running, registered, heartbeats fresh, not lost, not decommissioning.
     pub available: u64,
-    /// Asked for, and not available yet.
+    /// Requested, and not available yet.
     pub pending: u64,
     /// Being rolled.
     pub rolling: u64,
 }
 
-/// Something that holds of the fleet: a Kubernetes condition.
+/// A statement that is true of the fleet: a Kubernetes condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
     /// CamelCase, for instance `BreakerOpen`.
@@ -67,15 +66,15 @@ pub struct ExecutorRow {
     pub since_heartbeat_ms: Option<u64>,
 }
 
-/// Why an executor is where it is: the answer to `explain`.
+/// Why an executor is in its state: the answer to `explain`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Explanation {
     pub executor: ExecutorId,
-    /// What it waits for now; `None` when it is not here any more.
+    /// What it waits for now; `None` if the executor no longer exists.
     pub stage: Option<&'static str>,
-    /// Why it is not rolled, or why its roll does not go on. `None` when nothing is in the way.
+    /// Why it is not rolled, or why its roll is held back. `None` if nothing prevents it.
     pub not_rolled: Option<Refusal>,
-    /// What was decided about it and seen of it, the oldest first.
+    /// Decisions about it and observations of it, the oldest first.
     pub history: Vec<Entry>,
 }
 
@@ -101,17 +100,18 @@ impl Fleet {
         }
     }
 
-    /// How often each guard-rail said no, since this host leads.
+    /// How often each guardrail refused a change, since this host leads.
     pub fn refusals(&self) -> &BTreeMap<Refusal, u64> {
         &self.refusals
     }
 
-    /// How often its hearing was impaired, by cause, since this host leads. All causes, also those that never were.
+    /// How often the heartbeat path was impaired, by cause, since this host leads. Includes causes that never
+    /// occurred.
     pub fn impairments(&self) -> BTreeMap<Impairment, u64> {
         Impairment::ALL.into_iter().map(|why| (why, self.impairments.count(why))).collect()
     }
 
-    /// The numbers alone.
+    /// Only the numbers.
     pub fn counts(&self) -> Counts {
         let ledger = self.book.get();
         let tally = self.roster.tally();
@@ -162,7 +162,7 @@ impl Fleet {
         Explanation { executor, stage: one.map(Executor::stage_name), not_rolled, history }
     }
 
-    /// Why it is not given up, although it has been silent for long enough.
+    /// Why it is not given up, although it has been silent for longer than the timeout.
     fn excuse(&self, executor: &Executor) -> Option<String> {
         let listened = matches!(executor.stage, Stage::Available | Stage::AwaitingRegistration);
         let (heartbeat, now) = (&self.spec.heartbeat, self.now.instant);
@@ -183,7 +183,7 @@ impl Fleet {
         self.phase == Phase::Active
     }
 
-    /// Do all sums hold? Looks at every executor: for tests and simulations.
+    /// Are all sums consistent? Visits every executor: for tests and simulations.
     pub fn audit(&self) -> Result<(), String> {
         if !self.roster.audit() {
             return Err("the roster's sums have drifted".to_owned());
@@ -231,12 +231,12 @@ impl Fleet {
     }
 }
 
-/// The names of all conditions that there can be.
+/// The names of all possible conditions.
 pub fn condition_names() -> impl Iterator<Item = &'static str> {
     CONDITIONS.iter().map(|(name, _)| *name)
 }
 
-/// What there is to say while a condition holds; nothing while it does not.
+/// The messages of a condition while it is true; none while it is not.
 type Said = fn(&Fleet) -> Vec<String>;
 
 const CONDITIONS: [(&str, Said); 16] = [

@@ -1,13 +1,16 @@
-//! What a fleet should be: parsed once at the edge, checked once here, and right from then on.
+//! The spec of a fleet: parsed once at the edge, checked once here, and valid from then on.
 //!
-//! A [`Draft`] is what a person wrote. [`Spec::check`] turns it into a [`Spec`] or into a list of what
-//! is wrong with it, each with the path of the field in the ExecutorFleet document. A running fleet
-//! that is given a bad draft keeps its last good spec, and its pods.
+//! A [`Draft`] is the user's input. [`Spec::check`] turns it into a [`Spec`] or into a list of errors, each
+//! with the path of the field in the ExecutorFleet document. A running fleet that is given an invalid draft
+//! keeps its last valid spec, and its pods.
 
 use std::ops::Deref;
 
 use crate::id::Uid;
 use crate::window::Window;
+
+/// More losses than this on one node carry no further information.
+pub(crate) const LOSSES_KEPT: u32 = 16;
 
 mod check;
 
@@ -21,18 +24,19 @@ pub struct Draft {
     /// Spark's application id (label `spark-app-selector`).
     pub application_id: String,
     pub mode: Mode,
-    /// UID of the driver's pod, which owns every executor's.
+    /// UID of the driver's pod, which owns every executor pod.
     pub driver: Uid,
-    /// An application's first executors, and those after a restart of the driver's container, wait for so long until the
-    /// driver has answered: one that is still starting has nowhere for them to register. 0: not at all.
+    /// How long the first executors of an application, and those after a restart of the driver's container,
+    /// wait for the driver to answer: executors cannot register with a driver that is still starting. 0: do not
+    /// wait.
     pub driver_start_ms: u64,
-    /// How often the driver is asked for its executors' counters. What it said more than two intervals ago is too old to
-    /// roll by.
+    /// How often the driver is polled for its executors' counters. Counters older than two intervals are too
+    /// old for a roll decision.
     pub driver_report_ms: u64,
-    /// How many executors there should be. When observing: how many the driver is asked for.
+    /// The desired number of executors. In mode Observe: the number requested from the driver.
     pub target: u32,
     pub paused: bool,
-    /// Decide and tell, but change no pod.
+    /// Decide and publish, but change no pod.
     pub dry_run: bool,
     pub heartbeat: HeartbeatSpec,
     pub recovery: RecoverySpec,
@@ -43,15 +47,15 @@ pub struct Draft {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Rollcall creates the executors' pods.
+    /// Rollcall creates the executor pods.
     Own,
-    /// Spark's driver does. Rollcall classifies losses and rolls.
+    /// Spark's driver creates them. Rollcall classifies losses and rolls executors.
     Observe,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeartbeatSpec {
-    /// Silent for *longer* than this is lost. Spark: `spark.network.timeout`, HeartbeatReceiver.
+    /// An executor that is silent for *longer* than this is lost. Spark: `spark.network.timeout`, HeartbeatReceiver.
     pub timeout_ms: u64,
     /// How often executors report. Twice this is the grace after a start.
     pub interval_ms: u64,
@@ -89,32 +93,32 @@ pub struct AllocationSpec {
     pub pending_timeout_ms: u64,
     /// Spark: `spark.kubernetes.allocation.maxPendingPods`.
     pub pending_max: u32,
-    /// After this many starts in a row that came to nothing only one is tried at a time.
+    /// After this many consecutive failed starts, only one executor is started at a time.
     pub start_failures_max: u32,
-    /// How long between such tries, doubling from the first to the last.
+    /// The delay between such tries, doubling from the first to the last.
     pub backoff_first_ms: u64,
     pub backoff_last_ms: u64,
-    /// A node that lost this many executors within the window is avoided; never more than the share.
+    /// A node that lost this many executors within the window is avoided; never more nodes than the share.
     pub node_losses_max: u32,
     pub node_window_ms: u64,
     pub avoided_nodes_max: Amount,
 }
 
-/// What no policy can widen.
+/// Limits that no policy can widen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Live pods beyond the target. Percentages round up, as Deployments' `maxSurge`.
+    /// Live pods beyond the target. Percentages round up, as for the `maxSurge` of Deployments.
     pub surge: Amount,
-    /// Executors short of the target that a voluntary removal may cause. Percentages round down, as
-    /// Deployments' `maxUnavailable`.
+    /// Executors short of the target that a voluntary disruption may cause. Percentages round down, as for the
+    /// `maxUnavailable` of Deployments.
     pub unavailable: Amount,
-    /// Available executors that a voluntary removal must leave. Percentages round up.
+    /// Available executors that a voluntary disruption must leave. Percentages round up.
     pub available_min: Amount,
     /// Pods that are being deleted, beyond the ceiling. Percentages round up.
     pub terminating: Amount,
-    /// The target may never be above this, whoever asks.
+    /// Upper limit of the target, regardless of who sets it.
     pub executors_max: u32,
-    /// Losses within the window beyond this share of the target are one incident: slow start, no
+    /// If the losses within the window exceed this share of the target they are one incident: slow start, no
     /// rolls. At least 3.
     pub mass_loss: Amount,
     pub mass_loss_window_ms: u64,
@@ -122,7 +126,7 @@ pub struct Limits {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RollSpec {
-    /// Roll policies, asked in order. When none answers, nobody is rolled.
+    /// Roll policies, asked in order. If none answers, no executor is rolled.
     pub policies: Vec<String>,
     /// Spark: `spark.kubernetes.executor.rollInterval`.
     pub interval_ms: u64,
@@ -139,9 +143,9 @@ pub struct RollSpec {
     /// Grace period of the removal: how long a decommission may take. Spark:
     /// `spark.kubernetes.executor.terminationGracePeriodSeconds`; `None` is the pod's own.
     pub grace_ms: Option<u64>,
-    /// A roll that is not through after this is given up.
+    /// A roll that has not completed after this is cancelled.
     pub timeout_ms: u64,
-    /// Rolls start only inside of these. Empty: always.
+    /// Rolls start only within these windows. Empty: always.
     pub windows: Vec<Window>,
 }
 
@@ -182,7 +186,7 @@ impl Amount {
 }
 
 impl Draft {
-    /// A fleet with every default, and nothing rolled.
+    /// A fleet with every default, and without rolls.
     pub fn new(name: &str, application_id: &str, mode: Mode, driver: Uid, target: u32) -> Draft {
         Draft {
             name: name.to_owned(),
@@ -249,7 +253,7 @@ impl RollSpec {
     }
 }
 
-/// A draft that was found to be right.
+/// A draft that passed the check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec(Draft);
 
@@ -261,23 +265,23 @@ impl Deref for Spec {
     }
 }
 
-/// The loss classifier behind all others: Spark's exit codes and Kubernetes' reasons, built in.
+/// The last loss classifier of every chain: Spark's exit codes and Kubernetes' reasons, built in.
 pub const LAST_CLASSIFIER: &str = "SPARK";
 
 impl Spec {
-    /// The spec, or everything that is wrong with it.
+    /// The spec, or all errors in it.
     pub fn check(draft: Draft, policies: &[String]) -> Result<Spec, Vec<SpecError>> {
         let errors = check::errors(&draft, policies);
         if errors.is_empty() { Ok(Spec(draft)) } else { Err(errors) }
     }
 
-    /// The name of an executor's pod: a function of fleet and id and nothing else, so that one that
-    /// was created twice exists once.
+    /// The name of an executor's pod: a function of fleet and id only, so that two creates of one executor
+    /// result in one pod.
     pub fn pod_name(&self, executor: crate::id::ExecutorId) -> Box<str> {
         format!("{}-exec-{executor}", self.name).into()
     }
 
-    /// Is that the name? Asked of every pod of every list: it allocates nothing.
+    /// Is that the executor's pod name? Called for every pod of every list: it allocates nothing.
     pub(crate) fn is_pod_name(&self, name: &str, executor: crate::id::ExecutorId) -> bool {
         let number = name.strip_prefix(self.name.as_str()).and_then(|rest| rest.strip_prefix("-exec-"));
         number.is_some_and(|number| {

@@ -1,33 +1,34 @@
-//! Standing still: a host that did nothing for a while finds that out, and says it before it does anything else.
+//! Detection of a stalled host: a host that did nothing for a while reports that before it does anything else.
 //!
-//! A process is stopped and goes on, a machine is starved of CPU, a turn of the loop takes long. Meanwhile
-//! signs of life lie in socket buffers and queues, and the first thing that a loop would do when it comes
-//! round is to find deadlines that have passed. So the loop looks at its clock with every turn and before
-//! every step, and comes round at least once a *pulse* even when nothing happens. A gap of more than two
-//! pulses is a standstill, and every fleet is told of it as an impairment of its hearing.
+//! A process is stopped and continued, a machine is starved of CPU, or one iteration of the loop takes long. In
+//! the meantime heartbeats wait in socket buffers and queues, and the first thing that the loop would do
+//! afterwards is to find deadlines that have passed. So the loop checks its clock in every iteration and before
+//! every step, and iterates at least once per *pulse* even when nothing happens. A gap of more than two pulses
+//! is a standstill, and every fleet is notified of it as an impairment of the heartbeat path.
 //!
-//! Why a standstill that is not seen does no harm by itself: the pulse is at most an eighth of the shortest
-//! timeout, so what goes unseen is at most a quarter of a timeout. A timeout is at least two intervals, so
-//! between two heartbeats of a healthy executor there is at most half of it. Both together are three
-//! quarters, and the last quarter is for the network. A beat that was lost on its way besides may still find
-//! its executor given up, and takes that back when it is read (`recovery`).
+//! Why an undetected standstill does no harm by itself: the pulse is at most an eighth of the shortest timeout,
+//! so an undetected gap is at most a quarter of a timeout. A timeout is at least two intervals, so the time
+//! between two heartbeats of a healthy executor is at most half of it. Together they are three quarters, and
+//! the last quarter is for the network. If a heartbeat is lost in addition, the executor may still be given up;
+//! that is reverted when the next heartbeat is read (`recovery`).
 //!
-//! What it cannot see: a machine that is suspended stops the monotonic clock with everything else, so nothing is
-//! late by it; and a starved listener beside a loop that comes round in time is only seen by what it drops.
+//! What it cannot detect: a suspended machine stops the monotonic clock as well, so nothing is late by that
+//! clock; and a starved listener beside a loop that is on time is only detected by the heartbeats that it
+//! drops.
 //!
-//! Rejected: comparing with the deadline that the loop slept for. A loop that comes round a moment after
-//! its deadline may have slept through all the beats before it.
+//! Rejected: comparing with the deadline that the loop slept for. A loop that wakes shortly after its deadline
+//! may have slept through all the heartbeats before it.
 
 use crate::time::Instant;
 
-/// The loop of a host with the default timeout of 120 s comes round every two seconds.
+/// With the default timeout of 120 s the loop iterates every two seconds.
 const PULSE_MAX_MS: u64 = 2_000;
 /// An eighth of the shortest timeout that a spec may have: two intervals of 500 ms.
 const PULSE_MIN_MS: u64 = 125;
-/// So many pulses in a timeout, at least.
+/// Minimum number of pulses in a timeout.
 const PULSES: u64 = 8;
 
-/// Watches over one loop.
+/// Watches one loop.
 #[derive(Clone, Copy, Debug)]
 pub struct Standstill {
     last: Instant,
@@ -35,28 +36,28 @@ pub struct Standstill {
 }
 
 impl Standstill {
-    /// The loop begins.
+    /// The loop starts.
     pub fn new(now: Instant) -> Standstill {
         Standstill { last: now, pulse_ms: PULSE_MAX_MS }
     }
 
-    /// The shortest heartbeat timeout of all fleets; `None`: there is none.
+    /// The shortest heartbeat timeout of all fleets; `None`: there is no fleet with heartbeats.
     pub fn follow(&mut self, timeout_ms: Option<u64>) {
         let eighth = timeout_ms.map_or(PULSE_MAX_MS, |timeout_ms| timeout_ms / PULSES);
         self.pulse_ms = eighth.clamp(PULSE_MIN_MS, PULSE_MAX_MS);
     }
 
-    /// The loop comes round at least so often.
+    /// Maximum period of the loop.
     pub fn pulse_ms(&self) -> u64 {
         self.pulse_ms
     }
 
-    /// A shorter gap is none.
+    /// A gap that is not longer than this is not a standstill.
     pub fn unseen_max_ms(&self) -> u64 {
         2 * self.pulse_ms
     }
 
-    /// To be said before anything is done. For how long nothing was done, if that was too long.
+    /// To be called before anything else. Returns how long the loop did nothing, if that was too long.
     pub fn look(&mut self, now: Instant) -> Option<u64> {
         let gap_ms = now.since_ms(self.last);
         self.last = self.last.max(now);
@@ -84,7 +85,7 @@ mod tests {
         assert_eq!(standstill.look(at(14_001)), None);
     }
 
-    /// The arithmetic of the opening text, for every timeout that a spec may have.
+    /// The arithmetic of the module documentation, for every timeout that a spec may have.
     #[test]
     fn what_goes_unseen_is_at_most_a_quarter_of_a_timeout() {
         let mut standstill = Standstill::new(at(0));

@@ -1,9 +1,9 @@
-//! Time is told, never read.
+//! Time is an input, never read from a clock.
 //!
-//! There are two clocks, and they are never compared with each other. The *monotonic* clock decides:
-//! every deadline, age and timeout of the core is measured on it, so that a wall clock that jumps
-//! changes nothing. The *wall* clock is quoted: in questions to policies, in records for people, and in
-//! roll windows, which are the one thing that people define by it.
+//! There are two clocks, and they are never compared with each other. Decisions use the *monotonic* clock:
+//! every deadline, age and timeout of the core is measured on it, so that a wall clock that jumps changes
+//! nothing. The *wall* clock is only passed on: in questions to policies, in records for users, and in roll
+//! windows, which users define by it.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -53,7 +53,7 @@ impl fmt::Display for Instant {
     }
 }
 
-/// Both clocks, read together by whoever owns the core.
+/// Both clocks, read together by the owner of the core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
     pub instant: Instant,

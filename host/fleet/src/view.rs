@@ -1,44 +1,42 @@
-//! From what was told to what is: pods, drivers and signs of life.
+//! The view of the cluster: how events about pods, drivers and heartbeats become the current state.
 //!
-//! Everything here is level-triggered. A pod's state is taken for what it is, not for how it came to be:
-//! `Failed` means lost whether it arrives as ADDED, MODIFIED or in a list. What is older than what is
-//! known is dropped, by revision. What is missing is concluded only from a complete list that is at
-//! least as new as the pod that it misses.
+//! Everything here is level-triggered. A pod's state counts, not the way it arrived: `Failed` means lost
+//! whether it arrives as ADDED, MODIFIED or in a list. State that is older than the known state is dropped, by
+//! revision. A pod is concluded to be missing only from a complete list that is at least as new as that pod.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::action::Reason;
-use crate::event::{Beat, DriverRow, Impairment, NodeView, Phase as PodPhase, PodView, Relist};
-use crate::executor::{Executor, Facts, Removal, Stage, Then};
+use crate::event::{Beat, DriverRow, Impairment, Relist};
+use crate::executor::{Executor, Facts, Removal, Stage, Then, kept};
 use crate::fleet::{ATTENDED_MAX, Fleet, OTHER_STORE_MS, Phase, RESTORED_MS};
 use crate::heartbeat::{Detector, Hearing};
 use crate::id::{ExecutorId, IdSet, Uid};
 use crate::ledger::{End, RESERVED_MAX};
+use crate::observed::{NodeView, Phase as PodPhase, PodView};
 use crate::plant::Plant;
 use crate::question::Trigger;
-use crate::removal::LOOK_AFTER_MS;
 use crate::time::Instant;
+use crate::timing::LOOK_AFTER_MS;
 
-/// Columns beyond this many are dropped: 100 is what an executor reports with all sources on, twice.
+/// Columns beyond this many are dropped: an executor with all metric sources enabled reports 100, and this is
+/// twice that.
 const METRICS_MAX: usize = 200;
-/// Pods that are told of before the first list: 5 KB each, 50 MB. Beyond that another list is needed.
+/// Maximum number of pods kept before the first list: 5 KB each, 50 MB. Beyond that another list is needed.
 const EARLY_MAX: usize = 10_000;
-/// More than go while one list is under way. Whoever is missed here is found out by the list after that.
+/// More pods than are deleted while one list is in flight. A deletion that does not fit is detected by the next list.
 const BURIED_MAX: usize = 1_000;
-/// So far beyond the reserved ids a pod that is not ours is taken for one that was.
+/// A pod of another owner counts as a former executor if its id is at most this far above the reserved ids.
 const STRANGER_AHEAD_MAX: u64 = 100_000;
-/// Executors of the ledger that are missing are found out about so many at a time: 1 KB each, 1 MB.
+/// How many missing executors of the ledger are classified at a time: 1 KB each, 1 MB.
 const ABSENT_AT_ONCE: u32 = 1_000;
-
-/// By UID; whether it is gone.
-pub(crate) type Early = BTreeMap<Uid, (PodView, bool)>;
 
 impl Fleet {
     pub(crate) fn relisted(&mut self, list: Relist) {
-        // Who is gone stays gone, also in a list that is too old to tell of pods.
+        // A driver that is gone stays gone, also if the list is too old to be used for pods.
         self.driver_is(list.driver.clone(), list.revision);
         if list.revision < self.revision.min(list.known) && !self.planted(Plant::OldListBelieved) {
-            // From a replica that lags: it says what was.
+            // From a replica that lags: the list shows an earlier state.
             if !self.believes_past(RESTORED_MS) {
                 return self.relisted_past(list.revision);
             }
@@ -47,7 +45,7 @@ impl Fleet {
             self.buried.clear();
         }
         let first = self.phase == Phase::AwaitingRelist;
-        // Earlier leaders' pods are older than our claim: a list that is older may lack them.
+        // Pods of earlier leaders were created before our claim: a list that is older than the claim may lack them.
         let older = first && list.revision < self.book.revision() && !self.planted(Plant::OldListBelieved);
         if older && !self.believes_past(OTHER_STORE_MS) {
             return self.relisted_past(list.revision);
@@ -60,7 +58,7 @@ impl Fleet {
             self.listens = true;
             let from = if self.planted(Plant::NoGrace) { Instant::START } else { self.now.instant };
             self.hearing = Hearing::new(from);
-            // Once there was an executor, the driver was up.
+            // If an executor was ever created, the driver was up.
             if self.book.get().created == 0 {
                 self.driver_awaited_since = Some(self.now.instant);
             }
@@ -104,7 +102,7 @@ impl Fleet {
         }
     }
 
-    /// Told of a pod before the first list. Also of one that is not ours: it may be no longer.
+    /// A pod reported before the first list. Also recorded if it is not ours, because that may change.
     pub(crate) fn early(&mut self, pod: PodView, gone: bool) {
         self.revision = self.revision.max(pod.revision);
         let known = self.early.get(&pod.uid).map_or(0, |(known, _)| known.revision);
@@ -113,7 +111,7 @@ impl Fleet {
         }
     }
 
-    /// One that is gone is of interest for as long as there is somebody to ask why it was lost with it.
+    /// A node that is gone is kept as long as an executor on it may be classified as lost with it.
     pub(crate) fn node_changed(&mut self, node: NodeView) {
         let gone = node.state.gone && self.phase == Phase::Active;
         if gone && !self.roster.iter().any(|(_, executor)| executor.node() == Some(&node.state.name)) {
@@ -123,14 +121,14 @@ impl Fleet {
         }
     }
 
-    /// Is the ledger older than the world? Then ids beyond it may have been used.
+    /// Is the ledger older than the cluster? Then ids beyond it may have been used.
     fn check_restored(&mut self, pods: &[PodView]) {
         if !self.owns() {
             return;
         }
         let highest = self.highest_named(pods).max(self.driver_named);
         let ledger = self.book.get();
-        // Where there was no record and there are no pods, there was no fleet.
+        // Without a ledger and without pods, the fleet is new.
         let distrusts = self.book.distrusts();
         let fresh = ledger.reserved == ExecutorId(0) && highest == ExecutorId(0) && !distrusts;
         if fresh && ledger.suspect {
@@ -140,9 +138,10 @@ impl Fleet {
         }
     }
 
-    /// The highest id in use. Whoever owns it now: a pod with the name of an executor's was one.
+    /// The highest id in use. Counts every pod that matches the naming pattern of executor pods, regardless of
+    /// its owner.
     pub(crate) fn highest_named(&self, pods: &[PodView]) -> ExecutorId {
-        // What a stranger calls its pod must not use up the ids.
+        // A pod of another owner must not use up the ids with its name.
         let near = self.book.get().reserved.0.saturating_add(STRANGER_AHEAD_MAX);
         let named = pods.iter().filter(|pod| {
             let known = pod.executor.0 <= near || self.is_ours(pod) && pod.executor.0 <= RESERVED_MAX;
@@ -157,7 +156,7 @@ impl Fleet {
         self.publish(Reason::LedgerRestored, None, message);
     }
 
-    /// Executors that the ledger knows and the first list does not: they ended while nobody looked.
+    /// Finds executors that are in the ledger but not in the first list: they ended while no host was watching.
     fn find_the_unborn(&mut self, listed: &[ExecutorId]) {
         let ledger = self.book.get();
         let mut absent = ledger.born.clone();
@@ -172,7 +171,7 @@ impl Fleet {
         self.take_absent();
     }
 
-    /// Finds out what became of those, some at a time: a record may name many more than there ever were.
+    /// Classifies those executors, some at a time: a record may name many more than ever existed.
     pub(crate) fn take_absent(&mut self) {
         for _ in 0..ATTENDED_MAX {
             if !self.has_absent() {
@@ -186,19 +185,19 @@ impl Fleet {
         }
     }
 
-    /// Is there somebody to find out about, and room for it?
+    /// Is there a missing executor to classify, and room for it?
     pub(crate) fn has_absent(&self) -> bool {
         !self.absent.is_empty() && self.roster.tally().reason_pending < ABSENT_AT_ONCE
     }
 
-    /// Executors that the driver tells of, ended ones included: their ids are taken.
+    /// Executors that the driver reports, ended ones included: their ids are taken.
     pub(crate) fn driver_names(&mut self, rows: &[DriverRow]) {
         let near = self.book.get().reserved.0.saturating_add(STRANGER_AHEAD_MAX).min(RESERVED_MAX);
         let named = rows.iter().map(|row| row.executor).filter(|id| id.0 <= near).max();
         self.driver_named = self.driver_named.max(named.unwrap_or_default());
     }
 
-    /// Is it one of ours, and does it call itself what we would have called it?
+    /// Does the pod belong to this fleet, and does it have the name that Rollcall would have given it?
     pub(crate) fn is_ours(&self, pod: &PodView) -> bool {
         let owned = pod.owner.as_ref() == Some(&self.spec.driver) && pod.executor <= ExecutorId::MAX;
         owned && (!self.owns() || self.spec.is_pod_name(&pod.name, pod.executor))
@@ -216,16 +215,16 @@ impl Fleet {
         };
         match &executor.pod {
             Some(known) if known.uid != pod.uid => {
-                // Another incarnation under the same id, which none of ours ever is. The one that we knew
-                // is gone if this is the later and has its name, whosever it is; what becomes of this one
-                // is seen when ours is forgotten.
+                // A different pod with the same id; Rollcall itself never creates one. The pod that we knew is
+                // gone if this one is newer and has its name, regardless of the owner; the new pod is handled
+                // when ours is forgotten.
                 if known.revision < pod.revision && (ours || known.name == pod.name) {
                     self.vanished(id, Trigger::PodMissing);
                 }
             }
             Some(known) if known.revision >= pod.revision || executor.gone => {}
             Some(_) if !ours => self.vanished(id, Trigger::PodDeleted),
-            // It will be listed no more: it is as good as lost, and in the way.
+            // The pod no longer has the labels, so no list will contain it: treat it as lost, and remove it.
             Some(_) if !pod.selected && executor.stage.serves() => self.lose(id, Trigger::PodDeleted),
             None if !ours => {}
             Some(_) | None => {
@@ -238,7 +237,7 @@ impl Fleet {
                 if admitted
                     && self.roster.get(id).is_some_and(|one| matches!(one.stage, Stage::AwaitingStart))
                 {
-                    // Its time to start begins now.
+                    // The pod was admitted: its time to start begins now.
                     self.enter(id, Stage::AwaitingStart, self.now.instant);
                 }
                 self.follow(id);
@@ -272,8 +271,8 @@ impl Fleet {
         }
     }
 
-    /// A pod of ours that this host did not know: from before its time, or created at the last moment of
-    /// an earlier one.
+    /// Takes over a pod of this fleet that this host did not know: created before this host started, or at the last
+    /// moment of an earlier leader.
     fn adopt(&mut self, pod: PodView) {
         let id = pod.executor;
         let ledger = self.book.get();
@@ -281,7 +280,8 @@ impl Fleet {
             let is_kept = ledger.kept.contains(id);
             if !self.owns() {
                 return;
-            } // Its end is counted. That this is how it is now is not certain: look before it is deleted.
+            }
+            // Its end is already counted. This state of the pod may be stale: check it before deleting it.
             let mut removal = Removal::new(false);
             removal.accepted = true;
             let stage = if is_kept && pod.ended() { Stage::Kept } else { Stage::AwaitingRemoval(removal) };
@@ -293,7 +293,7 @@ impl Fleet {
         let leaving = ledger.leaving.get(&id).copied();
         self.insert(id, Stage::AwaitingStart, Instant::NEVER);
         self.roster.change(id, |executor| {
-            // It ran before this host did: it had its time to register.
+            // It ran before this host started, so it had time to register.
             executor.registered = running;
             executor.proven = running && leaving.is_some();
             executor.pod = Some(kept(pod));
@@ -306,7 +306,7 @@ impl Fleet {
         }
     }
 
-    /// Its pod exists for certain.
+    /// The pod is known to exist.
     pub(crate) fn born(&mut self, id: ExecutorId) {
         self.book.edit().bear(id);
         let unseen = self.roster.get(id).is_some_and(|executor| {
@@ -321,12 +321,12 @@ impl Fleet {
             if let Some(lost) = self.roster.change(id, |executor| executor.replaces.take()).flatten() {
                 self.publish(Reason::ExecutorReplaced, Some(id), format!("in place of {lost}"));
             }
-            // Its driver may have known it for longer, but its heartbeats were nothing until now.
+            // The driver may have known the executor for longer, but its heartbeats were ignored until now.
             self.roster.change(id, |executor| executor.detector = Detector::new(now));
         }
     }
 
-    /// Its stage follows its pod.
+    /// Update the executor's stage from the state of its pod.
     pub(crate) fn follow(&mut self, id: ExecutorId) {
         let Some(executor) = self.roster.get(id) else { return };
         let Some(pod) = &executor.pod else { return };
@@ -335,7 +335,7 @@ impl Fleet {
         let (phase, terminating) = (pod.phase, pod.terminating());
         let trigger = if pod.executor_succeeded() { Trigger::PodSucceeded } else { Trigger::PodFailed };
         let again = phase == PodPhase::Pending && !self.planted(Plant::PendingAgainUnseen);
-        // It came to be Pending while it was to go, and stays after all.
+        // The pod became Pending again while its removal was planned, and the removal was cancelled.
         let heard_before = executor.pends_again() && executor.detector.last_heard().is_some();
         match &executor.stage {
             Stage::AwaitingStart | Stage::AwaitingRegistration | Stage::Available => {
@@ -381,8 +381,8 @@ impl Fleet {
         }
     }
 
-    /// Its pod ran and is Pending again: its node was restarted, and its containers have to be. What was heard of it
-    /// before says nothing of what comes.
+    /// The pod ran and is Pending again: its node was restarted, and its containers have to be restarted.
+    /// Earlier heartbeats say nothing about the restarted executor.
     fn pending_again(&mut self, id: ExecutorId) {
         let now = self.now.instant;
         self.log.add(self.now, Some(id), "its pod is Pending again");
@@ -393,7 +393,7 @@ impl Fleet {
         });
     }
 
-    /// The pod runs: listen for the executor.
+    /// The pod runs: wait for the executor's heartbeats.
     fn running(&mut self, id: ExecutorId) {
         let now = self.now.instant;
         self.enter(id, Stage::AwaitingRegistration, now);
@@ -401,7 +401,8 @@ impl Fleet {
         let from = if self.planted(Plant::NoGrace) { Instant::START } else { now };
         let interval_ms = self.spec.heartbeat.interval_ms;
         let registered = self.roster.change(id, |executor| {
-            // Its heartbeats may be faster than the watch. Those of long before it ever ran are not its own.
+            // Heartbeats may arrive before the watch event. Heartbeats from long before the pod ran are from
+            // another executor.
             let lately = |at| executor.proven || now.since_ms(at) <= interval_ms;
             let heard = executor.detector.last_heard().is_some_and(lately);
             if !heard {
@@ -427,11 +428,12 @@ impl Fleet {
         let Some(executor) = self.roster.get(beat.executor) else { return };
         let other = |known: &PodView| beat.uid.as_ref().is_some_and(|uid| *uid != known.uid);
         if executor.gone || executor.pod.as_deref().is_none_or(other) {
-            // Of an earlier incarnation, of a node that we lost sight of, or not there yet.
+            // From an earlier pod with this id, from a pod that was deleted with its lost node, or from one
+            // that is not known yet.
             return;
         }
         if self.hearing.heard(now) {
-            // Silence can be believed again.
+            // Silence can be trusted again.
             self.wake_all();
         }
         let facts: Vec<(usize, f64)> = beat
@@ -463,7 +465,7 @@ impl Fleet {
         }
     }
 
-    /// Signs of life may have been lost on our side: all silence begins now.
+    /// Heartbeats may have been lost on our side: silence of all executors counts from now.
     pub(crate) fn hearing_impaired(&mut self, why: Impairment) {
         let ignored = match why {
             Impairment::Paused => Plant::StandstillIgnored,
@@ -484,7 +486,7 @@ impl Fleet {
         }
     }
 
-    /// For as long as silence was excused, no sign of life was lost.
+    /// Ends the impairment: no heartbeat was lost for as long as silence was excused.
     pub(crate) fn hear_well_again(&mut self) {
         if let Some(lasted_ms) = self.impairments.end(self.now.instant, &self.spec.heartbeat) {
             self.log.add(self.now, None, format!("hearing is not impaired any more, after {lasted_ms} ms"));
@@ -511,8 +513,8 @@ impl Fleet {
         }
         self.driver_answered = true;
         let now = self.now.instant;
-        // It expires its executors' heartbeats itself, but takes its time: its word counts while nobody
-        // speaks for himself. Otherwise only what has changed since its last report is a sign of life.
+        // The driver expires heartbeats itself, but late: `isActive` counts as a sign of life only while no
+        // executor is heard directly. Otherwise only counters that changed since its last report do.
         let believed = !self.hearing.hears(now, &self.spec.heartbeat);
         for row in rows {
             let id = row.executor;
@@ -533,9 +535,10 @@ impl Fleet {
                 } else {
                     executor.driver_said = row.remove_reason.or(executor.driver_said.take());
                 }
-                // A driver cannot remove whom it never had: that was another of this id, long ago.
+                // A driver cannot remove an executor that never registered: the row is about an earlier
+                // executor with this id.
                 let serves = executor.stage.serves() && executor.registered;
-                // What would have kept it takes it back.
+                // A sign of life that would have prevented the loss also reverts it.
                 let silent = alive && executor.is_silent();
                 (matches!(executor.stage, Stage::AwaitingRegistration), serves, silent)
             });
@@ -551,15 +554,10 @@ impl Fleet {
     }
 }
 
-/// Its last state. A deletion may be told with an older one than was seen: that it had ended, and why, is kept.
+/// The last state of a pod. A deletion may carry an older state than was seen: keep that the pod had ended, and why.
 fn last(known: PodView, gone: &PodView) -> PodView {
     let older = known.ended() && !gone.ended()
         || known.executor_ended() && !gone.executor_ended()
         || known.disrupted() && !gone.disrupted();
     if older { PodView { revision: gone.revision, ..known } } else { gone.clone() }
-}
-
-/// As it is held: whose it is was checked, and its owner need not be known ten thousand times.
-pub(crate) fn kept(pod: PodView) -> Box<PodView> {
-    Box::new(PodView { owner: None, ..pod })
 }

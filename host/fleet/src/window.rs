@@ -1,8 +1,8 @@
-//! Roll windows: when people allow rolls to start.
+//! Roll windows: when rolls may start.
 //!
-//! Windows are *allow-lists*: with any at all, outside of them nothing starts. A window is defined by
-//! the clock on somebody's wall, so it needs a time zone; which offset a zone has when is known at the
-//! edge and handed in as a table, because the core has no files to look it up in.
+//! Windows are *allow-lists*: if there is any, no roll starts outside of them. A window is defined in local
+//! time, so it needs a time zone; the offsets of the zone are looked up at the edge and passed in as a table,
+//! because the core reads no files.
 
 /// A weekly or daily span of local time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,10 +19,10 @@ pub struct Window {
 /// A time zone's offsets from UTC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Zone {
-    /// IANA name, for people.
+    /// IANA name, for users.
     pub name: String,
-    /// From when (wall clock, ms since the epoch) which offset holds (ms east of UTC). In order; the
-    /// first holds before itself, too.
+    /// The offset (ms east of UTC) that holds from each moment (wall clock, ms since the epoch). In order; the
+    /// first offset also holds before its moment.
     pub offsets: Vec<(i64, i64)>,
 }
 

@@ -1,15 +1,15 @@
 //! Compiled code, kept between runs.
 //!
-//! Compiling a policy takes from a tenth of a second to seconds; loading compiled code takes
-//! milliseconds. But compiled code runs *outside* the sandbox: whoever can write into the cache owns
-//! the process. Hence an owner-only directory (anything else is refused), and a keyed hash over every
-//! entry, checked over the very bytes that are then loaded. A bad entry is deleted and compiled anew.
+//! Compiling a policy takes from a tenth of a second to seconds; loading compiled code takes milliseconds. But
+//! compiled code runs *outside* the sandbox: write access to the cache means control of the process. So the
+//! directory must be owner-only (any other is refused), and every entry has a keyed hash, checked over the very
+//! bytes that are then loaded. A bad entry is deleted and the module compiled again.
 //!
-//! The key lies in the same directory: the seal tells damage, and entries that somebody without access to
-//! the key has put there (another container with the volume, say), not a process of the same user.
+//! The key is in the same directory: the seal detects damage, and entries written without access to the key (by
+//! another container with the volume, for example), but not those of a process of the same user.
 //!
-//! An entry's name holds the digest of the module and the hash of everything the engine's compiled
-//! form depends on (version, settings, CPU), so stale entries are simply never found.
+//! An entry's name contains the digest of the module and the hash of everything that the engine's compiled form
+//! depends on (version, settings, CPU), so stale entries are simply never found.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
@@ -26,9 +26,10 @@ use crate::regular::read_regular;
 type Seal = Hmac<Sha256>;
 const SEAL_BYTES: usize = 32;
 const KEY_BYTES: usize = 32;
-/// A key that is longer is none of ours, and replaced as one that was cut.
+/// A longer key is not ours, and is replaced like a truncated one.
 const KEY_BYTES_MAX: u64 = 4 << 10;
-/// Compiled code is a few times the size of the module. What is larger than all entries may be is compiled each time.
+/// Compiled code is a few times the size of the module. Code that exceeds the limit for all entries is compiled
+/// each time.
 const ENTRY_BYTES: u64 = BYTES;
 
 /// Modules in use, and a few versions of each; half of the volume that the manifest gives it.
@@ -50,16 +51,16 @@ struct Counts {
     corrupt: AtomicU64,
 }
 
-/// How often the cache was of use.
+/// How often the cache was used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheCounts {
     pub hits: u64,
     pub misses: u64,
-    /// Entries whose seal was broken: damaged, or tampered with.
+    /// Entries with an invalid seal: damaged, or tampered with.
     pub corrupt: u64,
 }
 
-/// Why a directory cannot serve as the cache. Policies work without one; they load slower.
+/// Why a directory cannot be used as the cache. Policies work without one; they load slower.
 #[derive(Debug, Error)]
 pub enum CacheError {
     #[error("cannot use {path} as the cache of compiled policies: {source}")]
@@ -77,7 +78,7 @@ pub enum CacheError {
 }
 
 impl Cache {
-    /// Opens the directory, making it if need be, with its own random key in it.
+    /// Opens the directory, created if necessary, with its own random key in it.
     pub fn open(directory: &Path) -> Result<Cache, CacheError> {
         let io = |source| CacheError::Io { path: directory.into(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io)?;
@@ -108,7 +109,7 @@ impl Cache {
         }
     }
 
-    /// The entry of this name, if it is there and as it was put.
+    /// The entry with this name, if it exists and is unchanged.
     pub(crate) fn get(&self, name: &str) -> Option<Vec<u8>> {
         let path = self.directory.join(name);
         let Ok(mut bytes) = read_regular(&path, ENTRY_BYTES) else {
@@ -128,14 +129,14 @@ impl Cache {
         Some(bytes)
     }
 
-    /// Keeps the entry. A cache that cannot be written is only a slow one: the caller may ignore this.
+    /// Stores the entry. Without it the next load is only slower: the caller may ignore the error.
     pub(crate) fn put(&self, name: &str, code: &[u8]) -> io::Result<()> {
         let size_bytes = (code.len() + SEAL_BYTES) as u64;
         if size_bytes > ENTRY_BYTES {
             return Err(io::Error::from(io::ErrorKind::FileTooLarge));
         }
         self.make_room(size_bytes);
-        // Written aside, then renamed: a reader sees a whole entry or none.
+        // Written to another name, then renamed: a reader sees a whole entry or none.
         let aside = self.directory.join(format!("{name}.{}", aside_suffix()?));
         let seal = self.seal(name, code).finalize().into_bytes();
         let write = || {
@@ -147,12 +148,12 @@ impl Cache {
             fs::rename(&aside, self.directory.join(name))
         };
         write().inspect_err(|_| {
-            // Best effort: what is left behind is the oldest entry some day.
+            // Best effort: a leftover file is removed some day as the oldest entry.
             let _ = fs::remove_file(&aside);
         })
     }
 
-    /// Drops the oldest entries while there are too many, or too many bytes of them.
+    /// Deletes the oldest entries while there are too many, or too many bytes of them.
     fn make_room(&self, size_bytes: u64) {
         let Ok(entries) = fs::read_dir(&self.directory) else { return };
         let mut entries: Vec<_> = entries
@@ -170,18 +171,18 @@ impl Cache {
             if count <= ENTRIES && bytes <= BYTES {
                 return;
             }
-            // Another process may have been quicker.
+            // Another process may have been faster.
             let _ = fs::remove_file(path);
             (count, bytes) = (count - 1, bytes - len);
         }
     }
 
     pub(crate) fn remove(&self, name: &str) {
-        // If it stays it is found broken again.
+        // If it stays, the next read finds it broken again.
         let _ = fs::remove_file(self.directory.join(name));
     }
 
-    /// The name is sealed with the code, so that entries cannot be swapped.
+    /// The name is sealed together with the code, so that entries cannot be swapped.
     fn seal(&self, name: &str, code: &[u8]) -> Seal {
         let mut seal = Seal::new_from_slice(&self.key).expect("HMAC takes keys of any length");
         seal.update(name.as_bytes());
@@ -191,7 +192,7 @@ impl Cache {
     }
 }
 
-/// Unlike any that another process or container has at the same time.
+/// Differs from that of any other process or container at the same time.
 fn aside_suffix() -> io::Result<String> {
     getrandom::u64().map(|number| format!("{number:016x}")).map_err(io::Error::other)
 }
@@ -202,7 +203,7 @@ fn read_or_make_key(directory: &Path) -> io::Result<[u8; KEY_BYTES]> {
     match read_regular(&path, KEY_BYTES_MAX) {
         Ok(bytes) => match <[u8; KEY_BYTES]>::try_from(bytes) {
             Ok(key) => return Ok(key),
-            // Half written by a crash: nothing that it sealed can be known. Make a new one.
+            // Half written because of a crash: entries sealed with it cannot be verified. Create a new key.
             Err(_) => fs::remove_file(&path)?,
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -213,7 +214,7 @@ fn read_or_make_key(directory: &Path) -> io::Result<[u8; KEY_BYTES]> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
     file.write_all(&key)?;
     file.sync_all()?;
-    // Two processes may start at once: the first link wins, and both use it.
+    // Two processes may start at once: the first link wins, and both use that key.
     let linked = fs::hard_link(&aside, &path);
     fs::remove_file(&aside)?;
     match linked {
@@ -243,7 +244,7 @@ mod tests {
         }
     }
 
-    /// Opening a pipe waits for its other end; a device gives bytes for ever.
+    /// Opening a pipe waits for its other end; a device never ends.
     #[test]
     fn a_key_and_entries_that_are_no_files_are_not_read() {
         let dir = Scratch::new("cache-fifo");
@@ -271,7 +272,7 @@ mod tests {
         let cache = Cache::open(&dir.0).expect("a cache");
         for name in ["first", "second"] {
             cache.put(name, b"code").expect("it is kept");
-            // A hole: it takes no room on the disk.
+            // A sparse file: it takes no room on the disk.
             let file = OpenOptions::new().write(true).open(dir.0.join(name)).expect("an entry");
             file.set_len(BYTES / 2).expect("a hole");
             let age = std::time::SystemTime::now()

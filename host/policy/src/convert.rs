@@ -1,4 +1,4 @@
-//! Between the core's types and the contract's: borrowing on the way in, checking on the way out.
+//! Conversion between the core's types and the contract's: borrows the input, checks the output.
 
 use fleet::question as q;
 
@@ -9,7 +9,7 @@ use crate::guest_log::printable;
 const REASON_BYTES: usize = 1 << 10;
 const LOSS_KIND_BYTES: usize = 64;
 
-/// Something odd about an answer that counts nevertheless, without the odd part.
+/// A defect of an answer that is still used, without the defective part.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Complaint {
     #[error("index {index} is none of the {candidates} candidates; dropped")]
@@ -22,8 +22,8 @@ pub enum Complaint {
 
 const COMPLAINTS: usize = 10;
 
-/// The lists of small records that have to be built for a question, because the core keeps them in
-/// another shape. The columns are lent as they are.
+/// The lists of small records that have to be built for a question, because the core stores them in another
+/// form. The columns are lent as they are.
 pub(crate) struct Lent<'a> {
     nodes: Vec<wit::Node>,
     metrics: Vec<wit::Metric<'a>>,
@@ -78,8 +78,7 @@ pub(crate) fn fleet<'a>(question: &'a q::RollQuestion, lent: &'a Lent<'a>) -> wi
     }
 }
 
-/// What is left of a selection once picks that are no candidates, repeated ones and those beyond
-/// `picks_max` are gone.
+/// The selection without picks that are not candidates, repeated picks and those beyond `picks_max`.
 pub(crate) fn selection(
     answer: wit::Selection,
     question: &q::RollQuestion,
@@ -93,7 +92,7 @@ pub(crate) fn selection(
             return Ok((q::Selection::Nothing("no picks were asked for".into()), Vec::new()));
         }
         wit::Selection::Roll(picks) if picks.is_empty() => {
-            return Ok((q::Selection::Nothing("the policy picked nobody".into()), Vec::new()));
+            return Ok((q::Selection::Nothing("the policy picked no executor".into()), Vec::new()));
         }
         wit::Selection::Roll(picks) => picks,
     };

@@ -1,6 +1,6 @@
-//! What can go wrong in a call: a closed set, so that every fault has a name in metrics, a culprit
-//! and a next step. The next step is the same for all: the answer counts for nothing and the next
-//! policy of the chain is asked.
+//! The faults of a call: a closed set, so that every fault has a name in metrics, a responsible party and a
+//! next step. The next step is the same for all: the answer is ignored and the next policy of the chain is
+//! asked.
 
 use thiserror::Error;
 
@@ -52,19 +52,20 @@ pub enum InvalidAnswer {
     LossKind(String),
 }
 
-/// Who has to act on a fault.
+/// The party that has to act on a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
     /// The policy's author.
     Policy,
-    /// Whoever runs Rollcall: the machine is overloaded or Rollcall has a bug.
+    /// The operator of Rollcall: the machine is overloaded or Rollcall has a bug.
     Host,
 }
 
 impl Fault {
     pub fn blame(&self) -> Blame {
         match self {
-            // A guest cannot block: when the wall clock runs out before the CPU budget, we were not run.
+            // A guest cannot block: if the wall clock runs out before the CPU budget, the process was not
+            // scheduled.
             Fault::WallTime { .. } | Fault::Busy { .. } | Fault::Host(_) => Blame::Host,
             Fault::PolicyError(_)
             | Fault::Panicked(_)

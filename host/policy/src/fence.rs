@@ -1,12 +1,13 @@
-//! A look at a module before it is compiled: what it imports, and what drives the cost of compiling it.
+//! Checks a module before it is compiled: its imports, and what drives the cost of compiling it.
 //!
-//! The cost is not in proportion to the file. Sixteen bytes declare 50,000 locals, and each loop within a loop
-//! carries all of them along; three kilobytes keep the compiler busy for a quarter of a minute. So what multiplies
-//! is counted first, in one pass over the bytes, and refused beyond limits that an interpreter with its standard
-//! library stays well below.
+//! The cost is not proportional to the file. Sixteen bytes declare 50,000 locals, and each nested loop carries
+//! all of them along; three kilobytes keep the compiler busy for a quarter of a minute. So everything that
+//! multiplies the cost is counted first, in one pass over the bytes, and refused beyond limits that an
+//! interpreter with its standard library stays well below.
 //!
-//! *Rejected:* to rely on this alone. There is always one more thing to count, so that foreign modules are compiled
-//! in a process with limits of its own, see [`crate::child`]; this is the cheap first answer, with a better message.
+//! *Rejected:* relying on this alone. There is always one more thing to count, so untrusted modules are
+//! compiled in a process with limits of its own, see [`crate::child`]; this check is cheap, runs first, and has
+//! better messages.
 
 use wasmparser::{
     BinaryReaderError, ComponentTypeRef, CompositeInnerType, ElementItems, FunctionBody, Operator, Parser,
@@ -15,42 +16,44 @@ use wasmparser::{
 
 use crate::guest_log::printable;
 use crate::limits::Limits;
-use crate::module::{self, Refusal};
+use crate::module;
+use crate::refusal::Refusal;
 
-/// Of one function. CPython's interpreter loop is the largest known: about 100 KB.
+/// Per function. CPython's interpreter loop is the largest known: about 100 KB.
 const FUNCTION_BYTES: u64 = 256 << 10;
 const FUNCTIONS: u64 = 200_000;
-/// Of one function. A compiler declares a local for what it uses, which takes a byte of code at least; so there are
-/// never more than [`LOCALS_FREE`] and one for each byte.
+/// Per function. A compiler declares a local only if it is used, which takes at least a byte of code; so there
+/// are never more than [`LOCALS_FREE`] and one for each byte.
 const LOCALS: u64 = 10_000;
 const LOCALS_FREE: u64 = 256;
-/// Blocks within blocks: a `switch` has one for each case. Loops within loops: people do not write five.
+/// Nested blocks: a `switch` has one for each case. Nested loops: hand-written code does not reach five.
 const BLOCK_DEPTH: u64 = 5_000;
 const LOOP_DEPTH: u64 = 64;
-/// Depth of loops times locals and parameters, in one function: so many values may have to be carried around at once.
-/// A dozen loops with 2,000 locals.
+/// Depth of loops times locals and parameters, in one function: the number of values that may have to be
+/// carried at once. A dozen loops with 2,000 locals.
 const CARRIED: u64 = 25_000;
-/// Targets of all `br_table` of one function, each of which carries values along: as many as the cases of a `switch`.
+/// Targets of all `br_table` of one function, each of which carries values along: as many as the cases of a
+/// `switch`.
 const BRANCHES: u64 = 20_000;
-/// Of one core function type, which is that of a block, too. ABIs pass more than a few in memory.
+/// Per core function type, which block types are, too. ABIs pass more than a few in memory.
 const PARAMETERS: u64 = 128;
 const RESULTS: u64 = 32;
 /// Core types of the whole component, and fields in them.
 const TYPES: u64 = 20_000;
 /// Types, aliases, imports, exports and canonical functions of all components within it.
 const ITEMS: u64 = 20_000;
-/// Data and element segments of the whole component, and what lies in the latter.
+/// Data and element segments of the whole component, and the elements in the latter.
 const SEGMENTS: u64 = 10_000;
 const ELEMENTS: u64 = 1_000_000;
 const GLOBALS: u64 = 10_000;
 /// Exports and imports of core modules.
 const NAMES: u64 = 400_000;
-/// Modules, components and instances, in all; and how deep they are within one another.
+/// Modules, components and instances, in total; and how deeply they are nested.
 const PARTS: u64 = 1_000;
 const DEPTH: u64 = 8;
 const WASM_PAGE_BYTES: u64 = 64 << 10;
 
-/// What was counted so far.
+/// The counts so far.
 #[derive(Default)]
 struct Count {
     functions: u64,
@@ -114,7 +117,7 @@ impl Count {
             Payload::GlobalSection(section) => self.globals += u64::from(section.count()),
             Payload::TagSection(section) => self.globals += u64::from(section.count()),
             Payload::MemorySection(section) => {
-                // Of all modules, also of those of which no instance is made: each has an image.
+                // Counted for all modules, also those without an instance: each has an image.
                 for memory in section.clone() {
                     let initial = memory.map_err(invalid)?.initial.saturating_mul(WASM_PAGE_BYTES);
                     self.memory_bytes = self.memory_bytes.saturating_add(initial);
@@ -152,7 +155,7 @@ impl Count {
                     }
                 }
             }
-            // Everything else is small, or is made of what is counted.
+            // Everything else is small, or consists of counted parts.
             _ => {}
         }
         at_most("functions", self.functions, FUNCTIONS)?;
@@ -298,7 +301,7 @@ mod tests {
         assert!(check(&types).contains("20001 types, aliases"), "{}", check(&types));
     }
 
-    /// Bits are flipped, and pieces cut out, doubled and swapped, in modules that load. However a mutant fares, it fares
+    /// Bits are flipped, and pieces removed, doubled and swapped, in modules that load. Every mutant is handled
     /// without a panic, and in a time that is bounded by its size.
     #[test]
     fn mutants_are_looked_at_without_a_crash() {
@@ -317,7 +320,7 @@ mod tests {
             let mut mutant = good.to_vec();
             for _ in 0..=roll(3) {
                 let (at, other) = (8 + roll(mutant.len() - 8), 8 + roll(mutant.len() - 8));
-                // Most of what is interesting is in the first kilobytes: types, imports, sections' heads.
+                // Most of the interesting bytes are in the first kilobytes: types, imports, section headers.
                 let at = if roll(2) == 0 { at % 4_096 + 8 } else { at };
                 let len = (1 + roll(100)).min(mutant.len() - at.max(other));
                 match roll(5) {

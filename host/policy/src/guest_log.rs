@@ -1,11 +1,11 @@
-//! What a guest says while it answers: bounded, printable, and at hand when it fails.
+//! The log of a guest during a call: bounded, printable, and available when the call fails.
 
 use crate::bindings::rollcall::policy::log::Level;
 
 const LINES: usize = 100;
 const LINE_BYTES: usize = 512;
 
-/// One line of a guest.
+/// A log line of a guest.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogLine {
     pub level: LogLevel,
@@ -52,7 +52,7 @@ impl GuestLog {
         self.last_error.as_deref()
     }
 
-    /// The lines that were kept, and how many were not.
+    /// The lines that were kept, and how many were dropped.
     pub(crate) fn into_lines(self) -> (Vec<LogLine>, u64) {
         (self.lines, self.dropped)
     }

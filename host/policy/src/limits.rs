@@ -1,9 +1,9 @@
-//! How much a call may use, and the meter that holds it to that.
+//! The limits of a call, and the meter that enforces them.
 //!
-//! Everything that a guest can make the host spend is bounded: time (see [`crate::ticker`]), linear
-//! memory in total rather than for each memory, tables, stack, handles, what is copied out of the
-//! guest, log lines. A refused growth ends the call at once, so that running out of memory has its
-//! own name instead of whatever the guest would have made of it.
+//! Everything that a guest can make the host spend is bounded: time (see [`crate::ticker`]), linear memory in
+//! total rather than for each memory, tables, stack, handles, data copied out of the guest, log lines. A
+//! refused growth ends the call at once, so that running out of memory has its own fault name, independent of
+//! how the guest would have reacted.
 
 use std::time::Duration;
 
@@ -11,22 +11,22 @@ use wasmtime::ResourceLimiter;
 
 use crate::fault::Fault;
 
-/// Limits of one call. The defaults suit policies in Rust, and anything else without an interpreter
-/// inside; JavaScript wants about 128 MiB of memory and Python 384 MiB.
+/// Limits of one call. The defaults suit policies in Rust, and other languages without an interpreter;
+/// JavaScript needs about 128 MiB of memory and Python 384 MiB.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
-    /// CPU time of the call: the guest's, and the host's on its behalf. A throttled or overloaded
-    /// machine does not use it up.
+    /// CPU time of the call: the guest's, and the host's on its behalf. Waiting on a throttled or overloaded
+    /// machine does not count.
     pub cpu: Duration,
-    /// All linear memories together. Since one bulk copy runs to its end before the clock is looked
-    /// at, this is part of the time limit too: 32 MiB are copied in about 10 ms.
+    /// All linear memories together. A bulk copy runs to its end before the clock is checked, so this is part
+    /// of the time limit too: 32 MiB are copied in about 10 ms.
     pub memory_bytes: usize,
     /// All tables together.
     pub table_elements: usize,
 }
 
 impl Limits {
-    /// Wall time is only the backstop: for when the machine hardly runs us at all.
+    /// Wall time is only the backstop, for a machine that hardly schedules the process.
     pub fn wall(&self) -> Duration {
         self.cpu * 20
     }
@@ -38,10 +38,10 @@ impl Default for Limits {
     }
 }
 
-/// Stack of a guest, and of every call: part of the engine, not of a call.
+/// Stack of a guest, for every call: part of the engine, not of a call.
 pub(crate) const STACK_BYTES: usize = 512 << 10;
-/// What a guest may hand to the host in one piece: an answer or a log line. 1,000 picks with a reason
-/// of 1 KiB each.
+/// What a guest may return to the host in one piece: an answer or a log line. 1,000 picks with a reason of
+/// 1 KiB each.
 pub(crate) const OUTPUT_BYTES: usize = 1 << 20;
 /// Live handles to host resources. Only WASI has any.
 pub(crate) const HANDLES: usize = 1_024;
@@ -49,10 +49,10 @@ pub(crate) const HANDLES: usize = 1_024;
 pub(crate) const CORE_INSTANCES: u32 = 200;
 pub(crate) const TABLES: u32 = 20;
 pub(crate) const MEMORIES: u32 = 4;
-/// Size of a module file. Components of Python are the largest seen: 38 MB.
+/// Size of a module file. Python components are the largest known: 38 MB.
 pub(crate) const MODULE_BYTES: u64 = 64 << 20;
 
-/// Counts what the instances of one call have taken.
+/// Counts the resources of the instances of one call.
 #[derive(Debug)]
 pub(crate) struct Meter {
     limits: Limits,
@@ -60,7 +60,7 @@ pub(crate) struct Meter {
     table_elements: usize,
 }
 
-/// An error that already knows which fault it is, on its way through the guest.
+/// An error that already carries its fault, while it passes through the guest.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub(crate) struct Stop(#[from] pub(crate) Fault);
@@ -105,7 +105,7 @@ impl ResourceLimiter for Meter {
         Ok(true)
     }
 
-    // The pool has these limits itself; where instances are made on demand, this is where they hold.
+    // The pool has these limits itself; for instances made on demand, they are enforced here.
     fn instances(&self) -> usize {
         CORE_INSTANCES as usize
     }

@@ -1,7 +1,6 @@
-//! A loaded module: what is in it, and why a file was refused.
+//! A loaded module: its contents and its checks.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
@@ -14,9 +13,10 @@ use wasmtime::{Engine, Precompiled};
 use crate::bindings::exports::rollcall::policy as exports;
 use crate::bindings::rollcall::policy::types as wit;
 use crate::fault::Fault;
+use crate::guest::Guest;
 use crate::guest_log::printable;
 use crate::limits::MODULE_BYTES;
-use crate::sandbox::Guest;
+use crate::refusal::Refusal;
 use crate::settings::{Schema, Settings, SettingsProblem};
 
 /// A module that was validated, compiled and linked, and whose policies are known.
@@ -25,14 +25,14 @@ pub struct Module {
     pub(crate) exports: Exports,
     pub(crate) wasi: bool,
     checker: Checker,
-    /// Name and version that the module gives itself.
+    /// Name and version from the module's own description.
     pub name: String,
     pub version: String,
     /// SHA-256 of the file, in hex: the module's identity.
     pub digest: String,
     /// Size of the file.
     pub size_bytes: usize,
-    /// Names of what it imports.
+    /// Names of its imports.
     pub imports: Vec<String>,
     pub needs: Needs,
     pub policies: Vec<Policy>,
@@ -40,22 +40,22 @@ pub struct Module {
     verdicts: Mutex<VecDeque<Verdict>>,
 }
 
-/// What a policy of the module said of settings. It is a pure function of what it is given, so it would say it again:
-/// a decision need not ask, which takes an instance of its own and as long as the policy likes.
+/// A policy's answer about settings. The policy is a pure function, so it would give the same answer again: a
+/// decision need not ask it, which takes an instance of its own and as much time as the policy likes.
 struct Verdict {
     policy: String,
     given: Value,
     settings: Result<Settings, Vec<SettingsProblem>>,
 }
 
-/// So many are remembered, the newest ones. As a rule there is one for each fleet and policy.
+/// How many verdicts are remembered, the newest ones. Usually there is one for each fleet and policy.
 const VERDICTS: usize = 256;
 
 /// Asks the module itself about settings.
 pub(crate) type Checker =
     Box<dyn Fn(&Module, &str, &str) -> Result<Result<(), Vec<SettingsProblem>>, Fault> + Send + Sync>;
 
-/// The functions that a module exports, found once.
+/// The functions that a module exports, looked up once.
 pub(crate) struct Exports {
     pub(crate) describe: exports::describe::GuestIndices,
     pub(crate) roll: Option<exports::roll::GuestIndices>,
@@ -90,7 +90,7 @@ impl Question {
     }
 }
 
-/// What an instance takes before it has done anything.
+/// The cost of an instance before it has done anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
     pub memories: u32,
@@ -99,48 +99,8 @@ pub struct Needs {
     pub table_elements_initial: u64,
 }
 
-/// Why a file is not a usable policy module: what is wrong and what would be right.
-#[derive(Clone, Debug, PartialEq, Error)]
-pub enum Refusal {
-    #[error("cannot read {path}: {message}")]
-    Unreadable { path: PathBuf, message: String },
-    #[error("it has {size_bytes} bytes, more than the limit of {limit_bytes}")]
-    TooLarge { size_bytes: u64, limit_bytes: u64 },
-    #[error(
-        "it is already compiled to machine code, which cannot be checked; give the .wasm component instead"
-    )]
-    Precompiled,
-    #[error(
-        "it is a core WebAssembly module, not a component; build it with `rollcall policy build`, or encode it \
-         with `wasm-tools component new`"
-    )]
-    CoreModule,
-    #[error("it is not WebAssembly: {0}")]
-    NotWasm(String),
-    #[error("it is damaged or invalid WebAssembly: {0}")]
-    Invalid(String),
-    #[error("it does not fit the contract rollcall:policy@1.0.0: {0}")]
-    WrongWorld(String),
-    #[error("it needs {what}, more than the limit of {limit}")]
-    NeedsTooMuch { what: String, limit: u64 },
-    #[error("its description is not usable: {0}")]
-    Description(String),
-    #[error("it fails while it is being loaded")]
-    Fault(#[from] Fault),
-    /// As the process that compiles found it; one of the others, in words.
-    #[error("{0}")]
-    Found(String),
-    #[error(
-        "compiling and trying it {0}; the limits are what a module of its size may take: build it with optimisation, \
-         and with smaller functions"
-    )]
-    TooDear(String),
-    #[error("no process could be started to compile it: {0}")]
-    NoCompiler(String),
-}
-
 impl Module {
-    /// The policy of this name.
+    /// The policy with this name.
     pub fn policy(&self, name: &str) -> Option<&Policy> {
         self.policies.iter().find(|policy| policy.name == name)
     }
@@ -168,7 +128,7 @@ impl Module {
         let settings = Settings::checked(settings);
         let said = (self.checker)(self, policy, settings.as_json()).map_err(SettingsError::Fault)?;
         let settings = said.map(|()| settings);
-        // Not while the policy is asked: that takes its time.
+        // Not locked while the policy is asked, because that takes time.
         let mut accepted = accepted();
         if accepted.len() == VERDICTS {
             accepted.pop_front();
@@ -208,7 +168,7 @@ pub(crate) struct Checked {
     pub(crate) loss: bool,
 }
 
-/// Refuses what can be refused from the bytes alone.
+/// Checks that need only the bytes.
 pub(crate) fn check_bytes(bytes: &[u8]) -> Result<String, Refusal> {
     if bytes.len() as u64 > MODULE_BYTES {
         return Err(Refusal::TooLarge { size_bytes: bytes.len() as u64, limit_bytes: MODULE_BYTES });
@@ -229,13 +189,13 @@ pub(crate) fn check_bytes(bytes: &[u8]) -> Result<String, Refusal> {
 
 const PACKAGE: &str = "rollcall:policy/";
 const VERSION: &str = "@1.0.0";
-/// Packages of WASI that [`crate::wasi`] has a deny-all answer for.
+/// Packages of WASI for which [`crate::guest::wasi`] has a deny-all implementation.
 const WASI: [&str; 5] = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/"];
 
-/// Refuses what no policy may import.
+/// Refuses imports that no policy may have.
 pub(crate) fn check_import(name: &str) -> Result<(), Refusal> {
     let ours = name.strip_prefix(PACKAGE).is_some_and(|rest| {
-        // A later 1.x of the same interface is compatible if the types fit; linking tells.
+        // A later 1.x of the same interface is compatible if the types match; linking checks that.
         rest.starts_with("log@1.") || rest.starts_with("types@1.")
     });
     if ours || WASI.iter().any(|package| name.starts_with(package)) {
@@ -249,7 +209,7 @@ pub(crate) fn check_import(name: &str) -> Result<(), Refusal> {
     Err(Refusal::WrongWorld(format!("it imports {}; {remedy}", printable(name, 200))))
 }
 
-/// Refuses a component that is outside the contract or the limits.
+/// Refuses a component that violates the contract or the limits.
 pub(crate) fn check_component(
     component: Component,
     bytes: &[u8],
@@ -308,7 +268,7 @@ const POLICIES: usize = 64;
 const NAME_BYTES: usize = 64;
 const DOCS_BYTES: usize = 16 << 10;
 
-/// Builds the module from what it says of itself.
+/// Builds the module from its own description.
 pub(crate) fn describe(
     checked: Checked,
     pre: InstancePre<Guest>,
@@ -389,7 +349,7 @@ mod tests {
         let mut module = sandbox.load(Builtin::SPARK_ROLL.component).expect("a module");
         let asked = Arc::new(AtomicU32::new(0));
         let (count, busy) = (Arc::clone(&asked), Fault::Busy { waited_ms: 1 });
-        // The first time the host is busy: that says nothing about the settings.
+        // The first time the host is busy: that proves nothing about the settings.
         module.checker = Box::new(move |_, _, settings| {
             let first = count.fetch_add(1, Ordering::Relaxed) == 0;
             if first {
@@ -415,7 +375,7 @@ mod tests {
         // Refused by the schema: the policy is not asked.
         let (refused, before) = ask("OUTLIER", json!({"nonsense": 1}));
         assert!(refused.is_err() && before == 3, "{refused:?}");
-        // Others push it out, one by one.
+        // Other settings evict it, one by one.
         let other = |at: usize| Verdict {
             policy: "X".to_owned(),
             given: json!(at),

@@ -1,14 +1,15 @@
-//! Files that a tenant may have put there.
+//! Files that a tenant may have created.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// The bytes of a regular file of at most so many. A pipe could keep us waiting for ever, a device has no end.
+/// The bytes of a regular file of at most this size. A pipe could block the reader indefinitely, and a device
+/// has no end.
 pub fn read_regular(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    // A pipe without a writer is not waited for when it is opened; what was opened is then looked at, and not what
-    // may lie there by now.
+    // Opening does not wait for a pipe's writer; then the opened file is checked, and not the file that has
+    // this path by now.
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
     let meta = file.metadata()?;
@@ -21,7 +22,7 @@ pub fn read_regular(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
         return Err(too_large());
     }
     let mut bytes = Vec::new();
-    // It may grow meanwhile.
+    // The file may grow meanwhile.
     file.take(bytes_max + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > bytes_max {
         return Err(too_large());

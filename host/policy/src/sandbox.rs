@@ -1,4 +1,4 @@
-//! The engine, and one call in it.
+//! One call.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::ErrorKind;
@@ -9,10 +9,7 @@ use std::time::{Duration, Instant};
 use fleet::question as q;
 use thiserror::Error;
 use wasmtime::component::{Component, HasSelf, Instance, InstancePre, Linker};
-use wasmtime::{
-    Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store, Trap,
-    UpdateDeadline, WasmBacktraceDetails,
-};
+use wasmtime::{Engine, Store, Trap, UpdateDeadline};
 use wasmtime_wasi::I32Exit;
 
 use crate::bindings::exports::rollcall::policy as exports;
@@ -21,17 +18,18 @@ use crate::builtin::Builtin;
 use crate::cache::Cache;
 use crate::child::{self, Compiler, Job};
 use crate::convert::{self, Complaint, Lent};
+use crate::engine::{ADDRESSES, Engines, Mode, engine_config, pool};
 use crate::fault::{Fault, InvalidAnswer};
 use crate::fence;
+use crate::guest::Guest;
+use crate::guest::wasi::{self, Wasi};
 use crate::guest_log::{GuestLog, LogLine, printable};
-use crate::limits::{
-    CORE_INSTANCES, HANDLES, Limits, MEMORIES, MODULE_BYTES, Meter, OUTPUT_BYTES, STACK_BYTES, Stop, TABLES,
-};
-use crate::module::{self, Checker, Exports, Module, Refusal};
+use crate::limits::{HANDLES, Limits, MODULE_BYTES, Meter, OUTPUT_BYTES, STACK_BYTES, Stop};
+use crate::module::{self, Checker, Exports, Module};
+use crate::refusal::Refusal;
 use crate::regular::read_regular;
 use crate::settings::{Settings, SettingsProblem};
 use crate::ticker::{Budget, Ticker, millis};
-use crate::wasi::{self, Wasi};
 use crate::world;
 
 /// How a sandbox is set up.
@@ -40,32 +38,12 @@ pub struct SandboxConfig {
     pub mode: Mode,
     /// Limits of each call.
     pub limits: Limits,
-    /// Calls at the same time; further ones wait. Each holds a thread, so more than cores is waste.
+    /// Concurrent calls; further ones wait. Each uses a thread, so more than the number of cores is useless.
     pub calls_max: u32,
     /// Where compiled code is kept between runs.
     pub cache: Option<Cache>,
-    /// Who compiles modules that are not built in.
+    /// Compiler of modules that are not built in.
     pub compiler: Compiler,
-}
-
-/// Where instances come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Engines {
-    Pooled,
-    OnDemand,
-    /// On demand, and without the 4 GiB of addresses that spare each memory its bounds checks.
-    Narrow,
-}
-
-/// Address space below which 4 GiB for each memory are not to be had.
-const ADDRESSES: u64 = 64 << 30;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// For decisions: pooled instances, CPU time as the budget.
-    Serve,
-    /// For tests: a deterministic budget, the same on every machine, beside the CPU time.
-    Lab { fuel: u64 },
 }
 
 impl Default for SandboxConfig {
@@ -75,7 +53,7 @@ impl Default for SandboxConfig {
     }
 }
 
-/// The machine cannot run WebAssembly the way we need it.
+/// The machine cannot run WebAssembly as required.
 #[derive(Debug, Error)]
 #[error("cannot set up the policy sandbox: {0}")]
 pub struct SandboxError(String);
@@ -100,23 +78,23 @@ struct Shared {
     engines: Engines,
 }
 
-/// What came of a call.
+/// Result of a call.
 #[derive(Clone, Debug)]
 pub struct Evaluation<A> {
     pub answer: Result<A, Fault>,
-    /// What was left out of the answer.
+    /// Parts of the answer that were ignored.
     pub complaints: Vec<Complaint>,
     pub log: Vec<LogLine>,
     pub log_dropped: u64,
     pub cost: Cost,
 }
 
-/// What a call used.
+/// The resources that a call used.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cost {
-    /// From the request to the answer, waiting for a free sandbox included.
+    /// From the request to the answer, including the wait for a free sandbox.
     pub wall: Duration,
-    /// Making the store and the instance; part of `wall`.
+    /// Time to create the store and the instance; part of `wall`.
     pub instantiate: Duration,
     /// CPU time of the calling thread.
     pub cpu: Duration,
@@ -124,20 +102,6 @@ pub struct Cost {
     pub memory_bytes: usize,
     /// Only in [`Mode::Lab`].
     pub fuel: Option<u64>,
-}
-
-/// The host's side of one instance.
-pub(crate) struct Guest {
-    meter: Meter,
-    budget: Budget,
-    log: GuestLog,
-    pub(crate) wasi: Option<Box<Wasi>>,
-}
-
-impl log::Host for Guest {
-    fn log(&mut self, level: Level, message: String) {
-        self.log.write(level, &message);
-    }
 }
 
 /// Facts of a question that a WASI guest sees as its clock and randomness.
@@ -154,8 +118,8 @@ impl Sandbox {
         let engines =
             if narrow.is_some_and(|most| most < ADDRESSES) { Engines::Narrow } else { Engines::OnDemand };
         let pooled = match mode {
-            // Reserves address space for every slot; where there is too little (a 39-bit machine, a
-            // `ulimit -v`), this fails and instances are made on demand.
+            // Reserves address space for every slot; if there is too little (a 39-bit machine, a `ulimit -v`),
+            // this fails and instances are created on demand.
             Mode::Serve => {
                 let engine = engine_config(mode, Engines::Pooled);
                 Engine::new(engine.clone().allocation_strategy(pool(calls_max, &limits))).ok()
@@ -164,17 +128,17 @@ impl Sandbox {
         };
         match pooled {
             Some(engine) => Sandbox::over(engine, Engines::Pooled, config),
-            // Nor may there be enough for a single memory as we like it.
+            // There may not even be enough for a single memory with its full reservation.
             None if mode == Mode::Serve => Sandbox::on_demand(Engines::Narrow, config),
             None => Sandbox::on_demand(engines, config),
         }
     }
 
-    /// What a process that compiles needs: the same machine code, and one instance.
+    /// The sandbox of a process that compiles: the same machine code, and one instance.
     pub(crate) fn compiling(job: &Job) -> Result<Sandbox, SandboxError> {
         let config =
             SandboxConfig { mode: job.mode, limits: job.limits, calls_max: 1, ..SandboxConfig::default() };
-        // One thread: the limit of CPU time is the process's, and each thread takes memory of its own.
+        // One thread: the limit of CPU time applies to the process, and each thread takes memory of its own.
         let mut engine = engine_config(job.mode, job.engines);
         engine.parallel_compilation(false);
         Sandbox::over(Engine::new(&engine).map_err(failed)?, job.engines, config)
@@ -208,7 +172,7 @@ impl Sandbox {
         Ok(Sandbox { shared: Arc::new(shared) })
     }
 
-    /// Are instances pooled, or is there too little address space for that?
+    /// Are instances pooled? If not, there is too little address space for that.
     pub fn is_pooled(&self) -> bool {
         self.shared.engines == Engines::Pooled
     }
@@ -217,7 +181,7 @@ impl Sandbox {
         self.shared.cache.as_ref()
     }
 
-    /// As [`Sandbox::load`], from a file. Reads no more of it than may be loaded.
+    /// Like [`Sandbox::load`], but from a file. Reads at most the maximum size of a module.
     pub fn load_file(&self, path: &Path) -> Result<Module, Refusal> {
         let refusal = |error: std::io::Error| {
             if error.kind() == ErrorKind::FileTooLarge {
@@ -230,24 +194,25 @@ impl Sandbox {
         self.load(&bytes)
     }
 
-    /// Checks, compiles and links a component, and asks it what is in it. The configured compiler does the first two.
+    /// Checks, compiles and links a component, and asks it for its description. The configured compiler does
+    /// the first two.
     pub fn load(&self, bytes: &[u8]) -> Result<Module, Refusal> {
         Ok(self.load_by(&self.shared.compiler, bytes)?.0)
     }
 
-    /// A module that ships with us needs no process of its own.
+    /// A built-in module needs no process of its own.
     pub fn load_builtin(&self, builtin: Builtin) -> Result<Module, Refusal> {
         Ok(self.load_by(&Compiler::Here, builtin.component)?.0)
     }
 
-    /// The machine code of a module that passes everything.
+    /// The machine code of a module that passes all checks.
     pub(crate) fn machine_code(&self, bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
         let (module, code) = self.load_by(&Compiler::Here, bytes)?;
         drop(module);
         code.ok_or_else(|| Refusal::Invalid("its machine code cannot be written down".into()))
     }
 
-    /// With the machine code, if it was compiled just now.
+    /// Also returns the machine code, if the module was compiled just now.
     fn load_by(&self, compiler: &Compiler, bytes: &[u8]) -> Result<(Module, Option<Vec<u8>>), Refusal> {
         let shared = &self.shared;
         let digest = module::check_bytes(bytes)?;
@@ -269,7 +234,7 @@ impl Sandbox {
             loss: checked.loss.then(|| exports::loss::GuestIndices::new(&pre)).transpose().map_err(misfit)?,
         };
         let moment = Moment { now_ms: 0, seed: 0 };
-        // Interpreters take their time to start, and this happens once.
+        // Interpreters start slowly, and this happens once.
         let limits = Limits { cpu: shared.limits.cpu * 10, ..shared.limits };
         let mut types_fit = Ok(());
         let described = shared.call(&pre, checked.wasi, limits, moment, |store, instance| {
@@ -286,7 +251,8 @@ impl Sandbox {
     /// Asks a roll policy of the module.
     ///
     /// # Panics
-    /// When the module has no roll policies: the caller picks the policy from [`Module::policies`].
+    ///
+    /// If the module has no roll policies: the caller picks the policy from [`Module::policies`].
     pub fn select(
         &self,
         module: &Module,
@@ -311,7 +277,8 @@ impl Sandbox {
     /// Asks a loss classifier of the module.
     ///
     /// # Panics
-    /// When the module has no classifiers: the caller picks the policy from [`Module::policies`].
+    ///
+    /// If the module has no classifiers: the caller picks the policy from [`Module::policies`].
     pub fn classify(
         &self,
         module: &Module,
@@ -333,7 +300,7 @@ impl Sandbox {
         })
     }
 
-    /// Only makes an instance and drops it: the sandbox's own price.
+    /// Only creates an instance and drops it: measures the sandbox's own cost.
     pub fn instantiate(&self, module: &Module) -> Evaluation<()> {
         let moment = Moment { now_ms: 0, seed: 0 };
         self.shared.call(&module.pre, module.wasi, self.shared.limits, moment, |_, _| Ok(()))
@@ -373,7 +340,7 @@ fn fit(exports: &Exports, store: &mut Store<Guest>, instance: &Instance) -> wasm
 }
 
 impl Shared {
-    /// From the cache where possible; else with the code that goes there.
+    /// From the cache if possible; otherwise also returns the code to be cached.
     fn compile(
         &self,
         compiler: &Compiler,
@@ -383,8 +350,8 @@ impl Shared {
         if let Some(cache) = &self.cache {
             let entry = self.cache_entry(digest);
             if let Some(code) = cache.get(&entry) {
-                // SAFETY: the cache returns only bytes that carry its seal, and seals only what this
-                // engine's code was when it was kept, in a directory that nobody else can write.
+                // SAFETY: the cache returns only bytes with its seal, and seals only code of this engine, in a
+                // directory that no other user can write.
                 match unsafe { Component::deserialize(&self.engine, &code) } {
                     Ok(component) => return Ok((component, None)),
                     Err(_) => cache.remove(&entry),
@@ -403,8 +370,8 @@ impl Shared {
                 let job = Job { mode: self.mode, engines: self.engines, limits: self.limits };
                 let _turn = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
                 let code = child::compile((program, arguments, limits), &job, bytes)?;
-                // SAFETY: the code comes out of the pipe of a process that we have started from our own
-                // program; why that is enough is said in `child`.
+                // SAFETY: the code comes from the pipe of a process that was started from our own program;
+                // `child` explains why that is enough.
                 let component = unsafe { Component::deserialize(&self.engine, &code) }
                     .map_err(|error| Refusal::NoCompiler(chain(&error)))?;
                 Ok((component, Some(code)))
@@ -412,7 +379,7 @@ impl Shared {
         }
     }
 
-    /// Only what passed the checks is kept. What cannot be kept is only slower next time.
+    /// Only modules that passed the checks are cached. If caching fails, the next load is only slower.
     fn keep(&self, code: &[u8], digest: &str) {
         if let Some(cache) = &self.cache {
             let _ = cache.put(&self.cache_entry(digest), code);
@@ -452,7 +419,7 @@ impl Shared {
         store.limiter(|guest| &mut guest.meter);
         store.set_hostcall_fuel(OUTPUT_BYTES);
         store.set_max_component_handles(HANDLES);
-        // Before the instance is made: a module's start function runs there.
+        // Before the instance is created: a module's start function runs there.
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|context| match context.data().budget.check() {
             Ok(()) => Ok(UpdateDeadline::Continue(1)),
@@ -492,7 +459,7 @@ impl Shared {
             return Fault::Exited(*code);
         }
         let Some(trap) = error.downcast_ref::<Trap>() else {
-            // A guest's own doing ends an instantiation with a trap or with one of our stops.
+            // An instantiation that the guest itself fails ends with a trap or with one of the host's stops.
             return if started { other_fault(error) } else { Fault::Host(chain(error)) };
         };
         match (trap, log.last_error()) {
@@ -501,22 +468,22 @@ impl Shared {
                 Mode::Lab { fuel } => Fault::Fuel { budget: fuel },
                 Mode::Serve => Fault::Host("out of fuel without fuel".into()),
             },
-            // How a Rust panic ends; the SDK's hook has logged its message.
+            // A Rust panic ends like this; the SDK's hook has logged its message.
             (Trap::UnreachableCodeReached, Some(message)) => Fault::Panicked(message.into()),
             (trap, _) => Fault::Trapped(trap.to_string()),
         }
     }
 }
 
-/// What wasmtime reports with a message only.
+/// Errors that wasmtime reports only as a message.
 fn other_fault(error: &wasmtime::Error) -> Fault {
     let message = chain(error);
-    // The error's type is private; a test notices should its words change.
+    // The error's type is private; a test detects a change of its text.
     if message.contains("fuel allocated for hostcalls has been exhausted") {
         return Fault::TooMuchOutput { limit_bytes: OUTPUT_BYTES };
     }
-    // Whatever else goes wrong between the instance's start and its answer is the guest not keeping to
-    // the contract: pointers outside its memory, text that is no UTF-8, bad tags, too many handles.
+    // Everything else that fails between the instance's start and its answer is a violation of the contract by
+    // the guest: pointers outside its memory, text that is not UTF-8, invalid tags, too many handles.
     Fault::InvalidAnswer(InvalidAnswer::Malformed(message))
 }
 
@@ -550,58 +517,7 @@ fn failed(error: wasmtime::Error) -> SandboxError {
     SandboxError(format!("{error:#}"))
 }
 
-fn engine_config(mode: Mode, engines: Engines) -> Config {
-    let mut config = Config::new();
-    if engines == Engines::Narrow {
-        config
-            .memory_reservation(0)
-            .memory_reservation_for_growth(1 << 20)
-            .memory_guard_size(64 << 10)
-            .memory_may_move(true);
-    }
-    config
-        .wasm_component_model(true)
-        // No async functions in the contract: halves the price of a call and leaves out the machinery
-        // behind most of 2026's advisories.
-        .concurrency_support(false)
-        .epoch_interruption(true)
-        .consume_fuel(matches!(mode, Mode::Lab { .. }))
-        .max_wasm_stack(STACK_BYTES)
-        // The same facts give the same answer on every kind of machine.
-        .cranelift_nan_canonicalization(true)
-        .wasm_relaxed_simd(false)
-        .wasm_memory64(false)
-        .wasm_backtrace_details(WasmBacktraceDetails::Enable);
-    config
-}
-
-/// Slots for `calls` at the same time, generous in what a component may be made of (an interpreter is
-/// many core instances) and bounded in memory.
-fn pool(calls: u32, limits: &Limits) -> InstanceAllocationStrategy {
-    let mut pool = PoolingAllocationConfig::default();
-    pool.total_component_instances(calls * CORE_INSTANCES)
-        .total_core_instances(calls * CORE_INSTANCES)
-        .total_memories(calls * MEMORIES)
-        .total_tables(calls * TABLES)
-        .total_stacks(1)
-        .total_gc_heaps(calls)
-        .max_core_instances_per_component(CORE_INSTANCES)
-        .max_memories_per_component(MEMORIES)
-        .max_tables_per_component(TABLES)
-        .max_component_instance_size(10 << 20)
-        .max_core_instance_size(10 << 20)
-        .table_elements(limits.table_elements)
-        .max_memory_size(limits.memory_bytes)
-        // Pages that are cleared by hand for the next call instead of being given back to the kernel
-        // and faulted in again: as much as 10,000 executors take.
-        .linear_memory_keep_resident(4 << 20)
-        .pagemap_scan(Enabled::Auto)
-        .table_keep_resident(64 << 10)
-        .max_unused_warm_slots(calls);
-    InstanceAllocationStrategy::Pooling(pool)
-}
-
-/// Bounds the calls at the same time.
+/// Bounds the number of concurrent calls.
 struct Permits {
     state: Mutex<PermitState>,
     freed: Condvar,
@@ -609,7 +525,7 @@ struct Permits {
 
 struct PermitState {
     free: u32,
-    /// Waking nobody costs a system call too.
+    /// A wake-up costs a system call even without waiters.
     waiting: u32,
 }
 

@@ -13,7 +13,7 @@ pub struct Settings {
     json: String,
 }
 
-/// One thing wrong with settings.
+/// One error in settings.
 #[derive(Clone, Debug, PartialEq, Error)]
 #[error("{}: {message}", if path.is_empty() { "settings" } else { path })]
 pub struct SettingsProblem {
@@ -41,22 +41,22 @@ pub(crate) struct Schema {
 }
 
 pub(crate) const SCHEMA_BYTES: usize = 64 << 10;
-/// Schemas within schemas, and how deep.
+/// Schemas within schemas, and how deeply they are nested.
 const SCHEMAS: usize = 1_000;
 const DEPTH: usize = 16;
-/// Alternatives (`anyOf`, `oneOf`) within alternatives: each level may look at a value twice, once to know whether it
-/// fits and once to say why not.
+/// Nested alternatives (`anyOf`, `oneOf`): each level may evaluate a value twice, once to know whether it
+/// matches and once to say why not.
 const CHOICES_DEPTH: usize = 4;
-/// Patterns in a schema, and the size of each when compiled: a short one can unfold into megabytes.
+/// Patterns in a schema, and the size of each when compiled: a short one can expand into megabytes.
 const PATTERNS: usize = 16;
 const PATTERN_BYTES: usize = 32 << 10;
 /// Settings as JSON, and each text in them. A pattern costs its size times the text's.
 const SETTINGS_BYTES: usize = 64 << 10;
 const TEXT_BYTES: usize = 4 << 10;
 
-/// What a schema may say, and what it holds. Each keyword looks at a value once; those that are missing here (`if`,
-/// `allOf`, `unevaluatedProperties`, `$ref` and their kin) look at the same value again from within one another,
-/// which doubles the work with each level.
+/// The allowed keywords of a schema, and what each contains. Each keyword evaluates a value once; those that
+/// are missing here (`if`, `allOf`, `unevaluatedProperties`, `$ref` and similar ones) evaluate the same value
+/// again at each nesting level, which doubles the work with each level.
 const KEYWORDS: [(&str, Holds); 34] = [
     ("$comment", Holds::Data),
     ("$schema", Holds::Data),
@@ -107,7 +107,7 @@ enum Holds {
 /// The only dialect.
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 
-/// Refuses what is not on the list, and too much of what is.
+/// Refuses keywords that are not on the list, and too many of those that are.
 #[derive(Default)]
 struct Closed {
     schemas: usize,
@@ -175,8 +175,8 @@ impl Closed {
 }
 
 impl Schema {
-    /// Validation costs no more than schema times settings, both of which are bounded: for what may be in a schema
-    /// is a closed list, and patterns do not backtrack.
+    /// Validation costs no more than schema times settings, both of which are bounded: the allowed keywords are
+    /// a closed list, and patterns do not backtrack.
     pub(crate) fn compile(text: &str) -> Result<Schema, String> {
         if text.len() > SCHEMA_BYTES {
             return Err(format!("it has {} bytes, the limit is {SCHEMA_BYTES}", text.len()));
@@ -210,7 +210,7 @@ impl Schema {
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
-    /// A typo deserves a better message than a validator has: here are the known keys.
+    /// For a typo, a better message than the validator's: it lists the known keys.
     fn unknown_keys(&self, settings: &Value) -> Vec<SettingsProblem> {
         let (Some(settings), Some(Value::Bool(false))) =
             (settings.as_object(), self.text.get("additionalProperties"))
@@ -234,10 +234,10 @@ impl Schema {
     }
 }
 
-/// So many problems are told at once.
+/// Maximum number of problems in one report.
 const PROBLEMS: usize = 20;
 
-/// What would make patterns and policies slow.
+/// Settings that would make patterns and policies slow.
 fn too_large(settings: &Value) -> Option<String> {
     let longest = longest(settings);
     if longest > TEXT_BYTES {
@@ -320,7 +320,7 @@ mod tests {
                 "{keyword}"
             );
         }
-        // As names of settings, and in data, they are words like any other.
+        // As names of settings, and in data, keywords are ordinary words.
         assert_eq!(
             refused(json!({"properties": {"if": {"const": {"$ref": "#"}}}, "default": {"allOf": 1}})),
             None
@@ -383,7 +383,7 @@ mod tests {
         assert_eq!(problems(schema, json!({"section": {"a": "x"}, "mode": "slowest"})).len(), 2);
     }
 
-    /// The dearest schemas that the list allows, with the dearest settings.
+    /// The most expensive schemas that the list allows, with the most expensive settings.
     #[test]
     fn validation_is_linear() {
         let choices = |keyword: &str, leaf: Value, wide: usize| {

@@ -1,14 +1,13 @@
 //! The clock that interrupts guests.
 //!
 //! Compiled guests compare the engine's epoch with their deadline at every loop and call. One thread
-//! advances the epoch each millisecond; a guest that reaches its deadline lands in
-//! [`Budget::check`], which looks at the CPU time that the thread has really used and either lets it
-//! go on for another tick or ends it.
+//! advances the epoch each millisecond; a guest that reaches its deadline calls [`Budget::check`], which
+//! compares the CPU time that the thread has really used and either lets it run for another tick or ends it.
 //!
-//! An idle daemon should not wake up a thousand times a second, so the thread parks when no call has
-//! run for a while. Only *for a while*, because waking it costs a system call, and calls tend to come
-//! one after the other. The rejected alternative, a timer task on an async runtime, may fire late and
-//! then several times at once, which kills innocent guests.
+//! An idle daemon should not wake up a thousand times a second, so the thread parks when no call has run for a
+//! while. Only *for a while*, because waking it costs a system call, and calls tend to come in sequence. The
+//! rejected alternative, a timer task on an async runtime, may fire late and then several times at once, which
+//! kills innocent guests.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -40,7 +39,7 @@ struct State {
     wake: Condvar,
 }
 
-/// While one of these lives, the epoch advances.
+/// While one of these exists, the epoch advances.
 pub(crate) struct Running<'a>(&'a State);
 
 impl Ticker {
@@ -55,7 +54,7 @@ impl Ticker {
 
     pub(crate) fn run(&self) -> Running<'_> {
         self.state.running.fetch_add(1, Ordering::SeqCst);
-        // SeqCst here and in `park`: either we see `parked`, or the ticker sees us running.
+        // SeqCst here and in `park`: either this thread sees `parked`, or the ticker sees the running call.
         if self.state.parked.load(Ordering::SeqCst) {
             self.state.notify();
         }
@@ -111,7 +110,7 @@ impl State {
     }
 }
 
-/// How much time a call has, counted from its making.
+/// How much time a call has, counted from its creation.
 pub(crate) struct Budget {
     cpu_start: Duration,
     wall_start: Instant,

@@ -1,8 +1,8 @@
-//! Where a module's types differ from the contract's, in the contract's own language.
+//! Reports where a module's types differ from the contract's, as WIT.
 //!
-//! The runtime knows *that* types differ and says so in terms of tuples. An author wants to read
-//! "it has `disk-used: list<u64>` where the contract has `disk-used-bytes: list<s64>`". So both
-//! are printed as WIT and compared item by item. Only for messages: what fits is the runtime's word.
+//! The runtime knows *that* types differ and reports it in terms of tuples. An author wants to read "it has
+//! `disk-used: list<u64>` where the contract has `disk-used-bytes: list<s64>`". So both are printed as WIT and
+//! compared item by item. This is only for messages: the runtime decides whether types match.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use wit_parser::Resolve;
 const CONTRACT: &str = include_str!("../../../wit/1.0.0/policy.wit");
 const PACKAGE: &str = "rollcall:policy@1.0.0";
 
-/// The first difference, if the component can be read that far.
+/// The first difference, if the component can be parsed that far.
 pub(crate) fn difference(component: &[u8]) -> Option<String> {
     let DecodedWasm::Component(module, _) = decode(component).ok()? else { return None };
     let mut contract = Resolve::default();

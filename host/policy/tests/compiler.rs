@@ -1,6 +1,6 @@
-//! Modules that are compiled in a process of its own, and those that would take the machine with them.
+//! Modules that are compiled in a separate process, including those that would exhaust the machine.
 //!
-//! This program is the compiler, too: started with [`COMPILE`] it is the child.
+//! This program is also the compiler: started with [`COMPILE`] it is the child.
 
 #![allow(clippy::print_stdout, reason = "it is its own harness")]
 
@@ -18,7 +18,7 @@ fn main() -> std::process::ExitCode {
     if arguments.first().is_some_and(|first| first == COMPILE) {
         return compile_child();
     }
-    // As the harness of other tests: `--list`, and names.
+    // Like the harness of other tests: `--list`, and names.
     if arguments.iter().any(|argument| argument == "--list") {
         return std::process::ExitCode::SUCCESS;
     }
@@ -65,7 +65,7 @@ fn a_child_compiles_what_is_kept() {
     let none = Compiler::Child { program: "/nowhere".into(), arguments: Vec::new(), limits };
     let kept = sandbox(none.clone(), cache()).load(Builtin::SPARK_ROLL.component).expect("it is kept");
     assert_eq!(kept.digest, module.digest);
-    let other = sandbox(none, cache()).load(Builtin::SPARK_LOSS.component).expect_err("nobody compiles it");
+    let other = sandbox(none, cache()).load(Builtin::SPARK_LOSS.component).expect_err("it is not compiled");
     assert!(matches!(&other, Refusal::NoCompiler(why) if why.contains("No such file")), "{other}");
     std::fs::remove_dir_all(&dir).expect("it is there");
 }
@@ -78,14 +78,14 @@ fn children_cpu() -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
-/// Of this process, the most that it ever was.
+/// The peak memory of this process.
 fn peak_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("text");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a line");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
-/// Tries it; how the refusal reads, and the CPU that it took.
+/// Tries to load a module; returns the text of the refusal, and the CPU time.
 fn try_it(sandbox: &Sandbox, name: &str, bytes: &[u8]) -> (String, Duration) {
     let before = children_cpu();
     let refusal = sandbox.load(bytes).err().map_or("it was loaded".to_owned(), |refusal| refusal.to_string());
@@ -110,7 +110,7 @@ fn nested(kind: &str, depth: usize, within: &str) -> String {
     format!("{}{within}{}", format!("({kind} ").repeat(depth), ")".repeat(depth))
 }
 
-/// A component whose types are so deep within one another.
+/// A component with types nested this deeply.
 fn deep_types(depth: usize) -> Vec<u8> {
     let mut within = [0x41, 0x01, 0x01].repeat(depth);
     within.extend([0x41, 0x00]);
@@ -129,7 +129,7 @@ fn leb(bytes: &mut Vec<u8>, mut number: usize) {
     bytes.push(number as u8);
 }
 
-/// Each refused before a second of CPU has gone, and by name.
+/// Each is refused by name, before a second of CPU time is used.
 fn bombs_are_refused() {
     let sandbox = ours();
     let function = |body: &str| format!("(func {body})");
@@ -178,7 +178,7 @@ fn bombs_are_refused() {
     assert!(grown < 32 << 10, "{grown} KiB");
 }
 
-/// Nothing of it is large, and all of it is dear. The limits are what ends it.
+/// No part of it is large, and all of it is expensive. The limits end it.
 fn what_passes_the_fence_ends_at_a_limit() {
     let function =
         |depth, count| format!("(func {} {})", locals(count), nested("loop", depth, &"nop ".repeat(count)));
@@ -210,7 +210,7 @@ fn a_child_that_is_not_ours_gives_nothing() {
         let said = says(program, &[]);
         assert!(said.contains("ended with exit status"), "{said}");
     }
-    // It has the form of an answer, and is no machine code of ours.
+    // It has the form of an answer, but is not machine code from our compiler.
     let said = says("/bin/echo", &["Cnonsense"]);
     assert!(said.contains("no process could be started to compile it"), "{said}");
     let said = says("/bin/cat", &["/dev/zero"]);
@@ -219,7 +219,7 @@ fn a_child_that_is_not_ours_gives_nothing() {
     assert!(said.contains("bytes of machine code"), "{said}");
 }
 
-/// Of a module that loads: bits flipped, pieces cut out, doubled, or put elsewhere.
+/// Mutants of a module that loads: bits flipped, pieces removed, doubled, or moved.
 fn mutants_end_in_a_refusal_or_a_module() {
     let count: u64 = std::env::var(MUTANTS).ok().and_then(|count| count.parse().ok()).unwrap_or(12);
     let sandbox = sandbox(child(ChildLimits { cpu_s: 20, ..ChildLimits::default() }), None);

@@ -1,13 +1,13 @@
-//! A model of the API server: what it stores, what it checks, what it tells.
+//! A model of the API server: what it stores, checks and reports.
 //!
-//! One counter numbers every write, as etcd does. Whatever is in the store is true; whatever anybody
-//! *knows* comes out of the [log](watch), at some lag. Preconditions, refusals and the two deaths of a
-//! pod (first `deletionTimestamp`, then gone) are those of the real server; faults are not made here
-//! but in front of it, by the network, by admission and by people.
+//! One counter numbers every write, as etcd does. The store holds the true state; every reader learns of it
+//! from the [log](watch), with some lag. Preconditions, refusals and the two phases of a pod's removal (first
+//! `deletionTimestamp`, then the object is gone) are those of the real server. Faults are not made here but in
+//! front of it: by the network, by admission and by operators.
 //!
-//! Outcomes are spoken in the core's words. An adapter that serves this model over HTTP has one status
-//! to find for each. Rejected: modelling JSON objects. The core sees twelve fields of a pod, and
-//! everything else would be carried around for nobody.
+//! Outcomes use the core's vocabulary. An adapter that serves this model over HTTP has to map each of them to
+//! one status. Rejected: modelling JSON objects. The core reads twelve fields of a pod, and nothing would read
+//! the rest.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub use pods::{NewPod, PodObject};
 pub use records::Patch;
 pub use watch::{Change, Entry};
 
-/// A pod's place in the order of creation; its UID is made from it.
+/// A pod's position in the order of creation; its UID is derived from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Serial(pub u64);
 
@@ -36,12 +36,12 @@ impl Serial {
     }
 }
 
-/// What happened in the store, for those who act on it: scheduler, kubelets, garbage collector,
-/// checkers. They are part of the cluster and see it at once; their own delays are theirs.
+/// What happened in the store, for the parts that react to it: scheduler, kubelets, garbage collector,
+/// checkers. They are part of the cluster and see it at once; each models its own delay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum News {
     Created(Serial),
-    /// `deletionTimestamp` was set, or moved closer.
+    /// `deletionTimestamp` was set, or moved to an earlier time.
     Terminating(Serial),
     Removed(Serial),
     DriverGone,
@@ -51,7 +51,7 @@ pub enum News {
 pub struct Api {
     /// The time of the API server's own clock, ms since the start of the world.
     pub now_ms: u64,
-    /// What that clock shows people: ms since the epoch at the start of the world.
+    /// What that clock shows: ms since the epoch at the start of the world.
     pub wall_base_ms: i64,
     revision: u64,
     pods: BTreeMap<Serial, PodObject>,
@@ -160,7 +160,7 @@ impl Api {
         }
     }
 
-    /// The driver's pod ends, by whatever hand.
+    /// The driver's pod ends, for any reason.
     pub fn end_driver(&mut self) {
         if self.driver_running {
             self.driver_running = false;
@@ -182,7 +182,8 @@ impl Api {
         }
     }
 
-    /// A PUT with `metadata.resourceVersion`, which makes a Lease that is gone anew; or, without a version, a POST.
+    /// A PUT with `metadata.resourceVersion`, which creates the Lease if it has been deleted; or, without a
+    /// version, a POST.
     pub fn write_lease(&mut self, lease: Lease, over: Option<&Version>) -> ElectionOutcome {
         match (&self.lease, over) {
             (None, _) => {}
@@ -202,7 +203,7 @@ impl Api {
         self.lease = None;
     }
 
-    /// Somebody takes the holder's name off it.
+    /// An operator clears the Lease's holder.
     pub fn clear_lease(&mut self) {
         let at = self.next_revision();
         if let Some((lease, version)) = &mut self.lease {

@@ -1,8 +1,8 @@
-//! Many runs: what they add up to, and whether that is enough.
+//! Many runs: their totals, and whether those suffice.
 //!
-//! A campaign that never fired a fault has not shown that the core stands it, so a zero is a failure,
-//! just as a violation is. The same goes for planted bugs: each has a number of seeds within which the
-//! checkers must object, and one that escapes says that the simulator has gone blind.
+//! A campaign in which a fault never fired has not shown that the core withstands it, so a zero is a failure,
+//! just as a violation is. The same goes for planted bugs: each has a number of seeds within which the checkers
+//! must object, and a bug that escapes shows that the simulator no longer detects it.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -36,13 +36,13 @@ pub fn core(
     }
 }
 
-/// What many runs add up to. The order in which they are added does not matter.
+/// The totals of many runs. The order in which runs are added does not matter.
 #[derive(Clone, Debug, Default)]
 pub struct Campaign {
     pub runs: u64,
     pub fleet_hours: f64,
     pub fired: BTreeMap<Fault, u64>,
-    /// How often each guard-rail said no.
+    /// How often each guardrail refused an action.
     pub refusals: BTreeMap<Refusal, u64>,
     /// By seed.
     pub violations: BTreeMap<u64, Violation>,
@@ -78,19 +78,19 @@ impl Campaign {
         self.violations.extend(other.violations);
     }
 
-    /// One number for all runs: the same seeds and the same core give the same.
+    /// One number for all runs: the same seeds and the same core give the same number.
     pub fn hash(&self) -> u64 {
         self.hashes
     }
 
-    /// Guard-rails that never said no.
+    /// Guardrails that never refused anything.
     pub fn unrefused(&self) -> Vec<Refusal> {
-        // Not to be picked is the policy's doing.
+        // `NotPicked` depends on the policy.
         let rails = Refusal::ALL.into_iter().filter(|refusal| *refusal != Refusal::NotPicked);
         rails.filter(|refusal| !self.refusals.contains_key(refusal)).collect()
     }
 
-    /// Faults that never struck.
+    /// Faults that never fired.
     pub fn unfired(&self) -> Vec<Fault> {
         let fired = |fault: &&Fault| self.fired.get(fault).copied().unwrap_or(0) == 0;
         Fault::ALL.iter().filter(fired).copied().collect()
@@ -101,20 +101,20 @@ impl Campaign {
 #[derive(Clone, Copy, Debug)]
 pub struct Bait {
     pub plant: Plant,
-    /// Found within so many seeds, from 0 on.
+    /// Found within this many seeds, from 0 on.
     pub seeds_max: u64,
     /// By one of these checkers.
     pub checkers: &'static [&'static str],
 }
 
-/// What became of a bait.
+/// Result of hunting one planted bug.
 #[derive(Clone, Debug)]
 pub struct Catch {
     pub seeds: u64,
     pub violation: Option<Violation>,
 }
 
-/// Runs seeds until a checker of the bait objects, on all processors. It is always the lowest seed that is found.
+/// Runs seeds on all processors until a checker of the bait objects. The result is always the lowest such seed.
 pub fn hunt(bait: &Bait) -> Catch {
     let (next, found) = (AtomicU64::new(0), Mutex::new(None::<(u64, Violation)>));
     let lock = || found.lock().unwrap_or_else(PoisonError::into_inner);
@@ -122,7 +122,7 @@ pub fn hunt(bait: &Bait) -> Catch {
         let make = core(Some(bait.plant));
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            // One that is lower than what was found is still of interest.
+            // Seeds lower than the one found still have to run.
             if seed >= bait.seeds_max || lock().as_ref().is_some_and(|(lowest, _)| *lowest < seed) {
                 return;
             }
@@ -148,8 +148,8 @@ pub fn hunt(bait: &Bait) -> Catch {
     }
 }
 
-/// Every planted bug, with what it takes to find it: some ten times what it took when this was written,
-/// because a change of the simulator deals the seeds anew.
+/// Every planted bug, with its seed limit: about ten times the seeds needed when this was written, because a
+/// change of the simulator changes what each seed does.
 pub const BAITS: [Bait; 31] = [
     Bait { plant: Plant::NoUid, seeds_max: 10, checkers: &["S6"] },
     Bait { plant: Plant::IdsInMemory, seeds_max: 10, checkers: &["S2", "S13"] },

@@ -1,7 +1,7 @@
-//! What goes wrong by the second: hosts, watches, the ledger, executors.
+//! Faults that are drawn each second: hosts, watches, the ledger, executors.
 //!
-//! Whatever is done for a while has its end put down at once, in [`Human::lifts`], so that healing is
-//! the same as letting all of them end now.
+//! The end of a temporary fault is scheduled when it starts, in [`Human::lifts`], so healing means ending all
+//! of them now.
 //!
 //! [`Human::lifts`]: crate::human::Human
 
@@ -50,7 +50,7 @@ impl World<'_> {
             self.take_early();
         }
         if self.sim.strikes(Fault::LeaseDeleted) {
-            self.sim.say(|| "somebody deletes the lease".to_owned());
+            self.sim.say(|| "an operator deletes the lease".to_owned());
             self.api.delete_lease();
         }
         if self.sim.strikes(Fault::Partitioned) {
@@ -78,7 +78,7 @@ impl World<'_> {
         }
     }
 
-    /// What a host does to signs of life, or is made to do.
+    /// Faults in how a host receives heartbeats.
     fn deafness(&mut self) {
         let now_ms = self.sim.now_ms;
         if self.sim.strikes(Fault::DeafListener) {
@@ -103,8 +103,8 @@ impl World<'_> {
         }
     }
 
-    /// Somebody clears the lease, and another host takes it. The old leader is cut off from it for long
-    /// enough that both believe to lead.
+    /// The Lease is cleared by hand, and another host takes it. The old leader is cut off from the Lease long
+    /// enough for both to believe that they lead.
     fn take_early(&mut self) {
         let Some(old) = lease::holder(&self.api) else { return };
         let other = (0..self.hosts.len()).find(|at| {
@@ -115,18 +115,18 @@ impl World<'_> {
         }
         let ms = self.sim.tape.between(0, 20_000);
         self.hosts[old].lease_blind_until_ms = self.sim.now_ms + ms;
-        self.sim.say(|| format!("somebody clears the lease of host {old}"));
+        self.sim.say(|| format!("an operator clears the lease of host {old}"));
         self.api.clear_lease();
     }
 
     fn ledger_chaos(&mut self) {
         if self.sim.strikes(Fault::LedgerRestored) {
             let age = usize::try_from(self.sim.tape.between(1, 20)).expect("small");
-            self.sim.say(|| format!("somebody restores the ledger of {age} writes ago"));
+            self.sim.say(|| format!("an operator restores the ledger of {age} writes ago"));
             self.api.restore_ledger(age);
         }
         if self.sim.strikes(Fault::LedgerDeleted) {
-            self.sim.say(|| "somebody deletes the ledger".to_owned());
+            self.sim.say(|| "an operator deletes the ledger".to_owned());
             self.api.delete_ledger();
         }
         if self.sim.strikes(Fault::LedgerEdited) {
@@ -253,7 +253,7 @@ impl World<'_> {
         }
     }
 
-    /// From now on nobody can tell that it is ours, and it counts as an executor no more.
+    /// From now on the pod cannot be recognised as the fleet's, and it no longer counts as an executor.
     fn tampered(&mut self, serial: Serial) {
         let now_ms = self.sim.now_ms;
         let revision = self.api.revision();
@@ -269,7 +269,7 @@ impl World<'_> {
     }
 
     fn foreign(&mut self, name: Box<str>, executor: ExecutorId, selected: bool) {
-        self.sim.say(|| format!("somebody creates {name}"));
+        self.sim.say(|| format!("a user creates {name}"));
         self.api.create(crate::api::NewPod {
             name,
             executor,
@@ -280,7 +280,7 @@ impl World<'_> {
         });
     }
 
-    /// Quotas, budgets, webhooks: what people set up around the fleet, for a while.
+    /// Quotas, budgets, webhooks: what operators set up around the fleet, for a limited time.
     fn policy_of_the_cluster(&mut self) {
         let now_ms = self.sim.now_ms;
         let ms = self.sim.now_ms + 20_000;
@@ -310,7 +310,7 @@ impl World<'_> {
         }
     }
 
-    /// The world is well from now on; what was broken for a while is mended.
+    /// The world is healthy from now on; temporary faults end.
     pub(crate) fn heal_cluster(&mut self) {
         self.sim.swarm.heal();
         for node in 0..self.cluster.nodes.len() {

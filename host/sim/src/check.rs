@@ -1,32 +1,33 @@
-//! The checkers: what must hold, whatever happens.
+//! The checkers: invariants that must hold in every run.
 //!
-//! They keep their own account, from what the API server applied and what the cluster's truth is, and
-//! use nothing that the core says except to hold it against that. The first objection ends the run.
+//! They keep their own account, from what the API server applied and from the cluster's true state. What the
+//! core reports is only compared with that account, never used to build it. The first objection ends the run.
 //! The numbers are those of the catalogue of invariants:
 //!
 //! - S1 S2 S3 S4 when a pod is created: [`bounds`]
 //! - S5 S6 S7 S11 S17 when a pod is deleted: [`victims`]
-//! - S12 S13 S14 S17 S19 S20 S22 when an action is wanted: [`conduct`]
+//! - S12 S13 S14 S17 S19 S20 S22 when an action is requested: [`conduct`]
 //! - S21 when a loss is asked about and when it is settled: [`silence`]
 //! - S8 S10 S13 when a ledger is written: [`books`]; S9 and S18 in every snapshot
 //! - L1 L3 L4 L5 once the faults are over: [`rest`]
-//! - SPIN: a core that wants to be woken for ever in the same moment
+//! - SPIN: a core that keeps asking to be woken at the same instant
 //!
-//! S18 and those after it are not in the catalogue. S18: an executor that has ended, or whose pod is Pending, is not
-//! available to a host that was told so. S19: a pod that waits for a scheduling gate is not cleared away for being late.
-//! S20: candidates stand in the order of Spark's `executorList(true)`, with counters of at most two reports ago. S21: no
-//! executor is given up for silence while one of its signs reached this host's door within the last timeout, whatever the
-//! host did with it (refused, dropped, left in a socket while it stood still); and none is lost that spoke after it was
-//! given up and before its loss was settled. S22: who was shown a ledger that is none of ours, or another leader's, changes
-//! nothing until it is shown a good one or has written over it.
+//! S18 and those after it are not in the catalogue. S18: an executor that has ended, or whose pod is Pending,
+//! is not available to a host that was told so. S19: a pod that waits for a scheduling gate is not removed for
+//! being pending too long. S20: candidates are in the order of Spark's `executorList(true)`, with counters that
+//! are at most two reports old. S21: no executor is declared lost for silence while one of its heartbeats
+//! reached this host's door within the last timeout, even if the host refused or dropped that heartbeat, or
+//! left it in a socket during a standstill; and an executor that was heard after it was suspected and before
+//! its loss was settled is not lost. S22: a host that was shown an invalid ledger, or another leader's, changes
+//! nothing until it is shown a valid one or has overwritten it.
 //!
-//! Not here: S15 and S16 are about status objects and log lines, which the daemon writes (of S16 only
-//! the length of notices is checked); L6 needs the words of conditions; L7 needs more than one fleet;
-//! L2 is part of L1, whose bound it sets.
+//! Not here: S15 and S16 are about status objects and log lines, which the daemon writes (of S16 only the
+//! length of notices is checked); L6 needs the text of conditions; L7 needs more than one fleet; L2 is part of
+//! L1, whose bound it sets.
 //!
-//! A bound is only ever held against what a core *could have known*: what happened within the reach of
-//! a delayed request or a lagging watch is excused, with the arithmetic beside each excuse. Rejected:
-//! excusing by fault kind. A bound that is off whenever something interesting happens checks nothing.
+//! A bound is only ever checked against what a core *could have known*: what happened within the reach of a
+//! delayed request or a lagging watch is excused, with the arithmetic beside each excuse. Rejected: excusing by
+//! fault kind. A bound that is switched off by every interesting fault checks nothing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -53,8 +54,8 @@ pub struct Violation {
     pub at_ms: u64,
 }
 
-/// How long after it was decided something may still be applied: 10 s until its host gives it up, 60 s
-/// on its way, and a host that stood still for 60 s before it noticed anything; rounded up.
+/// How long after its decision an action may still be applied: 10 s until its host gives it up, 60 s in
+/// transit, and 60 s for a host that stood still before it noticed anything; rounded up.
 pub const REACH_MS: u64 = 150_000;
 
 #[derive(Debug)]
@@ -62,46 +63,46 @@ pub struct Checks {
     violation: Option<Violation>,
     draft: Draft,
     lives: BTreeMap<(usize, u32), Life>,
-    /// The life of each host that runs now.
+    /// The current life of each host that runs.
     current: BTreeMap<usize, u32>,
-    /// Who claimed the ledger last.
+    /// The host life that claimed the ledger last.
     newest: Option<(usize, u32)>,
-    /// Targets that somebody may act on, each until when.
+    /// Targets that a host may still act on, each with its expiry.
     targets: Vec<(u64, u32)>,
-    /// Ids under which a pod of ours came to be.
+    /// Ids for which a pod of the fleet was created.
     issued: BTreeSet<u64>,
-    /// A record was claimed that may be older than the world, and the claimant has seen no list yet.
+    /// The claimed record may be older than the world, and the claimant has seen no list yet.
     unsure: bool,
-    /// Who saw that it was older, and has not written it down yet.
+    /// The host life that saw that it was older, and has not recorded that yet.
     aware: Option<(usize, u32)>,
-    /// Leaders of before the ledger was lost without a trace: nobody knows what they used.
+    /// Leaders from before the ledger was lost without a trace: the ids that they used are unknown.
     forgotten: BTreeSet<(usize, u32)>,
-    /// Ids that a host asked a pod for, and which life it was.
+    /// Ids for which a host requested a pod, and which life it was.
     asked: BTreeMap<u64, ((usize, u32), u64)>,
-    /// The ledger was lost without a trace: until then ids may be used twice.
+    /// End of the period in which ids may be used twice, because the ledger was lost without a trace.
     amnesty_until_ms: u64,
     /// Executors that were leaving in any version of the ledger.
     ever_leaving: BTreeSet<u64>,
-    /// Executors whose end was in any version of the ledger.
+    /// Executors that were settled in any version of the ledger.
     ever_settled: BTreeSet<u64>,
     /// Executors that an operator wanted killed.
     killed: BTreeSet<u64>,
-    /// Pods that were deleted because their executors were taken for lost.
+    /// Pods that were deleted because their executors were declared lost.
     cleared: BTreeSet<Serial>,
-    /// Until then heartbeats reach the core late, through no fault of the executors'.
+    /// Until then heartbeats reach the core late, through no fault of the executors.
     disturbed_ms: u64,
-    /// Until then a view may be so much older than usual.
+    /// Until then a view may lag by this much more than usual.
     lags: (u64, u64),
-    /// What is about to be deleted, and the objection to it if it is.
+    /// The pod about to be deleted, and the objection if the deletion is applied.
     victim: Option<(Serial, Option<(&'static str, String)>)>,
     epochs: BTreeMap<u64, (usize, u32)>,
-    /// Versions of the ledger that no host may go on from.
+    /// Versions of the ledger that no host may continue from.
     absurd: BTreeSet<u64>,
     /// Reads of the ledger that found none.
     missed: BTreeSet<((usize, u32), ActionId)>,
-    /// The greatest id that any version of ours has reserved.
+    /// The greatest id that any version written by a leader has reserved.
     reserved: u64,
-    /// Who wrote the ledger last.
+    /// The host life that wrote the ledger last.
     writer: Option<(usize, u32)>,
     last_mutation_ms: u64,
     pub mutations: u64,
@@ -113,45 +114,46 @@ pub(crate) struct Life {
     led_ms: Option<u64>,
     lost: bool,
     epoch: Option<u64>,
-    /// Ids up to here had been reserved when it claimed the ledger.
+    /// Ids up to here were already reserved when it claimed the ledger.
     base: u64,
-    /// Ids up to here it has reserved: the write was applied.
+    /// It has reserved ids up to here: the write was applied.
     reserved: u64,
     claimed_born: bool,
-    /// The epoch of what it wrote last.
+    /// The epoch of its last write.
     wrote: Option<u64>,
-    /// It was shown a ledger that is none of its own.
+    /// It was shown a ledger that is not its own.
     parked: Option<Parked>,
-    /// How often people had meddled with the ledger when it claimed it.
+    /// Number of manual changes to the ledger when it claimed it.
     tampers: u64,
     paused: bool,
-    /// The command that paused it, for as long as nobody replied.
+    /// The command that paused it, until a reply to it arrives.
     pausing: Option<CommandId>,
     spec_still: bool,
     driver_gone: bool,
     offered: BTreeSet<u64>,
-    /// Picked of what was offered, or named by an operator, or on its way when it began.
+    /// Picked from the offered candidates, named by an operator, or in progress when it began.
     may_roll: BTreeSet<u64>,
-    /// How many of those were on their way.
+    /// How many of those were in progress when it began.
     carried: usize,
     ordered_rolls: u32,
     rolled: BTreeSet<u64>,
     creates: VecDeque<u64>,
-    /// The target that it wrote down as an operator's.
+    /// The target that it recorded as requested by an operator.
     requested: Option<u32>,
-    /// Whose pods it was shown.
+    /// Executors whose pods it was shown.
     shown: BTreeSet<u64>,
-    /// Whom it has heard, and since when.
+    /// Executors that it has heard, and since when.
     heard: BTreeMap<u64, u64>,
     read: bool,
-    /// Executors of which it was told that Kubernetes itself ends them.
+    /// Executors for which it was told that Kubernetes itself ends them.
     disrupted: BTreeSet<u64>,
-    /// Whose loss may be called a failure.
+    /// Executors whose loss may be counted as a failure.
     fair: BTreeSet<u64>,
     pub(crate) shown_as: Shown,
-    /// When a sign of each executor reached its door last.
+    /// When the last heartbeat of each executor reached its door.
     signs: BTreeMap<u64, u64>,
-    /// Executors that it has given up for silence and not settled, and whether it was told a sign of each since.
+    /// Executors that it suspects for silence and has not settled, and whether it was told a heartbeat of each
+    /// since.
     suspects: BTreeMap<u64, bool>,
 }
 
@@ -163,18 +165,18 @@ enum Parked {
     Usurped,
 }
 
-/// What a host was told that decides who is available, to blame, or a candidate.
+/// What a host was told that determines which executors are available, at fault, or candidates.
 #[derive(Debug, Default)]
 pub(crate) struct Shown {
-    /// The pod under an id: its UID, its newest revision, and whether an executor runs in it by then.
+    /// The pod under an id: its UID, its newest revision, and whether an executor runs in it at that revision.
     pods: BTreeMap<u64, (Uid, u64, bool)>,
-    /// A list, which it may or may not have believed, showed that none runs.
+    /// A list, which the host may have rejected, showed that none runs.
     doubtful: BTreeSet<u64>,
-    /// Nodes that explain a kill.
+    /// Nodes that explain why an executor was killed.
     explained: BTreeSet<String>,
     driver_ends: Option<(u32, u32)>,
     driver_ended_ms: Option<u64>,
-    /// When the driver told the counters of an executor, by the host's own clock.
+    /// When the driver last reported an executor's counters, by the host's own clock.
     counted: BTreeMap<u64, Instant>,
 }
 
@@ -200,13 +202,13 @@ impl Shown {
         self.driver_ends = Some((least.min(*ends), most.max(*ends)));
     }
 
-    /// Was it shown that an executor runs in this pod, and nothing else since?
+    /// Was the host shown that an executor runs in this pod, and nothing newer?
     pub(crate) fn runs_as(&self, executor: u64, uid: &Uid) -> bool {
         self.pods.get(&executor).is_some_and(|(known, _, runs)| *runs && known == uid)
             && !self.doubtful.contains(&executor)
     }
 
-    /// Does no executor run in the pod that it was shown last under this id?
+    /// Does no executor run in the last pod that it was shown under this id?
     pub(crate) fn is_down(&self, executor: u64) -> bool {
         self.pods.get(&executor).is_some_and(|(.., runs)| !runs)
     }
@@ -265,7 +267,7 @@ impl Checks {
         self.violation.as_ref()
     }
 
-    /// The first objection counts.
+    /// Only the first objection is kept.
     pub fn object(&mut self, checker: &'static str, at_ms: u64, message: impl FnOnce() -> String) {
         if self.violation.is_none() {
             self.violation = Some(Violation { checker, message: message(), at_ms });
@@ -285,7 +287,7 @@ impl Checks {
         self.lives.get_mut(&(at, life))
     }
 
-    /// A spec with another target is in force; the old one may still be acted on for a while.
+    /// A spec with another target is in force; hosts may still act on the old one for a while.
     pub fn target(&mut self, now_ms: u64, target: u32) {
         for (until_ms, _) in &mut self.targets {
             *until_ms = (*until_ms).min(now_ms + REACH_MS);
@@ -294,7 +296,7 @@ impl Checks {
         self.targets.push((u64::MAX, target));
     }
 
-    /// A target that somebody may act on for a while.
+    /// A target that hosts may act on for a while.
     fn target_for_now(&mut self, now_ms: u64, target: u32) {
         self.targets.push((now_ms + REACH_MS, target));
     }
@@ -310,13 +312,13 @@ impl Checks {
         self.lags = (self.lags.0.max(until_ms), so_far_ms.max(lag_ms));
     }
 
-    /// What happened to an executor longer ago than this must be known to whoever decides.
+    /// What happened to an executor before this time must be known to the leader.
     fn known_after_ms(&self, now_ms: u64) -> u64 {
         let lag_ms = if now_ms <= self.lags.0 { self.lags.1 } else { 0 };
         self.draft.heartbeat.timeout_ms + REACH_MS + lag_ms
     }
 
-    /// What a host's core is being told.
+    /// An event that is being delivered to a host's core.
     pub fn told(&mut self, at: usize, event: &Event, now_ms: u64, instant: Instant) {
         let target = if let Event::Commanded { verb: Command::RequestTotalExecutors(total), .. } = event {
             Some(*total)
@@ -346,7 +348,8 @@ impl Checks {
             false
         };
         let Some(life) = self.life(at) else { return };
-        // A list that is too old is refused as a whole: it may show that an executor runs, not that it does not.
+        // A list that is too old is rejected as a whole: it may show that an executor runs, not that it does
+        // not.
         let listed = matches!(event, Event::Relisted(_));
         let mut shown = |pod: &PodView| {
             life.shown.insert(pod.executor.0);
@@ -400,17 +403,17 @@ impl Checks {
                 life.parked.take_if(|parked| *parked == Parked::Refused);
                 let first = !std::mem::replace(&mut life.read, true) && life.epoch.is_none();
                 if first {
-                    // Should the ledger be deleted before it is claimed, this is what was under way.
+                    // If the ledger is deleted before it is claimed, these are the rolls that were in progress.
                     life.may_roll.extend(rolls_under_way(&ledger.leaving));
                     life.carried = rolls_under_way(&ledger.leaving).count();
                     life.paused = ledger.paused;
                 } else if *edited || life.epoch.is_none() {
-                    // Which of the two is in force is the leader's affair.
+                    // Which of the two is in force is up to the leader.
                     life.paused &= ledger.paused;
                 }
             }
             Event::Heartbeat(beat) => {
-                // Of a pod that the watch has not shown yet it says nothing.
+                // A heartbeat proves nothing about a pod that the watch has not shown yet.
                 if life.shown.contains(&beat.executor.0) {
                     life.heard.entry(beat.executor.0).or_insert(now_ms);
                 }
@@ -439,7 +442,7 @@ impl Checks {
         }
     }
 
-    /// This version of the ledger is one that no host may go on from.
+    /// Marks a version of the ledger that no host may continue from.
     pub fn absurd(&mut self, version: u64) {
         self.absurd.insert(version);
     }
@@ -452,7 +455,7 @@ impl Checks {
         self.missed.insert(((at, life), action));
     }
 
-    /// What a policy was offered, and what it said.
+    /// The candidates that a policy was offered, and its answer.
     pub fn answered(&mut self, at: usize, question: &Question, answer: &Result<Answer, PolicyFault>) {
         let Some(life) = self.life(at) else { return };
         let Question::Roll(question) = question else { return };
@@ -474,7 +477,7 @@ impl Checks {
     }
 }
 
-/// Rolls that were on their way when a leader began.
+/// Rolls that were in progress when a leader began.
 fn rolls_under_way(leaving: &BTreeMap<ExecutorId, DeletionCause>) -> impl Iterator<Item = u64> {
     leaving.iter().filter(|(_, cause)| **cause == DeletionCause::Roll).map(|(executor, _)| executor.0)
 }

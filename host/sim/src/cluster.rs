@@ -1,8 +1,8 @@
-//! The cluster: nodes, the scheduler, kubelets, the garbage collector, and the truth about executors.
+//! The cluster: nodes, the scheduler, kubelets, the garbage collector, and the true state of executors.
 //!
-//! An [`Executor`] here is what *is*, beside the pod, which is what the API server says. The two differ
-//! in every interesting moment: a process that runs on a node nobody reaches, a pod that is Running and
-//! says nothing. Checkers read the truth from here; the core never does.
+//! An [`Executor`] here is the true state, beside the pod, which is what the API server reports. The two differ
+//! in every interesting case: a process that runs on an unreachable node, a pod that is Running and silent.
+//! Checkers read the true state from here; the core never does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ pub use node::NodeStep;
 #[derive(Debug)]
 pub struct Cluster {
     pub nodes: Vec<Node>,
-    /// Every executor that ever was.
+    /// Every executor that ever existed.
     pub executors: BTreeMap<Serial, Executor>,
     avoid: BTreeMap<Serial, Vec<Box<str>>>,
     /// Pods whose creation took long to arrive.
@@ -31,13 +31,13 @@ pub struct Cluster {
     pub beats_prove: bool,
     /// The driver deletes executors that have ended, as Spark does.
     pub driver_cleans: bool,
-    /// The driver makes the executors itself: the fleet is observed.
+    /// The driver creates the executors itself: the fleet is observed.
     pub driver_creates: bool,
     pub(crate) driver_ids: u64,
-    /// Until then its REST API does not answer, or leaves out rows and counters.
+    /// Until then the driver's REST API does not answer, or leaves out rows and counters.
     pub(crate) mute_until_ms: u64,
     pub(crate) partial_until_ms: u64,
-    /// Whose hand the pods that are being created right now come from.
+    /// Creator of the pods that are being created right now.
     pub(crate) making: Maker,
 }
 
@@ -53,11 +53,11 @@ pub struct Node {
     pub cordoned: bool,
     /// Every executor on it dies at once.
     pub black_hole: bool,
-    /// It is announced to go.
+    /// Its termination is announced.
     pub announced: bool,
 }
 
-/// Who made a pod.
+/// The creator of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Maker {
     Host { host: usize, life: u32 },
@@ -65,7 +65,7 @@ pub enum Maker {
     Human,
 }
 
-/// What a pod will meet when it starts.
+/// What will happen to a pod when it starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fate {
     #[default]
@@ -82,12 +82,12 @@ pub enum Process {
     #[default]
     None,
     Running,
-    /// It runs and says nothing.
+    /// It runs and sends nothing.
     Silent,
     Ended,
 }
 
-/// The truth about an executor.
+/// The true state of an executor.
 #[derive(Clone, Debug)]
 pub struct Executor {
     pub serial: Serial,
@@ -100,28 +100,28 @@ pub struct Executor {
     pub held: bool,
     pub started_ms: Option<u64>,
     pub registered_ms: Option<u64>,
-    /// Since when it is not of use any more; meanwhile `None`.
+    /// Since when it has not been useful; `None` while it is.
     pub down_ms: Option<u64>,
-    /// When first something happened to it that may be taken for a loss, and was not our doing.
+    /// When an event first happened to it that may be taken for a loss, and that the host did not cause.
     pub hurt_ms: Option<u64>,
-    /// When a deletion or an eviction of ours was applied to it.
+    /// When a deletion or an eviction by a host was applied to it.
     pub removed_ms: Option<u64>,
-    /// Which host did that, in which of its lives.
+    /// The host that did so, and in which of its lives.
     pub removed_by: Option<(usize, u32)>,
-    /// Its process goes on sending after its pod is gone.
+    /// Its process keeps sending after its pod is gone.
     pub zombie: bool,
     pub exit_code: Option<i32>,
-    /// Its node, or its driver's container, took it along: no failure of the fleet's.
+    /// It ended because of its node, or its driver's container: not a failure of the fleet.
     pub taken_by: Option<Taker>,
     pub created_ms: u64,
     pub created_revision: u64,
-    /// From this revision on its pod is not recognisably ours.
+    /// From this revision on, its pod is no longer recognisable as the fleet's.
     pub tampered: Option<u64>,
-    /// It was created by a host that somebody else had already taken over from, or unseen by its list.
+    /// Its creator had already been replaced by another host, or that host's list did not show it.
     pub late: bool,
 }
 
-/// What takes executors along.
+/// What ends executors together with itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taker {
     AnnouncedNode,
@@ -129,7 +129,7 @@ pub enum Taker {
 }
 
 impl Executor {
-    /// Does its work, as far as anybody could tell.
+    /// The executor works, as far as can be observed.
     pub fn available(&self) -> bool {
         self.started_ms.is_some() && self.registered_ms.is_some() && self.down_ms.is_none()
     }
@@ -179,7 +179,7 @@ impl Cluster {
         }
     }
 
-    /// Where the scheduler may put this pod; avoided nodes only when there are no others.
+    /// Nodes on which the scheduler may place this pod; avoided nodes only if there are no others.
     pub fn fitting(&self, serial: Serial) -> Vec<usize> {
         let usable: Vec<usize> =
             (0..self.nodes.len()).filter(|at| self.nodes[*at].ready && !self.nodes[*at].cordoned).collect();

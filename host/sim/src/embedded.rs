@@ -1,12 +1,12 @@
 //! A cluster behind the [`Server`]: nodes, a scheduler, kubelets, and in the pods
 //! executors that work, report, and break.
 //!
-//! Like all that is not the daemon itself it does no IO: [`Cluster::advance`] is told the time, looks at what
-//! clients did to the API server, does what a cluster would, and hands out what executors say. Whoever
-//! runs it carries that to wherever it belongs. With virtual time it is a test, with real time a demo.
+//! Like everything except the daemon itself it does no IO: [`Cluster::advance`] is given the time, reads what
+//! clients did to the API server, does what a cluster would do, and returns what executors send. The caller
+//! delivers that. With virtual time it is a test, with real time a demo.
 //!
-//! A `Life` is the truth about a pod, beside what its status says. The two differ in the interesting
-//! moments, and [`Judge`] needs the truth.
+//! A `Life` is the true state of a pod, beside what its status reports. The two differ in the interesting
+//! cases, and [`Judge`] needs the true state.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -35,15 +35,15 @@ use life::{Life, Stage};
 pub use chaos::Chaos;
 pub use judge::Judge;
 
-/// What Spark's REST API still shows of dead executors: `spark.ui.retainedDeadExecutors`.
+/// Number of dead executors that Spark's REST API still lists: `spark.ui.retainedDeadExecutors`.
 const DEAD_MAX: usize = 100;
-/// Pods that are gone and still spoken of by a judge.
+/// Deleted pods about which a judge may still ask.
 const GRAVES_MAX: usize = 10_000;
 
 #[derive(Clone, Debug)]
 pub struct Options {
     pub seed: u64,
-    /// Every third is a spot machine.
+    /// Every third one is a spot machine.
     pub nodes: u64,
     pub chaos: Chaos,
     /// Period of GraphiteSink.
@@ -61,24 +61,24 @@ impl Default for Options {
 pub enum Signal {
     /// A report of an executor's GraphiteSink: `<app id>.<executor id>.<metric> <value> <epoch s>` lines.
     Graphite { pod: String, lines: String },
-    /// Chaos struck, for whoever tells the story: `etl-exec-3` `was OOM-killed`.
+    /// Chaos struck; for reports: `etl-exec-3` `was OOM-killed`.
     Fault { pod: String, what: &'static str },
 }
 
-/// What is so, whatever anybody believes.
+/// The true state of the cluster, which the API server may not report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Truth {
-    /// Executor pods that ever were.
+    /// Executor pods that ever existed.
     pub created: u64,
-    /// Of those, how many had the id of one before.
+    /// How many of those reused an earlier pod's id.
     pub ids_reused: u64,
     /// Executor pods that have not ended.
     pub live: usize,
-    /// Executors that run, are not being deleted, and are heard.
+    /// Executors that run, are not being deleted, and send heartbeats.
     pub available: usize,
     /// Executors that run and are silent.
     pub silent: usize,
-    /// How often which fault struck.
+    /// How often each fault struck.
     pub faults: BTreeMap<&'static str, u64>,
 }
 
@@ -89,11 +89,11 @@ pub struct Cluster {
     now_ms: u64,
     /// By UID.
     lives: BTreeMap<String, Life>,
-    /// UIDs of the last that are gone, and whether they were well.
+    /// UIDs of the pods deleted last, and whether they were healthy.
     graves: VecDeque<(String, bool)>,
-    /// By application id: one for each that there ever was.
+    /// By application id: every application that ever existed.
     apps: BTreeMap<String, App>,
-    /// The changes up to this revision are known.
+    /// The changes up to this revision have been read.
     seen: u64,
     weather: Weather,
     truth: Truth,
@@ -129,7 +129,7 @@ impl Cluster {
         &self.server
     }
 
-    /// A driver that runs, in a namespace that is made where there is none. Its pod's UID.
+    /// Starts a driver, in a namespace that is created if it does not exist. Returns its pod's UID.
     pub fn start_driver(&mut self, namespace: &str, name: &str, app_id: &str) -> Result<String, Status> {
         if self.server.get("namespaces", "", namespace).is_none() {
             self.server.create("namespaces", "", json!({ "metadata": { "name": namespace } }))?;
@@ -149,7 +149,7 @@ impl Cluster {
         });
         let pod = self.server.create("pods", namespace, pod)?;
         self.app(app_id).driver_wall_ms = self.server.wall_ms();
-        // Nobody has to wait for it.
+        // The driver starts without delay.
         let kubelet = Kubelet { server: &self.server, namespace, name };
         if let Some(node) = nodes::place(&self.server, &mut self.dice, &pod) {
             kubelet.bound(&node);
@@ -158,8 +158,8 @@ impl Cluster {
         Ok(uid(&pod).to_owned())
     }
 
-    /// It is now so late, in ms since the start: everything that is due happens. Call it some times a
-    /// second; what is due between two calls is late, never lost.
+    /// Sets the time, in ms since the start: everything that is due happens. Call it several times a second;
+    /// what becomes due between two calls is late, never lost.
     pub fn advance(&mut self, now_ms: u64) -> Vec<Signal> {
         self.server.advance(now_ms);
         self.now_ms = self.now_ms.max(now_ms);
@@ -168,7 +168,7 @@ impl Cluster {
         self.strike(&mut signals);
         let uids: Vec<String> = self.lives.keys().cloned().collect();
         for uid in uids {
-            // Out of the map, so that it and the rest can be changed both.
+            // Taken out of the map, so that both can be changed.
             if let Some(mut life) = self.lives.remove(&uid) {
                 self.step(&uid, &mut life);
                 self.beat(&mut life, &mut signals);
@@ -179,7 +179,7 @@ impl Cluster {
         signals
     }
 
-    /// What Spark's REST API says of an application at `/allexecutors`.
+    /// Answer of Spark's REST API at `/allexecutors` for an application.
     pub fn allexecutors(&self, app_id: &str) -> Value {
         let Some(app) = self.apps.get(app_id) else { return json!([]) };
         let mut rows: Vec<Value> = app.dead.iter().cloned().collect();
@@ -189,7 +189,7 @@ impl Cluster {
         rows.into()
     }
 
-    /// What is so.
+    /// The true state.
     pub fn truth(&self) -> Truth {
         let executors = || self.lives.values().filter(|life| life.executor.is_some());
         let silent = |life: &&Life| life.process.as_ref().is_some_and(|process| process.silent);
@@ -202,7 +202,7 @@ impl Cluster {
         }
     }
 
-    /// Was this pod untouched by chaos, to its end? `None`: it is not known, or not any more.
+    /// Was this pod unaffected by chaos to its end? `None`: not known, or no longer.
     pub fn is_well(&self, uid: &str) -> Option<bool> {
         let grave = || self.graves.iter().find(|(grave, _)| grave == uid).map(|(_, well)| *well);
         self.lives.get(uid).map(|life| !life.sick).or_else(grave)
@@ -213,7 +213,7 @@ impl Cluster {
         self.apps.entry(id.to_owned()).or_insert_with(|| App { driver_wall_ms: wall_ms, ..App::default() })
     }
 
-    /// What clients, and we ourselves, did to pods.
+    /// Reads what clients, and this cluster itself, did to pods.
     fn hear(&mut self, signals: &mut Vec<Signal>) {
         let (revision, changes) = self.server.changes("pods", self.seen);
         match changes {
@@ -227,7 +227,7 @@ impl Cluster {
                 }
             }
             None => {
-                // The log is forgotten: everything anew.
+                // The log was compacted: list everything again.
                 let pods = self.server.list("pods");
                 let there: Vec<&str> = pods.iter().map(|pod| uid(pod)).collect();
                 let lost: Vec<String> =
@@ -277,7 +277,7 @@ impl Cluster {
         }
     }
 
-    /// The driver has removed it, if it had not before.
+    /// The driver removes the executor, unless it has done so already.
     fn end(&self, process: &mut Executor, why: String) {
         process.work(self.now_ms);
         let wall_ms = self.server.wall_ms();
@@ -291,7 +291,7 @@ impl Cluster {
 }
 
 fn row(process: &Executor) -> Value {
-    // One machine has them all, so each needs a port of its own.
+    // All executors share one machine, so each needs a port of its own.
     process.row(7080 + process.id.parse::<u64>().unwrap_or(0) % 50_000)
 }
 

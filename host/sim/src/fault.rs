@@ -1,30 +1,30 @@
-//! Everything that can go wrong, by name.
+//! Every fault, by name.
 //!
-//! Each kind has a number from the fault catalogue, a word, and a *place* where it is drawn: at every
-//! request, every second, every pod start. A run first draws its *swarm*: which kinds are on, and how
-//! strong. Rejected: all faults at once with small chances. They drown each other, and a failure that
-//! needs three of the same kind in a row and none of another never comes up.
+//! Each kind has a number from the fault catalogue, a word, and a *place* where it is drawn: at every request,
+//! every second, every pod start. A run first draws its *swarm*: which kinds are on, and how strong. Rejected:
+//! all faults at once with small probabilities. They mask each other, and a failure that needs three of the
+//! same kind in a row and none of another never occurs.
 //!
-//! Not here, because at the boundary of the core they have no form of their own:
+//! Not here, because at the boundary of the core they have no separate form:
 //! - F13 an event cut in the middle of its JSON, F20 a list that expires between two pages, F22 a role
 //!   that may list and not watch: to the core all are a watch that closes or a relist that fails. The
 //!   adapter tier cuts real bytes.
-//! - F16 a pod that came and went unseen needs no fault of its own: it is what F9, F10 and F11 lead to.
-//! - F65 a fleet made anew under its old name is a second fleet: scenario tier.
+//! - F16 a pod that was created and removed unseen needs no fault of its own: F9, F10 and F11 lead to it.
+//! - F65 a fleet that is created again under its old name is a second fleet: scenario tier.
 //! - F52 out of fuel, F54 refused memory and F55 garbage reach the core as the policy's fault, so F51
 //!   stands for them; the sandbox's own tests tell them apart.
 //! - F60 a missing policy at the start of a host is F59 plus F23.
 //!
-//! F68 to F74 are not in the catalogue: other people's reports taught them. Nor are F75 to F78: attacks on the
-//! daemon taught them.
+//! F68 to F74 are not in the catalogue: they come from other people's bug reports. F75 to F78 are not in it
+//! either: they come from attacks on the daemon.
 //!
-//! F67 is not in the catalogue; the real API server taught it. It tries a deletion on what its watch cache
-//! has first. A pod that is not bound there needs no grace, and that stays in the options when the try on
-//! the stored one follows.
+//! F67 is not in the catalogue; it comes from the real API server. That tries a deletion first on the pod in
+//! its watch cache. A pod that is not bound there needs no grace period, and that stays in the options when the
+//! deletion is retried on the stored pod.
 
 use crate::tape::Tape;
 
-/// Where a fault is drawn, which says what its strength means.
+/// Where a fault is drawn, which determines the meaning of its strength.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// At each request to the API server.
@@ -70,7 +70,7 @@ macro_rules! faults {
 faults! {
     RequestLost "F1" "request-lost" Request "never reaches the API server";
     Partitioned "F1" "partitioned" Second "a host reaches nothing for up to 40 s";
-    AnswerLost "F2" "answer-lost" Request "applied, and nobody hears of it";
+    AnswerLost "F2" "answer-lost" Request "applied, and the answer is lost";
     AnswerLate "F3" "answer-late" Request "applied, and the answer takes up to 20 s";
     AppliedLate "F3" "applied-late" Request "applied up to 60 s later";
     Reordered "F4" "reordered" Request "takes up to 5 s, so that later ones overtake it";
@@ -88,12 +88,12 @@ faults! {
     BudgetsOverlap "F8" "budgets-overlap" Second "two PodDisruptionBudgets match: evictions answer 500";
     WatchCloses "F9" "watch-closes" Watch "the watch ends and starts again where it was";
     WatchHangs "F10" "watch-hangs" Watch "the watch says nothing any more";
-    WatchExpires "F11" "watch-expires" Watch "410: everything is listed anew";
+    WatchExpires "F11" "watch-expires" Watch "410: everything is listed again";
     WatchErrors "F12" "watch-errors" Watch "an ERROR event that is not a 410";
     EventDuplicated "F14" "event-duplicated" Watch "an event comes twice, the second time late";
     EventsCoalesced "F15" "events-coalesced" Watch "intermediate states are never seen";
     DeletionOutdated "F17" "deletion-outdated" Watch "DELETED carries an older state than was seen";
-    ListStale "F18" "list-stale" Watch "a watch starts anew from a cache that lags";
+    ListStale "F18" "list-stale" Watch "a watch starts again from a cache that lags";
     RelistBack "F19" "relist-back" Request "a complete list goes back in time";
     WatchLags "F21" "watch-lags" Second "what the watch tells is up to 60 s old";
     CrashBetween "F23" "crash-between" Request "the host dies before the request is sent";
@@ -101,16 +101,16 @@ faults! {
     CrashLoop "F25" "crash-loop" Second "the host dies at every few requests";
     Freeze "F26" "freeze" Second "the host stands still for longer than its lease";
     TwoLeaders "F27" "two-leaders" Second "another host takes the lease too early";
-    LeaseDeleted "F27" "lease-deleted" Second "somebody deletes the lease";
+    LeaseDeleted "F27" "lease-deleted" Second "an operator deletes the lease";
     WallJumps "F28" "wall-jumps" Second "the wall clock jumps by up to two hours";
     TicksLate "F29" "ticks-late" Second "the host notices deadlines late for a while";
     LedgerConflict "F30" "ledger-conflict" Request "a write of the ledger is lost or conflicts";
-    LedgerRestored "F31" "ledger-restored" Second "somebody restores an older ledger";
-    LedgerDeleted "F31" "ledger-deleted" Second "somebody deletes the ledger";
+    LedgerRestored "F31" "ledger-restored" Second "an operator restores an older ledger";
+    LedgerDeleted "F31" "ledger-deleted" Second "an operator deletes the ledger";
     LedgerEdited "F32" "ledger-edited" Second "a newer version has added fields to the ledger";
-    LedgerPatched "F75" "ledger-patched" Second "a tenant changes the ledger, and somebody resets it later";
-    Unschedulable "F33" "unschedulable" Pod "Pending for ever";
-    ImageError "F34" "image-error" Pod "ImagePullBackOff for ever";
+    LedgerPatched "F75" "ledger-patched" Second "a tenant changes the ledger, and an operator resets it later";
+    Unschedulable "F33" "unschedulable" Pod "Pending without end";
+    ImageError "F34" "image-error" Pod "ImagePullBackOff without end";
     CrashAtStart "F35" "crash-at-start" Pod "exits within two seconds";
     OomKilled "F36" "oom-killed" Second "an executor exits with 137, OOMKilled";
     Exits "F36" "exits" Second "an executor exits with 1, 50, 52, 56, 134 or 0";
@@ -129,10 +129,10 @@ faults! {
     DriverRestarts "F72" "driver-restarts" Second "the driver's container ends and starts again; its executors exit";
     DriverMute "F73" "driver-mute" Second "the driver's REST API does not answer for a while";
     ReportPartial "F74" "report-partial" Second "the driver's REST API leaves out rows and counters for a while";
-    TerminatingForever "F43" "terminating-forever" Pod "a finalizer that nobody removes";
+    TerminatingForever "F43" "terminating-forever" Pod "a finalizer that is never removed";
     DeletedByHuman "F44" "deleted-by-human" Second "kubectl delete pod";
-    LabelsEdited "F45" "labels-edited" Second "somebody takes an executor's labels away";
-    OwnerEdited "F45" "owner-edited" Second "somebody takes an executor's owner away";
+    LabelsEdited "F45" "labels-edited" Second "a user removes an executor's labels";
+    OwnerEdited "F45" "owner-edited" Second "a user removes an executor's owner";
     ForeignLabel "F46" "foreign-label" Second "a pod with our labels that is not ours";
     ForeignName "F46" "foreign-name" Second "a pod with the name of our next executor";
     DriverDies "F47" "driver-dies" Second "the driver's pod ends; everything it owns is collected";
@@ -156,11 +156,11 @@ faults! {
     PolicyRemoved "F59" "policy-removed" Second "the policies change under a running fleet";
     TargetChanges "F61" "target-changes" Second "the target changes";
     TargetToZero "F62" "target-to-zero" Second "the target goes to 0, and back";
-    SpecContradicts "F63" "spec-contradicts" Second "a spec that nobody could follow";
+    SpecContradicts "F63" "spec-contradicts" Second "a spec that contradicts itself";
     TemplateInvalid "F64" "template-invalid" Second "422 to every creation for a while";
-    Paused "F66" "paused" Second "somebody pauses, and resumes";
-    OperatorKills "F66" "operator-kills" Second "somebody kills executors";
-    OperatorRolls "F66" "operator-rolls" Second "somebody asks for a roll";
+    Paused "F66" "paused" Second "an operator pauses, and resumes";
+    OperatorKills "F66" "operator-kills" Second "an operator kills executors";
+    OperatorRolls "F66" "operator-rolls" Second "an operator asks for a roll";
 }
 
 impl Fault {
@@ -168,14 +168,14 @@ impl Fault {
         self as usize
     }
 
-    /// How strong it may be, in times of a thousand at its place. Seconds are many, and so are
+    /// The possible strengths, in occurrences per thousand draws at its place. Seconds are many, and so are
     /// heartbeats; a run has some hundred requests.
     pub fn strengths(self) -> [u32; 3] {
         // Once is enough: it ends the fleet.
         if self == Fault::DriverDies {
             return [1, 1, 1];
         }
-        // There are few lists.
+        // Lists are rare.
         if matches!(self, Fault::ListStale | Fault::RelistBack) {
             return [100, 300, 600];
         }
@@ -203,7 +203,7 @@ impl Swarm {
         Swarm { permille: vec![0; Fault::ALL.len()], fired: vec![0; Fault::ALL.len()] }
     }
 
-    /// Each run has its own mixture: of few kinds, of some, or of many.
+    /// Each run has its own mixture: few kinds, some, or many.
     pub fn draw(tape: &mut Tape) -> Swarm {
         let mut swarm = Swarm::calm();
         let on_permille = [0, 60, 150, 300][usize::try_from(tape.below(4)).expect("below 4")];
@@ -216,7 +216,7 @@ impl Swarm {
         swarm
     }
 
-    /// Only these, always.
+    /// Only these faults, for the whole run.
     pub fn only(faults: &[(Fault, u32)]) -> Swarm {
         let mut swarm = Swarm::calm();
         for (fault, permille) in faults {
@@ -233,12 +233,12 @@ impl Swarm {
         self.permille[fault.index()] > 0
     }
 
-    /// What is on, for people.
+    /// The faults that are on, for reports.
     pub fn on(&self) -> impl Iterator<Item = (Fault, u32)> {
         Fault::ALL.iter().map(|fault| (*fault, self.permille[fault.index()])).filter(|(_, on)| *on > 0)
     }
 
-    /// Does it happen now? Counts it if it does.
+    /// Does the fault happen now? Counts it if so.
     pub fn strikes(&mut self, fault: Fault, tape: &mut Tape) -> bool {
         let strikes = tape.chance(self.permille[fault.index()]);
         self.fired[fault.index()] += u64::from(strikes);

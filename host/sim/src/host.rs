@@ -1,8 +1,8 @@
-//! A host: the process around the core, with everything that can befall a process.
+//! A host: the process around the core, with everything that can happen to a process.
 //!
-//! It has a monotonic clock since its start, a wall clock that jumps, one core, one watch, calls under
-//! way, and a lease to keep. When it dies all of that is gone. When it stands still, whatever arrives
-//! waits, and is handled in order when it moves again: the core then sees the past at a late *now*.
+//! It has a monotonic clock since its start, a wall clock that jumps, one core, one watch, pending calls, and a
+//! lease to renew. When it dies all of that is lost. When it stands still, everything that arrives waits, and
+//! is handled in order when it resumes: the core then sees past events at a late *now*.
 
 use std::collections::BTreeMap;
 
@@ -24,25 +24,25 @@ pub use view::Watch;
 
 #[derive(Debug)]
 pub enum HostTask {
-    /// The core's deadline has come, if nothing was armed since.
+    /// The core's deadline is due, unless another one was armed since.
     Wake(u64),
     Election(Box<ElectionEvent>),
-    /// The election's deadline of this moment has come.
+    /// The election's deadline for this time is due.
     ElectionDue(Instant),
     Tell(Box<Event>),
     /// A heartbeat reaches the host's door.
     Beat(Box<Beat>),
-    /// Some were turned away since the core was told last.
+    /// Heartbeats were turned away since the core was last told.
     Impaired(Impairment),
-    /// The loop comes round, even when nothing happens.
+    /// The loop runs once, even when nothing happens.
     Pulse,
-    /// The spec has changed: whatever it is by now.
+    /// The spec has changed; the current one is read.
     Spec,
     /// The answer to a call arrives.
     Answer(u64, Box<Event>),
-    /// The client gives a call up.
+    /// The client gives up on a call.
     TimeOut(u64),
-    /// The watch has something to say.
+    /// The watch has something to deliver.
     Watch(u32),
     /// The watch starts again: where it was, or with a list.
     Reconnect {
@@ -61,7 +61,7 @@ pub struct Host {
     pub life: u32,
     pub core: Option<Box<dyn Core>>,
     started_ms: u64,
-    /// How long its monotonic clock stood still.
+    /// How long its monotonic clock did not advance.
     suspended_ms: u64,
     pub skew_ms: i64,
     pub election: Option<Election>,
@@ -70,7 +70,7 @@ pub struct Host {
     pub(crate) calls: BTreeMap<u64, ActionId>,
     frozen: bool,
     pub(crate) stands: Stands,
-    /// Whether its loop comes round in time, as it finds out itself.
+    /// Detects whether its loop runs in time, as the host itself does.
     standstill: Standstill,
     pub door: Door,
     inbox: Vec<HostTask>,
@@ -81,7 +81,7 @@ pub struct Host {
     pub late_until_ms: u64,
     pub partitioned_until_ms: u64,
     pub deaf_until_ms: u64,
-    /// Until then it cannot reach its lease, and nothing else is wrong.
+    /// Until then it cannot reach its lease; everything else works.
     pub lease_blind_until_ms: u64,
     /// F25: how many more requests until it dies.
     pub requests_left: Option<u32>,
@@ -90,15 +90,15 @@ pub struct Host {
 /// How a host stands still.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stands {
-    /// For long enough to be noticed, by a clock that goes on.
+    /// For long enough to be noticed, by a clock that keeps running.
     noticed: bool,
-    /// So many beats find room in its sockets still.
+    /// Its sockets have room for this many more heartbeats.
     room: usize,
-    /// When it moves again it looks at its deadlines first, and at what has arrived only then.
+    /// When it resumes, it handles its deadlines first, and only then what has arrived.
     hasty: bool,
 }
 
-/// A core that wants to be woken at once, again and again, would take a whole CPU.
+/// A core that keeps asking to be woken at once would use a whole CPU.
 const SPINS_MAX: u32 = 200;
 
 impl Host {
@@ -155,11 +155,11 @@ impl World<'_> {
         if self.hosts[at].is_up() {
             return;
         }
-        // Its own, even on a tape of zeros.
+        // A seed of its own, even on a tape of zeros.
         let seed = self.sim.tape.below(1 << 32) << 32 | u64::from(self.hosts[at].life) << 8 | at as u64;
         let made = (self.make)(self.human.draft.clone(), &self.human.policies, seed);
         let Ok(core) = made else {
-            // The spec in force is refused: tried again, as by a supervisor.
+            // The spec in force is refused: start again later, as a supervisor does.
             self.sim.after(5_000, Task::Start(at));
             return;
         };
@@ -188,7 +188,7 @@ impl World<'_> {
         self.elect(at, ElectionEvent::Deadline);
     }
 
-    /// How often each guard-rail said no, in all lives of all hosts.
+    /// How often each guardrail refused an action, in all lives of all hosts.
     pub fn refusals(&self) -> BTreeMap<Refusal, u64> {
         let mut sum = self.refused.clone();
         for host in &self.hosts {
@@ -200,7 +200,7 @@ impl World<'_> {
         sum
     }
 
-    /// The process is gone, and everything it knew.
+    /// The process is gone, with all its state.
     pub(crate) fn crash(&mut self, at: usize, why: &'static str) {
         let host = &mut self.hosts[at];
         if !host.is_up() {
@@ -232,14 +232,14 @@ impl World<'_> {
         host.stands = Stands { noticed, room: usize::MAX, hasty: false };
         let life = host.life;
         if clock_stops {
-            // Counted when it moves again; until then nobody reads its clock.
+            // Counted when it resumes; until then nothing reads its clock.
             host.suspended_ms += ms;
         }
         self.sim.say(|| format!("host {at} stands still for {ms} ms"));
         self.sim.after(ms, Task::Host { host: at, life, task: HostTask::Wake(u64::MAX) });
     }
 
-    /// F78: with room for so many beats.
+    /// F78: its sockets have room for this many heartbeats.
     pub(crate) fn freeze_full(&mut self, at: usize, ms: u64, room: usize, hasty: bool) {
         if !self.hosts[at].frozen {
             self.freeze(at, ms, false);
@@ -283,8 +283,9 @@ impl World<'_> {
                     host.spins = (self.sim.now_ms, spins);
                     if spins > SPINS_MAX {
                         let why = host.core.as_ref().map(|core| core.why()).unwrap_or_default();
-                        self.checks
-                            .object("SPIN", self.sim.now_ms, || format!("host {at} wakes for ever: {why}"));
+                        self.checks.object("SPIN", self.sim.now_ms, || {
+                            format!("host {at} wakes without end: {why}")
+                        });
                         return;
                     }
                     self.tell(at, Event::Deadline);
@@ -357,7 +358,7 @@ impl World<'_> {
         self.arm(at);
     }
 
-    /// The core is woken when it asked to be.
+    /// Schedules the core's wake-up for the time that it asked for.
     fn arm(&mut self, at: usize) {
         let host = &mut self.hosts[at];
         let Some(core) = &host.core else { return };
@@ -377,7 +378,7 @@ impl World<'_> {
     }
 }
 
-/// What tells one event from another, for the hash.
+/// Distinguishes events, for the hash.
 fn event_number(event: &Event) -> u64 {
     let (kind, number) = match event {
         Event::LeadershipGained { term } => (1, *term),

@@ -1,8 +1,8 @@
-//! People: they write the spec, give orders, and change their minds.
+//! Operators: they write the spec, give commands, and change their minds.
 //!
-//! Orders go to whoever leads and are forgotten when it dies, as an HTTP request is; after healing they
-//! are repeated until somebody replies. Rejected: people who read `kubectl get` and react. Whatever they
-//! would do is drawn from the tape instead, sensible or not.
+//! Commands go to the leader and are forgotten when it dies, as an HTTP request is; after healing they are
+//! repeated until a reply arrives. Rejected: operators who react to `kubectl get`. Their actions are drawn from
+//! the tape instead, sensible or not.
 
 use fleet::action::Reply;
 use fleet::event::{Command, Event};
@@ -25,12 +25,12 @@ pub struct Human {
     pub healed: bool,
     lifts: Vec<(u64, Lift)>,
     commands: u64,
-    /// Orders that have to get through, each with the number under which it was last given.
+    /// Commands that have to be delivered, each with the number under which it was last sent.
     orders: Vec<(Command, Option<CommandId>)>,
     asked_ms: u64,
 }
 
-/// The end of something that was done for a while.
+/// The end of a temporary change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lift {
     Quota,
@@ -42,7 +42,7 @@ pub enum Lift {
     Resume,
     Target(u32),
     Lag(usize),
-    /// Somebody has seen that the ledger is refused.
+    /// An operator has noticed that the ledger is refused.
     Ledger,
 }
 
@@ -155,7 +155,7 @@ impl World<'_> {
         let count = self.sim.tape.between(1, 3);
         let mut executors = self.random_ids(count);
         if self.sim.tape.chance(200) {
-            // One that nobody knows.
+            // An executor that does not exist.
             executors.push(ExecutorId(self.sim.tape.between(500, 600)));
         }
         let replace = self.human.draft.mode == Mode::Observe || self.sim.tape.below(2) == 0;
@@ -170,7 +170,7 @@ impl World<'_> {
 
     // --------------------------------------------------------------------------------------- spec --
 
-    /// A new target, where the spec with it is one that can be followed.
+    /// Sets a new target, if the spec stays valid with it.
     pub(crate) fn set_target(&mut self, target: u32) {
         let mut draft = self.human.draft.clone();
         draft.target = target;
@@ -191,7 +191,7 @@ impl World<'_> {
 
     // ------------------------------------------------------------------------------------- orders --
 
-    /// Gives a command to whoever leads, if anybody does.
+    /// Sends a command to the leader, if there is one.
     pub(crate) fn order(&mut self, verb: Command) -> Option<CommandId> {
         let at = (0..self.hosts.len()).find(|at| self.hosts[*at].leading)?;
         self.human.commands += 1;
@@ -201,7 +201,7 @@ impl World<'_> {
     }
 
     pub(crate) fn replied(&mut self, _at: usize, command: CommandId, reply: &Reply) {
-        // It is as it was wished to be.
+        // The state is already the requested one.
         let done = matches!(reply, Reply::Done | Reply::Refused(Refusal::LedgerInOrder));
         self.human.orders.retain(|(_, given)| !(done && *given == Some(command)));
     }
@@ -214,7 +214,7 @@ impl World<'_> {
         let failed = self.api.ledger().is_some_and(|stored| stored.ledger.failed);
         let asked = self.human.orders.iter().any(|(order, _)| *order == Command::ResetBreaker);
         if failed && !asked {
-            // What had failed before the faults were over may fail it once more.
+            // Failures from before the faults were over may still trip the breaker.
             self.human.orders.push((Command::ResetBreaker, None));
         }
         let parked = self.hosts.iter().filter(|host| host.leading).any(|host| {
@@ -231,7 +231,7 @@ impl World<'_> {
         }
     }
 
-    /// From now on all is well, and this many executors are wanted.
+    /// From now on there are no faults, and this many executors are wanted.
     pub fn heal(&mut self, target: u32) {
         self.sim.say(|| format!("all faults are over; the target is {target}"));
         self.heal_cluster();

@@ -1,8 +1,8 @@
-//! Who leads: the core's own election, over a Lease in the API server.
+//! Leader election: the core's own election, over a Lease in the API server.
 //!
-//! The machine is the one of production; here is only what surrounds it. Its calls go over the same
-//! network as any other, so they are lost, late and doubtful. A host asks it before every step whether it
-//! leads still, as a daemon has to: a process that stood still finds out before it does anything.
+//! The state machine is the one of production; only its environment is here. Its calls use the same network as
+//! any other, so they can be lost, delayed or have an unknown outcome. Before every step a host asks it whether
+//! it still leads, as a daemon has to: a process that stood still finds out before it acts.
 
 use fleet::backoff::Seed;
 use fleet::election::{
@@ -17,7 +17,7 @@ use crate::fault::Fault;
 use crate::host::HostTask;
 use crate::world::{Task, World};
 
-/// A request about the Lease, on its way.
+/// A request about the Lease, in transit.
 #[derive(Debug)]
 pub struct LeaseCall {
     host: usize,
@@ -28,13 +28,13 @@ pub struct LeaseCall {
     answer_ms: Option<u64>,
 }
 
-/// The machine of one life of a host.
+/// The election of one life of a host.
 pub fn election(host: usize, life: u32, seed: u64) -> Election {
     let identity = Identity::new(&format!("host-{host}"), u128::from(life));
     Election::new(ElectionSettings::default(), identity, Seed::new(seed))
 }
 
-/// Which host holds the Lease, as far as it says.
+/// The host that the Lease names as its holder.
 pub fn holder(api: &Api) -> Option<usize> {
     let (lease, _) = api.lease()?;
     lease.holder.strip_prefix("host-")?.split('_').next()?.parse().ok()
@@ -70,14 +70,14 @@ impl World<'_> {
         }
     }
 
-    /// Its deadline has come, if that is still it.
+    /// The election's deadline, unless another one was set since.
     pub(crate) fn election_due(&mut self, at: usize, due: Instant) {
         if self.hosts[at].election.as_ref().and_then(Election::deadline) == Some(due) {
             self.elect(at, ElectionEvent::Deadline);
         }
     }
 
-    /// A leader that finds out that it leads no more, before it does anything.
+    /// Does the host still lead? One that does not finds out before it acts.
     pub(crate) fn leads_still(&mut self, at: usize) -> bool {
         if self.alone {
             return self.hosts[at].leading;
@@ -105,7 +105,7 @@ impl World<'_> {
         }
     }
 
-    /// It led, and must stop: the core hears of it, and the process exits.
+    /// It was the leader and must stop: the core is told, and the process exits.
     pub(crate) fn depose(&mut self, at: usize) {
         if !self.hosts[at].leading {
             return;

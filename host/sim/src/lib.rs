@@ -1,12 +1,12 @@
-//! A world in memory, for the real core to live in.
+//! A simulated world in memory, in which the real core runs.
 //!
-//! Everything a fleet can meet is here in a few thousand lines: an API server with watches, nodes,
-//! executors, a driver, people, policies, hosts that crash. One [`tape`](tape::Tape) decides whatever is
-//! not decided by rules, so a run is a function of its seed, and a failure of it is a number. The
-//! [checkers](check) keep their own account of what is true and never ask the core.
+//! Everything a fleet can meet is here in a few thousand lines: an API server with watches, nodes, executors, a
+//! driver, operators, policies, hosts that crash. One [`tape`](tape::Tape) decides everything that rules do not
+//! decide, so a run is a function of its seed, and a failing run is identified by a number. The
+//! [checkers](check) keep their own account of the true state and never ask the core.
 //!
-//! Rejected: taking over the scheduler and the clock of the real daemon. The core is a function of
-//! event and time; what is around it has tests of its own, against the same [`Api`](api::Api).
+//! Rejected: taking over the scheduler and the clock of the real daemon. The core is a function of event and
+//! time; the code around it has tests of its own, against the same [`Api`](api::Api).
 //!
 //! Reading order: [`run`], [`world`], [`host`], [`api`], [`cluster`], [`check`].
 

@@ -1,8 +1,8 @@
-//! The way from a host to the API server and back, and everything that gets lost on it.
+//! The path from a host to the API server and back, and everything that gets lost on it.
 //!
-//! A request has a fate, drawn when it is sent: refused at the door, lost, applied late, or applied with
-//! an answer that is lost or late. The client waits ten seconds; after that the outcome is `Unknown`,
-//! whatever becomes of the request. A host that dies does not take its requests along.
+//! A request has a fate, drawn when it is sent: refused before the store, lost, applied late, or applied with
+//! an answer that is lost or late. The client waits ten seconds; after that the outcome is `Unknown`, even if
+//! the request is still applied. Requests of a host that dies stay in transit.
 
 use fleet::action::{Action, Verb};
 use fleet::election::ElectionEvent;
@@ -15,7 +15,7 @@ use crate::host::HostTask;
 use crate::policies;
 use crate::world::{CrashPoint, Task, World};
 
-/// A request under way.
+/// A request in transit.
 #[derive(Debug)]
 pub struct Call {
     pub host: usize,
@@ -23,9 +23,9 @@ pub struct Call {
     id: u64,
     pub action: Action,
     pub(crate) sent_ms: u64,
-    /// A refusal that comes from something in front of the store.
+    /// A refusal by a component in front of the store.
     refusal: Option<Outcome>,
-    /// What the client hears in place of the store's outcome: a 5xx for what was done all the same.
+    /// What the client receives in place of the store's outcome: a 5xx although the request was applied.
     disguise: Option<Outcome>,
     /// How long the answer takes; `None`: it is lost.
     answer_ms: Option<u64>,
@@ -45,7 +45,7 @@ struct Admission {
 /// How long a client waits for an answer.
 const TIMEOUT_MS: u64 = 10_000;
 
-/// A creation that takes longer than this eats into the time that a pod has to start.
+/// A creation that takes longer than this uses up part of the time that a pod has to start.
 const SLOW_MS: u64 = 2_000;
 
 impl World<'_> {
@@ -138,7 +138,7 @@ impl World<'_> {
         self.post(at, wait_ms, HostTask::Answer(id, Box::new(Event::Finished { action, outcome })));
     }
 
-    /// What something in front of the store says to the request, so that it never gets there.
+    /// The refusal by a component in front of the store, so that the request never reaches it.
     fn refusal(&mut self, verb: &Verb) -> Option<Outcome> {
         let creates = matches!(verb, Verb::CreatePod { .. });
         let evicts = matches!(verb, Verb::EvictPod { .. });
@@ -227,7 +227,7 @@ impl World<'_> {
                     && matches!(outcome, Outcome::Ok(_))
                 {
                     self.cluster.avoid(serial, avoid_nodes);
-                    // Whoever waits for it has waited for longer than it exists.
+                    // The client has waited for the pod for longer than the pod exists.
                     if call.sent_ms + SLOW_MS < self.sim.now_ms {
                         self.cluster.slow.insert(serial);
                     }
@@ -253,7 +253,7 @@ impl World<'_> {
         finished(&call.action, outcome)
     }
 
-    /// What is left of a grace on its way to a pod.
+    /// The remaining grace period when the request reaches a pod.
     fn grace(&mut self, pod: &str, grace_ms: Option<u64>) -> Option<u64> {
         let view = self.api.serial(pod).and_then(|serial| self.api.pod(serial)).map(|pod| &pod.view);
         let starts = view.is_some_and(|view| view.phase == Phase::Pending && view.node.is_some());

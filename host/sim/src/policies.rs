@@ -1,8 +1,8 @@
-//! The policies, as far as a core can tell: answers, some of them wrong.
+//! The policies, as the core sees them: answers, some of them wrong.
 //!
-//! The loss classifier is what a sensible person would say of the evidence, and says *undetermined*
-//! until there is some; the roll policy takes the oldest, or the one with the most garbage collection.
-//! The sandbox is not here: to the core a trap and an exceeded budget are one thing.
+//! The loss classifier draws the obvious conclusion from the evidence, and answers *undetermined* until there
+//! is some; the roll policy picks the oldest executor, or the one with the most garbage collection. The sandbox
+//! is not here: to the core a trap and an exceeded budget are the same fault.
 
 use fleet::action::Question;
 use fleet::event::{Answer, Fault as PolicyFault};
@@ -14,7 +14,7 @@ use fleet::question::{
 use crate::fault::Fault;
 use crate::world::Sim;
 
-/// The names there are.
+/// The existing policy names.
 pub const NAMES: [&str; 4] = ["SPARK", "OLDEST", "MOST_GC", "CLASSIFIER"];
 
 pub(crate) fn answer(sim: &mut Sim, question: &Question, healed: bool) -> Result<Answer, PolicyFault> {
@@ -37,7 +37,7 @@ fn pick(index: usize) -> Pick {
 fn roll(sim: &mut Sim, question: &RollQuestion, healed: bool) -> Result<Selection, PolicyFault> {
     let columns = question.candidates.columns();
     let count = columns.id.len();
-    // A fleet that is to come to rest is not rolled.
+    // A fleet that has to come to rest is not rolled.
     if healed || count == 0 {
         return Ok(Selection::Nothing("all is well".to_owned()));
     }

@@ -1,9 +1,9 @@
 //! One run: a seed in, a report out.
 //!
-//! Draw which faults there are and what the fleet should be; let both loose for some minutes; heal the
-//! world; demand that the fleet comes to strength and to rest. Safety is checked all along, liveness at
-//! the end: faults that never stop would excuse everything, and faults that always heal by themselves
-//! find no livelock.
+//! Draw which faults there are and what the fleet's spec is; run both for some minutes; heal the world; require
+//! that the fleet reaches its target and comes to rest. Safety is checked throughout, liveness at the end:
+//! faults that never stop would excuse everything, and faults that always heal by themselves reveal no
+//! livelock.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ pub mod draw;
 
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Keep a timeline in words.
+    /// Keep a textual timeline.
     pub timeline: bool,
     /// Play these numbers instead of the seed's.
     pub tape: Option<Vec<u32>>,
@@ -28,7 +28,7 @@ pub struct Options {
     pub swarm: Option<Swarm>,
     /// This spec instead of a drawn one.
     pub draft: Option<Draft>,
-    /// This long, instead of 5 to 15 minutes.
+    /// Faults last this long, instead of 5 to 15 minutes.
     pub chaos_ms: Option<u64>,
     /// The leader dies at the `n`th request, counted from 1.
     pub crash_at: Option<(u64, CrashPoint)>,
@@ -42,9 +42,9 @@ pub struct Report {
     pub violation: Option<Violation>,
     /// How often each fault has struck.
     pub fired: Vec<(Fault, u64)>,
-    /// How often each guard-rail said no.
+    /// How often each guardrail refused an action.
     pub refusals: BTreeMap<Refusal, u64>,
-    /// Which faults were on, in times of a thousand.
+    /// The faults that were on, in occurrences per thousand.
     pub swarm: Vec<(Fault, u32)>,
     pub draft: Draft,
     /// The target after healing.
@@ -56,7 +56,7 @@ pub struct Report {
     /// How many actions changed pods.
     pub mutations: u64,
     pub timeline: Vec<String>,
-    /// What was drawn, to be played again or made smaller.
+    /// The drawn numbers, to be replayed or shrunk.
     pub drawn: Vec<u32>,
 }
 

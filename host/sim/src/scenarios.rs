@@ -1,8 +1,8 @@
-//! Short scenarios, of which every single request can be made to go wrong.
+//! Short scenarios, in which every single request can be made to fail.
 //!
-//! A campaign samples: it finds what is likely. Whether a host may die between *any* two requests is not
-//! a matter of likelihood, so for these few the crash points are enumerated, each with the request lost
-//! and with the request applied and its answer lost, and again without a crash.
+//! A campaign samples: it finds what is likely. Whether a host may die between *any* two requests is not a
+//! question of probability, so for these few scenarios the crash points are enumerated, each with the request
+//! lost and with the request applied and its answer lost, and again without a crash.
 
 use fleet::id::Uid;
 use fleet::spec::{Amount, Draft, Mode, RollSpec};
@@ -10,7 +10,7 @@ use fleet::spec::{Amount, Draft, Mode, RollSpec};
 use crate::fault::{Fault, Swarm};
 use crate::run::Options;
 
-/// A scenario's name and what it takes to run it.
+/// A scenario's name and the options to run it.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     pub name: &'static str,
@@ -19,7 +19,7 @@ pub struct Scenario {
 
 type Tweak = fn(&mut Draft);
 
-/// Name, target, faults with their strength, and what differs from a plain fleet.
+/// Name, target, faults with their strength, and the differences from a plain fleet.
 type Row = (&'static str, u32, &'static [(Fault, u32)], Tweak);
 
 const SCENARIOS: [Row; 24] = [
@@ -28,7 +28,7 @@ const SCENARIOS: [Row; 24] = [
     ("one at a time", 3, &[], |draft| draft.allocation.batch_size = 1),
     ("executors exit", 3, &[(Fault::Exits, 40)], |_| {}),
     ("executors run out of memory", 2, &[(Fault::OomKilled, 30)], |draft| draft.recovery.kept_pods_max = 1),
-    ("somebody deletes pods", 3, &[(Fault::DeletedByHuman, 40)], |_| {}),
+    ("a user deletes pods", 3, &[(Fault::DeletedByHuman, 40)], |_| {}),
     ("executors fall silent", 3, &[(Fault::FallsSilent, 30)], |_| {}),
     ("executors are never heard", 3, &[(Fault::Silent, 300)], |_| {}),
     ("pods stay pending", 3, &[(Fault::Unschedulable, 300)], |_| {}),

@@ -1,12 +1,12 @@
 //! A Kubernetes API server in memory, for real clients: `kube::Client`, its watcher, and `kubectl`.
 //!
-//! HTTP requests go in and JSON comes out, as kube-apiserver would answer. Objects are the JSON they came
-//! as, with no schema beside it; [`Server::advance`] tells the time, and also runs what controllers do
-//! in a real cluster: garbage collection and the end of namespaces. There is no socket and no thread
-//! here: [`Server`] is a tower `Service`, and whoever wants a port puts an HTTP server before it.
+//! HTTP requests go in and JSON comes out, as kube-apiserver would answer. Objects are stored as the JSON that
+//! was sent, without a schema; [`Server::advance`] sets the time, and also runs what controllers do in a real
+//! cluster: garbage collection and the removal of namespaces. There is no socket and no thread here: [`Server`]
+//! is a tower `Service`; to serve a port, put an HTTP server in front of it.
 //!
-//! The simulator's [`Api`](crate::api::Api) is another model of the same thing: typed, and quick enough
-//! for millions of steps. This one is for the adapters, which the simulator goes around.
+//! The simulator's [`Api`](crate::api::Api) is another model of the same thing: typed, and fast enough for
+//! millions of steps. This one is for the adapters, which the simulator bypasses.
 //!
 //! What it leaves out: authentication, RBAC, admission webhooks, schemas, protobuf, websockets, logs and
 //! exec; a strategic merge patch and an apply are taken as merge patches (`patch.rs`).
@@ -66,7 +66,7 @@ struct Shared {
 /// Asked about every request before it is served. It must not call the server that asks it.
 pub type Interceptor = Box<dyn FnMut(&Parts) -> Verdict + Send>;
 
-/// What is to become of a request.
+/// What to do with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Pass,
@@ -83,11 +83,11 @@ pub enum Verdict {
     LoseBefore,
     /// Not served, and never answered.
     Hang,
-    /// A watch ends after so many bytes, in the middle of whatever that is. Other requests pass.
+    /// A watch ends after this many bytes, even in the middle of an event. Other requests pass.
     CutWatchAfter(usize),
 }
 
-/// Whom a bearer token belongs to, for `TokenReview`.
+/// The owner of a bearer token, for `TokenReview`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenInfo {
     pub username: String,
@@ -104,7 +104,7 @@ pub struct Change {
     pub at_ms: u64,
     /// `None`: it was created.
     pub before: Option<Arc<Value>>,
-    /// `None`: it is gone.
+    /// `None`: it was deleted.
     pub after: Option<Arc<Value>>,
 }
 
@@ -123,8 +123,8 @@ pub struct Deletion {
 }
 
 impl Server {
-    /// An empty cluster with the usual namespaces. The seed decides UIDs; the clock starts at 2026-01-01
-    /// unless it is told otherwise.
+    /// An empty cluster with the usual namespaces. The seed determines UIDs; the clock starts at 2026-01-01
+    /// unless it is set.
     pub fn new(seed: u64) -> Server {
         const START_MS: i64 = 1_767_225_600_000;
         let shared = Shared { store: Mutex::new(Store::new(seed, START_MS)), interceptor: Mutex::new(None) };
@@ -141,8 +141,8 @@ impl Server {
         self.with(|store| store.wall_base_ms = wall_base_ms);
     }
 
-    /// It is now so late, in ms since the start. Ends watches whose time is over, sends bookmarks that
-    /// are due, collects garbage.
+    /// Sets the time, in ms since the start. Ends watches whose time is over, sends bookmarks that are due,
+    /// collects garbage.
     pub fn advance(&self, now_ms: u64) {
         self.with(|store| {
             store.now_ms = store.now_ms.max(now_ms);
@@ -150,7 +150,7 @@ impl Server {
         });
     }
 
-    /// The same, for a request whose body is still to come.
+    /// The same, for a request whose body has not arrived yet.
     pub async fn answer<B>(&self, request: Request<B>) -> io::Result<Response<Body>>
     where
         B: http_body::Body,
@@ -160,7 +160,7 @@ impl Server {
         Ok(self.call(Request::from_parts(parts, collect(body).await?)))
     }
 
-    /// Serves a request whose body is complete. A watch's answer goes on in its body.
+    /// Serves a request whose body is complete. The response to a watch continues in its body.
     pub fn call(&self, request: Request<Bytes>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let verdict = match &mut *self.shared.interceptor.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -198,17 +198,18 @@ impl Server {
         *self.shared.interceptor.lock().unwrap_or_else(PoisonError::into_inner) = interceptor;
     }
 
-    /// A `TokenReview` of this token is answered with this from now on.
+    /// From now on, a `TokenReview` of this token is answered with `info`.
     pub fn set_token(&self, token: &str, info: TokenInfo) {
         self.with(|store| store.tokens.insert(token.to_owned(), info));
     }
 
-    /// How many requests were served, well or not, by verb and resource, for instance `("create", "pods/eviction")`.
+    /// How many requests were served, successful or not, by verb and resource, for instance `("create",
+    /// "pods/eviction")`.
     pub fn requests(&self) -> BTreeMap<(String, String), u64> {
         self.with(|store| store.requests.clone())
     }
 
-    /// Forgets the log, so that every watch that is behind, and every list by pages, gets a 410.
+    /// Drops the log, so that every watch that is behind, and every paged list, gets a 410.
     pub fn compact(&self) {
         self.with(Store::compact);
     }
@@ -233,7 +234,7 @@ impl Server {
     }
 
     fn run(&self, store: &mut Store, ask: &Ask, body: Value) -> Result<(u16, Body), Status> {
-        // No verb takes time.
+        // Serving a request takes no simulated time.
         let wall_ms = store.wall_ms();
         let shown = |object: &Value| Body::json(&ask.view.object(object, wall_ms));
         let known = match ask.subresource.as_str() {
@@ -275,7 +276,7 @@ impl Server {
 
     fn count(&self, verb: &str, resource: &str) {
         self.with(|store| {
-            // Known verbs, known resources; what comes after the slash is anybody's invention.
+            // Known verbs, known resources; the subresource after the slash is free text from the client.
             let resource = match resource.split_once('/') {
                 Some((_, "status" | "eviction" | "binding")) | None => resource,
                 Some((resource, _)) => resource,
@@ -284,7 +285,7 @@ impl Server {
         });
     }
 
-    /// The store, locked; whoever waits for what was changed is woken when it no longer is.
+    /// The store, locked; after it is unlocked, the watches that wait for the changes are woken.
     fn with<R>(&self, work: impl FnOnce(&mut Store) -> R) -> R {
         let (result, ripe) = {
             let mut store = self.shared.store.lock().unwrap_or_else(PoisonError::into_inner);
@@ -331,7 +332,7 @@ where
     }
 }
 
-/// A whole body; of one that is too long, enough to see that it is.
+/// A whole body; of one that is too long, enough to detect that.
 async fn collect<B>(body: B) -> io::Result<Bytes>
 where
     B: http_body::Body,
@@ -355,7 +356,7 @@ fn respond(code: u16, body: Body) -> Response<Body> {
 }
 
 fn refuse(refusal: &Status) -> Response<Body> {
-    // An interceptor may name a code that HTTP has not.
+    // An interceptor may name a code that HTTP does not have.
     let code = if (200..=599).contains(&refusal.code) { refusal.code } else { 500 };
     let mut response = respond(code, Body::json(&refusal.to_json()));
     if let Some(seconds) = refusal.retry_after_s() {

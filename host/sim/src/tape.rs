@@ -1,14 +1,13 @@
 //! Every random choice of a run, in one place.
 //!
-//! A tape is a row of numbers; whoever has to choose takes the next one. A seed fills it from ChaCha8,
-//! or somebody hands the numbers in: a fuzzer, or a recorded tape that is being made smaller. What was
-//! drawn is kept, so any failing run can be cut down: numbers are lowered or removed for as long as the
-//! run still fails. For that to lead somewhere, **0 is the benign choice everywhere**: no fault, the
-//! first of the list, the shortest wait. A tape that has run out is all zeros: nothing bad happens any
-//! more.
+//! A tape is a sequence of numbers; every random choice takes the next one. The numbers come from ChaCha8,
+//! filled from a seed, or from the caller: a fuzzer, or a recorded tape that is being shrunk. Drawn numbers are
+//! recorded, so any failing run can be shrunk: numbers are lowered or removed for as long as the run still
+//! fails. For that to work, **0 is the benign choice everywhere**: no fault, the first of the list, the
+//! shortest wait. A tape that has run out is all zeros: no further faults happen.
 //!
-//! Rejected: a generator per component. The parts of a run would no longer influence each other's
-//! draws, which is good for stability under edits, but a tape of many tracks is much harder to shrink.
+//! Rejected: a generator per component. The components of a run would no longer influence each other's draws,
+//! which keeps runs stable under edits, but a tape with many tracks is much harder to shrink.
 
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, SeedableRng};
@@ -22,7 +21,7 @@ pub struct Tape {
 #[derive(Debug)]
 enum Source {
     Seed(Box<ChaCha8Rng>),
-    /// The numbers that are left, the next one last.
+    /// The remaining numbers, the next one last.
     Given(Vec<u32>),
 }
 
@@ -31,13 +30,13 @@ impl Tape {
         Tape { source: Source::Seed(Box::new(ChaCha8Rng::seed_from_u64(seed))), drawn: Vec::new() }
     }
 
-    /// Plays what [`Tape::drawn`] once returned, or a changed copy of it.
+    /// Replays what [`Tape::drawn`] once returned, or a changed copy of it.
     pub fn from_drawn(mut numbers: Vec<u32>) -> Tape {
         numbers.reverse();
         Tape { source: Source::Given(numbers), drawn: Vec::new() }
     }
 
-    /// Plays bytes, four to a choice; a last choice that is cut short is filled up with zeros.
+    /// Replays bytes, four per choice; an incomplete last choice is padded with zeros.
     pub fn from_bytes(bytes: &[u8]) -> Tape {
         let number = |chunk: &[u8]| {
             chunk.iter().enumerate().fold(0, |number, (at, byte)| number | u32::from(*byte) << (8 * at))
@@ -50,7 +49,7 @@ impl Tape {
         &self.drawn
     }
 
-    /// A number below `end`; 0 when that is 0.
+    /// A number below `end`; 0 if `end` is 0.
     pub fn below(&mut self, end: u64) -> u64 {
         let number = match &mut self.source {
             Source::Seed(rng) => rng.next_u32(),
@@ -62,18 +61,18 @@ impl Tape {
         u64::try_from(choice).expect("the choice is below `end`")
     }
 
-    /// A number from the first to the last, which is included.
+    /// A number from `first` to `last`, inclusive.
     pub fn between(&mut self, first: u64, last: u64) -> u64 {
         first + self.below(last.saturating_sub(first) + 1)
     }
 
-    /// Happens so many times in a thousand. 0 says no.
+    /// True this many times in a thousand. 0 is false.
     pub fn chance(&mut self, permille: u32) -> bool {
-        // Nothing to decide: what never happens costs no number, and neither does its shrinking.
+        // Nothing to decide: a chance of zero uses no number, so there is nothing to shrink either.
         permille > 0 && self.below(1000) >= u64::from(1000 - permille.min(1000))
     }
 
-    /// One of them.
+    /// One of the elements.
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
         if from.is_empty() {
             return None;

@@ -1,4 +1,4 @@
-//! What happened in a run: always as one number, on request in words.
+//! What happened in a run: always as one number, on request as text.
 //!
 //! The hash is FNV-1a over the bytes of everything that crosses the boundary of the core and everything
 //! that the API server applies. Same seed, same hash (D4); two runs that differ anywhere differ here.
@@ -13,7 +13,7 @@ pub struct Trace {
 const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const PRIME: u64 = 0x0000_0100_0000_01b3;
 
-/// More than any run has that somebody will read.
+/// More lines than any run has that is read by hand.
 const LINES_MAX: usize = 200_000;
 
 impl Trace {
@@ -42,12 +42,12 @@ impl Trace {
         self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(PRIME);
     }
 
-    /// Whether anybody reads the words. Ask before making some.
+    /// Whether a timeline is kept. Check this before formatting text.
     pub fn spoken(&self) -> bool {
         self.timeline.is_some()
     }
 
-    /// A line of the timeline. The words are made only when somebody reads them.
+    /// A line of the timeline. The text is formatted only when a timeline is kept.
     pub fn say(&mut self, at_ms: u64, words: impl FnOnce() -> String) {
         if let Some(lines) = &mut self.timeline
             && lines.len() < LINES_MAX

@@ -1,12 +1,12 @@
-//! The world: everything there is, and the order in which it happens.
+//! The world: all parts, and the order in which events happen.
 //!
-//! A queue of tasks by (time, order of insertion); each task changes what it is about and puts further
-//! tasks on the queue. Between two tasks nothing moves, so a run has no other order than this one.
-//! The parts live in files of their own as further `impl World` blocks: the network in front of the API
-//! server, the hosts, the cluster, chaos and people.
+//! A queue of tasks by (time, order of insertion); each task changes its part of the world and adds further
+//! tasks to the queue. Nothing changes between two tasks, so the queue fixes the order of a run completely. The
+//! parts are in files of their own as further `impl World` blocks: the network in front of the API server, the
+//! hosts, the cluster, chaos and operators.
 //!
-//! Rejected: parts as actors with mailboxes. Nearly every rule of the cluster is about two parts at
-//! once (a node dies and its pods are evicted), and would turn into a protocol.
+//! Rejected: parts as actors with mailboxes. Nearly every rule of the cluster involves two parts at once (a
+//! node dies and its pods are evicted), and would need a protocol.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -33,24 +33,24 @@ use crate::network::Call;
 use crate::tape::Tape;
 use crate::trace::Trace;
 
-/// What is under test: a state machine that is told events and wants actions.
+/// The system under test: a state machine that receives events and returns actions.
 pub trait Core {
     fn step(&mut self, event: Event, now: Now) -> Vec<Action>;
-    /// When it wants to be woken.
+    /// When it is to be woken next.
     fn deadline(&self) -> Option<Instant>;
-    /// What for, in words. Asked only when a timeline is kept.
+    /// The reason for that deadline, as text. Called only when a timeline is kept.
     fn why(&self) -> String;
     fn snapshot(&self, now: Now) -> Snapshot;
-    /// Do its own sums hold?
+    /// Checks the core's own totals.
     fn audit(&self) -> Result<(), String>;
 }
 
-/// Makes a core, as a host does that starts.
+/// Creates a core, as a host does when it starts.
 pub type Make<'a> = dyn Fn(Draft, &[String], u64) -> Result<Box<dyn Core>, Vec<SpecError>> + 'a;
 
 #[derive(Debug)]
 pub enum Task {
-    /// Once a second: chaos, people, and checks that need not be made at every step.
+    /// Once a second: chaos, operators, and checks that need not run at every step.
     Second,
     /// A host's process starts.
     Start(usize),
@@ -70,13 +70,13 @@ pub enum Task {
         node: usize,
         step: NodeStep,
     },
-    /// The driver looks after its executors.
+    /// The driver checks its executors.
     Driver,
-    /// It is seen that the driver's container has ended and started again.
+    /// The kubelet reports that the driver's container has ended and started again.
     DriverRestarts,
 }
 
-/// Time, chance and order: what every part needs to have a future.
+/// Time, randomness and the task queue: what every part needs to schedule tasks.
 #[derive(Debug)]
 pub struct Sim {
     pub now_ms: u64,
@@ -114,12 +114,12 @@ pub struct World<'a> {
     pub api: Api,
     pub cluster: Cluster,
     pub hosts: Vec<Host>,
-    /// There is one host, and it leads without an election: nothing ends it when it has stood still.
+    /// There is one host, and it leads without an election: it is not ended after a standstill.
     pub alone: bool,
     pub human: Human,
     pub checks: Checks,
     pub(crate) make: &'a Make<'a>,
-    /// How often each guard-rail said no, in lives that are over.
+    /// How often each guardrail refused an action, in lives that have ended.
     pub(crate) refused: BTreeMap<Refusal, u64>,
     pub(crate) calls: u64,
     /// The `n`th request of any host to the API server, counted from 1, and what happens at it.
@@ -133,9 +133,9 @@ pub enum CrashPoint {
     Before,
     /// After it was applied, before the answer arrives.
     Applied,
-    /// Nobody dies: the request never arrives.
+    /// No host dies: the request never arrives.
     RequestLost,
-    /// Nobody dies: it is applied, and nobody hears of it.
+    /// No host dies: the request is applied, and its answer is lost.
     AnswerLost,
 }
 
@@ -219,7 +219,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// What the store did is passed on to those who act on it.
+    /// Passes changes of the store on to the parts that react to them.
     fn settle(&mut self) {
         loop {
             let news = self.api.take_news();
@@ -254,7 +254,7 @@ impl PartialOrd for Queued {
 }
 
 impl Ord for Queued {
-    /// The earliest is the greatest: the heap gives out its greatest first.
+    /// The earliest task is the greatest, because the heap returns its greatest first.
     fn cmp(&self, other: &Queued) -> Ordering {
         (other.at_ms, other.number).cmp(&(self.at_ms, self.number))
     }

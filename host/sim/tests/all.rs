@@ -21,12 +21,12 @@ fn some_hundred_seeds_find_nothing() {
     assert_eq!(campaign.unfired(), []);
 }
 
-/// F23 with F1 and F2: of short scenarios every request goes wrong in every way, one at a time.
+/// F23 with F1 and F2: in short scenarios every request fails in every way, one at a time.
 #[test]
 fn every_crash_point_of_every_scenario_is_survived() {
     let mut runs = 0;
     for scenario in scenarios::all() {
-        // What happens until the fleet rests is the same up to the request that goes wrong.
+        // Up to the request that fails, the run is the same until the fleet rests.
         let calm = run(1, &scenario.options, &core(None));
         assert_eq!(calm.violation, None, "{} by itself", scenario.name);
         assert!(calm.requests > 3, "{}: {} requests", scenario.name, calm.requests);
@@ -43,7 +43,7 @@ fn every_crash_point_of_every_scenario_is_survived() {
     assert!(runs > 1_000, "{runs}");
 }
 
-/// A core that is told everything twice, but for what people ask: two kills are two kills.
+/// A core that receives every event twice, except operators' commands: two kills are two kills.
 struct Twice(Fleet);
 
 impl Core for Twice {
@@ -71,7 +71,7 @@ impl Core for Twice {
     }
 }
 
-/// D5 and D6: what is said twice changes nothing.
+/// D5 and D6: a repeated event changes nothing.
 #[test]
 fn events_that_come_twice_change_nothing() {
     let make = |draft, policies: &[String], seed| {
@@ -83,7 +83,7 @@ fn events_that_come_twice_change_nothing() {
     }
 }
 
-/// The checkers bite: each rule that is switched off is found missing. Those that hide for long are left to
+/// The checkers work: each rule that is switched off is detected. Those that need many seeds are left to
 /// `rollcall simulate --plants`.
 #[test]
 fn planted_bugs_are_found() {

@@ -1,7 +1,7 @@
-//! The daemon's JSON, for people.
+//! Turns the daemon's JSON into readable output.
 //!
-//! Text in it may have come from a pod, and a pod may say anything: whatever a terminal would obey is
-//! taken out. JSON is handed on untouched, with fields that this version does not know.
+//! Text in the JSON may come from a pod, which is untrusted: control characters that a terminal would interpret are
+//! removed. JSON output is passed on unchanged, including fields that this version does not know.
 
 use anyhow::{Context, Result};
 use jiff::{SignedDuration, Timestamp};
@@ -13,11 +13,11 @@ use crate::http::wire::{Accepted, ExecutorResult, Executors, Explained, Failure,
 #[derive(Debug)]
 pub struct Answer {
     pub json: Value,
-    /// With an empty line between them.
+    /// Printed with an empty line between them.
     pub blocks: Vec<Block>,
-    /// For standard error.
+    /// Printed to standard error.
     pub notes: Vec<String>,
-    /// Something was refused, or is not there.
+    /// Something was refused, or does not exist.
     pub refused: bool,
 }
 
@@ -30,7 +30,7 @@ pub enum Block {
 pub fn fleets(json: Value) -> Result<Answer> {
     let Fleets { fleets } = read(&json)?;
     let block = if fleets.is_empty() {
-        Block::Line("no fleets: is one in a file or directory that the daemon was started with?".to_owned())
+        Block::Line("no fleets: check the files and directories that the daemon was started with".to_owned())
     } else {
         table(FLEET, fleets.iter().map(fleet_row))
     };
@@ -70,7 +70,7 @@ pub fn explained(json: Value) -> Result<Answer> {
     Ok(answer(json, blocks))
 }
 
-/// A command was taken on, although perhaps not for every executor it named.
+/// The daemon accepted a command, although perhaps not for every executor that it named.
 pub fn accepted(fleet: &str, done: &str, json: Value) -> Result<Answer> {
     let Accepted { executors } = read(&json)?;
     let block =
@@ -79,7 +79,7 @@ pub fn accepted(fleet: &str, done: &str, json: Value) -> Result<Answer> {
     Ok(Answer { refused, ..answer(json, vec![block]) })
 }
 
-/// `about` is what it was asked of.
+/// `about` names the object of the request: a fleet, or the daemon.
 pub fn refused(about: &str, json: Value) -> Result<Answer> {
     let Failure { error, executors } = read(&json)?;
     let blocks = if executors.is_empty() { vec![] } else { vec![results(&executors)] };
@@ -87,12 +87,12 @@ pub fn refused(about: &str, json: Value) -> Result<Answer> {
     Ok(Answer { json, blocks, notes: vec![note], refused: true })
 }
 
-/// Without what a terminal would obey.
+/// Replaces control characters, which a terminal would interpret.
 pub fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Seconds are enough for people.
+/// Formats a time with a precision of seconds.
 pub fn time(at_ms: i64) -> String {
     Timestamp::from_millisecond(at_ms).map_or_else(|_| at_ms.to_string(), |at| format!("{at:.0}"))
 }
@@ -137,5 +137,5 @@ fn answer(json: Value, blocks: Vec<Block>) -> Answer {
 }
 
 fn read<T: DeserializeOwned>(json: &Value) -> Result<T> {
-    T::deserialize(json).context("cannot understand the daemon's answer; is it of another version?")
+    T::deserialize(json).context("cannot parse the daemon's answer; does the daemon have another version?")
 }

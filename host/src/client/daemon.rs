@@ -1,7 +1,7 @@
-//! One request to the daemon, and what comes of it.
+//! Sends one request to the daemon and interprets the response.
 //!
-//! The daemon's own refusals are answers. Everything else that is not a 200 is an error, and says what
-//! to do about it.
+//! The daemon's own refusals are answers. Every other response with a status other than 200 is an error that names a
+//! remedy.
 
 use std::env;
 use std::fs::File;
@@ -18,23 +18,23 @@ use tokio::time::timeout;
 use super::Connection;
 use crate::http::wire::Failure;
 
-/// An answer of 10,000 executors is 2 MB.
+/// An answer with 10,000 executors is 2 MB.
 const ANSWER_MAX: usize = 16 << 20;
 const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// Longer than the daemon itself lets a request take.
+/// Longer than the daemon's own limit for a request.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(15);
-/// Every token of people and of tools is much shorter.
+/// Tokens in practice are much shorter.
 const TOKEN_MAX: u64 = 4 << 10;
 
-/// What the daemon says.
+/// The daemon's response.
 #[derive(Debug)]
 pub enum Reply {
     Ok(Value),
-    /// A [`Failure`]: what was asked about is not there (404), or a guard-rail said no (409).
+    /// A [`Failure`]: the object does not exist (404), or a guard-rail refused the command (409).
     Refused(Value),
 }
 
-/// Not `Debug`: it holds a secret.
+/// Does not implement `Debug`, because it holds a secret.
 pub struct Daemon {
     client: Client,
     server: Url,
@@ -43,9 +43,9 @@ pub struct Daemon {
 
 impl Daemon {
     pub fn new(to: &Connection) -> Result<Daemon> {
-        // Proxies are for the world outside; a redirect would carry the token elsewhere.
+        // Proxies are for external hosts, and a redirect would send the token to another server.
         let client = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
-        let client = client.connect_timeout(CONNECT_MAX).build().context("cannot make an HTTP client")?;
+        let client = client.connect_timeout(CONNECT_MAX).build().context("cannot create an HTTP client")?;
         let token = match &to.token_file {
             Some(path) => Some(token_in(path)?),
             None => env::var("ROLLCALL_TOKEN")
@@ -67,14 +67,15 @@ impl Daemon {
         self.reply(self.send(request).await?).await
     }
 
-    /// An answer that does not end.
+    /// Opens a streaming response, which does not end.
     pub async fn stream(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Response> {
         let mut url = self.url(path)?;
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
         let answer = timeout(ANSWER_TIME_MAX, self.send(self.client.get(url))).await;
-        let response = answer.with_context(|| format!("the daemon at {} does not answer", self.server))??;
+        let response =
+            answer.with_context(|| format!("the daemon at {} does not respond", self.server))??;
         if response.status() == StatusCode::OK {
             return Ok(response);
         }
@@ -99,11 +100,12 @@ impl Daemon {
         let server = &self.server;
         request.send().await.map_err(|error| {
             let remedy = if error.is_builder() {
-                "cannot make the request; has the token a character that a header cannot carry?".to_owned()
+                "cannot build the request; does the token have a character that is invalid in a header?"
+                    .to_owned()
             } else if error.is_timeout() {
-                format!("the daemon at {server} does not answer; is it overloaded, or is --server wrong?")
+                format!("the daemon at {server} does not respond; is it overloaded, or is --server wrong?")
             } else {
-                format!("cannot reach the daemon at {server}; is it running? Say where with --server")
+                format!("cannot reach the daemon at {server}; is it running? Set its URL with --server")
             };
             anyhow!(error.without_url()).context(remedy)
         })
@@ -112,24 +114,24 @@ impl Daemon {
     async fn reply(&self, response: Response) -> Result<Reply> {
         let status = response.status();
         let body =
-            read(response).await.with_context(|| format!("the answer of {} broke off", self.server))?;
+            read(response).await.with_context(|| format!("the response from {} was cut off", self.server))?;
         let json: Value = serde_json::from_slice(&body).unwrap_or_default();
         if status == StatusCode::OK && json.is_object() {
             return Ok(Reply::Ok(json));
         }
         let Ok(Failure { error, .. }) = Failure::deserialize(&json) else {
             bail!(
-                "{} is no Rollcall daemon: it answered {status}; say where one is with --server",
+                "{} is not a Rollcall daemon: it answered {status}; set the daemon's URL with --server",
                 self.server
             );
         };
         match status {
             StatusCode::NOT_FOUND | StatusCode::CONFLICT => Ok(Reply::Refused(json)),
             StatusCode::UNAUTHORIZED if self.token.is_none() => {
-                bail!("commands need the daemon's token: give it with --token-file or ROLLCALL_TOKEN")
+                bail!("commands need the daemon's token: pass it with --token-file or ROLLCALL_TOKEN")
             }
             StatusCode::UNAUTHORIZED => {
-                bail!("the daemon has another token than the one given with --token-file or ROLLCALL_TOKEN")
+                bail!("the daemon expects a different token from the one in --token-file or ROLLCALL_TOKEN")
             }
             _ => bail!(
                 "the daemon answered {status}: {} ({})",

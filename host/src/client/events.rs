@@ -1,7 +1,7 @@
-//! `rollcall events`: server-sent events, read as they come.
+//! `rollcall events`: reads server-sent events as they arrive.
 //!
-//! Of the format (WHATWG HTML, 9.2) only what the daemon sends matters: `event:` and `data:` lines, and
-//! an empty line that ends an event. Comments are its signs of life.
+//! It parses only the part of the format (WHATWG HTML, 9.2) that the daemon uses: `event:` and `data:` lines, and an
+//! empty line that ends an event. The daemon sends comments as keep-alives.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use super::answer::{plain, time};
 use super::daemon::Daemon;
 use crate::http::wire::{Lagged, Told};
 
-/// Three of the daemon's signs of life.
+/// Three keep-alive intervals of the daemon.
 const SILENT_MAX: Duration = Duration::from_secs(45);
-/// The longest line, so many times longer than any that is sent.
+/// The longest line that is accepted, far longer than any that the daemon sends.
 const LINE_MAX: usize = 1 << 20;
 
 #[derive(Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub enum Heard {
     Lagged(Lagged),
 }
 
-/// Tells of each event, and its JSON, until telling fails or the stream does: it never ends well.
+/// Calls `tell` with each event and its JSON, until `tell` or the stream fails. It returns only errors.
 pub async fn follow(
     daemon: &Daemon,
     fleet: Option<&str>,
@@ -34,9 +34,9 @@ pub async fn follow(
     let mut stream = daemon.stream(&["v1", "events"], &query).await?;
     let mut parser = Parser::default();
     loop {
-        let chunk = timeout(SILENT_MAX, stream.chunk()).await.context("the daemon fell silent")?;
-        let Some(chunk) = chunk.context("the stream of events broke off")? else {
-            bail!("the daemon ended the stream of events");
+        let chunk = timeout(SILENT_MAX, stream.chunk()).await.context("the daemon stopped sending")?;
+        let Some(chunk) = chunk.context("the event stream was cut off")? else {
+            bail!("the daemon ended the event stream");
         };
         for byte in chunk {
             if let Some((heard, json)) = parser.take(byte)? {
@@ -46,7 +46,7 @@ pub async fn follow(
     }
 }
 
-/// One line for people.
+/// Formats an event as one line of text.
 pub fn line(told: &Told) -> String {
     let executor = told.executor.map_or(String::new(), |executor| format!(" {executor}"));
     let what = format!("{} {}{executor}: {}", told.fleet, told.kind, told.message);
@@ -61,7 +61,7 @@ struct Parser {
 }
 
 impl Parser {
-    /// An event, when this byte ends one.
+    /// Returns an event if this byte completes one.
     fn take(&mut self, byte: u8) -> Result<Option<(Heard, String)>> {
         if byte != b'\n' {
             ensure!(self.line.len() < LINE_MAX, "an event is longer than {LINE_MAX} bytes");
@@ -77,7 +77,7 @@ impl Parser {
         } else if line.is_empty() {
             let (event, data) = (std::mem::take(&mut self.event), std::mem::take(&mut self.data));
             let heard = heard(&event, &data);
-            let heard = heard.with_context(|| format!("cannot understand the event {data:?}"))?;
+            let heard = heard.with_context(|| format!("cannot parse the event {data:?}"))?;
             return Ok(heard.map(|heard| (heard, data)));
         }
         Ok(None)
@@ -89,7 +89,7 @@ fn heard(event: &str, data: &str) -> Result<Option<Heard>> {
         _ if data.is_empty() => None,
         "" => Some(Heard::Told(serde_json::from_str(data)?)),
         "lagged" => Some(Heard::Lagged(serde_json::from_str(data)?)),
-        // Of a newer daemon.
+        // An event type of a newer daemon.
         _ => None,
     })
 }

@@ -1,4 +1,4 @@
-//! Command lines against a daemon behind a real socket.
+//! Runs command lines against a daemon behind a real socket.
 
 use std::fs;
 use std::time::Duration;
@@ -25,7 +25,7 @@ fn parse(line: &str) -> Result<Command, clap::Error> {
     Cli::try_parse_from(std::iter::once("rollcall").chain(line.split_whitespace())).map(|cli| cli.command)
 }
 
-/// A file with the token, for as long as the test.
+/// A token file that exists for the duration of a test.
 struct TokenFile(PathBuf);
 
 impl TokenFile {
@@ -48,12 +48,12 @@ impl Drop for TokenFile {
 
 async fn asked(server: &str, line: &str) -> Result<Answer> {
     let Command::Ask(question) = parse(&format!("{line} --server {server}")).unwrap() else {
-        panic!("{line} is no question");
+        panic!("{line} is not a question");
     };
     ask(&question).await
 }
 
-/// The answer's blocks, a line for each row.
+/// The answer's blocks, one line per row.
 fn text(answer: &Answer) -> Vec<String> {
     let block = |block: &Block| match block {
         Block::Line(text) => vec![text.clone()],
@@ -72,7 +72,7 @@ async fn status_shows_fleets_and_one_with_its_executors() {
     let (header, row) =
         ("FLEET MODE PHASE TARGET AVAILABLE PENDING TERMINATING LOST ROLLED", "etl own active 3 3 0 0 0 0");
     assert_eq!(text(&all), [header, row]);
-    assert_eq!(all.json["fleets"][0]["namespace"], "jobs", "JSON is the daemon's own");
+    assert_eq!(all.json["fleets"][0]["namespace"], "jobs", "the JSON is passed on unchanged");
     let one = asked(&server, "status etl").await.unwrap();
     let lines = text(&one);
     assert_eq!(lines[..3], [header, row, "EXECUTOR STAGE HEARD NODE POD"]);
@@ -111,23 +111,23 @@ async fn commands_are_carried_over() {
     let order =
         async |line: &str| asked(&daemon.url("/"), &format!("{line} {}", token.flag())).await.unwrap();
     for (line, said) in [
-        ("scale etl 4", "etl: 4 executors from now on"),
+        ("scale etl 4", "etl: the target is now 4 executors"),
         ("roll etl 2", "etl: rolling executor 2"),
-        ("roll etl", "etl: the roll policy is asked"),
+        ("roll etl", "etl: asking the roll policy"),
         ("pause etl", "etl: paused"),
         ("resume etl", "etl: resumed"),
-        ("reset-breaker etl", "etl: the breaker is reset"),
+        ("reset-breaker etl", "etl: the circuit breaker is reset"),
     ] {
         let answer = order(line).await;
         assert_eq!((text(&answer), answer.refused), (vec![said.to_owned()], false), "{line}");
     }
     let killed = order("kill etl 3 99 --replace --force").await;
     assert_eq!(text(&killed), ["EXECUTOR RESULT", "3 ok", "99 there is no such executor (unknown-executor)"]);
-    assert!(killed.refused, "a part was");
+    assert!(killed.refused, "one executor was refused");
     let reset = order("reset-ledger etl").await;
     assert!(reset.refused && reset.notes[0].contains("ledger-in-order"), "{:?}", reset.notes);
     let status = text(&asked(&daemon.url(""), "status").await.unwrap());
-    assert_eq!(status[1], "etl own active 4 4 0 0 0 2", "all of it happened");
+    assert_eq!(status[1], "etl own active 4 4 0 0 0 2", "all commands took effect");
 }
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn a_refusal_is_an_answer() {
     for (line, notes) in [
         ("roll etl 99", "etl: there is no such executor (unknown-executor)"),
         ("kill etl 99", "etl: there is no such executor (unknown-executor)"),
-        ("scale etl 10001", "etl: more than limits.executorsMax (above-maximum)"),
+        ("scale etl 10001", "etl: more than limits.maxExecutors (above-maximum)"),
         ("pause web", "web: there is no fleet \"web\"; GET /v1/fleets lists them (unknown-fleet)"),
         ("status web", "web: there is no fleet \"web\"; GET /v1/fleets lists them (unknown-fleet)"),
         ("explain etl 99", "etl: fleet \"etl\" has no executor 99, and remembers none (unknown-executor)"),
@@ -154,12 +154,12 @@ async fn errors_name_the_remedy() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let unreachable = error(&format!("http://{free}"), "status").await;
     assert!(unreachable.contains("is it running?") && unreachable.contains("--server"), "{unreachable}");
-    assert!(unreachable.contains("Connection refused"), "the cause is there, too: {unreachable}");
+    assert!(unreachable.contains("Connection refused"), "it includes the cause: {unreachable}");
 
     let daemon = fake::Daemon::start().await;
     let wrong = TokenFile::new("wrong", "wrong");
     let turned_away = error(&daemon.url(""), &format!("pause etl {}", wrong.flag())).await;
-    assert!(turned_away.contains("another token"), "{turned_away}");
+    assert!(turned_away.contains("different token"), "{turned_away}");
     let empty = TokenFile::new("empty", " \n");
     let empty = error(&daemon.url(""), &format!("pause etl {}", empty.flag())).await;
     assert!(empty.contains("is empty"), "{empty}");
@@ -182,7 +182,7 @@ async fn errors_name_the_remedy() {
     let other = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, Router::new()).await });
     let other = error(&other, "status").await;
-    assert!(other.contains("no Rollcall daemon") && other.contains("404"), "{other}");
+    assert!(other.contains("not a Rollcall daemon") && other.contains("404"), "{other}");
 }
 
 #[test]
@@ -203,10 +203,10 @@ fn a_command_line_that_makes_no_sense_says_so() {
     }
 }
 
-/// Follows until so many were heard.
+/// Follows the events until `count` of them have arrived.
 async fn heard(server: &str, line: &str, count: usize, tell: impl Fn()) -> Vec<Heard> {
     let Command::Events { fleet, to } = parse(&format!("{line} --server {server}")).unwrap() else {
-        panic!("{line} does not follow");
+        panic!("{line} does not follow events");
     };
     let daemon = Daemon::new(&to).unwrap();
     let mut all = Vec::new();
@@ -217,7 +217,7 @@ async fn heard(server: &str, line: &str, count: usize, tell: impl Fn()) -> Vec<H
     };
     let following = async { events::follow(&daemon, fleet.as_deref(), hear).await.unwrap_err() };
     let telling = async {
-        // Nobody says when the stream has begun.
+        // There is no signal that the stream has begun.
         tokio::time::sleep(Duration::from_millis(100)).await;
         tell();
         std::future::pending::<()>().await
@@ -225,7 +225,7 @@ async fn heard(server: &str, line: &str, count: usize, tell: impl Fn()) -> Vec<H
     let error = timeout(Duration::from_secs(2), async {
         tokio::select! { error = following => error, () = telling => unreachable!("it pends") }
     });
-    assert_eq!(error.await.expect("events come").to_string(), "enough");
+    assert_eq!(error.await.expect("events arrive").to_string(), "enough");
     all
 }
 

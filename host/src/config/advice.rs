@@ -1,24 +1,29 @@
-//! What is right in a document, but hardly as it is meant; and what of it is used.
+//! Settings of a valid document that are probably mistakes; and the settings that take effect.
 
 use super::document::Mode;
-use super::{ExecutorFleet, FleetConfig, Problem};
+use super::{ExecutorFleet, FleetConfig, Problem, Renamed};
 
-/// Kubernetes gives a pod so long that says nothing.
+/// The grace period of Kubernetes for a pod without one.
 const GRACE_S: i64 = 30;
 
 impl FleetConfig {
-    /// What people should look at again. Nothing of it keeps the document from being followed.
+    /// Settings that should be reviewed. The document is valid regardless.
     pub fn warnings(&self) -> Vec<Problem> {
-        // What is wrong is told by `check`.
-        let Ok(Some(template)) = self.stand_in() else { return Vec::new() };
-        let mut warnings: Vec<Problem> =
-            template.advice.iter().map(|remark| self.remarked(remark.clone())).collect();
+        let renamed = |(old, new): &Renamed| {
+            let name = new.rsplit('.').next().unwrap_or(new);
+            self.problem(old, format!("is called {name} now"))
+                .help(format!("write {name}; the old name is still read"))
+        };
+        let mut warnings: Vec<Problem> = self.old_names.iter().map(renamed).collect();
+        // `check` reports errors.
+        let Ok(Some(template)) = self.stand_in() else { return warnings };
+        warnings.extend(template.advice.iter().map(|remark| self.remarked(remark.clone())));
         let spec = &self.fleet.spec;
         let path = "spec.template.spec.terminationGracePeriodSeconds";
         let roll_grace = spec.roll.as_ref().and_then(|roll| roll.grace);
         let decommission = spec.spark.as_ref().is_some_and(|spark| spark.decommission);
         match (template.grace_s(), &spec.roll) {
-            // Refused by `check`.
+            // `check` rejects this.
             (Some(0), Some(_)) if roll_grace.is_none() => {}
             (Some(0), _) => {
                 let message =
@@ -47,7 +52,7 @@ impl FleetConfig {
         warnings
     }
 
-    /// The document with its defaults, and without what has no effect in a pod.
+    /// The document with its defaults, and without settings that have no effect in a pod.
     pub fn effective(&self) -> ExecutorFleet {
         let mut fleet = self.fleet.clone();
         if let (Mode::Own, Some(template)) = (fleet.spec.mode, &mut fleet.spec.template)

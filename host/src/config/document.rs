@@ -1,5 +1,5 @@
-//! The ExecutorFleet document, field by field. The comments of the fields are what users read in the
-//! schema, and the `Default`s are what holds when they write nothing.
+//! The ExecutorFleet document, field by field. The comments of the fields are the descriptions in the schema, and the
+//! `Default`s are the values of omitted fields.
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU16, NonZeroU32};
@@ -57,8 +57,8 @@ fn default_namespace() -> String {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Spec {
     pub mode: Mode,
-    /// How many executors there should be. When observing: how many the driver is asked for; 0 with dynamic allocation,
-    /// and whatever limits and rolls count is what there is.
+    /// How many executors there should be. With mode Observe: how many the driver requests; 0 with dynamic allocation,
+    /// and limits and rolls then count the existing executors.
     pub executors: u32,
     pub driver: Driver,
     /// Spark's application id. Without it: label spark-app-selector of the driver's pod.
@@ -67,7 +67,7 @@ pub struct Spec {
     /// Change nothing in the cluster.
     #[serde(default)]
     pub paused: bool,
-    /// Ask the policies and tell whom they would roll (Event RollProposed), but change no pod.
+    /// Evaluate the policies and report which executors they would roll (Event RollProposed), but change no pod.
     #[serde(default)]
     pub dry_run: bool,
     #[serde(default)]
@@ -81,7 +81,7 @@ pub struct Spec {
     /// When and how executors are rolled. Without it: never.
     #[serde(default)]
     pub roll: Option<Roll>,
-    /// What says that a node is spot capacity, or that it will go.
+    /// How a node is recognized as spot capacity, or as one that will be removed.
     #[serde(default)]
     pub nodes: Nodes,
     /// Settings of policies, by the policy's name.
@@ -95,8 +95,8 @@ pub struct Spec {
     /// How executors are started. Only with mode Own.
     #[serde(default)]
     pub spark: Option<Spark>,
-    /// The PodTemplateSpec that executors are made from. Required with mode Own, and only there. Its fields are
-    /// Kubernetes' own, and one that Kubernetes does not know is refused.
+    /// The PodTemplateSpec that executors are made from. Required with mode Own, and only allowed there. Its fields are
+    /// those of Kubernetes, and a field that Kubernetes does not know is rejected.
     #[serde(default)]
     #[schemars(schema_with = "pod_template")]
     pub template: Option<Value>,
@@ -110,7 +110,7 @@ fn pod_template(_: &mut SchemaGenerator) -> Schema {
 pub enum Mode {
     /// Rollcall creates the executors' pods. The driver has spark.executor.instances=0.
     Own,
-    /// Spark's driver does. Rollcall classifies losses and rolls.
+    /// Spark's driver creates them. Rollcall classifies losses and rolls.
     Observe,
 }
 
@@ -118,39 +118,39 @@ pub enum Mode {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Driver {
-    /// Name of its pod, which owns every executor's.
+    /// Name of its pod, which owns all executors' pods.
     pub pod_name: String,
     /// Port of its REST API. Spark: spark.ui.port.
     #[serde(default = "default_rest_port")]
     pub rest_port: NonZeroU16,
-    /// How often the REST API is asked for the executors' task counters.
+    /// How often the REST API is polled for the executors' task counters.
     #[serde(default = "default_rest_interval")]
     pub rest_interval: Millis,
-    /// An application's first executors are not created before its REST API has answered, nor later than
-    /// this: one that is still starting has nowhere for them to register. 0s: at once.
+    /// An application's first executors are created when its REST API has answered, and at the latest after this time:
+    /// executors cannot register with a driver that is still starting. 0s: at once.
     #[serde(default = "default_start_timeout")]
     pub start_timeout: Millis,
-    /// The driver may have a loopback address. For development.
+    /// Allow the driver to have a loopback address. For development.
     #[serde(default)]
     pub allow_loopback: bool,
-    /// The REST API speaks TLS. Spark: spark.ssl.ui.enabled, and restPort is spark.ssl.ui.port.
+    /// The REST API uses TLS. Spark: spark.ssl.ui.enabled, and restPort is spark.ssl.ui.port.
     #[serde(default)]
     pub rest_tls: Option<RestTls>,
-    /// A file with a bearer token that the REST API wants, for instance for Spark's JWSFilter; read again with each
-    /// question. Without restTls it goes over the network in clear.
+    /// A file with a bearer token that the REST API requires, for instance for Spark's JWSFilter; read again for each
+    /// request. Without restTls it is sent unencrypted.
     #[serde(default)]
     pub rest_token_file: Option<PathBuf>,
 }
 
-/// How the driver's REST API proves that it is the driver's.
+/// How the driver's REST API is authenticated.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RestTls {
-    /// PEM: the CA of the driver's certificate, or the certificate itself if it is self-signed. Read again with each
-    /// question.
+    /// PEM: the CA of the driver's certificate, or the certificate itself if it is self-signed. Read again for each
+    /// request.
     pub ca_file: PathBuf,
-    /// The DNS name that the certificate is for. It is not looked up: the connection goes to the driver's pod. Without
-    /// it the certificate has to be for the pod's IP address.
+    /// The DNS name in the certificate. It is not resolved: the connection goes to the driver's pod. Without it the
+    /// certificate must be for the pod's IP address.
     #[serde(default)]
     pub server_name: Option<String>,
 }
@@ -167,27 +167,27 @@ fn default_rest_interval() -> Millis {
     Millis(10_000)
 }
 
-/// How executors say that they are alive.
+/// How executors report that they are alive.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct Heartbeat {
-    /// Silent for longer than this is lost. Spark: spark.network.timeout.
+    /// An executor that is silent for longer than this is lost. Spark: spark.network.timeout.
     pub timeout: Millis,
     /// How often executors report: the period of Spark's GraphiteSink.
     pub interval: Millis,
     /// No heartbeats are expected: a running pod is an available executor.
     pub disabled: bool,
-    /// What stands before the application id in GraphiteSink's metric names: its prefix.
+    /// The part before the application id in GraphiteSink's metric names: its prefix.
     pub graphite_prefix: String,
-    /// What stands there instead of the application id. Spark: spark.metrics.namespace, as it is after Spark has filled
-    /// in variables. Fleets may have the same, if checkPeer is on in all of them.
+    /// The part that replaces the application id there. Spark: spark.metrics.namespace, as it is after Spark has
+    /// substituted variables. Several fleets may have the same, if checkPeer is on in all of them.
     pub metrics_namespace: Option<String>,
-    /// Metrics that policies get beside the usual ones, by their names behind the executor id.
+    /// Additional metrics for policies, by their names after the executor id.
     pub columns: Vec<String>,
-    /// A heartbeat must come from the address of the pod that it speaks for. Off, a relay may speak for all: at
+    /// A heartbeat must come from the address of the executor's pod. If off, a relay may send for all executors: at
     /// most 40,000 lines a second over one connection.
     pub check_peer: bool,
-    /// A file with a bearer token that the HTTP heartbeat API takes. For development.
+    /// A file with a bearer token that the HTTP heartbeat API accepts. For development.
     pub token_file: Option<PathBuf>,
 }
 
@@ -210,21 +210,25 @@ impl Default for Heartbeat {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct Recovery {
-    /// Loss classifiers, asked in order. The last resort is always SPARK.
+    /// Loss classifiers, asked in order. The last one is always SPARK.
     pub policies: Vec<String>,
-    /// How many checks may end undetermined before the loss is settled as unknown.
-    pub checks_max: u32,
+    /// How many checks may be undetermined before the loss is classified as unknown.
+    #[serde(alias = "checksMax")]
+    pub max_checks: u32,
     /// Time between two checks.
     pub check_interval: Millis,
     /// How many pods of app-caused losses are kept for debugging.
-    pub kept_pods_max: u32,
-    /// And for how long.
+    #[serde(alias = "keptPodsMax")]
+    pub max_kept_pods: u32,
+    /// How long they are kept.
     pub kept_pods_for: Millis,
-    /// More failures than this within the window, and the fleet is Failed. Without it: the larger of 3 and
-    /// twice the target. Spark: spark.executor.maxNumFailures.
-    pub failures_max: Option<u32>,
+    /// The fleet is Failed after more failures than this within the interval. Without it: the larger of 3 and twice the
+    /// target. Spark: spark.executor.maxNumFailures.
+    #[serde(alias = "failuresMax")]
+    pub max_executor_failures: Option<u32>,
     /// Spark: spark.executor.failuresValidityInterval.
-    pub failures_window: Millis,
+    #[serde(alias = "failuresWindow")]
+    pub failures_validity_interval: Millis,
     /// Delete the driver's pod when the fleet has failed.
     pub failed_deletes_driver: bool,
 }
@@ -233,12 +237,12 @@ impl Default for Recovery {
     fn default() -> Recovery {
         Recovery {
             policies: Vec::new(),
-            checks_max: 10,
+            max_checks: 10,
             check_interval: Millis(1_000),
-            kept_pods_max: 10,
+            max_kept_pods: 10,
             kept_pods_for: Millis(3_600_000),
-            failures_max: None,
-            failures_window: Millis(3_600_000),
+            max_executor_failures: None,
+            failures_validity_interval: Millis(3_600_000),
             failed_deletes_driver: false,
         }
     }
@@ -252,22 +256,28 @@ pub struct Allocation {
     pub batch_size: u32,
     /// Spark: spark.kubernetes.allocation.batch.delay.
     pub batch_delay: Millis,
-    /// Pending, or running without a heartbeat, for longer than this: deleted and replaced. Spark:
-    /// spark.kubernetes.allocation.executor.timeout.
+    /// An executor that is pending, or running without a heartbeat, for longer than this is deleted and replaced.
+    /// Spark: spark.kubernetes.allocation.executor.timeout.
     pub pending_timeout: Millis,
-    /// How many may be pending at once. Without it: all. Spark: spark.kubernetes.allocation.maxPendingPods.
-    pub pending_max: Option<u32>,
-    /// After this many starts in a row that came to nothing only one is tried at a time.
-    pub start_failures_max: u32,
-    /// How long between such tries at first; it doubles.
-    pub backoff_first: Millis,
-    /// And at last.
-    pub backoff_last: Millis,
+    /// How many may be pending at once. Without it: no limit. Spark: spark.kubernetes.allocation.maxPendingPods.
+    #[serde(alias = "pendingMax")]
+    pub max_pending_pods: Option<u32>,
+    /// After this many failed starts in a row, executors are started one at a time.
+    #[serde(alias = "startFailuresMax")]
+    pub max_start_failures: u32,
+    /// The first delay between such starts; it doubles.
+    #[serde(alias = "backoffFirst")]
+    pub initial_backoff: Millis,
+    /// The maximum of that delay.
+    #[serde(alias = "backoffLast")]
+    pub max_backoff: Millis,
     /// A node that lost this many executors within the window is avoided.
-    pub node_losses_max: u32,
+    #[serde(alias = "nodeLossesMax")]
+    pub max_node_losses: u32,
     pub node_window: Millis,
-    /// How many nodes may be avoided at once: a number, or a share of all.
-    pub avoided_nodes_max: Amount,
+    /// How many nodes may be avoided at once: a number, or a share of all nodes.
+    #[serde(alias = "avoidedNodesMax")]
+    pub max_avoided_nodes: Amount,
 }
 
 impl Default for Allocation {
@@ -276,33 +286,38 @@ impl Default for Allocation {
             batch_size: 20,
             batch_delay: Millis(1_000),
             pending_timeout: Millis(600_000),
-            pending_max: None,
-            start_failures_max: 5,
-            backoff_first: Millis(10_000),
-            backoff_last: Millis(360_000),
-            node_losses_max: 3,
+            max_pending_pods: None,
+            max_start_failures: 5,
+            initial_backoff: Millis(10_000),
+            max_backoff: Millis(360_000),
+            max_node_losses: 3,
             node_window: Millis(1_800_000),
-            avoided_nodes_max: Amount::percent(20),
+            max_avoided_nodes: Amount::percent(20),
         }
     }
 }
 
-/// What no policy can widen. An amount is a number of executors, or a share of the target.
+/// Limits that no policy can exceed. An amount is a number of executors, or a share of the target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct Limits {
     /// Live pods beyond the target. Shares round up, as Deployments' maxSurge.
-    pub surge: Amount,
+    #[serde(alias = "surge")]
+    pub max_surge: Amount,
     /// Executors short of the target that a voluntary removal may cause. Shares round down, as Deployments'
     /// maxUnavailable.
-    pub unavailable: Amount,
+    #[serde(alias = "unavailable")]
+    pub max_unavailable: Amount,
     /// Available executors that a voluntary removal must leave. Shares round up.
-    pub available_min: Amount,
+    #[serde(alias = "availableMin")]
+    pub min_available: Amount,
     /// Pods that are being deleted, beyond the target and the surge. Shares round up.
-    pub terminating: Amount,
-    /// The target may never be above this, whoever asks.
-    pub executors_max: u32,
-    /// Losses within the window beyond this are one incident: slow start, no rolls. At least 3.
+    #[serde(alias = "terminating")]
+    pub max_terminating: Amount,
+    /// The maximum target, also for commands and the driver.
+    #[serde(alias = "executorsMax")]
+    pub max_executors: u32,
+    /// More losses than this within the window are one incident: slow start, no rolls. At least 3.
     pub mass_loss: Amount,
     pub mass_loss_window: Millis,
 }
@@ -310,11 +325,11 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            surge: Amount::percent(25),
-            unavailable: Amount::percent(25),
-            available_min: Amount::count(0),
-            terminating: Amount::percent(100),
-            executors_max: 10_000,
+            max_surge: Amount::percent(25),
+            max_unavailable: Amount::percent(25),
+            min_available: Amount::count(0),
+            max_terminating: Amount::percent(100),
+            max_executors: 10_000,
             mass_loss: Amount::percent(30),
             mass_loss_window: Millis(10_000),
         }
@@ -325,27 +340,31 @@ impl Default for Limits {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct Roll {
-    /// Roll policies, asked in order. When none answers, nobody is rolled.
+    /// Roll policies, asked in order. If none of them picks an executor, none is rolled.
     #[schemars(required, length(min = 1))]
     pub policies: Vec<String>,
     /// Spark: spark.kubernetes.executor.rollInterval.
     pub interval: Millis,
     /// How many executors a single decision may roll.
-    pub picks_max: u32,
+    #[serde(alias = "picksMax")]
+    pub max_picks: u32,
     /// How many may be rolled in any hour.
-    pub per_hour_max: u32,
+    #[serde(alias = "perHourMax")]
+    pub max_per_hour: u32,
     /// Executors with fewer tasks are not rolled. Spark:
     /// spark.kubernetes.executor.minTasksPerExecutorBeforeRolling.
-    pub tasks_min: u32,
+    #[serde(alias = "tasksMin")]
+    pub min_tasks: u32,
     /// Younger executors are not rolled.
-    pub age_min: Millis,
+    #[serde(alias = "ageMin")]
+    pub min_age: Millis,
     /// Time between the end of a roll and the next decision.
     pub cool_down: Millis,
     /// How long a decommission may take. Without it: terminationGracePeriodSeconds of the pod.
     pub grace: Option<Millis>,
-    /// A roll that is not through after this is given up.
+    /// A roll that has not finished after this time is abandoned.
     pub timeout: Millis,
-    /// Rolls start only inside of these. None at all: always.
+    /// Rolls start only inside these windows. Without any: always.
     pub windows: Vec<Window>,
 }
 
@@ -354,10 +373,10 @@ impl Default for Roll {
         Roll {
             policies: Vec::new(),
             interval: Millis(3_600_000),
-            picks_max: 1,
-            per_hour_max: 60,
-            tasks_min: 0,
-            age_min: Millis(0),
+            max_picks: 1,
+            max_per_hour: 60,
+            min_tasks: 0,
+            min_age: Millis(0),
             cool_down: Millis(0),
             grace: None,
             timeout: Millis(900_000),
@@ -397,27 +416,27 @@ fn every_day() -> Vec<Day> {
     vec![Day::Mon, Day::Tue, Day::Wed, Day::Thu, Day::Fri, Day::Sat, Day::Sun]
 }
 
-/// What says that a node is spot capacity, or that it will go. A list that is given replaces the one that holds
-/// without it. PATTERN is KEY, KEY=VALUE, or PREFIX* for any key that begins so.
+/// How a node is recognized as spot capacity, or as one that will be removed. A list replaces its default. PATTERN is
+/// KEY, KEY=VALUE, or PREFIX* for any key that begins with PREFIX.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct Nodes {
     /// A node with one of these labels is spot capacity.
     pub spot_labels: Vec<NodePattern>,
-    /// A node with one of these taints or labels will go.
+    /// A node with one of these taints or labels will be removed.
     pub departures: Vec<Departure>,
-    /// A cordoned node (spec.unschedulable) is named in what is said of its executors' losses, too.
+    /// Mention a cordoned node (spec.unschedulable) in the losses of its executors, too.
     pub cordon: bool,
 }
 
-/// A sign that a node will go: one of taint and label.
+/// A pattern for a node that will be removed: either a taint or a label.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Departure {
-    /// A taint's key, and its value if that matters.
+    /// The taint's key, optionally with its value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taint: Option<NodePattern>,
-    /// A label's.
+    /// The label's key, optionally with its value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<NodePattern>,
     pub kind: DepartureKind,
@@ -425,9 +444,9 @@ pub struct Departure {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DepartureKind {
-    /// The cloud takes it back.
+    /// The cloud provider reclaims it.
     Reclaimed,
-    /// An autoscaler or a person empties it.
+    /// An autoscaler or an operator drains it.
     Drained,
 }
 
@@ -442,7 +461,7 @@ impl Default for Nodes {
             };
             let kind = match sign.kind {
                 fleet::question::DepartureKind::Reclaimed => DepartureKind::Reclaimed,
-                // A cordon has a setting of its own, and no pattern.
+                // A cordon has its own setting, and no pattern.
                 fleet::question::DepartureKind::Drained | fleet::question::DepartureKind::Cordoned => {
                     DepartureKind::Drained
                 }
@@ -457,31 +476,30 @@ impl Default for Nodes {
     }
 }
 
-/// How executors are started, when Rollcall does it.
+/// How Rollcall starts executors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 pub struct Spark {
-    /// Where the driver listens for executors. Without it: spark://CoarseGrainedScheduler@<IP of the driver's pod>:7078.
-    /// Spark uses that port in cluster mode; in client mode set spark.driver.port to it.
+    /// The driver's URL for executors. Without it: spark://CoarseGrainedScheduler@<IP of the driver's pod>:7078. Spark
+    /// uses that port in cluster mode; in client mode set spark.driver.port to it.
     pub driver_url: Option<String>,
-    /// Tasks at a time. Spark: spark.executor.cores.
+    /// Concurrent tasks. Spark: spark.executor.cores.
     pub executor_cores: NonZeroU32,
     /// The JVM's heap. Spark: spark.executor.memory.
     pub executor_memory: JvmSize,
-    /// Who executors are to HDFS and the like: SPARK_USER.
+    /// The user name for HDFS and similar services: SPARK_USER.
     pub user: Option<String>,
     /// SPARK_CONF_DIR in the container.
     pub conf_dir: String,
-    /// More options of the JVM, each an item. `{{APP_ID}}` and `{{EXECUTOR_ID}}` are substituted. Spark:
+    /// Additional options of the JVM, one per item. `{{APP_ID}}` and `{{EXECUTOR_ID}}` are substituted. Spark:
     /// spark.executor.extraJavaOptions.
     pub java_options: Vec<String>,
     /// Spark's resource profile of the executors.
     #[schemars(range(max = i32::MAX))]
     pub resource_profile_id: u32,
-    /// Executors that are removed hand over their blocks first, in a preStop hook. Spark:
-    /// spark.decommission.enabled.
+    /// Executors migrate their blocks before they are removed, in a preStop hook. Spark: spark.decommission.enabled.
     pub decommission: bool,
-    /// The volume for shuffle files is in memory, where the template mounts none called spark-local-dir-*. Spark:
+    /// Keep the volume for shuffle files in memory, unless the template mounts one called spark-local-dir-*. Spark:
     /// spark.kubernetes.local.dirs.tmpfs.
     pub local_dirs_tmpfs: bool,
 }

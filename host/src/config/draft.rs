@@ -1,4 +1,4 @@
-//! From the document to what the core decides by.
+//! Converts the document into the core's configuration.
 
 use std::path::PathBuf;
 
@@ -12,8 +12,8 @@ use super::document::{Departure, DepartureKind, Mode, Roll, Window};
 use super::{FleetConfig, Problem, schema};
 
 impl FleetConfig {
-    /// The draft of this fleet, with what is known only when the driver's pod is: its UID, and the
-    /// application id where the document has none.
+    /// The draft of this fleet, with what is known only from the driver's pod: its UID, and the application id if the
+    /// document has none.
     pub fn draft(&self, driver: Uid, application_id: &str) -> Draft {
         let spec = &self.fleet.spec;
         let (heartbeat, recovery) = (&spec.heartbeat, &spec.recovery);
@@ -38,32 +38,32 @@ impl FleetConfig {
             },
             recovery: spec::RecoverySpec {
                 policies: recovery.policies.clone(),
-                checks_max: recovery.checks_max,
+                checks_max: recovery.max_checks,
                 check_interval_ms: recovery.check_interval.0,
-                kept_pods_max: recovery.kept_pods_max,
+                kept_pods_max: recovery.max_kept_pods,
                 kept_pods_ms: recovery.kept_pods_for.0,
-                failures_max: recovery.failures_max,
-                failures_window_ms: recovery.failures_window.0,
+                failures_max: recovery.max_executor_failures,
+                failures_window_ms: recovery.failures_validity_interval.0,
                 failed_deletes_driver: recovery.failed_deletes_driver,
             },
             allocation: spec::AllocationSpec {
                 batch_size: allocation.batch_size,
                 batch_delay_ms: allocation.batch_delay.0,
                 pending_timeout_ms: allocation.pending_timeout.0,
-                pending_max: allocation.pending_max.unwrap_or(u32::MAX),
-                start_failures_max: allocation.start_failures_max,
-                backoff_first_ms: allocation.backoff_first.0,
-                backoff_last_ms: allocation.backoff_last.0,
-                node_losses_max: allocation.node_losses_max,
+                pending_max: allocation.max_pending_pods.unwrap_or(u32::MAX),
+                start_failures_max: allocation.max_start_failures,
+                backoff_first_ms: allocation.initial_backoff.0,
+                backoff_last_ms: allocation.max_backoff.0,
+                node_losses_max: allocation.max_node_losses,
                 node_window_ms: allocation.node_window.0,
-                avoided_nodes_max: allocation.avoided_nodes_max.0,
+                avoided_nodes_max: allocation.max_avoided_nodes.0,
             },
             limits: spec::Limits {
-                surge: limits.surge.0,
-                unavailable: limits.unavailable.0,
-                available_min: limits.available_min.0,
-                terminating: limits.terminating.0,
-                executors_max: limits.executors_max,
+                surge: limits.max_surge.0,
+                unavailable: limits.max_unavailable.0,
+                available_min: limits.min_available.0,
+                terminating: limits.max_terminating.0,
+                executors_max: limits.max_executors,
                 mass_loss: limits.mass_loss.0,
                 mass_loss_window_ms: limits.mass_loss_window.0,
             },
@@ -71,7 +71,7 @@ impl FleetConfig {
         }
     }
 
-    /// What tells this fleet that a node is spot capacity, or will go.
+    /// The patterns by which this fleet recognizes spot nodes, and nodes that will be removed.
     pub fn signs(&self) -> Signs {
         let nodes = &self.fleet.spec.nodes;
         Signs {
@@ -81,13 +81,13 @@ impl FleetConfig {
         }
     }
 
-    /// The name of the executor's container, if the document says it.
+    /// The name of the executor's container, if the document has it.
     pub fn executor_container(&self) -> Option<&str> {
         self.fleet.spec.executor_container.as_deref()
     }
 
-    /// What executors' pods are made from, given where they find their driver, and its pod if it is known. `None`: the
-    /// driver makes them.
+    /// The template of executors' pods, given the driver's address, and its pod if known. `None`: the driver creates
+    /// them.
     pub fn template(
         &self,
         driver_url: String,
@@ -111,9 +111,8 @@ impl FleetConfig {
         Template::new(template, &spark, self.executor_container()).map(Some)
     }
 
-    /// What cannot be followed of this document, given the policies that there are: by the core, or because no
-    /// pod can be made of its template. The driver's UID and address are stand-ins, as is the application id where
-    /// the document has none.
+    /// What is invalid in this document, given the available policies: for the core, or because no pod can be made from
+    /// its template. The driver's UID and address are placeholders, as is the application id if the document has none.
     pub fn check(&self, policies: &[String]) -> Vec<Problem> {
         let application_id = self.fleet.spec.application_id.as_deref().unwrap_or("spark-0");
         let draft = self.draft(Uid::from("stand-in"), application_id);
@@ -140,7 +139,7 @@ impl FleetConfig {
         self.template("spark://stand-in".to_owned(), None)
     }
 
-    /// A roll whose grace period is 0 is no decommission: the core refuses it of the roll, this of the pod.
+    /// A roll with a grace period of 0 is not a decommission: the core rejects it for the roll, this for the pod.
     fn forced(&self, template: &Template) -> Option<Problem> {
         let roll = self.fleet.spec.roll.as_ref()?;
         let forced = template.grace_s() == Some(0) && roll.grace.is_none();
@@ -178,10 +177,10 @@ fn roll(roll: &Roll) -> spec::RollSpec {
     spec::RollSpec {
         policies: roll.policies.clone(),
         interval_ms: roll.interval.0,
-        picks_max: roll.picks_max,
-        per_hour_max: roll.per_hour_max,
-        tasks_min: roll.tasks_min,
-        age_min_ms: roll.age_min.0,
+        picks_max: roll.max_picks,
+        per_hour_max: roll.max_per_hour,
+        tasks_min: roll.min_tasks,
+        age_min_ms: roll.min_age.0,
         cool_down_ms: roll.cool_down.0,
         grace_ms: roll.grace.map(|grace| grace.0),
         timeout_ms: roll.timeout.0,
@@ -189,7 +188,7 @@ fn roll(roll: &Roll) -> spec::RollSpec {
     }
 }
 
-/// `None`: it has no pattern, which the rules refuse.
+/// `None`: it has no pattern, which the rules reject.
 fn sign(departure: &Departure) -> Option<Sign> {
     let (place, pattern) = match (&departure.taint, &departure.label) {
         (Some(pattern), _) => (Place::Taint, pattern),
@@ -204,7 +203,7 @@ fn sign(departure: &Departure) -> Option<Sign> {
 }
 
 fn window(window: &Window) -> fleet::window::Window {
-    // Monday first, here as there.
+    // Both sides begin with Monday.
     let mut days = [false; 7];
     for day in &window.days {
         days[*day as usize] = true;
@@ -212,7 +211,7 @@ fn window(window: &Window) -> fleet::window::Window {
     fleet::window::Window {
         days,
         start_minute: window.start.minute,
-        // What does not fit is refused by the core.
+        // The core rejects a value that does not fit.
         length_minutes: u32::try_from(window.duration.0 / 60_000).unwrap_or(u32::MAX),
         zone: window.time_zone.0.clone(),
     }

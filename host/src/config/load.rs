@@ -1,32 +1,33 @@
-//! From paths to fleets: directories to files, files to documents, documents to types, and at last the
-//! rules that types cannot hold.
+//! From paths to fleets: directories to files, files to documents, documents to types, and finally the rules that types
+//! cannot express.
 //!
-//! Everything is read before anything is said: one bad document does not hide another. Each step is
-//! bounded: [`FILES_MAX`] files of [`FILE_BYTES_MAX`], [`DOCUMENTS_MAX`] documents in all, and for each
-//! document the reader's budget ([`parse`]).
+//! All files are read before errors are reported: one bad document does not hide another. Each step is bounded:
+//! [`FILES_MAX`] files of [`FILE_BYTES_MAX`], [`DOCUMENTS_MAX`] documents in total, and for each document the reader's
+//! budget ([`parse`]).
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::Value;
 
-use super::{ExecutorFleet, FleetConfig, Problem, rules};
+use super::schema::RENAMED;
+use super::{ExecutorFleet, FleetConfig, Problem, Renamed, rules};
 
 pub const FILES_MAX: usize = 1_000;
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
 pub const DOCUMENTS_MAX: usize = 1_000;
 
-/// Of one document, what its aliases repeat included: 4 MiB of text, in some 50,000 values.
+/// Maximum size of one document with expanded aliases: 4 MiB of text, in some 50,000 values.
 pub(super) const TEXT_BYTES_MAX: usize = 4 << 20;
 pub(super) const NODES_MAX: usize = 50_000;
 const ALIASES_MAX: usize = 1_000;
 pub(super) const DEPTH_MAX: usize = 48;
 
-/// The fleets in these files, and in the `*.yaml`, `*.yml` and `*.json` of these directories, in order; or
-/// everything that is wrong. Never both: a fleet that is missing because its document is bad must not
-/// look like one that is not wanted any more.
+/// The fleets in these files, and in the `*.yaml`, `*.yml` and `*.json` of these directories, in order; or all errors.
+/// Never both: a fleet that is missing because its document is invalid must not look like one that was removed.
 pub fn load(paths: &[PathBuf]) -> Result<Vec<FleetConfig>, Vec<Problem>> {
     let (files, mut problems) = files(paths);
     let mut fleets = Vec::new();
@@ -43,26 +44,28 @@ pub fn load(paths: &[PathBuf]) -> Result<Vec<FleetConfig>, Vec<Problem>> {
     if problems.is_empty() { Ok(fleets) } else { Err(problems) }
 }
 
-/// Adds what the documents of a file are; the error is about the file itself.
+/// Adds the fleets and problems of a file; an error is about the file itself.
 fn load_file(file: &Path, fleets: &mut Vec<FleetConfig>, problems: &mut Vec<Problem>) -> Result<(), Problem> {
     let bytes = read(file).map_err(|why| Problem::new(file.to_owned(), why))?;
     let text = str::from_utf8(&bytes).map_err(|_| Problem::new(file.to_owned(), "is not UTF-8 text"))?;
     let pieces = split(file, text)?;
-    // Each of the documents before is one or the other.
+    // Each earlier document is counted in one of the two.
     if fleets.len() + problems.len() + pieces.len() > DOCUMENTS_MAX {
         return Err(Problem::new(file.to_owned(), format!("more than {DOCUMENTS_MAX} documents in all")));
     }
     for (document, piece) in (1..).zip(&pieces) {
         match parse(file, piece) {
-            Ok(fleet) => fleets.push(FleetConfig { file: file.to_owned(), document, fleet }),
+            Ok((fleet, old_names)) => {
+                fleets.push(FleetConfig { file: file.to_owned(), document, fleet, old_names });
+            }
             Err(problem) => problems.push(problem.of_document(document)),
         }
     }
     Ok(())
 }
 
-/// The files of these paths. Those of a directory in the order of their names; what starts with `..` is
-/// how Kubernetes swaps a mounted ConfigMap, and not looked at.
+/// The files of these paths. Those of a directory are ordered by name; names that start with `..` are skipped, because
+/// Kubernetes uses them to swap a mounted ConfigMap.
 pub(super) fn files(paths: &[PathBuf]) -> (Vec<PathBuf>, Vec<Problem>) {
     let (mut files, mut problems) = (Vec::new(), Vec::new());
     for path in paths {
@@ -89,7 +92,7 @@ pub(super) fn files(paths: &[PathBuf]) -> (Vec<PathBuf>, Vec<Problem>) {
 
 fn directory(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    // One more than allowed is enough to know.
+    // One more than the maximum is enough.
     for entry in fs::read_dir(path)? {
         let name = entry?.file_name();
         let extension = Path::new(&name).extension().and_then(|extension| extension.to_str());
@@ -105,7 +108,7 @@ fn directory(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// A file's bytes. Only regular files: a pipe could keep us waiting for ever.
+/// A file's bytes. Only regular files: reading a pipe could block forever.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
     policy::read_regular(path, FILE_BYTES_MAX).map_err(|error| {
         if error.kind() == ErrorKind::InvalidInput {
@@ -121,7 +124,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
 /// One document of a file.
 struct Piece<'a> {
     text: &'a str,
-    /// How many lines of the file stand before it.
+    /// The number of lines of the file before it.
     line_offset: u32,
 }
 
@@ -136,7 +139,7 @@ fn split<'a>(file: &Path, text: &'a str) -> Result<Vec<Piece<'a>>, Problem> {
     Ok(pieces)
 }
 
-/// At each line `---`, as Kubernetes' own tools do. YAML does not allow that line within a document.
+/// Splits at each line `---`, as Kubernetes' own tools do. YAML does not allow that line within a document.
 fn split_yaml(text: &str) -> Vec<Piece<'_>> {
     let mut pieces = Vec::new();
     let mut piece = Piece { text: "", line_offset: 0 };
@@ -160,7 +163,7 @@ fn split_yaml(text: &str) -> Vec<Piece<'_>> {
     pieces
 }
 
-/// Values one after another, as in JSON Lines. The pieces are parsed as YAML, of which JSON is a part.
+/// Values one after another, as in JSON Lines. The pieces are parsed as YAML, which includes JSON.
 fn split_json<'a>(file: &Path, text: &'a str) -> Result<Vec<Piece<'a>>, Problem> {
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
     let mut pieces = Vec::new();
@@ -183,7 +186,23 @@ fn split_json<'a>(file: &Path, text: &'a str) -> Result<Vec<Piece<'a>>, Problem>
     Ok(pieces)
 }
 
-fn parse(file: &Path, piece: &Piece<'_>) -> Result<ExecutorFleet, Problem> {
+/// The fleet, and its fields that are written with their old names.
+fn parse(file: &Path, piece: &Piece<'_>) -> Result<(ExecutorFleet, Vec<Renamed>), Problem> {
+    let mut path = String::new();
+    let fleet = read_yaml(piece.text, &mut path)
+        .map_err(|error| Problem::of_yaml(file.to_owned(), &error, &path, piece.line_offset))?;
+    let last = |path: &'static str| path.rsplit('.').next().unwrap_or(path);
+    if !RENAMED.iter().any(|(old, _)| piece.text.contains(last(old))) {
+        return Ok((fleet, Vec::new()));
+    }
+    // The same text was parsed a moment ago.
+    let value: Value = read_yaml(piece.text, &mut path).unwrap_or_default();
+    let is_there = |(old, _): &Renamed| value.pointer(&format!("/{}", old.replace('.', "/"))).is_some();
+    Ok((fleet, RENAMED.into_iter().filter(is_there).collect()))
+}
+
+/// On an error, `path` is set to its location.
+fn read_yaml<T: DeserializeOwned>(text: &str, path: &mut String) -> Result<T, serde_saphyr::Error> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_aliases: ALIASES_MAX,
@@ -199,17 +218,15 @@ fn parse(file: &Path, piece: &Piece<'_>) -> Result<ExecutorFleet, Problem> {
         strict_booleans: true,
         with_snippet: false,
     };
-    let mut path = String::new();
-    serde_saphyr::with_deserializer_from_str_with_options(piece.text, options, |deserializer| {
+    serde_saphyr::with_deserializer_from_str_with_options(text, options, |deserializer| {
         serde_path_to_error::deserialize(deserializer).map_err(|error| {
-            path = error.path().to_string();
+            *path = error.path().to_string();
             error.into_inner()
         })
     })
-    .map_err(|error| Problem::of_yaml(file.to_owned(), &error, &path, piece.line_offset))
 }
 
-/// Fleets are called by their names alone, in the API, in metrics and in logs.
+/// The API, metrics and logs identify fleets by their names alone.
 fn duplicates(fleets: &[FleetConfig]) -> Vec<Problem> {
     let mut first: BTreeMap<&str, &FleetConfig> = BTreeMap::new();
     let mut problems = Vec::new();
@@ -218,7 +235,7 @@ fn duplicates(fleets: &[FleetConfig]) -> Vec<Problem> {
         if let Some(before) = first.get(name) {
             let file = before.file.display();
             let message = format!("the fleet {name} is there already: {file}, document {}", before.document);
-            let help = "give it another name; names are unique, whatever the namespace";
+            let help = "give it another name; names are unique across namespaces";
             problems.push(config.problem("metadata.name", message).help(help));
         } else {
             first.insert(name, config);

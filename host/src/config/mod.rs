@@ -1,12 +1,12 @@
-//! Configuration: what people write about their fleets, read once and right from then on.
+//! Configuration: the documents that users write about their fleets, read and validated once.
 //!
-//! One document is one fleet. Files hold documents, directories hold files; [`load()`] reads them all or
-//! says everything that is wrong with them, each [`Problem`] with its place and its remedy. What is
-//! loaded has every default filled in. What only the core can judge, [`FleetConfig::check`] asks it; what is right but
-//! hardly meant so, [`FleetConfig::warnings`] tells.
+//! One document is one fleet. Files hold documents, directories hold files; [`load()`] returns all of them or all
+//! errors, each [`Problem`] with its place and its remedy. A loaded document has every default filled in.
+//! [`FleetConfig::check`] applies the rules of the core; [`FleetConfig::warnings`] reports what is valid but probably a
+//! mistake.
 //!
-//! The types of [`document`] are the only description of the format: the JSON Schema, the suggestions
-//! for a slip of the pen and the effective document are derived from them.
+//! The types of [`document`] are the only description of the format: the JSON Schema, the suggestions for misspelt
+//! fields and the effective document are derived from them.
 
 mod advice;
 pub mod document;
@@ -30,18 +30,23 @@ pub use schema::schema;
 pub use value::{Amount, JvmSize, Millis, NodePattern, TimeOfDay, TimeZone};
 pub use watch::{POLL_MS, Watcher, digest};
 
-/// A fleet's document, and where it was read.
+/// A fleet's document and its origin.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FleetConfig {
     pub file: PathBuf,
     /// Which document of the file it is, counted from 1; empty ones do not count.
     pub document: u32,
     pub fleet: ExecutorFleet,
+    /// Fields that are written with their old names: [`FleetConfig::warnings`] reports them.
+    pub old_names: Vec<Renamed>,
 }
 
-/// The document with all its defaults, as YAML that reads back as the same.
+/// The old path of a field, and the new one.
+pub type Renamed = (&'static str, &'static str);
+
+/// The document with all its defaults, as YAML that parses to the same document.
 pub fn yaml(fleet: &ExecutorFleet) -> Result<String, serde_saphyr::SerializeError> {
-    // Folded text would lose spaces at its end.
+    // Folded scalars would lose trailing spaces.
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
     serde_saphyr::to_string_with_options(fleet, options)
 }

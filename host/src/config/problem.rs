@@ -1,4 +1,4 @@
-//! One thing wrong with the configuration, told like a compiler: place, message, remedy.
+//! One error in the configuration, in the style of a compiler: place, message, remedy.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,13 +9,13 @@ use serde_saphyr::{Error, MessageFormatter, UserMessageFormatter};
 use super::load::{DEPTH_MAX, NODES_MAX, TEXT_BYTES_MAX};
 use super::schema;
 
-/// What is wrong, where, and what would be right. All text is printable and short.
+/// What is wrong, where, and how to fix it. All text is printable and short.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Problem {
     #[serde(serialize_with = "lossy")]
     pub file: PathBuf,
-    /// Counted from 1, where known.
+    /// Counted from 1, if known.
     pub line: Option<u32>,
     pub column: Option<u32>,
     /// Which document of the file, counted from 1; `None`: the file itself.
@@ -74,16 +74,16 @@ impl Problem {
         self
     }
 
-    /// Of an error of the YAML reader. `path` is where it struck; `line_offset` how many lines stand
-    /// before the document.
+    /// Converts an error of the YAML reader. `path` is its location; `line_offset` is the number of lines before the
+    /// document.
     pub(super) fn of_yaml(file: PathBuf, error: &Error, path: &str, line_offset: u32) -> Problem {
-        // Its wrapper only says that the value came by an alias.
+        // The wrapper only says that the value came from an alias.
         let place = error.location();
         let mut error = error;
         while let Error::AliasError { error: within, .. } = error {
             error = within;
         }
-        // `?` is a key that was not read.
+        // `?` stands for a key that could not be read.
         let key = path.ends_with('?');
         let path = path.trim_end_matches('?').trim_end_matches('.');
         let mut problem = Problem::new(file, UserMessageFormatter.format_message(error)).at(path);
@@ -128,7 +128,7 @@ fn unknown_field(path: &str, field: &str, known: &[&str]) -> String {
     }
 }
 
-/// The reader's message names its own types, and the schema has better words.
+/// The reader's message names its own types, and the schema has better terms.
 fn is_of_wrong_type(error: &Error) -> bool {
     matches!(
         error,
@@ -141,7 +141,7 @@ fn is_of_wrong_type(error: &Error) -> bool {
     )
 }
 
-/// No control characters, and no more than fits on a few lines.
+/// No control characters, and at most a few lines.
 fn printable(text: &str) -> String {
     const CHARS_MAX: usize = 600;
     let mut out: String =

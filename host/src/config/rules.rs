@@ -1,5 +1,5 @@
-//! What a document's types cannot say: which fields need each other, and which values exist in
-//! Kubernetes and in a JVM. What fleets may want is judged by the core, not here.
+//! Rules that a document's types cannot express: which fields need each other, and which values are valid in Kubernetes
+//! and in a JVM. The core judges the fleet's settings, not this module.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ const WINDOWS_MAX: usize = 32;
 const JAVA_OPTIONS_MAX: usize = 256;
 const NODE_SIGNS_MAX: usize = 64;
 
-/// Completes the document, and says what is wrong with it.
+/// Completes the document, and returns its problems.
 pub(super) fn apply(config: &mut FleetConfig) -> Vec<Problem> {
     let spec = &mut config.fleet.spec;
     if spec.mode == Mode::Own {
@@ -243,8 +243,8 @@ impl<'a> Rules<'a> {
     }
 }
 
-/// Documents of which the executors' metrics have names that begin alike, while one of them takes lines from any
-/// address: whose a line is could not be told.
+/// Documents whose executors' metric names begin alike, while one of them accepts lines from any address: their lines
+/// could not be told apart.
 pub(super) fn sharing(fleets: &[FleetConfig]) -> Vec<Problem> {
     let head = |config: &FleetConfig| {
         let heartbeat = &config.fleet.spec.heartbeat;
@@ -279,7 +279,7 @@ pub(super) fn sharing(fleets: &[FleetConfig]) -> Vec<Problem> {
     problems
 }
 
-/// As in certificates: a wildcard is for those, and an address is none.
+/// As in certificates: neither a wildcard nor an address is a name.
 fn is_dns_name(name: &str) -> bool {
     let label = |label: &str| {
         let plain = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
@@ -289,7 +289,7 @@ fn is_dns_name(name: &str) -> bool {
     name.len() <= 253 && !last_is_number && name.split('.').all(label)
 }
 
-/// RFC 1123, as Kubernetes has it.
+/// An RFC 1123 label, as in Kubernetes.
 fn is_label(name: &str) -> bool {
     let letters = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     letters && (1..=63).contains(&name.len()) && !name.starts_with('-') && !name.ends_with('-')

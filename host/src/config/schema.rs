@@ -1,5 +1,5 @@
-//! The JSON Schema of the document, and what can be read off it: which fields there are, what they
-//! take, and which one a wrong name was meant to be.
+//! The JSON Schema of the document, and what can be derived from it: the existing fields, their types, and the field
+//! that a wrong name was probably meant to be.
 
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
@@ -14,20 +14,37 @@ pub fn schema() -> Value {
 }
 
 /// What other tools call our fields.
-const WORDS: [(&str, &str); 6] = [
-    ("replicas", "spec.executors"),
-    ("instances", "spec.executors"),
-    ("target", "spec.executors"),
-    ("maxSurge", "spec.limits.surge"),
-    ("maxUnavailable", "spec.limits.unavailable"),
-    ("minAvailable", "spec.limits.availableMin"),
+const WORDS: [(&str, &str); 3] =
+    [("replicas", "spec.executors"), ("instances", "spec.executors"), ("target", "spec.executors")];
+
+/// The old and the new names of fields. Both are read.
+pub(super) const RENAMED: [(&str, &str); 19] = [
+    ("spec.limits.surge", "spec.limits.maxSurge"),
+    ("spec.limits.unavailable", "spec.limits.maxUnavailable"),
+    ("spec.limits.availableMin", "spec.limits.minAvailable"),
+    ("spec.limits.terminating", "spec.limits.maxTerminating"),
+    ("spec.limits.executorsMax", "spec.limits.maxExecutors"),
+    ("spec.allocation.pendingMax", "spec.allocation.maxPendingPods"),
+    ("spec.allocation.startFailuresMax", "spec.allocation.maxStartFailures"),
+    ("spec.allocation.backoffFirst", "spec.allocation.initialBackoff"),
+    ("spec.allocation.backoffLast", "spec.allocation.maxBackoff"),
+    ("spec.allocation.nodeLossesMax", "spec.allocation.maxNodeLosses"),
+    ("spec.allocation.avoidedNodesMax", "spec.allocation.maxAvoidedNodes"),
+    ("spec.recovery.checksMax", "spec.recovery.maxChecks"),
+    ("spec.recovery.keptPodsMax", "spec.recovery.maxKeptPods"),
+    ("spec.recovery.failuresMax", "spec.recovery.maxExecutorFailures"),
+    ("spec.recovery.failuresWindow", "spec.recovery.failuresValidityInterval"),
+    ("spec.roll.picksMax", "spec.roll.maxPicks"),
+    ("spec.roll.perHourMax", "spec.roll.maxPerHour"),
+    ("spec.roll.tasksMin", "spec.roll.minTasks"),
+    ("spec.roll.ageMin", "spec.roll.minAge"),
 ];
 
-/// Below this two names have little in common: a third of the letters differs.
+/// Below this, two names have little in common: a third of the letters differs.
 const SIMILAR: f64 = 0.65;
 
-/// The field that an unknown one was meant to be: one beside it, one whose section became part of the
-/// name (`heartbeatTimeout`), or the one of that name in another section.
+/// The field that an unknown one was probably meant to be: a sibling, one whose section became part of the name
+/// (`heartbeatTimeout`), or the one with that name in another section.
 pub(super) fn suggest(unknown: &str) -> Option<String> {
     let unknown = unindexed(unknown);
     let (section, name) = split(&unknown);
@@ -45,16 +62,18 @@ pub(super) fn suggest(unknown: &str) -> Option<String> {
     best(fields(), score)
 }
 
-/// The candidate that is most like the name, if any is.
+/// The candidate that is most similar to the name, if any is similar.
 pub(super) fn nearest(name: &str, candidates: impl Iterator<Item = String>) -> Option<String> {
     best(candidates, |candidate| similarity(name, candidate))
 }
 
-/// What a field takes, for people: `a whole number from 1 to 65535`.
+/// The type of a field, for people: `a whole number from 1 to 65535`.
 pub(super) fn kind(path: &str) -> Option<String> {
     let schema = schema();
     let mut node = &schema;
-    for part in unindexed(path).split('.').filter(|part| !part.is_empty()) {
+    let path = unindexed(path);
+    let path = RENAMED.iter().find(|(old, _)| *old == path).map_or(&*path, |(_, new)| new);
+    for part in path.split('.').filter(|part| !part.is_empty()) {
         let (name, item) = part.strip_suffix("[]").map_or((part, false), |name| (name, true));
         node = property(node, name)?;
         if item {
@@ -62,7 +81,7 @@ pub(super) fn kind(path: &str) -> Option<String> {
         }
     }
     variants(node).find_map(|node| {
-        // Of a nullable one the first that is not `null`.
+        // For a nullable type, the first that is not `null`.
         let kind = node["type"].get(0).unwrap_or(&node["type"]);
         let least = node["minimum"].as_u64().unwrap_or(0);
         let most = node["maximum"].as_u64().or((node["format"] == "uint32").then_some(u64::from(u32::MAX)));
@@ -97,7 +116,7 @@ pub(super) fn fields() -> impl Iterator<Item = String> {
     fields.into_iter()
 }
 
-/// A node, or what it may be one of.
+/// A node, or its alternatives.
 fn variants(node: &Value) -> impl Iterator<Item = &Value> {
     let any = node.get("anyOf").and_then(Value::as_array);
     std::iter::once(node).chain(any.into_iter().flatten())
@@ -127,7 +146,7 @@ fn split(path: &str) -> (&str, &str) {
 }
 
 fn similarity(a: &str, b: &str) -> f64 {
-    // Two names are at least as far apart as their lengths differ. The distance itself takes the product of the
+    // The distance of two names is at least the difference of their lengths. Computing it takes the product of the
     // lengths, and a key may be as long as its document. A letter has 1 to 4 bytes.
     let (short, long) = (a.len().min(b.len()), a.len().max(b.len()));
     if short * 4 < long {
@@ -154,6 +173,8 @@ mod tests {
             ("spec.heartbeatTimeout", Some("spec.heartbeat.timeout")),
             ("spec.batchSize", Some("spec.allocation.batchSize")),
             ("spec.replicas", Some("spec.executors")),
+            ("spec.limits.maxSurg", Some("spec.limits.maxSurge")),
+            ("spec.maxUnavailable", Some("spec.limits.maxUnavailable")),
             ("spec.roll.windows[7].timezone", Some("spec.roll.windows[].timeZone")),
             ("specs", Some("spec")),
             ("spec.quux", None),
@@ -178,6 +199,8 @@ mod tests {
             ("spec.driver.restPort", "a whole number from 1 to 65535"),
             ("spec.executors", "a whole number from 0 to 4294967295"),
             ("spec.paused", "true or false"),
+            ("spec.recovery.maxChecks", "a whole number from 0 to 4294967295"),
+            ("spec.recovery.checksMax", "a whole number from 0 to 4294967295"),
             ("spec.roll", "a mapping of fields"),
             ("spec.roll.windows", "a list"),
             ("spec.roll.windows[0]", "a mapping of fields"),

@@ -1,4 +1,4 @@
-//! Documents through the whole of it: files in, fleets or problems out.
+//! Documents through the whole configuration module: files in, fleets or problems out.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use fleet::spec::{Amount as CoreAmount, Draft, Mode as CoreMode, RollSpec};
 use fleet::window::{Window, Zone};
 use serde_json::{Value, json};
 
+use super::schema::RENAMED;
 use super::*;
 
 mod pods;
@@ -22,7 +23,7 @@ spec:
   driver: {podName: d}
 ";
 
-/// A directory that goes with the test.
+/// A directory that is deleted with the test.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -39,7 +40,7 @@ impl Dir {
         path
     }
 
-    /// What `load`, or else `check`, says of a file, without the name of the directory.
+    /// The errors of `load`, or else of `check`, about a file, without the name of the directory.
     fn problems(&self, name: &str, text: impl AsRef<[u8]>) -> Vec<String> {
         let file = self.file(name, text);
         let policies = ["OUTLIER".to_owned(), "SPARK".to_owned()];
@@ -125,7 +126,7 @@ fn what_is_wrong_is_told_with_its_place_and_remedy() {
             with("heartbeat: {timeout: [120s]}"),
             "f.yaml:8:15: document 1: spec.heartbeat.timeout: invalid type: sequence, expected a duration such as 120s",
         ),
-        (with("limits: {surge: -1}"), "f.yaml:8:19: document 1: spec.limits.surge: -1 is negative"),
+        (with("limits: {maxSurge: -1}"), "f.yaml:8:22: document 1: spec.limits.maxSurge: -1 is negative"),
         (
             with("roll: {policies: [OUTLIER], windows: [{start: 24:00, duration: 1h}]}"),
             "f.yaml:8:49: document 1: spec.roll.windows[0].start: \"24:00\" is not a time of day: write 00:00 to 23:59",
@@ -140,19 +141,19 @@ fn what_is_wrong_is_told_with_its_place_and_remedy() {
             "f.yaml: document 1: spec.roll.windows: a window needs a day, a start within it, and a length of \
              1 minute to 24 hours",
         ),
-        // The core's.
+        // Errors of the core.
         (
             with("heartbeat: {timeout: 5s}"),
             "f.yaml: document 1: spec.heartbeat.timeout: 5000 ms is shorter than two intervals of 10000 ms: an \
              executor would be lost with one late heartbeat",
         ),
         (
-            with("limits: {executorsMax: 9}"),
-            "f.yaml: document 1: spec.executors: 10 is more than limits.executorsMax, 9",
+            with("limits: {maxExecutors: 9}"),
+            "f.yaml: document 1: spec.executors: 10 is more than limits.maxExecutors, 9",
         ),
         (
-            with("limits: {availableMin: 11}"),
-            "f.yaml: document 1: spec.limits.availableMin: 11 can never be available of a target of 10",
+            with("limits: {minAvailable: 11}"),
+            "f.yaml: document 1: spec.limits.minAvailable: 11 can never be available of a target of 10",
         ),
         (
             with("recovery: {policies: [SPRK]}"),
@@ -163,7 +164,7 @@ fn what_is_wrong_is_told_with_its_place_and_remedy() {
             "f.yaml: document 1: spec.policies.OUTLER: no policy is called \"OUTLER\"; there are OUTLIER, SPARK
   help: did you mean `OUTLIER`?",
         ),
-        // Which fields need each other.
+        // Fields that need each other.
         (
             instead("Observe", "Own"),
             "f.yaml: document 1: spec.template: is required
@@ -190,7 +191,7 @@ fn what_is_wrong_is_told_with_its_place_and_remedy() {
             "f.yaml: document 1: spec.template: has no use
   help: with mode Observe the driver creates the pods: leave it out, or use mode Own",
         ),
-        // What could not be told apart in what executors report.
+        // Fleets whose reports could not be told apart.
         (
             with("heartbeat: {graphitePrefix: a/b}"),
             "f.yaml: document 1: spec.heartbeat.graphitePrefix: \"a/b\" is not what names of metrics begin with
@@ -220,7 +221,7 @@ fn what_is_wrong_is_told_with_its_place_and_remedy() {
             "f.yaml: document 1: spec.heartbeat.columns[1]: \"a b\" is not the name of a metric
   help: 1 to 253 of A-Z, a-z, 0-9, ., _ and -, and not only dots",
         ),
-        // YAML itself.
+        // Errors of YAML itself.
         (with("\tpaused: true"), "f.yaml:8:4: document 1: spec: while parsing a block mapping, did not find expected key"),
         (
             with("paused: true\n  paused: true"),
@@ -254,7 +255,7 @@ fn every_document_is_told_about_by_its_number_and_its_lines() {
             "f.yaml:18:14: document 2: spec.executors: must be a whole number from 0 to 4294967295",
             "f.yaml:35:14: document 4: spec.executors: must be a whole number from 0 to 4294967295",
             "f.yaml: document 3: metadata.name: the fleet a is there already: f.yaml, document 1
-  help: give it another name; names are unique, whatever the namespace",
+  help: give it another name; names are unique across namespaces",
         ]
     );
     let elsewhere = MINIMAL.replace("{name: a}", "{name: a, namespace: b}");
@@ -316,7 +317,7 @@ fn bombs_are_refused_quickly() {
         assert!(problems[0].len() < 1_000, "{problems:?}");
         assert!(start.elapsed() < Duration::from_secs(2), "{problem}: {:?}", start.elapsed());
     }
-    // What is said is printable.
+    // Messages are printable.
     let problems = dir.problems("f.yaml", format!("{MINIMAL}  \"\\e[31m{}\": 1", "x".repeat(900)));
     assert!(problems[0].contains("spec.\u{fffd}[31mxxx") && problems[0].contains('…'), "{problems:?}");
 }
@@ -351,13 +352,13 @@ fn the_defaults_are_the_cores() {
     let dir = Dir::new("defaults");
     let minimal = one(&dir, MINIMAL);
     let mut core = Draft::new("a", "spark-1", CoreMode::Observe, "uid".into(), 10);
-    // Whether a driver answers only a daemon can find out: a core by itself does not wait for it.
+    // Only a daemon can find out whether a driver answers: a core by itself does not wait for it.
     core.driver_start_ms = 60_000;
     assert_eq!(minimal.draft("uid".into(), "spark-1"), core);
     let rolling = one(&dir, &format!("{MINIMAL}  roll: {{policies: [OUTLIER]}}"));
     let core = Draft { roll: Some(RollSpec::new("OUTLIER")), ..core };
     assert_eq!(rolling.draft("uid".into(), "spark-1"), core);
-    // And what is written out says the same.
+    // And the effective document says the same.
     let effective = one(&dir, &yaml(&rolling.fleet).unwrap());
     assert_eq!(effective.draft("uid".into(), "spark-1"), core);
 }
@@ -382,7 +383,7 @@ fn fleets_with_the_same_names_of_metrics_need_their_pods_addresses() {
     // As the sink writes it.
     assert_eq!(both(relayed, "metricsNamespace: Daily-import"), [shared]);
     assert_eq!(both(relayed, "metricsNamespace: Daily import, graphitePrefix: b"), [""; 0]);
-    // Metrics are heard where heartbeats are not expected, too.
+    // Metrics are accepted even if heartbeats are not expected.
     assert_eq!(both(relayed, "metricsNamespace: Daily import, disabled: true"), [shared]);
     assert_eq!(both(relayed, "checkPeer: false"), [""; 0], "the id is not known yet");
 }
@@ -396,13 +397,13 @@ fn every_field_of_the_core_can_be_set() {
   paused: true
   dryRun: true
   heartbeat: {{timeout: 1m, interval: 1s, disabled: true}}
-  recovery: {{policies: [P], checksMax: 1, checkInterval: 2s, keptPodsMax: 3, keptPodsFor: 4s, failuresMax: 5,
-    failuresWindow: 6s, failedDeletesDriver: true}}
-  allocation: {{batchSize: 1, batchDelay: 2s, pendingTimeout: 3s, pendingMax: 4, startFailuresMax: 5,
-    backoffFirst: 6s, backoffLast: 7s, nodeLossesMax: 8, nodeWindow: 9s, avoidedNodesMax: 10%}}
-  limits: {{surge: 1, unavailable: 2%, availableMin: 3%, terminating: 4, executorsMax: 55, massLoss: 6%,
+  recovery: {{policies: [P], maxChecks: 1, checkInterval: 2s, maxKeptPods: 3, keptPodsFor: 4s, maxExecutorFailures: 5,
+    failuresValidityInterval: 6s, failedDeletesDriver: true}}
+  allocation: {{batchSize: 1, batchDelay: 2s, pendingTimeout: 3s, maxPendingPods: 4, maxStartFailures: 5,
+    initialBackoff: 6s, maxBackoff: 7s, maxNodeLosses: 8, nodeWindow: 9s, maxAvoidedNodes: 10%}}
+  limits: {{maxSurge: 1, maxUnavailable: 2%, minAvailable: 3%, maxTerminating: 4, maxExecutors: 55, massLoss: 6%,
     massLossWindow: 7s}}
-  roll: {{policies: [Q], interval: 1m, picksMax: 2, perHourMax: 3, tasksMin: 4, ageMin: 5s, coolDown: 6s, grace: 7s,
+  roll: {{policies: [Q], interval: 1m, maxPicks: 2, maxPerHour: 3, minTasks: 4, minAge: 5s, coolDown: 6s, grace: 7s,
     timeout: 8m, windows: [{{days: [Mon, Sun], start: '22:30', duration: 1h30m}}]}}
 "
     );
@@ -487,7 +488,7 @@ fn the_effective_document_reads_back_as_the_same() {
     let fleets = load(&[example("own.yaml"), example("observe.yaml")]).unwrap();
     for config in fleets.into_iter().chain([own]) {
         let mut read = one(&dir, &yaml(&config.fleet).unwrap()).fleet;
-        // Filled in when it was read.
+        // Filled in when it was loaded.
         let expected = config.fleet;
         if expected.spec.spark.is_none() && expected.spec.mode == document::Mode::Own {
             assert_eq!(read.spec.spark.take(), Some(document::Spark::default()));
@@ -547,6 +548,34 @@ fn the_core_names_fields_that_the_document_has() {
 }
 
 #[test]
+fn old_names_of_fields_are_read_and_told() {
+    let dir = Dir::new("renamed");
+    let with = |old: bool| {
+        let mut document: Value = serde_saphyr::from_str(MINIMAL).unwrap();
+        for (before, now) in RENAMED {
+            let path: Vec<&str> = if old { before } else { now }.split('.').collect();
+            let value = match path[2] {
+                name if name.to_lowercase().contains("backoff") || name.ends_with("Interval") => json!("7m"),
+                "failuresWindow" | "ageMin" | "minAge" => json!("7m"),
+                _ => json!(3),
+            };
+            document[path[0]][path[1]][path[2]] = value;
+        }
+        document["spec"]["roll"]["policies"] = json!(["OUTLIER"]);
+        one(&dir, &document.to_string())
+    };
+    let (old, new) = (with(true), with(false));
+    assert_eq!(old.fleet, new.fleet);
+    assert_eq!((old.old_names.len(), new.old_names.len()), (RENAMED.len(), 0));
+    let told: Vec<String> = old.warnings().iter().map(ToString::to_string).collect();
+    let surge = "one.yaml: document 1: spec.limits.surge: is called maxSurge now";
+    assert!(told.len() >= RENAMED.len() && told[0].contains(surge), "{told:?}");
+    let both = format!("{MINIMAL}  limits: {{surge: 1, maxSurge: 2}}\n");
+    let refused = load(&[dir.file("both.yaml", &both)]).unwrap_err();
+    assert!(refused[0].to_string().contains("maxSurge"), "{refused:?}");
+}
+
+#[test]
 fn the_schema_takes_what_is_read_and_refuses_what_is_not() {
     let schema = schema();
     assert_eq!(
@@ -554,7 +583,7 @@ fn the_schema_takes_what_is_read_and_refuses_what_is_not() {
         "2m"
     );
     let fields =
-        schema["properties"]["spec"]["properties"]["limits"]["properties"]["surge"].as_object().unwrap();
+        schema["properties"]["spec"]["properties"]["limits"]["properties"]["maxSurge"].as_object().unwrap();
     assert!(
         fields["description"].as_str().is_some_and(|text| text.starts_with("Live pods beyond the target."))
     );
@@ -574,7 +603,7 @@ fn the_schema_takes_what_is_read_and_refuses_what_is_not() {
         ("/spec/mode", json!("own")),
         ("/spec/executors", json!("10")),
         ("/spec/heartbeat/timeout", json!(120)),
-        ("/spec/limits/surge", json!("3")),
+        ("/spec/limits/maxSurge", json!("3")),
         ("/spec/roll/policies", json!([])),
         ("/spec/spark/executorMemory", json!("1gb")),
         ("/spec/spark/executorCores", json!(0)),

@@ -1,6 +1,6 @@
 //! Values that are written as text: a [`Millis`] is `1h30m`, an [`Amount`] is `25%`.
 //!
-//! They are parsed where they are read, so that an error has the place of the value.
+//! They are parsed during deserialization, so that an error has the place of the value.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Millis(pub u64);
 
-/// So that no sum of times overflows. The core has tighter limits for most.
+/// So that no sum of times overflows. The core has tighter limits for most of them.
 const LONGEST_MS: u64 = 10 * 365 * 24 * 3_600_000;
 
 const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
@@ -46,12 +46,12 @@ impl Millis {
     }
 }
 
-/// `1.5` of a unit; `None` when it is no number, or not a whole number of ms. Too much saturates.
+/// `1.5` of a unit; `None` if it is not a number, or not a whole number of ms. Saturates.
 fn parts_ms(number: &str, unit_ms: u64) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let fraction = fraction.trim_end_matches('0');
     let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
-    // A ms is 1/3,600,000 h: more decimals are never whole.
+    // A ms is 1/3,600,000 h: with more decimals it is never a whole number.
     if whole.is_empty() || !digits(whole) || !digits(fraction) || fraction.len() > 7 {
         return None;
     }
@@ -108,7 +108,7 @@ impl Amount {
     }
 }
 
-/// A size for a JVM's heap, as Spark and `-Xmx` take it: `512m`, `4g`.
+/// A size of a JVM's heap, as in Spark and `-Xmx`: `512m`, `4g`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JvmSize(String);
 
@@ -131,7 +131,7 @@ impl JvmSize {
         let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
         match bytes {
             _ if !digits => Err(format!("{text:?} is not a JVM size: write for instance 512m or 4g")),
-            // What the JVM refuses to start with.
+            // The JVM refuses to start with less.
             Some(bytes) if bytes < 2 << 20 => Err(format!("{text:?} is less than 2m")),
             Some(bytes) if bytes <= 1 << 50 => Ok(JvmSize(text.to_owned())),
             Some(_) | None => Err(format!("{text:?} is more than 1024t")),
@@ -139,10 +139,10 @@ impl JvmSize {
     }
 }
 
-/// A time on a clock on the wall: `02:30`.
+/// A local time of day: `02:30`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeOfDay {
-    /// After midnight.
+    /// Minutes since midnight.
     pub minute: u32,
 }
 
@@ -165,7 +165,7 @@ impl fmt::Display for TimeOfDay {
     }
 }
 
-/// An IANA time zone such as `Europe/Berlin`, with its offsets of the years 2020 to 2100: a few hundred.
+/// An IANA time zone such as `Europe/Berlin`, with its offset changes of the years 2020 to 2100: a few hundred.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TimeZone(pub fleet::window::Zone);
 
@@ -209,7 +209,7 @@ impl NodePattern {
     }
 }
 
-/// Text that is parsed; a bare number has a remedy of its own.
+/// Text that is parsed; a bare number has its own error message.
 struct Text<T> {
     expecting: &'static str,
     parse: fn(&str) -> Result<T, String>,
@@ -420,9 +420,9 @@ mod tests {
     #[test]
     fn a_zone_has_its_offsets() {
         let berlin = TimeZone::parse("Europe/Berlin").unwrap().0;
-        // From 2026-10-25 01:00 UTC winter time.
+        // Winter time from 2026-10-25 01:00 UTC.
         assert!(berlin.offsets.contains(&(1_792_890_000_000, 3_600_000)), "{berlin:?}");
-        // Two changes in each of 80 years, after the first.
+        // Two changes in each of 80 years, plus the initial offset.
         assert_eq!(berlin.offsets.len(), 161);
         assert_eq!(TimeZone::parse("UTC").unwrap().0.offsets.len(), 1);
         let error = TimeZone::parse("Europe/Berln").unwrap_err();

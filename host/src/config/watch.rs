@@ -1,5 +1,5 @@
-//! Has the configuration changed? Asked every [`POLL_MS`]: a digest of a few files costs less than a
-//! file system's notifications, which say nothing about network mounts and swapped symlinks.
+//! Detects changes of the configuration by polling every [`POLL_MS`]: a digest of a few files costs less than file
+//! system notifications, which do not report changes on network mounts and swapped symlinks.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::load;
 
-/// How often it is worth asking.
+/// The useful polling interval.
 pub const POLL_MS: u64 = 2_000;
 
 /// Remembers the digest of files and directories.
@@ -18,13 +18,14 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// To be made *before* [`load`](super::load()) is called: what changes in between is seen then.
+    /// Create it *before* [`load`](super::load()) is called, so that changes in between are detected.
     pub fn new(paths: Vec<PathBuf>) -> Watcher {
         let digest = digest(&paths);
         Watcher { paths, digest }
     }
 
-    /// Is anything different from last time? Reads every file, each up to
+    /// Has anything changed since the last call? Reads every file, each up to
+    /// [`FILE_BYTES_MAX`](super::FILE_BYTES_MAX).
     /// [`FILE_BYTES_MAX`](super::FILE_BYTES_MAX).
     pub fn changed(&mut self) -> bool {
         let digest = digest(&self.paths);
@@ -32,11 +33,11 @@ impl Watcher {
     }
 }
 
-/// SHA-256 of the names and bytes of the files that [`load`](super::load()) would read. A file that cannot
-/// be read has a digest, too: that it can be read again is a change.
+/// SHA-256 of the names and bytes of the files that [`load`](super::load()) would read. An unreadable file has a
+/// digest, too: becoming readable is a change.
 pub fn digest(paths: &[PathBuf]) -> [u8; 32] {
     let mut sha = Sha256::new();
-    // With its length, so that no two lists of files are one text.
+    // With its length, so that different lists of files do not have the same bytes.
     let mut add = |tag: u8, bytes: &[u8]| {
         sha.update([tag]);
         sha.update((bytes.len() as u64).to_le_bytes());

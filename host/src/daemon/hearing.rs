@@ -1,4 +1,4 @@
-//! What is heard: watches, heartbeats, and what became of calls.
+//! Inputs of the loop: watches, heartbeats, and the results of calls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,9 +17,9 @@ use super::managed::Managed;
 use super::{Daemon, News};
 use crate::heartbeat::{Sign, directory::ExecutorEntry};
 
-/// A list that failed is asked for again.
+/// Delay before a failed list is retried.
 const LIST_RETRY: Duration = Duration::from_secs(2);
-/// The action number of lists that the loop itself asks for. The core counts from 1.
+/// The action number of the loop's own lists. The core counts from 1.
 const OWN_LIST: ActionId = ActionId(0);
 
 impl Daemon {
@@ -39,7 +39,7 @@ impl Daemon {
             }
             News::Node(Watched::Broken(why)) => {
                 self.metrics.watch_restarted("nodes");
-                tracing::debug!(why, "nodes cannot be watched: nothing is known of them");
+                tracing::debug!(why, "nodes cannot be watched: their state is unknown");
             }
             News::Node(
                 Watched::Started
@@ -71,7 +71,7 @@ impl Daemon {
             Watched::Started => {
                 self.watched.insert(Arc::clone(namespace), true);
                 for number in self.numbers_in(namespace) {
-                    // Another driver's pod may have come while nobody watched.
+                    // The pod of another driver may have been created during the gap.
                     if let Some(name) = self.names.get(&number) {
                         self.look(name);
                     }
@@ -79,7 +79,7 @@ impl Daemon {
                 }
             }
             Watched::Broken(why) => {
-                tracing::warn!(%namespace, why, "the watch is broken: nothing is done by choice until it is up");
+                tracing::warn!(%namespace, why, "the watch is broken: voluntary disruptions are suspended until it is up");
                 self.metrics.watch_restarted("pods");
                 self.watched.insert(Arc::clone(namespace), false);
                 for number in self.numbers_in(namespace) {
@@ -104,7 +104,7 @@ impl Daemon {
             self.fleets.values().filter(whose).map(|managed| managed.name().to_owned()).collect();
         for name in names {
             self.driver_is(&name, driver.clone());
-            // What it still lacks, an address for instance, may come while nobody watches.
+            // The pod may get what it lacks, an address for instance, during the gap.
             self.seek(&name);
         }
     }
@@ -116,12 +116,12 @@ impl Daemon {
             if let Some(name) = &life.calls.place().executor_container {
                 seen.name_executor(name);
             }
-            // One that was only just created shows no containers yet, by which the setting could be followed.
+            // The status of a new pod lists no containers yet, so the setting could not be checked.
             let shows = !seen.view.status.containers.is_empty();
             if seen.container == Found::Guessed && shows && !std::mem::replace(&mut life.guessed, true) {
                 tracing::warn!(
                     pod = &*seen.view.name,
-                    "the pod has several containers and none is known as the executor's: the last is taken for it; \
+                    "the pod has several containers and none is identified as the executor's: the last one is used; \
                      set spec.executorContainer"
                 );
             }
@@ -131,7 +131,7 @@ impl Daemon {
         self.step(number, event);
     }
 
-    /// Who may speak for the executor. Not a pod of an earlier driver, of which the ids may be the same.
+    /// Enters the executor's pod into the directory, but no pod of an earlier driver, which may have the same ids.
     fn note(&self, number: u64, seen: &Seen, gone: bool) {
         let Some(name) = self.names.get(&number) else { return };
         let life = self.fleets.get(name).and_then(|managed| managed.life.as_ref());
@@ -148,7 +148,7 @@ impl Daemon {
         }
     }
 
-    /// Tells a fleet of nodes, by its own signs.
+    /// Passes nodes to a fleet, with the fleet's own node patterns applied.
     pub(super) fn show_nodes(&mut self, number: u64, nodes: &[NodeSeen]) {
         let Some(life) = self.life(number) else { return };
         let views: Vec<_> = nodes.iter().map(|node| life.signs.view(node)).collect();
@@ -172,15 +172,15 @@ impl Daemon {
     }
 
     pub(super) fn done(&mut self, done: queue::Done) {
-        // A call's outcome frees nothing that was waiting for it; what follows begins now.
+        // The result of a call unblocks no queued call; what follows from it starts now.
         self.since = Clock::now();
         self.metrics.action(done.verb, done.outcome);
-        // What was refused, or not sent after all, made no pod.
+        // A create that was rejected, or was not sent after all, made no pod.
         if done.verb == "create" && done.outcome == "ok" {
             self.metrics.event_to_create_seconds(done.waited.as_secs_f64());
         }
         for seen in &done.answer.seen {
-            // The list may be older than what the watch has told meanwhile.
+            // The list may be older than the events that the watch has delivered meanwhile.
             let name = self.names.get(&done.fleet);
             let known = name.and_then(|name| self.directory.fleet(name));
             if known.is_some_and(|fleet| fleet.executor(seen.view.executor).is_none()) {
@@ -193,7 +193,7 @@ impl Daemon {
             life.listing = false;
             return self.later(LIST_RETRY, News::List(done.fleet));
         }
-        // The core's own lists are answered too; one of ours is needed all the same.
+        // A list of the core is answered too, but does not replace the loop's own.
         let ours = matches!(done.answer.event, Event::Relisted(_)) && std::mem::take(&mut life.listing);
         let again = ours && std::mem::take(&mut life.list_again);
         life.listed |= ours;
@@ -201,7 +201,7 @@ impl Daemon {
         if again {
             self.list(done.fleet);
         } else if ours {
-            // A watch that has broken meanwhile is followed by another list when it is up again.
+            // If the watch has broken meanwhile, another list follows when it is up again.
             if self.is_watched(done.fleet) {
                 self.step(done.fleet, Event::ViewFresh);
             }
@@ -214,8 +214,9 @@ impl Daemon {
         fleet.is_some_and(|fleet| self.watched.get(fleet.namespace()) == Some(&true))
     }
 
-    /// A fleet has seen its cluster, or has no driver to see. Not all: the others must not go unheard because one
-    /// may see nothing. Nor is its watch asked for: executors that are not heard while it is broken would be lost.
+    /// Ready once one fleet has listed its cluster, or has no driver. Do not wait for all fleets: one without access
+    /// must not block the heartbeats of the others. Nor require its watch to be up: heartbeats that are rejected while
+    /// it is broken would cost executors.
     pub(super) fn check_synced(&self) {
         let synced = |managed: &Managed| match &managed.life {
             Some(life) => life.listed,
@@ -226,8 +227,8 @@ impl Daemon {
         }
     }
 
-    /// Everything there is, once the watch is up that tells what comes after. A list that began before that
-    /// may lack what happened in between.
+    /// Lists all pods once the watch that delivers later changes is up. A list that began before that may miss changes
+    /// in between.
     pub(super) fn list(&mut self, number: u64) {
         let since = self.since;
         let Some(life) = self.life(number) else { return };

@@ -1,7 +1,8 @@
-//! What the witnesses know of a fleet, as conditions: why no executor is heard, and why its driver cannot be asked.
+//! Conditions from what the heartbeat sources know of a fleet: why no heartbeats arrive, and why its driver cannot be
+//! polled.
 //!
-//! The core knows that it hears no executor. Only the listeners know whether nothing arrives, whether what arrives is
-//! refused, and why; and the remedy is another each time. A message begins with its reason, one word for machines.
+//! The core knows that no heartbeats arrive. Only the listeners know whether nothing is sent, or whether it is rejected
+//! and why; and each cause has another remedy. A message begins with its reason, one word for machines.
 
 use std::time::Duration;
 
@@ -17,14 +18,14 @@ use crate::heartbeat::directory::{Fleet, FleetEntry};
 use crate::heartbeat::names::{self, is_name};
 use crate::heartbeat::notes::{Head, Trouble, Why};
 
-/// As the core calls it, too.
+/// The core uses the same name.
 pub const HEARTBEATS_MISSING: &str = "HeartbeatsMissing";
-/// So long a driver that has never answered may be starting.
+/// How long a driver that has never answered may be starting.
 const START: Duration = Duration::from_secs(10);
-/// A fleet that waits for another's id tries again within this, more than once.
+/// A fleet that waits for another's id retries more than once within this time.
 const CONTEST: Duration = Duration::from_secs(15);
 
-/// Completes the core's conditions.
+/// Adds to the core's conditions.
 pub fn complete(
     mut conditions: Vec<Condition>,
     config: &FleetConfig,
@@ -56,7 +57,7 @@ fn driver_rest(driver: &DriverSeen, fleet: &Fleet, now: Instant) -> Option<Strin
     (!starts).then(|| format!("{}: {}", trouble.code, trouble.message))
 }
 
-/// Why no executor is heard. `None`: one is, or none has to be.
+/// Why no heartbeats arrive. `None`: one has arrived, or none is due.
 pub fn heartbeats(spec: &Heartbeat, fleet: &Fleet, directory: &Directory, now: Instant) -> Option<String> {
     let running_since = fleet.running_since().filter(|_| !spec.disabled)?;
     let timeout = Duration::from_millis(spec.timeout.0);
@@ -64,7 +65,7 @@ pub fn heartbeats(spec: &Heartbeat, fleet: &Fleet, directory: &Directory, now: I
     if heard_at.is_some_and(|at| now - at <= timeout) {
         return None;
     }
-    // Before that it is history.
+    // Notes before that are obsolete.
     let from = now.checked_sub(timeout).unwrap_or(running_since);
     if let Some(trouble) = fleet.notes.worst_since(from) {
         let settling = now - running_since < 2 * Duration::from_millis(spec.interval.0);
@@ -86,9 +87,9 @@ pub fn heartbeats(spec: &Heartbeat, fleet: &Fleet, directory: &Directory, now: I
     }
     if directory.overheard.line_at().is_some_and(|at| at >= from) {
         return Some(format!(
-            "NoLines: {silent}. Lines of others arrive on the Graphite port, and none from this fleet's pods: have its \
-             executors spark.metrics.conf.executor.sink.graphite.class, host and port (or a metrics.properties that \
-             overrides them), and may they connect (NetworkPolicy)?"
+            "NoLines: {silent}. Lines of others arrive on the Graphite port, and none from this fleet's pods: do its \
+             executors have spark.metrics.conf.executor.sink.graphite.class, host and port (or a metrics.properties \
+             that overrides them), and may they connect (NetworkPolicy)?"
         ));
     }
     Some(format!(
@@ -102,8 +103,8 @@ fn explain(trouble: &Trouble, entry: &FleetEntry) -> String {
     let peer = trouble.peer;
     match &trouble.why {
         Why::UnknownApplication(head) if !head.executor => format!(
-            "UnknownApplication: lines come from this fleet's pods ({peer}) that name no executor, for instance {}: \
-             are they GraphiteSink's?",
+            "UnknownApplication: lines without an executor id come from this fleet's pods ({peer}), for instance {}: \
+             does GraphiteSink send them?",
             head.name
         ),
         Why::UnknownApplication(head) => format!(
@@ -116,26 +117,26 @@ fn explain(trouble: &Trouble, entry: &FleetEntry) -> String {
         ),
         Why::WrongPeer { executor, pod_ip } => format!(
             "WrongPeer: lines of executor {executor} come from {peer} and are refused, because its pod has {pod_ip}. \
-             Where a relay, a proxy or NAT is between, set heartbeat.checkPeer: false; if not, another sender speaks for it"
+             If there is a relay, a proxy or NAT in between, set heartbeat.checkPeer: false; if not, another sender claims to be it"
         ),
         Why::NoAddress { executor } => format!(
             "NoAddress: lines of executor {executor} come from {peer} and are refused, because its pod has no address yet \
-             by which it would be known. If that stays so: is the pod's status what its kubelet says?"
+             that would identify it. If that persists: does the kubelet report the pod's status?"
         ),
         Why::NoFleetsPod { executor, fleets } => format!(
             "WrongPeer: lines of executor {executor} come from {peer} and are refused: fleets {fleets} have the same \
-             names of metrics, and none of them an executor {executor} with that address. Where a relay, a proxy or NAT \
-             is between, give each application a spark.metrics.namespace of its own"
+             names of metrics, and none of them has an executor {executor} with that address. If there is a relay, a proxy \
+             or NAT in between, give each application a spark.metrics.namespace of its own"
         ),
         Why::SeveralFleets { executor, fleets } => format!(
             "Ambiguous: lines of executor {executor} come from {peer} and are refused: fleets {fleets} have the same \
-             names of metrics, and each of them an executor {executor} with that address (hostNetwork). Give each \
+             names of metrics, and each of them has an executor {executor} with that address (hostNetwork). Give each \
              application a spark.metrics.namespace of its own"
         ),
         Why::UnknownExecutor { executor } => format!(
             "UnknownExecutor: lines of executor {executor} come from {peer} and are refused, because the fleet has no pod \
-             for it: has its pod the labels spark-app-selector: {} and spark-exec-id: {executor}, and the driver as its \
-             owner?",
+             for it: does its pod have the labels spark-app-selector: {} and spark-exec-id: {executor}, and the driver \
+             as its owner?",
             entry.application_id
         ),
         Why::Malformed { line, why } => format!(
@@ -149,7 +150,7 @@ fn explain(trouble: &Trouble, entry: &FleetEntry) -> String {
     }
 }
 
-/// What would make lines with this head the fleet's.
+/// The setting with which lines with this head would belong to the fleet.
 fn remedy(head: &Head, entry: &FleetEntry) -> String {
     let (head, own) = (&*head.head, names::head(None, entry.namespace()));
     let prefix = entry.graphite_prefix.as_deref();
@@ -169,7 +170,7 @@ fn remedy(head: &Head, entry: &FleetEntry) -> String {
     format!("set heartbeat.metricsNamespace: {}{unprefixed}", plain(namespace))
 }
 
-/// As it may be written in YAML.
+/// The name as it may be written in YAML.
 fn plain(name: &str) -> String {
     let words = ["true", "false", "null", "yes", "no", "on", "off"];
     let word = name.starts_with(|c: char| c.is_ascii_alphabetic()) && is_name(name);
@@ -180,7 +181,7 @@ fn plain(name: &str) -> String {
     }
 }
 
-/// For the log: the reason, by which a change is known.
+/// The reason, for the log, which reports changes of it.
 pub fn reason(message: &str) -> &str {
     message.split_once(':').map_or(message, |(reason, _)| reason)
 }
@@ -203,7 +204,7 @@ mod tests {
         }
     }
 
-    /// A fleet with a pod at 10.0.0.7 that has run for two minutes and a second.
+    /// A fleet with a pod at 10.0.0.7 that has been running for two minutes and a second.
     async fn silent() -> (Directory, std::sync::Arc<Fleet>, Instant) {
         let directory = Directory::default();
         let entry = FleetEntry { check_peer: true, ..entry(None, None) };

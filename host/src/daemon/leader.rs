@@ -1,4 +1,5 @@
-//! Does this host lead? The core's election, over the cluster's Lease, or alone without one.
+//! Leader election: the core's state machine over the cluster's Lease, or without one a single replica that always
+//! leads.
 
 use cluster::lease::LeaseApi;
 use cluster::queue::Gate;
@@ -7,7 +8,7 @@ use fleet::election::{Election, ElectionAction, ElectionEvent, ElectionSettings,
 use fleet::time::{Instant, Now};
 use tokio::sync::mpsc;
 
-/// Where and how hosts compete.
+/// The Lease, and how replicas compete for it.
 #[derive(Clone, Debug)]
 pub struct LeaseConfig {
     pub namespace: String,
@@ -15,13 +16,13 @@ pub struct LeaseConfig {
     pub settings: ElectionSettings,
 }
 
-/// What follows from a step.
+/// The consequence of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     Lead {
         term: u64,
     },
-    /// The Lease was doubted, read, and is ours.
+    /// The Lease was in doubt, was read, and is ours.
     Affirm,
     Stop(StopCause),
 }
@@ -29,13 +30,13 @@ pub enum Turn {
 pub struct Leader {
     election: Option<(Election, LeaseApi)>,
     answers: mpsc::UnboundedSender<ElectionEvent>,
-    /// What carries calls out asks it right before each.
+    /// Checked by the executor of calls right before each call.
     gate: Gate,
     alone: bool,
 }
 
 impl Leader {
-    /// Answers come back through `answers`, and must be given to [`Leader::step`].
+    /// Results of Lease calls arrive through `answers`, and must be passed to [`Leader::step`].
     pub fn new(
         lease: Option<(LeaseConfig, cluster::Client)>,
         instance: &str,
@@ -58,7 +59,7 @@ impl Leader {
         self.election.as_ref().map_or(!self.alone, |(election, _)| election.is_leader(now))
     }
 
-    /// Who leads instead, as far as it is known.
+    /// The current leader, if known.
     pub fn holder(&self) -> Option<&str> {
         self.election.as_ref().and_then(|(election, _)| election.holder())
     }
@@ -70,7 +71,7 @@ impl Leader {
 
     pub fn step(&mut self, event: ElectionEvent, now: Now) -> Option<Turn> {
         let Some((election, api)) = &mut self.election else {
-            // Alone, no other host can lead.
+            // Without a Lease no other replica can lead.
             let (releases, doubted) = (event == ElectionEvent::Release, event == ElectionEvent::Doubt);
             if std::mem::take(&mut self.alone) {
                 self.gate.open_until_ms(u64::MAX);

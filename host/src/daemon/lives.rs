@@ -1,4 +1,4 @@
-//! Fleets come and go: with their documents, and with their drivers.
+//! The life cycle of fleets: they begin and end with their documents and with their drivers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::config::FleetConfig;
 use crate::heartbeat::Directory;
 use crate::heartbeat::directory::{Contest, DirectoryError, FleetEntry};
 
-/// How often a driver's pod that is not there is looked for.
+/// How often a missing driver pod is looked for.
 const DRIVER_RETRY: Duration = Duration::from_secs(5);
 
 impl Daemon {
@@ -30,7 +30,7 @@ impl Daemon {
         }
     }
 
-    /// These are the fleets from now on.
+    /// Replaces the set of fleets.
     pub(super) fn configure(&mut self, fleets: Vec<Judged>) {
         let names: BTreeSet<&str> = fleets.iter().map(|judged| &*judged.config.fleet.metadata.name).collect();
         let gone: Vec<String> =
@@ -66,8 +66,9 @@ impl Daemon {
             if let (true, Some(why)) = (managed.good, &judged.pending)
                 && managed.config.fleet != judged.config.fleet
             {
-                // What turns out to be wrong must not have been followed meanwhile.
-                managed.pending = Some(format!("the document before is followed until it is known: {why}"));
+                // A document that may turn out to be invalid must not be in force meanwhile.
+                managed.pending =
+                    Some(format!("the previous document stays in force until it is known: {why}"));
                 continue;
             }
             let before = managed.take(judged);
@@ -85,7 +86,8 @@ impl Daemon {
         }
     }
 
-    /// What the core refuses it shows as a condition. What is refused for another reason it would follow.
+    /// Passes a document that the core rejects to the core, whose condition then shows it. A document that is rejected
+    /// for another reason is not passed, because the core would accept it.
     fn show_refused(&mut self, name: &str) {
         let Some(managed) = self.fleets.get(name) else { return };
         let (Some(life), Some(refused)) = (&managed.life, &managed.refused) else { return };
@@ -97,7 +99,7 @@ impl Daemon {
         }
     }
 
-    /// The document or the policies have changed.
+    /// Applies a changed document or changed policies.
     fn respec(&mut self, name: &str) {
         let Some(managed) = self.fleets.get_mut(name) else { return };
         let Some(life) = &mut managed.life else { return self.seek(name) };
@@ -113,7 +115,8 @@ impl Daemon {
         }
     }
 
-    /// How executors are made and heard, by the document and the driver's pod as they are now.
+    /// Applies the current document and driver pod to how executors are created and where their heartbeats are
+    /// accepted.
     fn place(&mut self, name: &str) {
         let Some(managed) = self.fleets.get(name) else { return };
         let Some(life) = &managed.life else { return };
@@ -138,12 +141,12 @@ impl Daemon {
                     life.calls = calls;
                 }
             }
-            // Once it has one, this is done again.
-            Err(error) => tracing::warn!(fleet = name, error, "executors are made as before"),
+            // Runs again when the pod has one.
+            Err(error) => tracing::warn!(fleet = name, error, "executors are created as before"),
         }
     }
 
-    /// Looks for the driver's pod, and watches the namespace.
+    /// Looks for the driver's pod, and watches its namespace.
     pub(super) fn seek(&mut self, name: &str) {
         let Some(managed) = self.fleets.get_mut(name) else { return };
         if self.leading.is_none() || managed.life.is_some() || std::mem::replace(&mut managed.seeking, true) {
@@ -182,10 +185,10 @@ impl Daemon {
         let Some(managed) = self.fleets.get_mut(name) else { return };
         let lives = managed.life.is_some();
         match found {
-            // By now the document names another.
+            // The document names another driver by now.
             _ if (&*sought.0, &*sought.1) != (managed.namespace(), managed.driver_name()) => {}
             Ok(Some(driver)) => self.driver_is(name, driver),
-            // That its driver is gone a list tells, with the revision at which it was.
+            // A list reports that the driver is gone, with the revision at which it was.
             Ok(None) | Err(_) if lives => {}
             Ok(None) => {
                 let (driver, namespace) = (managed.driver_name(), managed.namespace());
@@ -206,7 +209,7 @@ impl Daemon {
         }
     }
 
-    /// It is time to look again.
+    /// Retries the look-up of the driver's pod.
     pub(super) fn seek_again(&mut self, name: &str) {
         if let Some(managed) = self.fleets.get_mut(name) {
             managed.seeking = false;
@@ -222,14 +225,15 @@ impl Daemon {
         });
     }
 
-    /// The driver's pod as it is: a fleet without a life begins one, and one whose driver is another's ends.
+    /// Handles the current driver pod: begins the core of a fleet that has none, and ends that of a fleet whose driver
+    /// was replaced.
     pub(super) fn driver_is(&mut self, name: &str, driver: DriverSeen) {
         let Some(managed) = self.fleets.get_mut(name) else { return };
         if let Some(life) = &mut managed.life {
             if life.driver.uid == driver.uid {
                 let view = driver.view();
                 let (number, revision) = (life.number, driver.revision);
-                // An answer may be older than what the watch has told meanwhile.
+                // The answer may be older than the events that the watch has delivered meanwhile.
                 if revision >= life.driver.revision {
                     let moved = driver.address.is_some() && driver.address != life.driver.address;
                     life.driver = driver;
@@ -324,14 +328,14 @@ impl Daemon {
         Ok((life, entry))
     }
 
-    /// Enters the fleet into the directory, if its claim is the best there is. Others that claim the same give way then,
-    /// also those that live: a life ends as it does when its driver is another, and its executors are left alone. So
-    /// the same fleet has it in the end, in whatever order they come, also after a restart.
+    /// Enters the fleet into the directory, if it has the best claim. Other fleets with the same claim give way then,
+    /// even running ones: their cores end as they do when the driver is replaced, and their executors stay. So the same
+    /// fleet wins, regardless of the order of arrival, also after a restart.
     ///
-    /// Both are told: the one that waits, and each time it tries again the one that has it.
+    /// Both fleets report it: the one that waits, and on each retry the one that has the names.
     fn claim(&mut self, name: &str, entry: FleetEntry) -> Result<(), Claimed> {
         let wrong = |error: DirectoryError| Claimed::Wrong(error.to_string());
-        // Before others have to give way to it.
+        // Check it before other fleets give way to it.
         Directory::check(&entry).map_err(wrong)?;
         let now = Clock::now();
         let claim = entry.claim.clone();
@@ -356,7 +360,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Its life is over because of another fleet. It tries again.
+    /// The fleet loses its names to another fleet, and retries.
     fn give_way(&mut self, name: &str, why: String) {
         if let Some(managed) = self.fleets.get_mut(name) {
             managed.give_way(why);
@@ -365,10 +369,10 @@ impl Daemon {
         }
     }
 
-    /// A life is over; its pods are its driver's, and end with it.
+    /// Ends the fleet's core; the pods belong to its driver and end with it.
     pub(super) fn end(&mut self, name: &str) {
         let Some(life) = self.fleets.get_mut(name).and_then(|managed| managed.life.take()) else { return };
-        // What is on its way for it is nobody's any more.
+        // Invalidates in-flight requests of this fleet instance.
         life.still.set(true);
         self.names.remove(&life.number);
         self.applications.retain(|_, number| *number != life.number);
@@ -383,19 +387,19 @@ impl Daemon {
     }
 }
 
-/// What is said of a fleet that waits.
+/// The message of the fleet that waits.
 fn lost(contest: &Contest, advantage: &str) -> String {
     format!("{contest}. That one has it, because it {advantage}")
 }
 
-/// What is said of the fleet that has what another claims.
+/// The message of the fleet that has what another claims.
 fn held(other: &str, contest: &Contest, advantage: &str) -> String {
     format!("fleet {other} claims {} as well, and waits, because this one {advantage}", contest.what())
 }
 
 /// Why a fleet was not entered.
 enum Claimed {
-    /// Another has what it claims.
+    /// Another fleet has what it claims.
     Lost(String),
     Wrong(String),
 }

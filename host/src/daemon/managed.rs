@@ -1,8 +1,8 @@
 //! One fleet in the loop: its document, and, once its driver's pod is known, its core.
 //!
-//! A fleet comes to life with its driver: the driver's UID owns every pod, its application id labels them,
-//! its address is where executors register. Another driver pod is another application, and so another life:
-//! a fresh core, with a ledger of its own.
+//! A fleet's core begins with its driver: the driver's UID owns every pod, its application id labels them, and
+//! executors register at its address. Another driver pod is another application, and so gets a new core with a ledger
+//! of its own.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -30,57 +30,57 @@ use crate::heartbeat::directory::{Claim, DriverEntry, DriverTls, FleetEntry, Sec
 const DRIVER_PORT: u16 = 7_078;
 
 pub struct Managed {
-    /// What is followed: the newest document, or the last good one.
+    /// The document in force: the newest one, or the last valid one.
     pub config: FleetConfig,
-    /// The policies that there were when it was taken. One that has gone since is a fault whenever it is asked, and
-    /// no reason to have no executors.
+    /// The policies that existed when the document was accepted. One that has been removed since causes a fault on each
+    /// call, and is no reason to have no executors.
     pub policies: Vec<String>,
-    /// The token that its executors' heartbeats may carry.
+    /// The token that is valid for its executors' heartbeats.
     pub token: Option<Secret>,
-    /// Why it is not known yet whether all of it can be followed.
+    /// Why it is not known yet whether the whole document is valid.
     pub pending: Option<String>,
-    /// Nothing was wrong with it, or a life has begun with it.
+    /// The document was valid, or a core has begun with it.
     pub good: bool,
-    /// The newest document, where there was something wrong with it and an earlier one was good.
+    /// The newest document, if it is invalid and an earlier one was valid.
     pub refused: Option<FleetConfig>,
-    /// What was wrong with it, as the log was told.
+    /// The problems of that document, as logged.
     pub wrong: Vec<Problem>,
     pub life: Option<Life>,
     /// Why there is no core yet.
     pub waits: String,
-    /// Because another fleet has what this one claims.
+    /// It waits because another fleet has what this one claims.
     pub contested: bool,
-    /// Its driver's pod was looked for, and is not there.
+    /// Its driver's pod was looked for, and does not exist.
     pub looked: bool,
-    /// It is being looked for, or will be again.
+    /// A look-up is in flight or scheduled.
     pub seeking: bool,
 }
 
-/// From one driver's pod to the next.
+/// A fleet's core, from one driver pod to the next.
 pub struct Life {
-    /// Never the same twice in a process: answers to an earlier life find nobody.
+    /// Unique in a process, so that answers for an earlier core are discarded.
     pub number: u64,
     pub fleet: Fleet,
     pub calls: Calls,
-    /// What is on its way asks it.
+    /// Checked by requests in flight.
     pub still: Still,
     pub driver: DriverSeen,
     pub application_id: String,
     /// Settings of policies, by name.
     pub settings: Arc<BTreeMap<String, Value>>,
-    /// It was said that the executor's container is a guess.
+    /// The log said that the executor's container is a guess.
     pub guessed: bool,
-    /// By which this fleet knows spot nodes, and those that will go.
+    /// The patterns by which this fleet recognizes spot nodes, and nodes that will be removed.
     pub signs: Signs,
-    /// The core's deadline, as it is noted in the loop.
+    /// The core's deadline, as registered in the loop.
     pub armed: Instant,
-    /// A list that the loop itself asked for is under way.
+    /// A list that the loop itself requested is in flight.
     pub listing: bool,
-    /// The watch started anew meanwhile.
+    /// The watch restarted meanwhile.
     pub list_again: bool,
-    /// Once, at least: who may speak is known.
+    /// At least one list was received, so the pods are known.
     pub listed: bool,
-    /// Why no executor is heard, as the log was told.
+    /// Why no heartbeats arrive, as logged.
     pub unheard: Option<String>,
 }
 
@@ -88,7 +88,7 @@ pub struct Life {
 const LEDGER_REFUSED: &str = "LedgerRefused";
 
 impl Life {
-    /// What the core says of the ledger, and where it is.
+    /// The core's message about the ledger, with the ledger's name.
     pub fn name_ledger(&self, message: &str) -> String {
         let place = self.calls.place();
         format!("{message} (ConfigMap {} in namespace {})", place.ledger_name(), place.namespace)
@@ -97,7 +97,7 @@ impl Life {
 
 impl Managed {
     pub fn new(judged: Judged) -> Managed {
-        let waits = "its driver's pod was not looked for yet".to_owned();
+        let waits = "its driver's pod was not looked up yet".to_owned();
         let (life, refused) = (None, None);
         let Judged { config, problems, pending, names: policies, token } = judged;
         let good = problems.is_empty();
@@ -118,7 +118,7 @@ impl Managed {
         }
     }
 
-    /// Follows another document from now on. The one before.
+    /// Puts another document in force, and returns the previous one.
     pub fn take(&mut self, judged: Judged) -> FleetConfig {
         let Judged { config, problems, pending, names, token } = judged;
         if config.fleet != self.config.fleet {
@@ -129,7 +129,7 @@ impl Managed {
         std::mem::replace(&mut self.config, config)
     }
 
-    /// It is followed already, and all that is new is what is still awaited.
+    /// This document is in force already, and at most its pending reason is new.
     pub fn follows(&self, judged: &Judged) -> bool {
         self.good
             && judged.problems.is_empty()
@@ -138,7 +138,7 @@ impl Managed {
             && self.token == judged.token
     }
 
-    /// There is no core yet, because of this.
+    /// There is no core yet, for this reason.
     pub fn wait(&mut self, why: String) {
         self.contested = false;
         if self.waits != why {
@@ -168,7 +168,7 @@ impl Managed {
         &self.config.fleet.spec.driver.pod_name
     }
 
-    /// After so much silence an executor is given up, if it is listened to at all.
+    /// How long an executor may be silent before it is lost; `None` without heartbeats.
     pub fn timeout_ms(&self) -> Option<u64> {
         let heartbeat = &self.config.fleet.spec.heartbeat;
         (!heartbeat.disabled).then_some(heartbeat.timeout.0)
@@ -181,7 +181,7 @@ impl Managed {
         }
     }
 
-    /// The application's id: the document's word, else the label of its driver's pod.
+    /// The application's id: from the document, else from the label of its driver's pod.
     pub fn application_id(&self, driver: &DriverSeen) -> Result<String, String> {
         let label = driver.application_id.as_deref();
         let id = self.config.fleet.spec.application_id.as_deref().or(label).map(str::to_owned);
@@ -194,7 +194,7 @@ impl Managed {
         })
     }
 
-    /// What calls need to know, or what is still missing.
+    /// The parameters of calls, or what is still missing.
     pub fn place(&self, driver: &DriverSeen, application_id: &str) -> Result<Place, String> {
         let spec = &self.config.fleet.spec;
         let template = match spec.mode {
@@ -230,7 +230,7 @@ impl Managed {
         })
     }
 
-    /// What heartbeats are checked against.
+    /// The directory entry that heartbeats are checked against.
     pub fn entry(&self, life: u64, driver: &DriverSeen, application_id: &str) -> FleetEntry {
         let spec = &self.config.fleet.spec;
         let heartbeat = &spec.heartbeat;
@@ -262,7 +262,7 @@ impl Managed {
         }
     }
 
-    /// What people should know, by the core and by those who listen.
+    /// Conditions from the core and from the heartbeat sources.
     fn conditions(&self, life: &Life, directory: &Directory) -> Vec<Condition> {
         let mut conditions = life.fleet.conditions();
         for condition in conditions.iter_mut().filter(|condition| condition.name == LEDGER_REFUSED) {
@@ -277,7 +277,7 @@ impl Managed {
         Some(Condition { name: POLICY_PENDING, message })
     }
 
-    /// Tells the log when no executor is heard, why not, and when one is.
+    /// Logs when no heartbeats arrive and why, and when they arrive again.
     pub fn tell_hearing(&mut self, directory: &Directory) {
         let Some(fleet) = directory.fleet(self.name()) else { return };
         let heartbeat = &self.config.fleet.spec.heartbeat;
@@ -289,8 +289,8 @@ impl Managed {
         }
         life.unheard = reason.map(str::to_owned);
         match why {
-            Some(why) => tracing::warn!(fleet = &*fleet.name, why, "its executors are not heard"),
-            None => tracing::info!(fleet = &*fleet.name, "its executors are heard, or none runs"),
+            Some(why) => tracing::warn!(fleet = &*fleet.name, why, "no heartbeats of its executors arrive"),
+            None => tracing::info!(fleet = &*fleet.name, "heartbeats of its executors arrive, or none runs"),
         }
     }
 
@@ -348,7 +348,7 @@ impl Managed {
     }
 }
 
-/// Once for each document that is followed.
+/// Once for each document that comes into force.
 fn tell_warnings(config: &FleetConfig) {
     for warning in config.warnings() {
         tracing::warn!(fleet = config.fleet.metadata.name, %warning, "the document may not do what it says");
@@ -387,6 +387,7 @@ mod tests {
             FleetConfig {
             file: "f.yaml".into(),
             document: 1,
+            old_names: Vec::new(),
             fleet: serde_json::from_value(json!({
                 "apiVersion": "rollcall.dev/v1alpha1", "kind": "ExecutorFleet", "metadata": {"name": "f"},
                 "spec": {"mode": "Own", "executors": 1, "driver": {"podName": "d"}, "template": {"spec": {

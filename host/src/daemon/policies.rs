@@ -1,11 +1,11 @@
-//! The policies that can be asked: the built-in ones, and whatever lies in the drop-in directory.
+//! The available policies: the built-in ones and those of the drop-in directory.
 //!
-//! A file that cannot be loaded never takes anything away: the last good module of that file goes on
-//! deciding, and the fault is told. Names are unique; a file may not take a built-in policy's.
+//! A file that cannot be loaded never removes a policy: the previously loaded version stays active, and the fault is
+//! reported. Names are unique; a file cannot override a built-in policy.
 //!
-//! Only the built-in ones are there from the start. The directory is looked into by a task of its own ([`crate::eyes`]),
-//! and each file's policies are there as soon as they are loaded: one that takes long holds back the files after it,
-//! and neither a document nor a fleet.
+//! Only the built-in policies exist from the start. A separate task reads the directory ([`crate::eyes`]), and the
+//! policies of each file become available as soon as it is loaded: a file that takes long delays the files after it,
+//! but no document and no fleet.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,27 +32,27 @@ use crate::policy::modules;
 mod judge;
 mod said;
 
-/// Files in the drop-in directory that are loaded: the first by name. The others are told.
+/// Maximum files of the drop-in directory that are loaded: the first by name. The others are reported.
 const FILES_MAX: usize = 256;
-/// Entries of the directory that are looked at, whatever they are.
+/// Maximum directory entries that are examined, of any kind.
 const ENTRIES_MAX: usize = 100_000;
 
-/// What is in the drop-in directory: its files, and when and how large each was.
+/// The files of the drop-in directory, with time and size.
 #[derive(Clone, Default, PartialEq)]
 struct Listing {
     files: BTreeMap<PathBuf, (Option<SystemTime>, u64)>,
-    /// How many there are beyond [`FILES_MAX`], and the first of them.
+    /// The number of files beyond [`FILES_MAX`], and the first of them.
     surplus: Option<(usize, PathBuf)>,
 }
 
-/// Answers questions. Cheap to share.
+/// Evaluates policies. Cheap to share.
 pub struct Policies {
     sandbox: Sandbox,
     directory: Option<PathBuf>,
     table: RwLock<Table>,
-    /// The directory was looked into once, from its beginning to its end.
+    /// The directory was read completely at least once.
     complete: AtomicBool,
-    /// Counts what changes, so that documents can be judged again.
+    /// Counts changes, so that documents can be judged again.
     generation: watch::Sender<u64>,
     said: Said,
 }
@@ -62,11 +62,11 @@ struct Table {
     /// By file; the built-in ones have an empty path and so come first.
     modules: BTreeMap<(PathBuf, usize), Arc<Module>>,
     listing: Listing,
-    /// Why files were refused, by file.
+    /// Why files were rejected, by file.
     refused: BTreeMap<PathBuf, String>,
 }
 
-/// What an answer cost and was.
+/// The cost and result of an answer.
 pub struct Asked {
     pub answer: Result<Answer, Fault>,
     /// `ok`, or the kind of fault.
@@ -75,15 +75,15 @@ pub struct Asked {
 }
 
 impl Policies {
-    /// The built-in policies. Those of the directory come with [`Policies::refresh`], compiled by the compiler.
+    /// Loads the built-in policies. Those of the directory follow with [`Policies::refresh`], compiled by the compiler.
     pub fn load(directory: Option<PathBuf>, compiler: Compiler) -> Result<Policies> {
         let cache = match modules::cache() {
             Ok(cache) => {
-                tracing::info!(directory = %cache.directory().display(), "compiled policies are kept");
+                tracing::info!(directory = %cache.directory().display(), "compiled policies are cached");
                 Some(cache)
             }
             Err(why) => {
-                tracing::warn!(why, "compiled policies are not kept: every start compiles them again");
+                tracing::warn!(why, "compiled policies are not cached: every start compiles them again");
                 None
             }
         };
@@ -107,7 +107,7 @@ impl Policies {
         Ok(Policies { sandbox, directory, table, complete, generation, said: Said::default() })
     }
 
-    /// Policies of the directory may be missing because it was not looked through yet.
+    /// Policies of the directory may be missing because it has not been read completely yet.
     pub fn is_loading(&self) -> bool {
         !self.complete.load(Ordering::Acquire)
     }
@@ -116,12 +116,12 @@ impl Policies {
         self.directory.is_some()
     }
 
-    /// Tells when the policies are others.
+    /// Notifies about changes of the policies.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.generation.subscribe()
     }
 
-    /// Why files were refused when they were looked at last, and that there are too many.
+    /// Why files were rejected at the last refresh, and whether there are too many.
     pub fn refused(&self) -> Vec<String> {
         let table = self.table.read().expect("no panic holds it");
         let file = |(file, why): (&PathBuf, &String)| format!("{} was refused: {why}", shown(file));
@@ -129,7 +129,7 @@ impl Policies {
         table.refused.iter().map(file).chain(surplus).collect()
     }
 
-    /// Looks into the directory again. Whether the policies are others now. Slow: it may compile.
+    /// Reads the directory again, and returns whether the policies changed. Slow: it may compile.
     pub fn refresh(&self) -> bool {
         let Some(directory) = &self.directory else { return false };
         let changed = self.look_into(directory);
@@ -179,13 +179,13 @@ impl Policies {
             tracing::warn!(
                 file,
                 error = why,
-                "a policy file was refused; what it was before goes on deciding"
+                "a policy file was refused; the previously loaded version stays active"
             );
             let mut table = self.table.write().expect("no panic holds it");
             table.refused.insert(path.to_owned(), why);
             false
         };
-        // A bug of ours that one file strikes concerns this file.
+        // A panic in Rollcall that one file triggers concerns only this file.
         let module = match catch_unwind(AssertUnwindSafe(|| self.sandbox.load_file(path))) {
             Ok(Ok(module)) => module,
             Ok(Err(refusal)) => return refuse(error_chain(&refusal)),
@@ -229,18 +229,18 @@ impl Policies {
         Some((Arc::clone(module), at.0.as_os_str().is_empty()))
     }
 
-    /// What the core and the policies have against these documents, however long it takes to find out.
+    /// The problems that the core and the policies find in these documents, without a time limit.
     pub fn problems(self: &Arc<Policies>, fleets: &[FleetConfig]) -> Vec<Problem> {
         let judged = Judge::patient(Arc::clone(self)).judge(fleets);
         judged.into_iter().flat_map(|judged| judged.problems).collect()
     }
 
-    /// How often compiled policies were found in the cache. `None`: there is no cache.
+    /// Hits and misses of the cache of compiled policies. `None`: there is no cache.
     pub fn cache_counts(&self) -> Option<CacheCounts> {
         self.sandbox.cache().map(Cache::counts)
     }
 
-    /// Asks a policy, on a thread of the caller's that may block. What the policy says meanwhile is logged.
+    /// Evaluates a policy, on a thread of the caller's that may block. The policy's log lines go to the daemon's log.
     pub fn ask(&self, name: &str, settings: Option<&Value>, question: &Question, asker: Asker<'_>) -> Asked {
         let begun = Instant::now();
         let (answer, result) = self.evaluate(name, settings, question, asker);
@@ -293,8 +293,8 @@ impl Policies {
     }
 }
 
-/// The `.wasm` files of a directory, in the order of their names. A ConfigMap's mount holds its data under a name that
-/// starts with `..`.
+/// The `.wasm` files of a directory, ordered by name. The mount of a ConfigMap holds its data under a name that starts
+/// with `..`.
 fn list(directory: &Path) -> std::io::Result<Listing> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(directory)?.take(ENTRIES_MAX) {
@@ -307,7 +307,7 @@ fn list(directory: &Path) -> std::io::Result<Listing> {
     paths.sort();
     let surplus = paths.get(FILES_MAX).map(|first| (paths.len() - FILES_MAX, first.clone()));
     paths.truncate(FILES_MAX);
-    // A file that went away meanwhile is not there.
+    // A file that was deleted meanwhile is skipped.
     let stamp = |path: PathBuf| {
         let meta = std::fs::metadata(&path).ok()?;
         Some((path, (meta.modified().ok(), meta.len())))
@@ -322,7 +322,7 @@ fn surplus((count, first): &(usize, PathBuf)) -> String {
     )
 }
 
-/// A path as text that cannot drive a terminal.
+/// A path as text without terminal control sequences.
 fn shown(path: &Path) -> String {
     printable(&path.to_string_lossy(), 500)
 }
@@ -348,7 +348,7 @@ mod tests {
         std::fs::create_dir_all(&dir).expect("a directory");
         for at in 0..300 {
             std::fs::write(dir.join(format!("{at:03}.wasm")), "").expect("a file");
-            // They are none, and take no place.
+            // They are not policies, and do not count.
             std::fs::write(dir.join(format!("{at:03}.txt")), "").expect("a file");
         }
         let listing = list(&dir).expect("it can be read");

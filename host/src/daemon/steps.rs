@@ -1,4 +1,4 @@
-//! An event goes in, actions go out; and what people and programs ask in between.
+//! Events go in, actions come out; and requests from people and programs in between.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ impl Daemon {
             now = self.now();
         }
         if !self.leader.is_leader(now.instant) {
-            // It finds out by itself, and ends.
+            // The election notices it by itself, and ends.
             return self.elect(ElectionEvent::Deadline);
         }
         let kind = kind(&event);
@@ -59,7 +59,7 @@ impl Daemon {
             | Verb::DeleteDriver { .. } => {
                 let (calls, still) = (life.calls.clone(), life.still.clone());
                 let job = Job { fleet: number, action, calls, still, since };
-                // It takes everything until the loop itself is over.
+                // The receiver lives until the loop ends.
                 let _ = self.jobs.send(job);
             }
             Verb::Ask { policy, question } => {
@@ -75,7 +75,7 @@ impl Daemon {
                     let _ = news.blocking_send(answered);
                 });
             }
-            // When this step is through. Only the Lease ends the process: the ledger is one fleet's, and its tenant's.
+            // After this step. Only the Lease ends the process: the ledger belongs to one fleet and its tenant.
             Verb::CheckLease => self.doubted = true,
             Verb::Reply { command, reply } => {
                 if let Some(sender) = self.replies.remove(&(number, command)) {
@@ -99,7 +99,7 @@ impl Daemon {
         self.notices.publish(life.calls.place(), notice);
     }
 
-    /// The core knows of no ConfigMaps, and people look for one.
+    /// Adds the name of the ConfigMap, which the core does not know and people look for.
     fn placed(&self, fleet: &str, notice: &Notice) -> Notice {
         let life = self.fleets.get(fleet).and_then(|managed| managed.life.as_ref());
         let message = match (notice.reason, life) {
@@ -112,7 +112,7 @@ impl Daemon {
     pub(super) fn request(&mut self, request: Request) {
         self.since = Clock::now();
         let now = self.now();
-        // Whoever asked may have gone away meanwhile.
+        // The client may have disconnected meanwhile.
         match request {
             Request::Overview(reply) => {
                 let _ = reply
@@ -151,12 +151,12 @@ impl Daemon {
     }
 }
 
-/// Of a fleet without a core nothing is known of any executor.
+/// Without a core, no executor of the fleet is known.
 fn unknown(executor: ExecutorId) -> Explanation {
     Explanation { executor, stage: None, not_rolled: Some(Refusal::UnknownExecutor), history: Vec::new() }
 }
 
-/// The event, as a label.
+/// The kind of event, as a label.
 fn kind(event: &Event) -> &'static str {
     match event {
         Event::LeadershipGained { .. } | Event::LeadershipLost | Event::LeadershipConfirmed => "leadership",

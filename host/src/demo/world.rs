@@ -1,5 +1,5 @@
-//! What is around the daemon in the demo: the API server in memory with its port for kubectl, nodes and
-//! executors in real time, and the driver's REST API.
+//! The daemon's environment in the demo: the in-memory API server with a port for kubectl, nodes and executors in real
+//! time, and the driver's REST API.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -22,10 +22,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::{APPLICATION, DRIVER, NAMESPACE};
 
 const TICK: Duration = Duration::from_millis(50);
-/// The default of Spark is 10 s; a demo has less time.
+/// Spark's default is 10 s; the demo uses a shorter interval.
 const HEARTBEAT_MS: u64 = 1_000;
 
-/// Something to be told beside what the daemon says.
+/// An event that the demo prints in addition to the daemon's own events.
 #[derive(Debug)]
 pub enum Incident {
     Fault { pod: String, what: &'static str },
@@ -39,9 +39,9 @@ pub struct World {
     executors: watch::Sender<Value>,
     truth: watch::Sender<Truth>,
     start: Instant,
-    /// Where kubectl is answered.
+    /// Address of the API server, for kubectl.
     pub api: SocketAddr,
-    /// Where the driver's REST API is.
+    /// Address of the driver's REST API.
     pub rest: SocketAddr,
 }
 
@@ -56,7 +56,7 @@ impl World {
         cluster
             .start_driver(NAMESPACE, DRIVER, APPLICATION)
             .map_err(|status| anyhow::anyhow!("the driver's pod: {status:?}"))?;
-        // The daemon's own limits: a quarter more at a time, as many again going; a quarter fewer by choice.
+        // The daemon's own limits: maxSurge of a quarter, as many again terminating, and maxUnavailable of a quarter.
         let target = executors as usize;
         let ceiling = target + target.div_ceil(4);
         let judge = Judge::new(server.clone(), APPLICATION, ceiling * 2, target - target / 4);
@@ -76,17 +76,17 @@ impl World {
         Ok(World { server, cluster, judge, executors, truth, start, api, rest })
     }
 
-    /// What is so, whatever the daemon believes.
+    /// The true state of the cluster, independent of the daemon's view.
     pub fn truth(&self) -> watch::Receiver<Truth> {
         self.truth.subscribe()
     }
 
-    /// kube's own client, with the server in place of a connection.
+    /// kube's own client, connected to the in-memory server instead of a socket.
     pub fn client(&self) -> cluster::Client {
         cluster::Client::new(self.server.clone(), NAMESPACE)
     }
 
-    /// Runs until `weather` is dropped; `true` in it ends the chaos. What was done wrong at the very end.
+    /// Runs until `weather` is dropped; a change of its value ends the chaos. Returns the violations found at the end.
     pub async fn run(
         mut self,
         graphite: SocketAddr,
@@ -126,15 +126,15 @@ impl World {
     }
 }
 
-/// kubectl's requests.
+/// Serves kubectl's requests.
 async fn serve(State(server): State<Server>, request: Request) -> Result<impl IntoResponse, StatusCode> {
     server.answer(request).await.map_err(|_| StatusCode::BAD_REQUEST)
 }
 
-/// As GraphiteSink does it: a connection that stays, made anew when it breaks.
+/// Reports like GraphiteSink: over a persistent connection, which is opened again when it breaks.
 async fn report(lines: &mut HashMap<String, TcpStream>, graphite: SocketAddr, pod: String, text: &str) {
     if !lines.contains_key(&pod) {
-        // Executors come and go; what is left of those that went is a few idle connections.
+        // Connections of executors that no longer exist stay open, idle, until there are too many.
         if lines.len() > 256 {
             lines.clear();
         }

@@ -1,4 +1,4 @@
-//! Anything else posts its heartbeats: `POST /v1/heartbeats`.
+//! The heartbeat endpoint for everything that is not Spark's GraphiteSink: `POST /v1/heartbeats`.
 //!
 //! ```text
 //! Authorization: Bearer <token>
@@ -6,29 +6,29 @@
 //! 200 {"accepted": 1, "rejected": []}
 //! ```
 //!
-//! An error has the body that all errors over HTTP have, `{"error": {"code", "message"}}`. Where beats were looked at and
-//! none was accepted, `accepted` and `rejected` are beside it.
+//! Errors have the body of every HTTP error, `{"error": {"code", "message"}}`. If beats were examined and all of them
+//! were rejected, the body also has `accepted` and `rejected`.
 //!
-//! A beat names its fleet, or with `applicationId` its application. A token is either the fleet's own,
-//! good for all its executors, or one that Kubernetes gave to a pod, good for the executor that is this
-//! pod ([`review`]). Whoever has neither learns nothing, not even whether a fleet exists.
+//! A beat names its fleet, or its application with `applicationId`. A token is either the fleet's own token, which is
+//! valid for all of its executors, or a projected service account token, which is valid for the executor of the pod
+//! that it is bound to ([`review`]). A client without a valid token learns nothing, not even whether a fleet exists.
 //!
-//! Nothing is held while a body is waited for but its connection, which makes room when there are too many. A token that
-//! is known to be good is asked nothing more; only one that is not known takes a place among the reviews, which has its
-//! own shares. What is refused there, although it could be genuine, is told to the fleets that it may concern:
-//! silence of theirs proves nothing then. Which are they? Those that the request names, if the sender is at an
-//! address of one of their pods; or if their pods cannot be told by address (`heartbeat.checkPeer: false`) and the
-//! sender is no other fleet's pod. So a pod cannot excuse the silence of a fleet that is not its own, unless that fleet
-//! lets any address speak for it anyway.
+//! While the server waits for a body, the request holds only its connection, and that one is evicted when there are too
+//! many. A token that is known to be valid needs no review; an unknown one takes a slot in the review queue, which has
+//! its own shares. When a token is refused a review although it could be genuine, the fleets that it may concern are
+//! told, and their silence proves nothing for that time. These are the fleets that the request names, if the sender has
+//! the address of one of their pods; or, if a fleet's pods cannot be identified by address (`heartbeat.checkPeer:
+//! false`), if the sender is not a pod of another fleet. So a pod cannot excuse the silence of a foreign fleet, unless
+//! that fleet accepts heartbeats from any address anyway.
 //!
 //! | status | |
 //! |---|---|
 //! | 200 | at least one beat was accepted; `rejected` says which were not, and why |
-//! | 401 | no token, or one that is good for none of these executors; a pod's own until the pod is known |
-//! | 403 | the token is good, but for others |
-//! | 408, 413 | the body took more than 5 s, is longer than 64 KiB, or than 16 KiB with a token that is no fleet's own |
-//! | 422 | the body is not understood, has more than 100 beats, or names nobody known |
-//! | 429, 503 | come back in a second: too many tokens to review, they cannot be reviewed, or this host does not lead |
+//! | 401 | no token, or one that is valid for none of these executors; also a pod's token until the pod is known |
+//! | 403 | the token is valid, but for other executors |
+//! | 408, 413 | the body took more than 5 s, is longer than 64 KiB, or longer than 16 KiB with a token that is not a fleet's own |
+//! | 422 | the body cannot be parsed, has more than 100 beats, or names no known executor |
+//! | 429, 503 | retry in a second: too many tokens to review, the review failed, or this replica does not lead |
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -57,18 +57,18 @@ use crate::http::wire::Reason;
 
 pub mod review;
 
-/// Bytes of a body that a fleet's own token speaks for.
+/// Maximum bytes of a body that is sent with a fleet's own token.
 pub const BODY_MAX: usize = 64 * 1024;
-/// And of any other. A pod's token is good for one executor: a beat with all known metrics has 3 KB.
+/// Maximum bytes with any other token. A pod's token is valid for one executor: a beat with all known metrics has 3 KB.
 pub const OTHERS_BODY_MAX: usize = 16 * 1024;
-/// Beats of a request.
+/// Maximum beats of a request.
 pub const BEATS_MAX: usize = 100;
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes of a token. A pod's is about 1,100.
+/// Maximum bytes of a token. A service account token has about 1,100.
 const TOKEN_MAX: usize = 8 * 1024;
 
-/// The routes, to be merged into a server that limits its connections. Without a reviewer only the
-/// fleets' own tokens are good.
+/// The routes, to be merged into a server that limits its connections. Without a reviewer only the fleets' own tokens
+/// are accepted.
 pub fn router(intake: Intake, reviewer: Option<Arc<dyn TokenReviewer>>) -> Router {
     let reviews = reviewer.map(Reviews::new);
     let api = Api { intake, reviews };
@@ -80,7 +80,7 @@ struct Api {
     reviews: Option<Reviews>,
 }
 
-/// Connections are told apart by whose pods they come from.
+/// Connections are grouped by the fleet whose pods they come from.
 impl Neighbours for Intake {
     fn have(&self, ip: IpAddr) -> bool {
         self.directory.has_pod_at(ip)
@@ -115,7 +115,7 @@ struct Said {
 
 #[derive(Serialize)]
 struct Answer {
-    /// Nothing was accepted.
+    /// Every beat was rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Reason>,
     accepted: usize,
@@ -124,15 +124,15 @@ struct Answer {
 
 #[derive(Serialize)]
 struct Rejected {
-    /// In `beats`.
+    /// Index into `beats`.
     index: usize,
     reason: &'static str,
 }
 
-/// Whom a beat names, and the executor's pod where it has one.
+/// The fleet and executor that a beat names, and the executor's pod if it has one.
 type Found = Result<(Arc<Fleet>, Option<ExecutorEntry>), Fate>;
 
-/// Nothing of the request was used.
+/// The request had no effect.
 struct Refusal {
     status: StatusCode,
     fate: Fate,
@@ -166,7 +166,7 @@ async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
     response
 }
 
-/// What the other paths call it, where they have it too; else as in metrics.
+/// The name that the other endpoints use, if they have this outcome too; otherwise the name in metrics.
 fn code(fate: Fate) -> &'static str {
     match fate {
         Fate::Oversized => "too-large",
@@ -192,7 +192,7 @@ fn code(fate: Fate) -> &'static str {
 impl Api {
     async fn answer(&self, request: Request) -> Result<(StatusCode, Answer), Refusal> {
         if !self.intake.directory.is_open() {
-            let error = "this host stands by: heartbeats are for the one that leads";
+            let error = "this host stands by: send heartbeats to the leader";
             return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Fate::StandingBy, error));
         }
         let peer = request.extensions().get::<Peer>().cloned();
@@ -204,7 +204,7 @@ impl Api {
         let known = reviews.map(|reviews| reviews.known(&secret));
         let is_good = fleets_own || matches!(known, Some(Known::Good(_)));
         if !is_good && !matches!(known, Some(Known::Unknown)) {
-            // Its body could change nothing, and is not read.
+            // The body could have no effect, so it is not read.
             return Err(unauthorized());
         }
         if let Some(peer) = peer.filter(|_| is_good) {
@@ -221,7 +221,7 @@ impl Api {
             found = beats.iter().map(|said| self.find(said, &secret, Some(&pod))).collect();
             Some(pod)
         } else {
-            // The API server is not asked about a token that could do nothing.
+            // A token that could have no effect is not sent to the API server.
             return Err(unauthorized());
         };
         let mut answer = Answer { error: None, accepted: 0, rejected: Vec::new() };
@@ -234,7 +234,7 @@ impl Api {
             match heard {
                 Ok(()) => answer.accepted += 1,
                 Err(fate) => {
-                    // A full queue has been counted.
+                    // If the queue was full, that has been counted.
                     if fate != Fate::Dropped {
                         self.intake.counters.add(Source::Api, fate);
                     }
@@ -252,18 +252,18 @@ impl Api {
             (
                 StatusCode::FORBIDDEN,
                 "forbidden",
-                "the token is good, but not for these executors; see `rejected`",
+                "the token is valid, but not for these executors; see `rejected`",
             )
         } else {
-            let message = "no beat names an executor that is known; see `rejected`";
+            let message = "no beat names a known executor; see `rejected`";
             (StatusCode::UNPROCESSABLE_ENTITY, "unknown-executor", message)
         };
         answer.error = Some(Reason { code: code.to_owned(), message: message.to_owned() });
         Ok((status, answer))
     }
 
-    /// Of several fleets with the application's id, each in a namespace of its own, the one that the token is good for:
-    /// another's label takes nothing from it.
+    /// Application ids are unique only within a namespace. Of several fleets with this id, this is the one that the
+    /// token is valid for; a label in another namespace cannot take a heartbeat away from it.
     fn find(&self, said: &Said, secret: &Secret, pod: Option<&Uid>) -> Found {
         let directory = &self.intake.directory;
         let of_application = |id: &str| {
@@ -286,7 +286,7 @@ impl Api {
         Ok((fleet, executor))
     }
 
-    /// The pod that the token was given to.
+    /// The pod that the token is bound to.
     async fn owner(&self, token: &str, secret: &Secret, ip: IpAddr, found: &[Found]) -> Result<Uid, Refusal> {
         let reviews = self.reviews.as_ref().filter(|_| is_jwt(token)).ok_or_else(unauthorized)?;
         let named = || found.iter().flatten().map(|(fleet, _)| fleet);
@@ -296,7 +296,7 @@ impl Api {
         let asker = Asker { ip, fleet: own.map(|fleet| Arc::clone(&fleet.name)) };
         let denied = match reviews.pod(token, secret, &asker).await {
             Ok(pod) => return Ok(pod),
-            Err(Denied::Nobody) => return Err(unauthorized()),
+            Err(Denied::Invalid) => return Err(unauthorized()),
             Err(Denied::Busy) => {
                 Refusal::new(StatusCode::TOO_MANY_REQUESTS, Fate::RateLimited, "too many tokens to review")
             }
@@ -304,7 +304,7 @@ impl Api {
                 Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Fate::Failed, "tokens cannot be reviewed now")
             }
         };
-        // At most 100, as many as there are beats; the same one twice says nothing new.
+        // At most 100, the maximum number of beats; duplicates add no information.
         let mut told: Vec<u64> = Vec::new();
         for fleet in named() {
             let may_be = is_here(fleet) || (!fleet.entry.check_peer && asker.fleet.is_none());
@@ -328,7 +328,7 @@ impl Api {
             return Err(Fate::Unauthorized);
         }
         let executor = executor.ok_or(Fate::UnknownExecutor)?;
-        // Of another executor's pod, or of an earlier one of this executor.
+        // The beat comes from the pod of another executor, or from an earlier pod of this executor.
         let another = |uid: &str| *uid != *executor.uid.0;
         if pod.is_some_and(|pod| another(&pod.0)) || said.uid.as_deref().is_some_and(another) {
             return Err(Fate::WrongPeer);
@@ -389,7 +389,7 @@ fn bearer(headers: &HeaderMap) -> Option<String> {
     usable.then(|| token.to_owned())
 }
 
-/// Three parts of base64url: worth a review.
+/// Three base64url parts: a JWT, and so worth a review.
 fn is_jwt(token: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     let mut parts = token.split('.');

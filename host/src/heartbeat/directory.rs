@@ -1,15 +1,15 @@
-//! Who may be heard: fleets by name, application and Graphite head; their executors' pods; tokens.
+//! Whose heartbeats are accepted: fleets by name, application and Graphite head; their executors' pods; tokens.
 //!
-//! Names are claims: a user who may label a driver's pod may call it as another application is called. So pods come
-//! before names. Where a fleet's pods are checked, who speaks is known by the address of a pod in the view; names only have to
-//! agree. What two fleets cannot both have goes to the better [`Claim`].
+//! A name is only a claim: a user who may label a driver's pod may give it the name of another application. So pods
+//! take precedence over names. Where a fleet's pods are checked, the sender is identified by the address of a pod in
+//! the view; the name only has to match. If two fleets claim what only one of them can have, the better [`Claim`] wins.
 //!
-//! It is closed until this host leads: then nobody may be heard, and who speaks is turned away.
+//! Until this replica leads, the directory is closed: all heartbeats are rejected.
 //!
-//! Written by the daemon's loop with every pod event, read with every heartbeat. A reader takes the
-//! fleet's entry out of the map with one short read lock and then works on an immutable entry; only the
-//! executors change under a lock of their own. Rejected: one lock around everything, because a thousand
-//! pod events in a mass loss would then stop the hearing just when it matters.
+//! The daemon's loop writes it with every pod event; every heartbeat reads it. A reader takes the fleet's entry out of
+//! the map under one short read lock and then works on an immutable entry; only the executors change under a lock of
+//! their own. Rejected: one lock around everything, because a thousand pod events in a mass loss would then block
+//! heartbeats at the worst moment.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -34,71 +34,69 @@ mod addresses;
 mod columns;
 mod executors;
 
-/// What the daemon says about a fleet.
+/// What the daemon publishes about a fleet.
 #[derive(Clone, Debug, Default)]
 pub struct FleetEntry {
-    /// Never the same twice: what was said in an earlier life, and is still on its way, is nobody's.
+    /// Unique per fleet instance, so that in-flight messages for an earlier instance are discarded.
     pub life: u64,
-    /// The Kubernetes namespace of its pods. Within it an application id is one fleet's.
+    /// The Kubernetes namespace of its pods. Application ids are unique within a namespace.
     pub pods_namespace: String,
-    /// How good its claim to the id and the head is.
+    /// How strong its claim to the id and the head is.
     pub claim: Claim,
-    /// Spark's application id. Metrics' names begin with it, unless there is a namespace. Anybody may label a driver
-    /// with it: another namespace may have the same.
+    /// Spark's application id. Metric names begin with it, unless `spark.metrics.namespace` is set. Any user may label
+    /// a driver with it, so another namespace may have the same.
     pub application_id: String,
-    /// `spark.metrics.namespace`, where it is set. Not unique: executors of several applications may have it.
+    /// `spark.metrics.namespace`, if set. Not unique: executors of several applications may have it.
     pub metrics_namespace: Option<String>,
-    /// `spark.metrics.conf.executor.sink.graphite.prefix`, where it is set.
+    /// `spark.metrics.conf.executor.sink.graphite.prefix`, if set.
     pub graphite_prefix: Option<String>,
-    /// Metrics that policies want beside the known ones, by their Graphite names without the head
+    /// Metrics that policies need beside the known ones, by their Graphite names without the head
     /// (`jvm.pools.G1-Old-Gen.usage`). Columns have the same name. At most [`EXTRA_COLUMNS_MAX`].
     pub extra_columns: Vec<String>,
-    /// A bearer token that may speak for every executor of the fleet.
+    /// A bearer token that is valid for every executor of the fleet.
     pub token: Option<Secret>,
     pub driver: Option<DriverEntry>,
-    /// Graphite lines about an executor are only taken from its pod's IP. Off where a relay or NAT is
-    /// between.
+    /// Accept Graphite lines about an executor only from its pod's IP. Off if there is a relay or NAT in between.
     pub check_peer: bool,
 }
 
 impl FleetEntry {
-    /// What its metrics' names begin with, before the executor id.
+    /// The beginning of its metric names, before the executor id.
     pub fn head(&self) -> String {
         names::head(self.graphite_prefix.as_deref(), self.namespace())
     }
 
-    /// What stands for the application in its metrics' names.
+    /// The part of its metric names that identifies the application.
     pub fn namespace(&self) -> &str {
         self.metrics_namespace.as_deref().unwrap_or(&self.application_id)
     }
 }
 
-/// Where the driver's REST API is, and how often it is asked.
+/// Where the driver's REST API is, and how often it is polled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DriverEntry {
     /// The driver's pod IP and the port of its UI (`spark.ui.port`, 4040).
     pub address: SocketAddr,
     pub interval_ms: u64,
-    /// It may be on this machine: for tests and demonstrations.
+    /// Allow loopback addresses: for tests and demonstrations.
     pub loopback: bool,
-    /// `None`: it is asked in clear.
+    /// `None`: plain HTTP.
     pub tls: Option<DriverTls>,
-    /// A file with a bearer token that it wants to see.
+    /// A file with the bearer token that the driver requires.
     pub token_file: Option<PathBuf>,
 }
 
-/// How a driver proves who it is.
+/// How the driver is authenticated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DriverTls {
-    /// PEM: who may vouch for it, or its own certificate.
+    /// PEM: the trusted certificate authorities, or the driver's own certificate.
     pub ca_file: PathBuf,
-    /// The name that its certificate is for. `None`: the address of its pod.
+    /// The server name to verify. `None`: the address of the driver's pod.
     pub server_name: Option<String>,
 }
 
-/// A token, of which only the digest is kept: comparing digests in constant time says nothing about the
-/// token, not even its length. Equality is for what is ours on both sides; what comes from outside is compared with
-/// `matches`.
+/// A token, of which only the digest is stored: comparing digests in constant time reveals nothing about the token, not
+/// even its length. `==` is for trusted values on both sides; compare values from outside with `matches`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret([u8; 32]);
 
@@ -122,18 +120,18 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// How good a fleet's claim to its names is. The same after every restart, and in whatever order they come: an id that
-/// a document names outranks one from a label, and the older driver's pod the younger. A fleet that lives already has no
-/// advantage: after a restart none does. Where pods are as old, their UIDs decide, and
-/// between two documents that name one driver their names do.
+/// How strong a fleet's claim to its names is. The order is the same after every restart and does not depend on the
+/// order of arrival: an id from a document takes precedence over one from a label, and an older driver pod over a
+/// younger one. A fleet that is already registered has no advantage, because after a restart no fleet is. Pods of the
+/// same age are ordered by UID, and two documents that name one driver by the names of their fleets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claim {
-    /// `spec.applicationId`, and not the label of the driver's pod.
+    /// The id comes from `spec.applicationId` and not from the label of the driver's pod.
     pub documented: bool,
     /// When the driver's pod was created.
     pub since_ms: i64,
     pub driver: Option<Uid>,
-    /// Two documents may name one driver.
+    /// Two documents may name the same driver.
     pub fleet: String,
 }
 
@@ -142,12 +140,12 @@ impl Claim {
         self.rank() < other.rank()
     }
 
-    /// The least is the best.
+    /// The smallest claim is the best.
     fn rank(&self) -> (bool, i64, Option<&Uid>, &str) {
         (!self.documented, self.since_ms, self.driver.as_ref(), &self.fleet)
     }
 
-    /// What it has that the other has not.
+    /// What this claim has that the other lacks.
     pub fn advantage(&self, other: &Claim) -> &'static str {
         if self.documented != other.documented {
             "has the id from its document, and not from a label"
@@ -161,7 +159,7 @@ impl Claim {
     }
 }
 
-/// A fleet was not taken; what the directory knew before stays.
+/// A fleet was rejected; the directory is unchanged.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DirectoryError {
     #[error("{field}: {value:?} must be 1 to {NAME_MAX} of `A-Z a-z 0-9 . _ -`, and not only dots")]
@@ -174,7 +172,7 @@ pub enum DirectoryError {
     Columns { count: usize },
 }
 
-/// What two fleets cannot both have.
+/// What only one of two fleets can have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Contest {
     #[error(
@@ -188,7 +186,7 @@ pub enum Contest {
 }
 
 impl Contest {
-    /// The same with another fleet.
+    /// The same conflict with another fleet.
     pub fn with(self, name: &str) -> Contest {
         let fleet = name.into();
         match self {
@@ -205,19 +203,19 @@ impl Contest {
     }
 }
 
-/// Where two fleets have the same names.
+/// The conflict if two fleets have the same names.
 pub const SHARED_REMEDY: &str = "leave heartbeat.checkPeer: true in both, so that their pods' addresses tell them \
                                  apart, or give one application another spark.metrics.namespace or sink prefix";
 
-/// Columns of a fleet beside the known ones: more than policies can use; each costs 8 bytes for each executor.
+/// Maximum columns of a fleet beside the known ones: more than policies can use; each costs 8 bytes per executor.
 pub const EXTRA_COLUMNS_MAX: usize = 64;
 
 #[derive(Debug, Default)]
 pub struct Directory {
     maps: RwLock<Maps>,
-    /// Written with pods, and so behind a lock of its own.
+    /// Changes with pods, and so has a lock of its own.
     addresses: RwLock<Addresses>,
-    /// What was heard that belongs to no fleet.
+    /// Notes on what was received and belongs to no fleet.
     pub overheard: Overheard,
 }
 
@@ -227,13 +225,14 @@ struct Maps {
     fleets: HashMap<Arc<str>, Arc<Fleet>>,
     /// The best claim first.
     applications: HashMap<Box<str>, Arc<[Arc<Fleet>]>>,
-    /// By [`FleetEntry::head`]; in order of their names, where several have the same.
+    /// By [`FleetEntry::head`]; several fleets with the same head are in order of their names.
     heads: HashMap<Box<[u8]>, Arc<[Arc<Fleet>]>>,
-    /// Of heads, in bytes, each once and the longest first: a name is only looked up where one of them could end.
+    /// Lengths of heads in bytes, without duplicates, the longest first: a name is only looked up where a head could
+    /// end.
     lengths: Vec<usize>,
 }
 
-/// A fleet as the witnesses see it.
+/// A fleet as the heartbeat sources see it.
 #[derive(Debug)]
 pub struct Fleet {
     pub name: Arc<str>,
@@ -251,17 +250,17 @@ impl Fleet {
         read(&self.executors).get(id).cloned()
     }
 
-    /// Since when one of its pods runs. `None`: none does.
+    /// The time since which one of its pods has been running. `None`: no pod runs.
     pub fn running_since(&self) -> Option<Instant> {
         read(&self.executors).running_since()
     }
 
-    /// So many pods are in the view.
+    /// The number of its pods in the view.
     pub fn pods(&self) -> usize {
         read(&self.executors).len()
     }
 
-    /// Could one of its executors speak from an address that is no pod's in the view?
+    /// Could one of its executors send from an address that is no pod's in the view?
     fn may_be_strange(&self) -> bool {
         !self.entry.check_peer || read(&self.executors).has_homeless()
     }
@@ -285,7 +284,7 @@ impl Directory {
         read(&self.maps).open
     }
 
-    /// Can this be a fleet, whichever others there are?
+    /// Is this a valid fleet, regardless of the other fleets?
     pub fn check(entry: &FleetEntry) -> Result<(), DirectoryError> {
         check_name("applicationId", &entry.application_id)?;
         if let Some(prefix) = &entry.graphite_prefix {
@@ -303,7 +302,7 @@ impl Directory {
         Ok(())
     }
 
-    /// Adds a fleet or replaces what is known of it. Its executors stay, unless the application is another.
+    /// Adds a fleet or replaces its entry. Its executors stay, unless the application changed.
     pub fn set_fleet(&self, name: &str, entry: FleetEntry) -> Result<(), DirectoryError> {
         Directory::check(&entry)?;
         let mut maps = write(&self.maps);
@@ -336,7 +335,7 @@ impl Directory {
 
     fn forget(&self, maps: &mut Maps, name: &str) {
         let Some(fleet) = maps.fleets.remove(name) else { return };
-        // A reader that still has it finds no executor.
+        // A reader that still holds the entry finds no executor in it.
         let were_at = write(&fleet.executors).clear();
         let mut addresses = write(&self.addresses);
         for ip in were_at {
@@ -344,12 +343,12 @@ impl Directory {
         }
     }
 
-    /// Fleets that claim what this one would have, and what that is.
+    /// The fleets that claim what this one would take, and what that is.
     pub fn rivals(&self, name: &str, entry: &FleetEntry) -> Vec<(Arc<Fleet>, Contest)> {
         read(&self.maps).rivals(name, entry)
     }
 
-    /// The pod that an executor is now. Nothing happens where the fleet is not known.
+    /// Sets the current pod of an executor. Does nothing if the fleet is unknown.
     pub fn set_executor(&self, fleet: &str, id: ExecutorId, entry: ExecutorEntry) {
         if let Some(fleet) = self.fleet(fleet) {
             let to = entry.address();
@@ -358,7 +357,7 @@ impl Directory {
         }
     }
 
-    /// The pod is gone. One that has taken its place meanwhile stays.
+    /// Removes the pod. A newer pod of the same executor stays.
     pub fn remove_executor(&self, fleet: &str, id: ExecutorId, uid: &Uid) {
         let Some(fleet) = self.fleet(fleet) else { return };
         let gone = write(&fleet.executors).remove(id, uid);
@@ -371,7 +370,7 @@ impl Directory {
         read(&self.maps).fleets.get(name).cloned()
     }
 
-    /// Every fleet with this id, one for each namespace at most: only who speaks tells which is meant.
+    /// Every fleet with this id, at most one per namespace: only the sender shows which one is meant.
     pub fn applications(&self, id: &str) -> Arc<[Arc<Fleet>]> {
         read(&self.maps).applications.get(id).cloned().unwrap_or_else(|| Arc::from([]))
     }
@@ -385,7 +384,7 @@ impl Directory {
         read(&self.maps).fleets.values().any(|fleet| fleet.trusts(token))
     }
 
-    /// All fleets, in no order.
+    /// All fleets, in no particular order.
     pub fn fleets(&self) -> Vec<Arc<Fleet>> {
         read(&self.maps).fleets.values().cloned().collect()
     }
@@ -402,8 +401,9 @@ impl Directory {
         read(&self.addresses).at(ip).to_vec()
     }
 
-    /// Fleets for which something from this address may have been a sign of life: those with a pod there. Where there is
-    /// none, those that take signs from any address, and those with a pod that runs at an address not known yet.
+    /// Fleets for which a message from this address may have been a heartbeat: those with a pod there. If there are
+    /// none, those that accept heartbeats from any address, and those with a running pod whose address is not known
+    /// yet.
     pub(super) fn concerned(&self, ip: IpAddr) -> Vec<Arc<Fleet>> {
         let here = self.at(ip);
         if !here.is_empty() {
@@ -413,15 +413,15 @@ impl Directory {
         maps.fleets.values().filter(|fleet| fleet.may_be_strange()).cloned().collect()
     }
 
-    /// Fleets with whose head this name begins, the longest head first, and how long it is. Prefix and namespace may have
-    /// dots themselves, so a name alone does not say where its head ends.
+    /// Fleets whose head is a prefix of this name, the longest head first, and the length of the head. Spark's prefix
+    /// and namespace may contain dots, so a name alone does not show where its head ends.
     pub(super) fn heads_of(&self, name: &[u8]) -> Vec<(usize, Arc<[Arc<Fleet>]>)> {
         let maps = read(&self.maps);
         let ends = maps.lengths.iter().copied().filter(|&end| name.get(end) == Some(&b'.'));
         ends.filter_map(|end| Some((end, Arc::clone(maps.heads.get(&name[..end])?)))).collect()
     }
 
-    /// Notes it with every fleet that has a pod at this address. Which they are.
+    /// Records this note for every fleet that has a pod at this address, and returns these fleets.
     pub(super) fn trouble_of(&self, peer: IpAddr, why: &Why, now: Instant) -> Vec<Arc<Fleet>> {
         let here = self.at(peer);
         for fleet in &here {
@@ -433,7 +433,8 @@ impl Directory {
 
 impl Maps {
     /// The application id is unique in its namespace, because labels with it select the executors' pods. A head is
-    /// unique only among fleets that are heard from any address: all others are told apart by their pods'.
+    /// unique only among fleets that accept heartbeats from any address: all others are distinguished by their pods'
+    /// addresses.
     fn rivals(&self, name: &str, entry: &FleetEntry) -> Vec<(Arc<Fleet>, Contest)> {
         let others = self.fleets.values().filter(|other| *other.name != *name);
         let contest = |other: &Arc<Fleet>| {
@@ -449,7 +450,7 @@ impl Maps {
         others.filter_map(|other| Some((Arc::clone(other), contest(other)?))).collect()
     }
 
-    /// Builds what follows from `fleets`: there are few, and they seldom change.
+    /// Rebuilds the indexes derived from `fleets`: there are few fleets, and they rarely change.
     fn index(&mut self) {
         let mut heads: HashMap<Box<[u8]>, Vec<Arc<Fleet>>> = HashMap::new();
         let mut applications: HashMap<Box<str>, Vec<Arc<Fleet>>> = HashMap::new();
@@ -481,7 +482,7 @@ fn check_name(field: &'static str, value: &str) -> Result<(), DirectoryError> {
     is_name(value).then_some(()).ok_or_else(refused)
 }
 
-// What is behind these locks is whole after every statement, so a panic elsewhere does not spoil it.
+// The data behind these locks is consistent after every statement, so a panic elsewhere does not corrupt it.
 
 fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)

@@ -1,19 +1,19 @@
-//! Drivers are asked: Spark's REST API, `GET /api/v1/applications/<id>/allexecutors`.
+//! Polls drivers: Spark's REST API, `GET /api/v1/applications/<id>/allexecutors`.
 //!
-//! The slowest witness, and the only one that knows task counts and why the driver removed an executor. A
-//! driver is user code: it may be anything that answers HTTP, or does not. So each is asked on its own
-//! time, one that fails is asked ever more rarely, and nothing it does can hold up another for long, reach
-//! another address, or take more than its share of memory.
+//! This is the slowest source, and the only one that knows task counts and why the driver removed an executor. A driver
+//! is user code: anything that answers HTTP, or does not. So each driver has a schedule of its own, one that fails is
+//! polled less and less often, and it can neither delay another poll for long, nor redirect the poller to another
+//! address, nor take more than its share of memory.
 //!
-//! Each fleet has a place of its own, at most one question under way. Beyond 512 fleets places are short: then those
-//! whose last answer took longer than a second, or failed, have 384 of them, and wait for each other. Memory: 512
-//! connections with buffers of 16 KiB are 8 MiB. Bodies have 40 MiB together (`bodies`), of which one of 10,000
-//! executors takes 20. How long one may be follows from how many pods the fleet has, and so does the number of its
-//! rows: 2 MiB and 1,004 rows with one executor. Two are parsed at a time, and of each fleet one report at most waits
-//! for the loop.
+//! Each fleet has at most one request in flight. Up to 512 fleets are polled at once; beyond that, drivers whose last
+//! answer failed or took longer than a second share 384 of these slots and wait for each other. Memory: 512 connections
+//! with buffers of 16 KiB are 8 MiB. Bodies have 40 MiB together (`bodies`), of which a body about 10,000 executors
+//! takes 20. The limits for the length of a body and for its number of rows follow from the fleet's number of pods: 2
+//! MiB and 1,004 rows with one executor. At most two bodies are parsed at a time, and at most one report of each fleet
+//! waits for the loop.
 //!
-//! Rejected: following redirects, as Spark's history server would like. An address that the driver names is
-//! not one that was checked.
+//! Rejected: following redirects, as Spark's history server would need. An address from a driver's answer has not been
+//! checked.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -42,34 +42,34 @@ mod bodies;
 pub(crate) mod report;
 mod trouble;
 
-/// How long a driver may take to answer, all in all.
+/// Total timeout of a request.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
-/// A driver that has never answered is starting, and somebody waits for it: no longer than this between two tries...
+/// Maximum interval between tries while a driver has never answered: it is starting, and a user waits for it...
 const START_INTERVAL: Duration = Duration::from_secs(1);
-/// ... for so many tries.
+/// ... for this many tries.
 const START_TRIES: u32 = 60;
-/// How often it is looked whose turn it is.
+/// How often the schedule is checked.
 const TICK: Duration = Duration::from_millis(100);
-/// Bytes of an answer: dead executors, some with a stack trace, and for each pod of the fleet twice what Spark says of an
-/// executor.
+/// Maximum bytes of an answer: a base for dead executors, some with a stack trace, plus for each pod of the fleet twice
+/// what Spark reports about an executor.
 const BODY_BASE: usize = 2 * 1024 * 1024;
 const BODY_PER_POD: usize = 4 * 1024;
-/// However many pods there are.
+/// The maximum regardless of the number of pods.
 const BODY_MAX: usize = 32 * 1024 * 1024;
-/// Bytes of all answers that are being read.
+/// Maximum bytes of all answers that are being read.
 const BODIES_BYTES: usize = 40 * 1024 * 1024;
-/// Rows of an answer: Spark remembers 100 dead executors, unless it is told otherwise.
+/// Maximum rows of an answer: by default Spark keeps 100 dead executors.
 const ROWS_BASE: usize = 1_000;
 const ROWS_PER_POD: usize = 4;
-/// Answers that are parsed at once: 20 MB take a tenth of a second.
+/// Maximum answers that are parsed at once: 20 MB take a tenth of a second.
 const PARSES_MAX: usize = 2;
-/// Drivers that are asked at once.
+/// Maximum concurrent requests.
 const REQUESTS_MAX: usize = 512;
-/// Of these, drivers that are slow.
+/// Of these, requests to slow drivers.
 const SLOW_MAX: usize = 384;
-/// A driver is slow whose last answer took longer.
+/// A driver is slow if its last answer took longer than this.
 const SLOW: Duration = Duration::from_secs(1);
-/// One that answered and fails is asked again after one interval, then two, four and eight.
+/// A driver that has answered before and fails now is retried after one interval, then two, four and eight.
 const DOUBLINGS_MAX: u32 = 3;
 
 pub struct Poller {
@@ -84,7 +84,7 @@ impl Poller {
         Poller { intake, timeout, bodies: Bodies::new(BODIES_BYTES), parses: Semaphore::new(PARSES_MAX) }
     }
 
-    /// Asks the drivers in the directory until it is dropped, and every request with it.
+    /// Polls the drivers in the directory until it is dropped, together with every request.
     pub async fn run(self) {
         let poller = Arc::new(self);
         let mut turns: HashMap<Arc<str>, Turn> = HashMap::new();
@@ -103,7 +103,7 @@ impl Poller {
                         let Some(driver) = &fleet.entry.driver else { continue };
                         let turn = turns.entry(Arc::clone(&fleet.name)).or_insert_with(Turn::new);
                         if turn.asks.as_ref() != Some(driver) || turn.life != fleet.entry.life {
-                            // Another driver: what the one before did says nothing of it.
+                            // Another driver: the notes about the previous one do not apply.
                             fleet.notes.driver(None);
                             *turn = Turn { asks: Some(driver.clone()), life: fleet.entry.life, ..Turn::new() };
                         }
@@ -134,7 +134,7 @@ impl Poller {
                 if turn.slow && slow >= SLOW_MAX {
                     continue;
                 }
-                // Told anew with the next tick, so that one whose driver is gone is asked no more.
+                // The next tick sets it again, so that a deleted driver is not polled any more.
                 if let Some(fleet) = turn.fleet.take() {
                     let poller = Arc::clone(&poller);
                     turn.asked = Some(requests.spawn(async move { poller.poll(&fleet).await }).id());
@@ -145,7 +145,7 @@ impl Poller {
         }
     }
 
-    /// What of its answer was left out.
+    /// Returns what was left out of the answer.
     async fn poll(&self, fleet: &Fleet) -> Result<Notes, PollError> {
         let limit = self.timeout;
         let asked = timeout(limit, self.ask(fleet)).await.unwrap_or(Err(PollError::Timeout(limit)));
@@ -153,7 +153,7 @@ impl Poller {
         match asked {
             Ok(Report { rows, notes, .. }) => {
                 counters.add_many(Source::Driver, Fate::Malformed, notes.strangers);
-                // One that finds the daemon gone has been counted.
+                // If the daemon has ended, that has been counted.
                 let _ = self.intake.send(Source::Driver, Sign::Driver { life: fleet.entry.life, rows });
                 Ok(notes)
             }
@@ -206,7 +206,7 @@ impl Poller {
             () = lost => return Err(PollError::Crowded),
         };
         let rows_max = ROWS_BASE + ROWS_PER_POD * pods;
-        // Not on this thread: no sign of life would be heard meanwhile.
+        // Not on this thread: heartbeats would not be received meanwhile.
         let parsed = spawn_blocking(move || {
             let bytes = body.bytes();
             report::parse(bytes, rows_max).map_err(|error| {
@@ -222,28 +222,28 @@ impl Poller {
     }
 }
 
-/// A header of the answer, fit to be shown.
+/// A header of the answer, safe to display.
 fn said(answer: &Answer, header: HeaderName, otherwise: &str) -> String {
     let value = answer.response.headers().get(header);
     value.map_or_else(|| otherwise.to_owned(), |value| excerpt(value.as_bytes()))
 }
 
-/// When a driver is asked next.
+/// When a driver is polled next.
 struct Turn {
     fleet: Option<Arc<Fleet>>,
-    /// Whose it is.
+    /// The driver that this schedule belongs to.
     asks: Option<DriverEntry>,
     life: u64,
     interval: Duration,
     asked: Option<Id>,
     next_at: Instant,
     answered: bool,
-    /// Something of its last answer was left out.
+    /// A part of its last answer was left out.
     noted: bool,
     failures: u32,
-    /// Its last answer took long, or did not come.
+    /// Its last answer was slow, or did not arrive.
     slow: bool,
-    /// Of the last failure.
+    /// The code of the last failure.
     code: Option<&'static str>,
 }
 
@@ -269,7 +269,7 @@ impl Turn {
         match result {
             Err(error) => {
                 let trouble = self.trouble(fleet, error);
-                // Said once, and not with every try; and again when it is another trouble.
+                // Logged once and not with every retry; again when the trouble changes.
                 let known = self.code.replace(trouble.code) == Some(trouble.code);
                 let starting = trouble.may_be_starting && self.failures < START_TRIES;
                 let overdue = trouble.may_be_starting && self.failures == START_TRIES;
@@ -277,7 +277,7 @@ impl Turn {
                 if starting && !known {
                     tracing::info!(fleet = name, why, "the driver does not answer yet");
                 } else if overdue || !(starting || known) {
-                    tracing::warn!(fleet = name, why, "the driver cannot be asked");
+                    tracing::warn!(fleet = name, why, "the driver cannot be polled");
                 }
                 self.failures = self.failures.saturating_add(1);
                 if let Some(fleet) = fleet.filter(|fleet| fleet.entry.life == self.life) {

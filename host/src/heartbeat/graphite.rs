@@ -1,10 +1,10 @@
-//! Executors push: Spark's GraphiteSink over TCP or UDP, with nothing changed in Spark.
+//! Executors push metrics: Spark's GraphiteSink over TCP or UDP, without any change to Spark.
 //!
-//! The protocol has no sender, no authentication and no answer. So a line is believed only where the
-//! directory knows the executor and, if the fleet wants it, the address is its pod's (`attribution`); and everything
-//! that a sender can make us spend has a limit (`places`). Spark opens a connection for each report, so many short
-//! connections are the normal case, and few long ones (a relay's) are another. A host that stands by takes
-//! none: what it heard would be lost.
+//! The protocol has no sender, no authentication and no answer. So a line is accepted only if the directory knows the
+//! executor and, if the fleet requires it, the address is its pod's (`attribution`); and every resource that a sender
+//! can use up has a limit (`places`). Spark opens a connection for each report, so many short connections are the
+//! normal case, and few long ones (a relay's) are another. A standby replica rejects all connections: it would discard
+//! the heartbeats.
 
 use std::io;
 use std::net::IpAddr;
@@ -32,22 +32,22 @@ mod line;
 mod places;
 mod udp;
 
-/// What senders may take.
+/// Limits for senders.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Open connections. For one more another is closed: strangers have half of them.
+    /// Open connections. Beyond this, one is evicted; unknown addresses have at most half of them.
     pub connections_max: usize,
-    /// Of these, from one address, unless it has so many pods that they need more.
+    /// Of these, connections from one address, unless it has so many pods that they need more.
     pub connections_per_ip_max: usize,
-    /// A connection of which no line was believed yet is closed after so long.
+    /// A connection of which no line has been accepted yet is closed after this time.
     pub unproven_ms: u64,
-    /// A connection without a line that is believed for so long is closed.
+    /// A connection without an accepted line for this time is closed.
     pub idle_ms: u64,
-    /// A connection that does not finish a line within this is closed, and one that never begins one.
+    /// A connection that does not finish a line within this time, or never begins one, is closed.
     pub unfinished_ms: u64,
-    /// Lines from one connection. It is read no faster than that, and sees a slow receiver.
+    /// Lines per second of one connection. It is read no faster, so its peer sees a slow receiver.
     pub lines_per_s: u32,
-    /// So many at once, before that.
+    /// Lines that a connection may send at once before the rate applies.
     pub burst_lines: u32,
 }
 
@@ -65,12 +65,12 @@ impl Default for Limits {
     }
 }
 
-/// So long nothing is accepted where nothing can be.
+/// How long accepting pauses when no connection can be accepted.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
-/// The log is told of that so often.
+/// The minimum interval between log messages about that.
 const EXHAUSTED_TOLD: Duration = Duration::from_secs(10);
 
-/// Listens over TCP until it is dropped, and every connection with it.
+/// Listens over TCP until it is dropped, together with every connection.
 pub async fn run(mut listener: Listener, intake: Intake, limits: Limits) {
     let mut connections = JoinSet::new();
     let places = Places::new(limits.clone());
@@ -85,8 +85,8 @@ pub async fn run(mut listener: Listener, intake: Intake, limits: Limits) {
         match accepted {
             Ok((stream, _)) if !doorman.intake.directory.is_open() => {
                 doorman.intake.counters.add(Source::Graphite, Fate::StandingBy);
-                // A reset, so that the sender's write fails: an orderly end would let it succeed. An
-                // error says that the sender is gone.
+                // Reset the connection, so that the sender's write fails: an orderly close would let it succeed. An
+                // error means that the peer has disconnected.
                 let _ = stream.set_zero_linger();
             }
             Ok((stream, peer)) => {
@@ -99,7 +99,7 @@ pub async fn run(mut listener: Listener, intake: Intake, limits: Limits) {
                 doorman.exhausted(&places, &error, now);
                 sleep(EXHAUSTED_PAUSE).await;
             }
-            // The peer is gone already. Each costs it a connection, so this is no hot loop.
+            // The peer has disconnected. Each failure costs it a connection, so this is no busy loop.
             Err(error) => tracing::debug!(%error, "a Graphite connection ended before it was accepted"),
         }
         if listener.has_lost() {
@@ -109,7 +109,7 @@ pub async fn run(mut listener: Listener, intake: Intake, limits: Limits) {
     }
 }
 
-/// EMFILE, ENFILE, ENOBUFS, ENOMEM: of Linux, and where they are others, at least a pause is made.
+/// EMFILE, ENFILE, ENOBUFS, ENOMEM: Linux numbers. On a system with other numbers, an error at least causes a pause.
 fn is_exhausted(error: &io::Error) -> bool {
     match error.raw_os_error() {
         Some(code) => matches!(code, 24 | 23 | 105 | 12),
@@ -117,10 +117,10 @@ fn is_exhausted(error: &io::Error) -> bool {
     }
 }
 
-/// Lets connections in, and tells fleets whom it did not.
+/// Admits connections, and reports rejected ones to their fleets.
 struct Doorman {
     intake: Intake,
-    /// The log was told that connections are not accepted.
+    /// When the log last said that connections are not accepted.
     told_at: Option<Instant>,
 }
 
@@ -170,7 +170,7 @@ impl Doorman {
         tell
     }
 
-    /// Only those that are connected already can be heard.
+    /// No new connection can be accepted.
     fn exhausted(&mut self, places: &Places, error: &io::Error, now: Instant) {
         if self.may_tell(now) {
             tracing::error!(
@@ -195,7 +195,7 @@ async fn serve(stream: TcpStream, seat: Seat, peer: IpAddr, intake: Intake, limi
     }
 }
 
-/// A line that arrives now, from there.
+/// Processes one line that arrives now from this address.
 #[cfg(test)]
 pub fn hear_line(intake: &Intake, peer: IpAddr, line: &[u8]) {
     Gatherer::new(peer).feed(intake, line, Instant::now());

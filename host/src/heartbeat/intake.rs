@@ -1,15 +1,17 @@
-//! Signs of life on their way to the daemon's loop: bounded, coalescing, fair.
+//! Heartbeat messages on their way to the daemon's loop: bounded, coalescing, fair.
 //!
-//! Not a queue of what was said, but what the loop does not know yet. Of each executor at most one beat waits, of each
-//! fleet at most one driver's report, and one impairment of each cause. What is said meanwhile joins what waits: the
-//! newest fact under each name wins, as in the core, where one beat after another would have left the same. The
-//! loop takes the fleets in turn, one sign each, so a fleet that floods delays the others by one sign for each of theirs.
+//! This is not a queue of messages, but the state that the loop has not seen yet. At most one beat waits for each
+//! executor, and for each fleet at most one driver's report, and one impairment of each cause. A later message is
+//! merged into the waiting one: the newest value under each name wins, as it does in the core, where consecutive beats
+//! would leave the same result. The loop takes one message of each fleet in turn, so a fleet that floods delays each
+//! message of another fleet by one of its own.
 //!
-//! Memory: witnesses speak only for executors in the [`Directory`](super::Directory), and the loop, which empties this,
-//! is also what adds executors there. So no more beats wait than there are pods in the view: a place of about 200 bytes
-//! each, and 8 bytes for each of at most 110 columns; 10,000 executors that all wait are 11 MB. Nothing is dropped.
+//! Memory: messages are accepted only for executors in the [`Directory`](super::Directory), and the loop, which empties
+//! this, is also what adds executors there. So no more beats wait than there are pods in the view: a slot of about 200
+//! bytes each, and 8 bytes for each of at most 110 columns; 10,000 executors that all wait are 11 MB. No message is
+//! dropped.
 //!
-//! Rejected: a bounded channel. The sender that sends most fills it, and it drops the beats of the others.
+//! Rejected: a bounded channel. The busiest sender fills it, and the beats of the others are dropped.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -25,41 +27,42 @@ use tokio::time::{Instant, timeout_at};
 use super::Sign;
 use super::directory::Columns;
 
-/// An impairment of one fleet and cause is told at most so often. One that comes earlier is told when the time is over.
+/// The minimum interval between two reports of one fleet and cause. An earlier one is reported when the interval is
+/// over.
 const IMPAIRMENT_PAUSE: Duration = Duration::from_secs(1);
 
-/// Two ends of one intake.
+/// The two ends of one intake.
 pub fn channel() -> (Sender, Signs) {
     let shared = Arc::new(Shared::default());
     (Sender(Arc::new(Senders(Arc::clone(&shared)))), Signs(shared))
 }
 
-/// Where signs go in. Never waits.
+/// The sending end. Never blocks.
 #[derive(Clone, Debug)]
 pub struct Sender(Arc<Senders>);
 
-/// Where the loop takes them out.
+/// The receiving end, for the loop.
 #[derive(Debug)]
 pub struct Signs(Arc<Shared>);
 
-/// The loop has ended: nothing is taken any more.
+/// The loop has ended and receives no more messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
 
-/// Nothing waits.
+/// There is no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Empty;
 
-/// All of them: the last that is dropped ends the intake.
+/// Shared by all senders: dropping the last one ends the intake.
 #[derive(Debug)]
 struct Senders(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     queue: Mutex<Queue>,
-    /// Something waits now, and nothing did before.
+    /// A message waits, and none did before.
     news: Notify,
-    /// All senders are gone.
+    /// All senders were dropped.
     ended: AtomicBool,
 }
 
@@ -100,7 +103,7 @@ impl Sender {
         self.change(|queue| queue.of(life).beat(executor, Slot { uid, facts }))
     }
 
-    /// `change` says how many signs more wait.
+    /// `change` returns how many messages were added.
     fn change(&self, change: impl FnOnce(&mut Queue) -> usize) -> Result<(), Closed> {
         let shared = &*self.0.0;
         let mut queue = shared.lock();
@@ -119,7 +122,7 @@ impl Sender {
 }
 
 impl Signs {
-    /// The next sign, when there is one. `None`: all senders are gone. It may be dropped at any time: nothing is lost.
+    /// Receives the next message. `None`: all senders were dropped. Cancel-safe: no message is lost.
     pub async fn recv(&mut self) -> Option<Sign> {
         loop {
             let shared = &*self.0;
@@ -131,7 +134,7 @@ impl Signs {
                 Err(due) => due,
             };
             match due {
-                // What is due is looked at in the next round.
+                // The next iteration handles what is due.
                 Some(due) => drop(timeout_at(due, news).await),
                 None => news.await,
             }
@@ -142,7 +145,7 @@ impl Signs {
         self.0.take().map_err(|_| Empty)
     }
 
-    /// So many signs wait.
+    /// The number of waiting messages.
     pub fn len(&self) -> usize {
         self.0.lock().length
     }
@@ -153,7 +156,7 @@ impl Signs {
 }
 
 impl Shared {
-    /// `Err`: nothing waits, but an impairment may be told then.
+    /// `Err`: no message waits, but an impairment is due then.
     fn take(&self) -> Result<Sign, Option<Instant>> {
         let mut queue = self.lock();
         queue.end_pauses(Instant::now());
@@ -170,7 +173,7 @@ impl Shared {
         })
     }
 
-    // What is behind it is whole after every statement, so a panic elsewhere does not spoil it.
+    // The data is consistent after every statement, so a panic elsewhere does not corrupt it.
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -178,20 +181,20 @@ impl Shared {
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// By life: only fleets of which something waits.
+    /// By life: only fleets with waiting messages.
     fleets: HashMap<u64, Waiting>,
-    /// Each of them once.
+    /// Each of these fleets once.
     turns: VecDeque<u64>,
     length: usize,
-    /// Impairments that were told within the last pause, and whether there was another since. At most one for each
-    /// fleet and cause.
+    /// Impairments that were reported within the last interval, and whether there was another since. At most one for
+    /// each fleet and cause.
     told: BTreeMap<(u64, Impairment), bool>,
-    /// When their pauses end, in order.
+    /// The ends of these intervals, in order.
     pauses: VecDeque<(Instant, u64, Impairment)>,
     closed: bool,
 }
 
-/// What the loop does not know yet of one fleet.
+/// The waiting messages of one fleet.
 #[derive(Debug, Default)]
 struct Waiting {
     /// Each cause once.
@@ -278,7 +281,7 @@ impl Waiting {
         }
     }
 
-    /// That hearing is impaired comes first, so that no executor is given up meanwhile.
+    /// An impairment comes first, so that no executor is declared lost meanwhile.
     fn next(&mut self) -> Option<Next> {
         if let Some(why) = self.impaired.pop() {
             return Some(Next::Impaired(why));
@@ -295,7 +298,7 @@ impl Waiting {
     }
 }
 
-/// A beat that waits.
+/// A waiting beat.
 #[derive(Debug)]
 struct Slot {
     uid: Option<Uid>,
@@ -303,8 +306,8 @@ struct Slot {
 }
 
 impl Slot {
-    /// Each was of the pod that the executor was at that moment. So another UID is a later pod, of which the earlier
-    /// one's facts say nothing; and a beat without one is of the same pod as its neighbour.
+    /// Each beat was sent by the executor's pod at that moment. So a different UID is a later pod, for which the
+    /// earlier values do not hold; and a beat without UID is from the same pod as the one before.
     fn join(&mut self, newer: Slot) {
         match (&self.uid, &newer.uid) {
             (Some(one), Some(other)) if one != other => *self = newer,
@@ -318,11 +321,11 @@ impl Slot {
     }
 }
 
-/// What a beat says beside that somebody lives.
+/// The content of a beat beyond the heartbeat itself.
 #[derive(Debug)]
 pub(super) enum Facts {
     Named(Vec<(Box<str>, f64)>),
-    /// NaN where nothing was said: an eighth of the names' memory, and joined without comparing them.
+    /// NaN for no value: an eighth of the names' memory, and merged without comparing them.
     Of(Arc<Columns>, Vec<f64>),
 }
 

@@ -1,10 +1,10 @@
-//! Signs of life, from three witnesses: executors push metrics ([`graphite`]) or post heartbeats
-//! ([`api`]), and drivers are asked about their executors ([`driver`]).
+//! Heartbeats from three sources: executors push metrics ([`graphite`]) or post heartbeats ([`api`]), and drivers are
+//! polled about their executors ([`driver`]).
 //!
-//! Everything heard is hearsay from the network. A witness checks it against the [`Directory`], where the
-//! daemon says who may be heard, and what passes goes as a [`Sign`] into the [`intake`], in which one fleet does not
-//! stand in another's way. Where something was turned away, slowed down or not understood that may have been a fleet's
-//! sign of life, the fleet is told that its hearing was impaired: silence proves something only while we listen.
+//! All input comes from the network and is untrusted. A source checks it against the [`Directory`], in which the daemon
+//! publishes whose heartbeats are accepted, and passes it on as a [`Sign`] into the [`intake`], where one fleet does
+//! not block another. If input was rejected, throttled or not understood and may have been a fleet's heartbeat, the
+//! fleet is told that heartbeat reception was impaired: silence proves something only while we listen.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub use directory::Directory;
 use directory::Fleet;
 use intake::{Closed, Facts, Sender};
 
-/// What the daemon's loop is told, to be handed as an event to the fleet in this life of it
+/// A message for the daemon's loop, to be passed as an event to the fleet with this life number
 /// ([`FleetEntry::life`](directory::FleetEntry::life)).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sign {
@@ -37,7 +37,7 @@ pub enum Sign {
     Impaired { life: u64, why: Impairment },
 }
 
-/// What every witness has: who may be heard, where signs go, and the counts.
+/// Shared by all sources: the directory, the channel for messages, and the counters.
 #[derive(Clone, Debug)]
 pub struct Intake {
     pub directory: Arc<Directory>,
@@ -50,12 +50,12 @@ impl Intake {
         Intake { directory, counters, signs }
     }
 
-    /// Of an executor that is in the directory.
+    /// A beat of an executor that is in the directory.
     fn beat(&self, source: Source, life: u64, beat: Beat) -> Result<(), Closed> {
         self.send(source, Sign::Beat { life, beat })
     }
 
-    /// A beat by the fleet's columns; NaN where nothing was said.
+    /// A beat by the fleet's columns; NaN for no value.
     fn report(
         &self,
         source: Source,
@@ -65,7 +65,7 @@ impl Intake {
         values: Vec<f64>,
     ) {
         let facts = Facts::Of(Arc::clone(&fleet.columns), values);
-        // One that finds the daemon gone has been counted.
+        // If the daemon has ended, that has been counted.
         let _ = self.count(source, self.signs.beat(fleet.entry.life, executor, uid, facts));
     }
 
@@ -73,13 +73,13 @@ impl Intake {
         self.count(source, self.signs.send(sign))
     }
 
-    /// Signs of life of this fleet may have been lost on our side until now.
+    /// Heartbeats of this fleet may have been lost on our side until now.
     fn impaired(&self, fleet: &Fleet, why: Impairment) {
-        // If the daemon is gone, no executor is given up.
+        // If the daemon has ended, it declares no executor lost.
         let _ = self.signs.send(Sign::Impaired { life: fleet.entry.life, why });
     }
 
-    /// It may be that of any fleet.
+    /// The lost heartbeats may have been of any fleet.
     fn impaired_all(&self, why: Impairment) {
         self.directory.fleets().iter().for_each(|fleet| self.impaired(fleet, why));
     }
@@ -90,7 +90,7 @@ impl Intake {
     }
 }
 
-/// Who heard it.
+/// The source of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     Graphite,
@@ -110,16 +110,16 @@ impl Source {
     }
 }
 
-/// What became of it.
+/// The outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// A sign was handed on: a beat, or a driver's report.
+    /// A message was passed on: a beat, or a driver's report.
     Accepted,
-    /// The daemon was on its way out.
+    /// The daemon was shutting down.
     Dropped,
-    /// Not understood: a Graphite line, a request, a driver's answer or a row of it.
+    /// Cannot be parsed: a Graphite line, a request, a driver's answer or a row of it.
     Malformed,
-    /// A line, a request or an answer that is longer than may be.
+    /// A line, a request or an answer that exceeds its maximum length.
     Oversized,
     /// No fleet has this application: a Graphite line or a beat.
     UnknownApplication,
@@ -127,25 +127,25 @@ pub enum Fate {
     UnknownExecutor,
     /// A batch from another address than the pod's, or while the pod has none; or a beat with another pod's token or UID.
     WrongPeer,
-    /// A batch that may be of several fleets: they share the name and the address.
+    /// A batch that matches several fleets: they share the name and the address.
     Ambiguous,
-    /// A request without a token that is good for anything.
+    /// A request without a valid token.
     Unauthorized,
-    /// More than one sender may send: a connection had to wait, or a request was turned away.
+    /// More than one sender may send: a connection was throttled, or a request was rejected.
     RateLimited,
-    /// A connection was turned away, or had to make room for another.
+    /// A connection was rejected or evicted.
     TooManyConnections,
-    /// A connection was closed that said nothing of use for too long.
+    /// A connection was closed that had sent nothing useful for too long.
     IdleClosed,
     /// Not about an executor: a batch of a driver's metrics.
     Ignored,
-    /// A connection, a datagram or a request to a host that does not lead: turned away.
+    /// A connection, a datagram or a request to a standby replica: rejected.
     StandingBy,
     /// The driver does not know the application (404).
     NotFound,
-    /// A driver, or the reviewer of tokens, did not answer as it should.
+    /// A driver, or the TokenReview, did not answer properly.
     Failed,
-    /// A driver's address that must not be asked.
+    /// A driver address that must not be polled.
     ForbiddenAddress,
 }
 
@@ -170,7 +170,7 @@ impl Fate {
         Fate::ForbiddenAddress,
     ];
 
-    /// As it is called in metrics and in answers.
+    /// The name in metrics and in answers.
     pub fn name(self) -> &'static str {
         match self {
             Fate::Accepted => "accepted",
@@ -200,7 +200,7 @@ impl fmt::Display for Fate {
     }
 }
 
-/// How often what happened, for `/metrics`.
+/// Counts of each outcome, for `/metrics`.
 #[derive(Debug, Default)]
 pub struct Counters([[AtomicU64; Fate::ALL.len()]; Source::ALL.len()]);
 
@@ -217,7 +217,7 @@ impl Counters {
         self.0[source as usize][fate as usize].load(Ordering::Relaxed)
     }
 
-    /// Source, result, how often: every pair, zeroes too, so that a series is there before it is needed.
+    /// Source, result, count: every pair, including zeroes, so that a series exists before it is needed.
     pub fn snapshot(&self) -> Vec<(&'static str, &'static str, u64)> {
         let row = |source: Source| {
             Fate::ALL.into_iter().map(move |fate| (source.name(), fate.name(), self.get(source, fate)))
@@ -231,13 +231,13 @@ mod tests {
     use super::intake::Signs;
     use super::*;
 
-    /// A file that was captured from a real application.
+    /// A file captured from a real application.
     pub fn fixture(name: &str) -> Vec<u8> {
         let path = format!("{}/../tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
         std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
-    /// An intake, and what a loop would take out of it.
+    /// An intake, and the receiving end of the loop.
     pub fn intake() -> (Intake, Signs) {
         let (sender, signs) = intake::channel();
         let directory = Directory::default();

@@ -1,34 +1,34 @@
 //! Names of metrics as Spark's GraphiteSink writes them: `<prefix>.<namespace>.<executor id>.<source>.<metric>`.
 //!
-//! Spark joins the parts with dots (`MetricsSystem.buildRegistryName`), and Dropwizard's sender replaces white
-//! space before it writes. The parts may have dots themselves, so a name alone does not say where one ends.
+//! Spark joins the parts with dots (`MetricsSystem.buildRegistryName`), and Dropwizard's sender replaces white space
+//! before it writes. The parts may contain dots themselves, so a name alone does not show where one ends.
 
 use super::graphite::executor_id;
 
-/// Bytes of an application id, a namespace, a prefix or a column's name.
+/// Maximum bytes of an application id, a namespace, a prefix or a column's name.
 pub const NAME_MAX: usize = 253;
 
-/// Can this be an application id, a prefix or a column's name?
+/// Is this a valid application id, prefix or column name?
 pub fn is_name(value: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    // Only dots would be a step up in a URL.
+    // Dots alone would be a parent directory in a URL.
     let dots = value.bytes().all(|byte| byte == b'.');
     !dots && value.len() <= NAME_MAX && value.bytes().all(plain)
 }
 
-/// Can this be a value of `spark.metrics.namespace`? Application names are, and they are free text.
+/// Is this a valid `spark.metrics.namespace`? Application names are used for it, and they are free text.
 pub fn is_namespace(value: &str) -> bool {
     value.len() <= NAME_MAX && !value.trim().is_empty() && !value.chars().any(char::is_control)
 }
 
-/// What a fleet's names begin with, before the dot and the executor id.
+/// The head of a fleet's names, before the dot and the executor id.
 pub fn head(prefix: Option<&str>, namespace: &str) -> String {
     let joined = match prefix {
         Some(prefix) => format!("{prefix}.{namespace}"),
         None => namespace.to_owned(),
     };
-    // `GraphiteSanitize`: trimmed, and one dash for each run of white space. Only at the front, because the name
-    // goes on behind it.
+    // `GraphiteSanitize`: trimmed, and one dash for each run of white space. Trimmed only at the front, because the
+    // name continues after it.
     let mut head = String::with_capacity(joined.len());
     let mut space = false;
     for c in joined.trim_start_matches(|c: char| c <= ' ').chars() {
@@ -43,7 +43,7 @@ pub fn head(prefix: Option<&str>, namespace: &str) -> String {
     head
 }
 
-/// What stands before the executor id in a name of which nothing else is known. `None`: it has no executor id.
+/// The part before the executor id in a name of an unknown application. `None`: it has no executor id.
 pub fn unknown_head(name: &[u8]) -> Option<&[u8]> {
     let mut first = None;
     for end in (1..name.len()).filter(|&at| name[at] == b'.') {
@@ -59,7 +59,7 @@ pub fn unknown_head(name: &[u8]) -> Option<&[u8]> {
     first.map(|end| &name[..end])
 }
 
-/// Sources that executors have. They tell an executor id from a number that is a part of the namespace.
+/// Metric sources of executors. They tell an executor id from a number that is a part of the namespace.
 const SOURCES: [&[u8]; 8] = [
     b"BlockManager",
     b"CodeGenerator",
@@ -71,7 +71,7 @@ const SOURCES: [&[u8]; 8] = [
     b"jvm",
 ];
 
-/// What a stranger sent, fit to be shown: at most 120 bytes of it, without what a terminal would obey.
+/// Untrusted input, safe to display: at most 120 bytes of it, without terminal control sequences.
 pub fn excerpt(bytes: &[u8]) -> String {
     const BYTES_MAX: usize = 120;
     let shown = &bytes[..bytes.len().min(BYTES_MAX)];
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn a_head_is_written_as_the_sink_writes_it() {
         for (prefix, namespace, written) in [
-            // Seen of Spark 4.3.0, the first as ${spark.app.name}.
+            // Seen with Spark 4.3.0, the first as ${spark.app.name}.
             (None, "  Daily  import.v2 ä ", "Daily-import.v2-ä-"),
             (Some("team. x"), "my  ns", "team.-x.my-ns"),
             (None, "spark-1", "spark-1"),
@@ -100,7 +100,7 @@ mod tests {
             (Some("p"), " etl", "p.-etl"),
             (None, "a.b", "a.b"),
             (None, "Täglich neu", "Täglich-neu"),
-            // To Java's regular expressions a no-break space is not white.
+            // Java's regular expressions do not count a no-break space as white space.
             (None, "a\u{a0}b", "a\u{a0}b"),
         ] {
             assert_eq!(head(prefix, namespace), written, "{prefix:?} {namespace:?}");

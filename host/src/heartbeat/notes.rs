@@ -1,7 +1,8 @@
-//! What the witnesses noticed, for people: who is heard, what is refused, and what is wrong with a driver.
+//! Notes of the heartbeat sources, for people: whose heartbeats arrive, which are rejected, and what is wrong with a
+//! driver.
 //!
-//! Any host may send anything, so all of it is bounded: of each fleet the last trouble of each kind, of all
-//! senders one unknown name, and a log that names a sender once.
+//! Any host may send anything, so all notes are bounded: the last trouble of each kind for each fleet, one unknown name
+//! for all senders together, and a log that names a sender once.
 
 use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use fleet::id::ExecutorId;
 use tokio::time::Instant;
 
-/// About one fleet, from one driver's pod to the next.
+/// Notes about one fleet, from one driver's pod to the next.
 #[derive(Debug, Default)]
 pub struct Notes(Mutex<Inner>);
 
@@ -23,7 +24,7 @@ struct Inner {
     contested: Option<(Box<str>, Instant)>,
 }
 
-/// Why what was sent is not a heartbeat of the fleet.
+/// Why a message is not a heartbeat of the fleet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trouble {
     pub why: Why,
@@ -31,31 +32,31 @@ pub struct Trouble {
     pub at: Instant,
 }
 
-/// In the order in which they explain silence best.
+/// Ordered by how well they explain silence.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Why {
-    /// Names begin with this and not as the fleet's do. From an address of one of its pods.
+    /// Names begin with this head instead of the fleet's. From an address of one of its pods.
     UnknownApplication(Head),
     /// The executor's pod has another address.
     WrongPeer { executor: ExecutorId, pod_ip: IpAddr },
-    /// The executor's pod has no address yet by which it would be known.
+    /// The executor's pod has no address yet that could identify it.
     NoAddress { executor: ExecutorId },
-    /// Several fleets have such names, and none of them a pod of this executor with that address.
+    /// Several fleets have such names, and none of them has a pod of this executor with that address.
     NoFleetsPod { executor: ExecutorId, fleets: Box<str> },
-    /// Several fleets have such names, and more than one a pod of this executor with that address.
+    /// Several fleets have such names, and more than one has a pod of this executor with that address.
     SeveralFleets { executor: ExecutorId, fleets: Box<str> },
-    /// The fleet has no pod for it.
+    /// The fleet has no pod for this executor.
     UnknownExecutor { executor: ExecutorId },
-    /// Not lines of Graphite's, from an address of one of its pods.
+    /// Malformed Graphite lines from an address of one of its pods.
     Malformed { line: Box<str>, why: Box<str> },
-    /// Connections from an address of one of its pods were turned away.
+    /// Connections from an address of one of its pods were rejected.
     TooManyConnections,
 }
 
 const KINDS: usize = 8;
 
 impl Why {
-    /// May it pass once what pods have is known? The first lines are sometimes quicker.
+    /// Can it resolve itself once the pods' state is known? The first lines sometimes arrive earlier.
     pub fn passes(&self) -> bool {
         match self {
             Why::NoAddress { .. }
@@ -95,13 +96,13 @@ impl Why {
     }
 }
 
-/// An unknown name with an executor id is not replaced by one without for so long.
+/// How long an unknown name with an executor id is kept instead of one without.
 const REPORT_KEPT: Duration = Duration::from_secs(60);
 
 /// The beginning of an unknown name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// What stands before the executor id, or where there is none, before the first dot.
+    /// The part before the executor id, or if there is none, before the first dot.
     pub head: Box<str>,
     /// It has an executor id.
     pub executor: bool,
@@ -109,20 +110,20 @@ pub struct Head {
     pub name: Box<str>,
 }
 
-/// Why the driver's REST API is of no use.
+/// Why the driver's REST API is unusable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DriverTrouble {
     /// CamelCase, for instance `NotFound`.
     pub code: &'static str,
-    /// With the URL, and what to do.
+    /// With the URL and the remedy.
     pub message: String,
     pub since: Instant,
-    /// A driver that starts has this, too.
+    /// A starting driver fails in this way, too.
     pub may_be_starting: bool,
 }
 
 impl Notes {
-    /// An executor of the fleet gave a sign of life.
+    /// A heartbeat of an executor of the fleet arrived.
     pub fn heard(&self, now: Instant) {
         self.lock().heard_at = Some(now);
     }
@@ -133,19 +134,19 @@ impl Notes {
 
     pub(super) fn trouble(&self, why: Why, peer: IpAddr, at: Instant) {
         let place = &mut self.lock().troubles[why.place()];
-        // What else pods send says less than a report of Spark's does.
+        // A report of Spark's explains more than other input from pods.
         let known = |trouble: &Trouble| trouble.why.names_executor() && at - trouble.at < REPORT_KEPT;
         if why.names_executor() || !place.as_ref().is_some_and(known) {
             *place = Some(Trouble { why, peer, at });
         }
     }
 
-    /// What explains best why no executor is heard, of what was noticed since then.
+    /// The best explanation, among the notes since then, of why no heartbeats arrive.
     pub fn worst_since(&self, since: Instant) -> Option<Trouble> {
         self.lock().troubles.iter().flatten().find(|trouble| trouble.at >= since).cloned()
     }
 
-    /// Since when it has this trouble is kept as long as it is one of the same code.
+    /// The start of the trouble is kept as long as the code stays the same.
     pub(super) fn driver(&self, trouble: Option<DriverTrouble>) {
         let mut inner = self.lock();
         let before = inner.driver.take();
@@ -159,7 +160,7 @@ impl Notes {
         self.lock().driver.clone()
     }
 
-    /// Another fleet claims what this one has, and waits: that one says so whenever it tries again.
+    /// Another fleet claims what this one has, and waits: it repeats this note on every retry.
     pub fn contested(&self, message: String, now: Instant) {
         self.lock().contested = Some((message.into(), now));
     }
@@ -174,7 +175,7 @@ impl Notes {
     }
 }
 
-/// About all senders together.
+/// Notes about all senders together.
 #[derive(Debug, Default)]
 pub struct Overheard(Mutex<Heard>);
 
@@ -186,7 +187,7 @@ struct Heard {
 }
 
 impl Overheard {
-    /// A line of Graphite's arrived, whosever it was.
+    /// A Graphite line arrived, from any sender.
     pub(super) fn line(&self, now: Instant) {
         lock(&self.0).line_at = Some(now);
     }
@@ -199,28 +200,28 @@ impl Overheard {
         lock(&self.0).unknown = Some((head, peer, now));
     }
 
-    /// The last name of no fleet's that came from no fleet's pod since then.
+    /// The last name since then that matches no fleet and came from no fleet's pod.
     pub fn unknown_since(&self, since: Instant) -> Option<(Head, IpAddr)> {
         let heard = lock(&self.0);
         heard.unknown.as_ref().filter(|(.., at)| *at >= since).map(|(head, peer, _)| (head.clone(), *peer))
     }
 
-    /// May this be logged of this sender?
+    /// May this be logged about this sender?
     pub(super) fn may_log(&self, about: About, peer: IpAddr, now: Instant) -> bool {
         lock(&self.0).log.may(about, peer, now)
     }
 }
 
-/// What a sender is named for in the log.
+/// The subject of a log line about a sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum About {
     Malformed,
     UnknownApplication,
 }
 
-/// Senders that the log remembers. One that was forgotten may be named again.
+/// Maximum senders that the log remembers. A forgotten sender may be logged again.
 const LOGGED_MAX: usize = 1_024;
-/// Lines in a row, and then one for each pause: floods from ever other addresses do not fill the log.
+/// Lines at once, and then one per interval: floods from changing addresses do not fill the log.
 const LOG_BURST: u32 = 20;
 const LOG_PAUSE: Duration = Duration::from_secs(10);
 
@@ -228,7 +229,7 @@ const LOG_PAUSE: Duration = Duration::from_secs(10);
 struct Log {
     named: HashSet<(About, IpAddr)>,
     order: VecDeque<(About, IpAddr)>,
-    /// When the burst is to be had in full again.
+    /// When the burst is full again.
     full_at: Option<Instant>,
 }
 
@@ -260,7 +261,7 @@ pub(super) fn names<'a>(fleets: impl Iterator<Item = &'a Arc<str>>) -> Box<str> 
     names.join(", ").into()
 }
 
-// What is behind these locks is whole after every statement, so a panic elsewhere does not spoil it.
+// The data behind these locks is consistent after every statement, so a panic elsewhere does not corrupt it.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,9 +1,9 @@
-//! Answers that wait to be read, bounded in bytes.
+//! Limits the bytes of answers that clients have not read yet.
 //!
-//! Asking costs a line, a list of 10,000 executors is 2 MB, and nothing makes the one who asks read it: 512
-//! connections that do not read would hold 1 GB. So long answers go out in pieces, and count until the last piece is
-//! handed to the connection. Where they are too many, the address that holds most gives one up, with its connection:
-//! the one of which nothing was read for longest. So who reads is answered, however many do not.
+//! A request is one line, a list of 10,000 executors is 2 MB, and nothing makes the client read it: 512 connections
+//! that do not read would hold 1 GB. So long answers are sent in pieces, and count until the last piece is passed to
+//! the connection. When they exceed the limit, the address that holds most bytes loses one answer, with its connection:
+//! the one of which nothing was read for longest. So a client that reads gets its answer, however many do not.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -21,9 +21,10 @@ use hyper::body::{Frame, SizeHint};
 use super::error::Error;
 use super::serve::Peer;
 
-/// Eight lists of 10,000 executors. One answer that is longer is held alone.
+/// Eight lists of 10,000 executors. A single longer answer is held alone.
 const HELD_MAX_BYTES: usize = 16 << 20;
-/// A connection buffers up to two pieces, that is 16 MiB for 512 connections. What is no longer than one does not count.
+/// A connection buffers up to two pieces, that is 16 MiB for 512 connections. An answer no longer than a piece does not
+/// count.
 const PIECE_BYTES: usize = 16 << 10;
 
 #[derive(Debug, Default)]
@@ -31,7 +32,7 @@ pub struct Answers(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Numbers of holds, and of reads: both only rise.
+    /// The next number of a hold or a read: both are increasing.
     next: u64,
     bytes: usize,
     held: HashMap<u64, Held>,
@@ -41,13 +42,14 @@ struct Inner {
 struct Held {
     ip: IpAddr,
     bytes: usize,
-    /// The smaller, the longer nothing was read of it.
+    /// The number of its last read: the smallest has waited longest.
     read: u64,
     peer: Option<Peer>,
 }
 
 impl Answers {
-    /// The same answer, in pieces that count. Event streams have no length and pass: they have a bound of their own.
+    /// Returns the same answer, in pieces that count. Event streams have no length and are exempt: they have a bound of
+    /// their own.
     pub async fn hold(self: &Arc<Answers>, peer: Option<Peer>, answer: Response) -> Response {
         if answer.body().size_hint().exact().is_none_or(|bytes| bytes <= PIECE_BYTES as u64) {
             return answer;
@@ -64,7 +66,7 @@ impl Answers {
 
     fn take(self: &Arc<Answers>, ip: IpAddr, bytes: usize, peer: Option<Peer>) -> Hold {
         let mut inner = self.lock();
-        // Each turn takes one of those held away.
+        // Each iteration removes one held answer.
         while inner.bytes + bytes > HELD_MAX_BYTES
             && let Some(victim) = inner.greediest(ip, bytes)
         {
@@ -79,7 +81,7 @@ impl Answers {
         Hold { answers: Arc::clone(self), number }
     }
 
-    // The map is whole after every statement, so a panic elsewhere does not spoil it.
+    // The map is consistent after every statement, so a panic elsewhere does not corrupt it.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -97,7 +99,7 @@ impl Inner {
         Some(held)
     }
 
-    /// Looks at all of them: at most 1,024, of more than a piece each.
+    /// Scans all of them: at most 1,024, of more than a piece each.
     fn greediest(&self, newcomer: IpAddr, bytes: usize) -> Option<u64> {
         let mut of_ip = HashMap::from([(newcomer, bytes)]);
         self.held.values().for_each(|held| *of_ip.entry(held.ip).or_default() += held.bytes);

@@ -1,14 +1,14 @@
-//! What may be asked for: Spark's `ExecutorAllocationClient`, and our own verbs.
+//! Commands: Spark's `ExecutorAllocationClient`, and Rollcall's own verbs.
 //!
 //! | verb | body | Spark |
 //! |---|---|---|
-//! | roll | `{"executor": 7}`, or `{}`: whom the policy picks | `decommissionExecutor` |
+//! | roll | `{"executor": 7}`, or `{}`: the policy picks | `decommissionExecutor` |
 //! | kill | `{"executors": [7], "replace": true, "force": false}` | `killExecutors` |
 //! | scale | `{"executors": 20}` | `requestTotalExecutors` |
 //! | pause, resume, reset-breaker, reset-ledger | `{}` | |
 //!
-//! 200 means that it was taken on and will outlive this host, not that it is through. 409 is a guard-rail
-//! that said no, with its code and its words.
+//! 200 means that the command was accepted and survives a change of leader, not that it is finished. 409 means that a
+//! guardrail rejected it; the body has its code and message.
 
 use axum::Json;
 use axum::extract::State;
@@ -86,7 +86,7 @@ async fn command(app: &App, fleet: &str, verb: Command) -> Answer {
         Reply::Done => Ok(Json(Accepted::default())),
         Reply::Refused(refusal) => Err(Error::refused(refusal, Vec::new())),
         Reply::Executors(each) => {
-            // Refused is what was refused altogether; a part that was taken on is an answer.
+            // It is an error only if all of it was rejected; partial acceptance is an answer.
             let first = each.first().and_then(|(_, result)| result.err());
             let none = each.iter().all(|(_, result)| result.is_err());
             let executors = each.into_iter().map(ExecutorResult::from).collect();

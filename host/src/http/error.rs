@@ -1,4 +1,4 @@
-//! What a request that comes to nothing is told: `{"error": {"code", "message"}}`.
+//! The answer to a request that fails: `{"error": {"code", "message"}}`.
 //!
 //! The code is for machines and never changes; the message names the remedy.
 
@@ -30,13 +30,13 @@ impl Error {
         Error::new(StatusCode::NOT_FOUND, "unknown-fleet", message)
     }
 
-    /// Nothing can be done for a fleet before its driver is there.
+    /// No command works for a fleet before its driver exists.
     pub fn no_driver(why: &str) -> Error {
         let message = format!("the fleet has no driver yet: {why}");
         Error::new(StatusCode::CONFLICT, "no-driver", message)
     }
 
-    /// A guard-rail said no: to the whole, or to each of these executors.
+    /// A guardrail rejected the whole command, or each of these executors.
     pub fn refused(refusal: Refusal, executors: Vec<wire::ExecutorResult>) -> Error {
         Error { status: StatusCode::CONFLICT, body: wire::Failure { error: refusal.into(), executors } }
     }
@@ -65,17 +65,17 @@ impl From<Unavailable> for Error {
     }
 }
 
-/// A body, or an [`Error`] that says what is wrong with it.
+/// The parsed body, or an [`Error`] that says what is wrong with it.
 #[derive(FromRequest)]
 #[from_request(via(Json), rejection(Error))]
 pub struct Body<T>(pub T);
 
-/// What the path names, or an [`Error`].
+/// The parameters of the path, or an [`Error`].
 #[derive(FromRequestParts)]
 #[from_request(via(axum::extract::Path), rejection(Error))]
 pub struct Path<T>(pub T);
 
-/// What the query asks for, or an [`Error`].
+/// The parameters of the query, or an [`Error`].
 #[derive(FromRequestParts)]
 #[from_request(via(axum::extract::Query), rejection(Error))]
 pub struct Query<T>(pub T);

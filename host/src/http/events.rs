@@ -1,9 +1,9 @@
-//! `/v1/events`: what happens, as it happens, to whoever listens.
+//! `/v1/events`: a live stream of events.
 //!
-//! No reader is waited for. A reader that falls behind loses the oldest and gets an event `lagged` with
-//! `{"missed": n}` in their place, so that it knows to look at the fleets again. Of [`STREAMS_MAX`] readers and one
-//! more, the address that has most loses the one that came first: a reader that has left without a word keeps its
-//! place only until then, or until it is written to.
+//! The daemon never waits for a reader. A reader that falls behind loses the oldest events and gets an event `lagged`
+//! with `{"missed": n}` in their place, so that it knows to fetch the fleets again. Beyond [`STREAMS_MAX`] readers, the
+//! address with most streams loses its oldest: a reader that has vanished without closing its connection keeps its slot
+//! only until then, or until the next write to it.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -25,25 +25,24 @@ use super::error::{Error, Query};
 use super::serve::Peer;
 use super::{App, STREAMS_MAX, wire};
 
-/// How often a silent stream says that it is there. A connection that is silent for longer is closed
-/// by `serve`.
+/// The interval of keep-alives on a quiet stream. `serve` closes a connection that is silent for longer.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Filter {
-    /// Tell of this fleet alone.
+    /// Only events of this fleet.
     fleet: Option<String>,
 }
 
-/// Who listens.
+/// The connected readers.
 #[derive(Debug, Default)]
 pub struct Streams(Mutex<Readers>);
 
 #[derive(Debug, Default)]
 struct Readers {
     next: u64,
-    /// In the order in which they came.
+    /// In order of arrival.
     all: BTreeMap<u64, Peer>,
 }
 
@@ -67,13 +66,13 @@ impl Streams {
         Reader { streams: Arc::clone(self), number }
     }
 
-    // The map is whole after every statement, so a panic elsewhere does not spoil it.
+    // The map is consistent after every statement, so a panic elsewhere does not corrupt it.
     fn lock(&self) -> MutexGuard<'_, Readers> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A place that is held until it is dropped.
+/// A slot, until it is dropped.
 struct Reader {
     streams: Arc<Streams>,
     number: u64,
@@ -92,7 +91,7 @@ pub async fn follow(
 ) -> Result<impl IntoResponse, Error> {
     let place = app.streams.join(peer);
     let listener = app.handle.subscribe();
-    // The place goes with the stream.
+    // The slot is freed with the stream.
     let events = stream::unfold((listener, fleet, place), |(mut listener, fleet, place)| async move {
         let event = loop {
             match listener.recv().await {

@@ -1,5 +1,4 @@
-//! A daemon for tests: a real fleet of three, in a cluster that does at once what it is asked, behind a
-//! real socket.
+//! A daemon for tests: a real fleet of three, in a cluster that executes every call at once, behind a real socket.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -27,14 +26,14 @@ use crate::listen::Listener;
 use crate::metrics::Metrics;
 
 pub const TOKEN: &str = "open-sesame";
-/// So many events may a listener be behind.
+/// How many events a listener may lag behind.
 pub const TOLD_MAX: usize = 4;
 
 pub struct Daemon {
     pub address: SocketAddr,
     pub handle: Handle,
     pub metrics: Metrics,
-    /// Comes to its end after [`Daemon::stop`].
+    /// Completes after [`Daemon::stop`].
     pub served: JoinHandle<io::Result<()>>,
     stop: Arc<Notify>,
 }
@@ -51,7 +50,7 @@ impl Daemon {
         Daemon::serve(handle, settings).await
     }
 
-    /// One whose loop is what the test makes of it.
+    /// A daemon whose loop the test plays itself.
     pub async fn serve(handle: Handle, settings: Settings) -> Daemon {
         let metrics = Metrics::new(Some("rollcall"));
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -77,7 +76,7 @@ async fn answer(mut world: World, mut requests: mpsc::Receiver<Request>) {
     while let Some(request) = requests.recv().await {
         world.handle.pulse().advance();
         let is_ours = |fleet: &str| fleet == "etl";
-        // An error says that the one who asked is gone.
+        // An error means that the client has disconnected.
         match request {
             Request::Overview(reply) => drop(reply.send(vec![world.overview()])),
             Request::Snapshot { fleet, reply } => {
@@ -146,7 +145,7 @@ impl World {
         self.actions.extend(self.fleet.step(event, self.now()));
     }
 
-    /// What the driver says of its executors: that they have done nothing yet.
+    /// The driver's report about its executors: they have run no tasks yet.
     fn report(&mut self) {
         let row = |executor: &ExecutorId| DriverRow {
             executor: *executor,
@@ -180,7 +179,7 @@ impl World {
         }
     }
 
-    /// Does what is to be done now and within the next seconds.
+    /// Executes what is due now and within the next seconds.
     fn settle(&mut self) {
         let until_ms = self.now_ms + 5_000;
         for _ in 0..1_000 {

@@ -1,4 +1,4 @@
-//! What there is: fleets, their executors, and why an executor is where it is.
+//! Read access: fleets, their executors, and explanations of an executor's state.
 
 use axum::Json;
 use axum::extract::State;
@@ -25,7 +25,7 @@ pub async fn executors(State(app): State<App>, Path(fleet): Path<String>) -> Res
     Ok(Json(snapshot.into()))
 }
 
-/// An executor that is gone is still explained for as long as something is remembered of it.
+/// An executor that is gone can be explained for as long as its history is kept.
 pub async fn explain(
     State(app): State<App>,
     Path((fleet, executor)): Path<(String, u64)>,

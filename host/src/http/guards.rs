@@ -1,5 +1,4 @@
-//! What stands before the handlers: who may command, how many at once, for how long, and what a browser
-//! may do with the answer.
+//! Middleware: authorization of commands, concurrency, timeouts, and security headers for browsers.
 
 use std::net::IpAddr;
 
@@ -16,7 +15,7 @@ use super::error::Error;
 use super::serve::Peer;
 use super::{AT_ONCE_MAX, App, REQUEST_MAX};
 
-/// Before anything else is looked at, the body above all.
+/// Runs before anything else, in particular before the body is read.
 pub async fn authorize(State(app): State<App>, request: Request, next: Next) -> Result<Response, Error> {
     let Some(token) = &app.token else {
         let message = "this daemon takes no commands: start it with --token-file to enable them";
@@ -26,13 +25,13 @@ pub async fn authorize(State(app): State<App>, request: Request, next: Next) -> 
         let message = "commands need the daemon's token: Authorization: Bearer <token>";
         return Err(Error::new(StatusCode::UNAUTHORIZED, "no-token", message));
     };
-    // Tells the token's length by its time, and nothing else.
+    // The time of the comparison reveals the token's length, and nothing else.
     if !bool::from(given.ct_eq(token)) {
         let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), Peer::ip);
         if let Some(left_out) = app.wrong_tokens.may_say(peer) {
-            // The last part is one of the verbs. What stands before it is the sender's.
+            // The last part is one of the verbs. The part before it is untrusted.
             let verb = request.uri().path().rsplit('/').next().unwrap_or("");
-            tracing::warn!(verb, %peer, left_out, "a command with a wrong token was turned away");
+            tracing::warn!(verb, %peer, left_out, "a command with a wrong token was refused");
         }
         let message = "this is not the daemon's token";
         return Err(Error::new(StatusCode::UNAUTHORIZED, "wrong-token", message));
@@ -45,32 +44,32 @@ pub async fn authorize(State(app): State<App>, request: Request, next: Next) -> 
 
 pub async fn few_at_once(State(app): State<App>, request: Request, next: Next) -> Result<Response, Error> {
     let Ok(_permit) = app.requests.try_acquire() else {
-        let message = format!("{AT_ONCE_MAX} requests are under way; try again");
+        let message = format!("{AT_ONCE_MAX} requests are in progress; try again");
         return Err(Error::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message));
     };
     Ok(next.run(request).await)
 }
 
-/// A list takes its turn, and counts until it is read.
+/// Limits concurrent lists, and counts an answer until it is read.
 pub async fn few_lists(State(app): State<App>, request: Request, next: Next) -> Response {
-    // It is never closed, so this is a permit.
+    // The semaphore is never closed, so this is a permit.
     let _turn = app.lists.acquire().await;
     let peer = request.extensions().get::<Peer>().cloned();
     let answer = next.run(request).await;
     app.answers.hold(peer, answer).await
 }
 
-/// The loop is waited for half as long, so what takes longer is a body that does not come.
+/// A handler waits half as long for the loop, so a request that takes longer is one whose body does not arrive.
 pub async fn in_time(request: Request, next: Next) -> Response {
     let in_time = tokio::time::timeout(REQUEST_MAX, next.run(request)).await;
     in_time.unwrap_or_else(|_| {
-        let message = format!("the request was not through after {} s", REQUEST_MAX.as_secs());
+        let message = format!("the request was not finished after {} s", REQUEST_MAX.as_secs());
         Error::new(StatusCode::REQUEST_TIMEOUT, "timeout", message).into_response()
     })
 }
 
-/// Data for programs: nothing in it is to be run, framed, guessed at or kept. A page of its own says
-/// otherwise by its own headers.
+/// Answers are data for programs: browsers must not execute, frame, sniff or cache them. A page overrides this with its
+/// own headers.
 pub async fn harden(mut response: Response) -> Response {
     for (name, value) in [
         (CACHE_CONTROL, "no-store"),

@@ -1,13 +1,12 @@
-//! Under which names we answer, because a browser sends what its pages ask it to.
+//! Checks `Host` and `Origin`, because a browser sends what a foreign page asks for.
 //!
-//! A page of a stranger's site can let its name point at our address (DNS rebinding) and then read what it likes as
-//! its own site. Its requests bear its name in `Host`. For that it has to own the name: an address, `localhost`, a
-//! name without a dot, and those that only exist inside of a cluster or a local network cannot be had. Any other
-//! name has to be allowed (`--http-host`). `service.namespace` is such a name, because a namespace can be called as a
-//! top-level domain is. A page that asks across sites says so with `Origin`: only our own may.
+//! A foreign page can make its own name resolve to our address (DNS rebinding) and then read answers as its own site.
+//! Its requests have this name in `Host`, and the attacker must own the name. An address, `localhost`, a name without a
+//! dot, and names that only exist inside a cluster or a local network cannot be owned. Any other name has to be allowed
+//! (`--http-host`). `service.namespace` is such a name, because a namespace may have the name of a top-level domain. A
+//! cross-site request has an `Origin`, and only our own is accepted.
 //!
-//! Probes and heartbeats are not guarded: the first tell nothing, and the second nothing without a token, which no
-//! page has.
+//! Probes and heartbeats are exempt: probes reveal nothing, and heartbeats nothing without a token, which no page has.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -20,10 +19,10 @@ use axum::response::Response;
 
 use super::error::Error;
 
-/// Names that end so are never a stranger's: Kubernetes' own, and mDNS's.
+/// Names with these suffixes cannot be owned: those of Kubernetes and of mDNS.
 const LOCAL: [&str; 4] = [".svc", ".cluster.local", ".local", ".localhost"];
 
-/// Names under which the daemon is reached, beside those that are always good. In lower case.
+/// Names of the daemon beside those that are always accepted. In lower case.
 #[derive(Clone, Debug, Default)]
 pub struct Hosts(Arc<[String]>);
 
@@ -32,7 +31,7 @@ impl Hosts {
         Hosts(names.iter().map(|name| plain(name)).collect())
     }
 
-    /// What is wrong with it, if anything is.
+    /// Returns an error if the request must be rejected.
     fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Error> {
         let mut hosts = headers.get_all(HOST).iter();
         let host = match (hosts.next(), hosts.next()) {
@@ -40,7 +39,7 @@ impl Hosts {
             (Some(host), None) => Some(host.to_str().map_err(|_| misdirected("with such a name"))?),
             (Some(_), Some(_)) => return Err(misdirected("with two Host headers")),
         };
-        // A request line with a whole URL goes before the header.
+        // A request line with an absolute URL takes precedence over the header.
         for host in host.into_iter().chain(uri.authority().map(axum::http::uri::Authority::as_str)) {
             if !self.allow(name_of(host)) {
                 let message = format!("as {:?}", shown(host));
@@ -84,11 +83,11 @@ fn misdirected(how: &str) -> Error {
     Error::new(StatusCode::MISDIRECTED_REQUEST, "foreign-host", message)
 }
 
-/// Without the port.
+/// The name without the port.
 fn name_of(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.ends_with(':') => {
-            // `::1` is no name with a port, and no Host either.
+            // `::1` is not a name with a port, and not a valid `Host` either.
             if name.contains(':') && !name.starts_with('[') { host } else { name }
         }
         Some(_) | None => host,
@@ -172,7 +171,7 @@ mod tests {
             ("localhost:8080", "http://localhost:8080", 200),
             ("10.0.0.7:8080", "http://10.0.0.7:8080", 200),
             ("rollcall.example.com", "https://rollcall.example.com", 200),
-            // Behind a proxy that keeps its own name for itself.
+            // Behind a proxy that replaces `Host` by its backend's name.
             ("10.0.0.7:8080", "https://rollcall.example.com", 200),
             ("10.0.0.7:8080", "http://evil.example", 403),
             ("10.0.0.7:8080", "http://6.6.6.6", 403),

@@ -1,4 +1,4 @@
-//! Log lines that a stranger can cause: one for each address and minute, and the rest counted.
+//! Limits log lines that a stranger can cause: one per address and minute; the rest is counted.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// Lines of all addresses in a minute. It also bounds what is remembered.
+/// Maximum lines per minute for all addresses. It also bounds the memory.
 const LINES_MAX: usize = 20;
 
 /// One kind of line.
@@ -22,7 +22,7 @@ struct Said {
 }
 
 impl Hush {
-    /// May it be said of this address? How many were left out since the last one that was said.
+    /// May a line about this address be logged? Returns how many were suppressed since the last one.
     pub fn may_say(&self, peer: IpAddr) -> Option<u64> {
         let now = Instant::now();
         let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,10 +1,10 @@
-//! Who may stay connected where there is no room for all.
+//! Which connections stay open when not all can.
 //!
-//! A new connection is never refused: when all places are taken, the most useless connection makes room. Which one
-//! that is follows from three shares that nothing of another kind can take: strangers, addresses of pods that we
-//! know, and connections that have shown a good token. The kind that is most over its share gives a place; of it,
-//! the address that has most connections; of it, the connection that was silent for longest. So one address
-//! displaces itself, many displace each other, and a request that is answered within milliseconds is never the oldest.
+//! A new connection is never rejected: when all slots are taken, the least useful connection is evicted. There are
+//! three reserved shares: strangers, addresses of known pods, and connections that have shown a valid token. The class
+//! that exceeds its share most loses a slot; within it, the address that has most connections; of these, the connection
+//! that was silent for longest. So one address displaces its own connections, many addresses displace each other's, and
+//! a request that is answered within milliseconds is never the oldest.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,25 +14,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// In order of rank; a connection only rises.
+/// In ascending rank; a connection's rank only rises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
     Stranger,
-    /// From an address of a pod that we know.
+    /// From an address of a known pod.
     Neighbour,
-    /// It has shown a good token.
+    /// It has shown a valid token.
     Proven,
 }
 
 const STANDINGS: usize = 3;
 
-/// Where all are strangers, there is one share.
+/// The limits. Where all connections are from strangers, there is one share.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
     pub connections_max: usize,
     /// Of these, from one address.
     pub of_one_max: usize,
-    /// A quarter is for strangers, and three eighths for each of the other kinds.
+    /// A quarter is for strangers, and three eighths for each of the other classes.
     pub shared: bool,
 }
 
@@ -59,21 +59,21 @@ struct Inner {
     open: HashMap<u64, Arc<Open>>,
 }
 
-/// One connection, as its task and its requests see it.
+/// One connection, shared by its task and its requests.
 #[derive(Debug)]
 pub struct Open {
     pub ip: IpAddr,
     start: Instant,
     standing: AtomicU8,
-    /// Since `start`: when something was last written to it, or when it was accepted.
+    /// Milliseconds since `start` at the last write to it, or at its acceptance.
     useful_ms: AtomicU64,
-    /// Something was read that is not answered yet, or nothing was read at all.
+    /// It was read from and not answered yet, or never read from.
     unanswered: AtomicBool,
     leave: Notify,
 }
 
 impl Open {
-    /// It has shown a good token.
+    /// It has shown a valid token.
     pub fn prove(&self) {
         self.standing.store(Standing::Proven as u8, Ordering::Relaxed);
     }
@@ -87,17 +87,17 @@ impl Open {
         self.useful_ms.store(millis_since(self.start), Ordering::Relaxed);
     }
 
-    /// A request of it may be lost when it goes.
+    /// Closing it may lose a request.
     pub fn is_unanswered(&self) -> bool {
         self.unanswered.load(Ordering::Relaxed)
     }
 
-    /// It is to make room.
+    /// Evicts it.
     pub fn dismiss(&self) {
         self.leave.notify_one();
     }
 
-    /// It has to make room.
+    /// Resolves when it is evicted.
     pub async fn leave(&self) {
         self.leave.notified().await;
     }
@@ -107,7 +107,7 @@ impl Open {
     }
 }
 
-/// A place that is held until it is dropped.
+/// A slot, until it is dropped.
 #[derive(Debug)]
 pub struct Place {
     places: Arc<Places>,
@@ -126,7 +126,7 @@ impl Places {
         Arc::new(Places { start: Instant::now(), room, inner: Mutex::default() })
     }
 
-    /// A place, and the connection that makes room for it.
+    /// Takes a slot, and returns the connection that is evicted for it.
     pub fn take(self: &Arc<Places>, ip: IpAddr, is_neighbour: bool) -> (Place, Option<Arc<Open>>) {
         let standing = if is_neighbour { Standing::Neighbour } else { Standing::Stranger };
         let open = Arc::new(Open {
@@ -156,14 +156,14 @@ impl Places {
         (Place { places: Arc::clone(self), number, open }, evicted)
     }
 
-    /// Something else is short, files for instance: one connection fewer.
+    /// Evicts a connection because another resource, for instance file descriptors, is exhausted.
     pub fn make_room(&self) -> Option<Arc<Open>> {
         let mut inner = self.lock();
         let victim = most_useless(&inner.open, self.room.shares(), None)?;
         inner.dismiss(victim)
     }
 
-    // The map is whole after every statement, so a panic elsewhere does not spoil it.
+    // The map is consistent after every statement, so a panic elsewhere does not corrupt it.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -177,7 +177,7 @@ impl Inner {
     }
 }
 
-/// Looks at all of them: at most 512, in some 10 µs, and only where it is full.
+/// Scans all of them: at most 512, in some 10 µs, and only when all slots are taken.
 fn most_useless(
     open: &HashMap<u64, Arc<Open>>,
     shares: [usize; STANDINGS],
@@ -200,7 +200,7 @@ fn most_useless(
     victim.map(|(number, _)| *number)
 }
 
-/// The smaller, the longer silent.
+/// The smallest has been silent longest.
 fn age(open: &Open) -> u64 {
     open.useful_ms.load(Ordering::Relaxed)
 }

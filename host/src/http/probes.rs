@@ -1,12 +1,12 @@
-//! For the kubelet and for Prometheus.
+//! Endpoints for the kubelet and for Prometheus.
 //!
-//! Alive means that the loop comes round, and nothing else: a daemon whose API server is away is alive,
-//! and restarting it helps nobody. Ready means that it leads and has seen its cluster:
-//! a Service sends heartbeats to whoever is ready, and one that stands by has no use for them.
+//! Live means only that the loop is running: a daemon whose API server is down is live, because a restart would not
+//! help. Ready means that it leads and has listed its cluster: a Service routes heartbeats to ready pods, and a standby
+//! replica would reject them.
 //!
-//! They have a listener of their own, and a thread with a runtime of its own behind it: neither strangers on the other
-//! listener nor much work elsewhere keeps a kubelet from the truth. There are no limits of a request but its
-//! connection's patience: the answer is read off the loop's pulse.
+//! They have a listener of their own, served by a separate thread with its own runtime: neither strangers on the other
+//! listener nor load elsewhere delays the kubelet's probes. The only limit is the connection's timeout: the answer is
+//! read off the loop's pulse.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::handle::Handle;
 use crate::listen;
 use crate::metrics;
 
-/// A loop that has not come round for longer than this hangs. Its steps take milliseconds.
+/// A loop whose last iteration is older than this hangs. Its steps take milliseconds.
 pub const STILL_MAX_MS: u64 = 10_000;
 
 /// The routes of both listeners.
@@ -43,7 +43,7 @@ pub fn routes(handle: Handle) -> Router {
 /// Answers probes until it is dropped.
 #[derive(Debug)]
 pub struct Listener {
-    /// With the real port, where 0 was asked for.
+    /// With the actual port, if 0 was requested.
     pub address: SocketAddr,
     _stop: oneshot::Sender<()>,
 }
@@ -63,7 +63,7 @@ impl Listener {
         let router = routes(handle).fallback(error::no_such_path);
         let serving = async move {
             let stopped = async move {
-                // It is dropped, never sent.
+                // The sender is dropped, and never sends.
                 let _ = stopped.await;
             };
             serve(listener, router, Limits::probes(connections_max), Arc::new(Strangers), stopped).await
@@ -103,12 +103,12 @@ async fn readyz(State(handle): State<Handle>) -> Response {
         (true, true, _) => return "ok\n".into_response(),
         (true, false, _) => "no fleet has seen its cluster yet\n".to_owned(),
         (false, _, Some(leader)) => format!("this host stands by: {leader} leads\n"),
-        (false, _, None) => "this host stands by: it is not known who leads\n".to_owned(),
+        (false, _, None) => "this host stands by: the leader is unknown\n".to_owned(),
     };
     (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
 }
 
-/// A loop that does not answer is no reason to be blind: then there is all but the fleets.
+/// If the loop does not answer, all metrics but those of the fleets are served.
 pub(super) async fn metrics(State(app): State<App>) -> Result<Response, Error> {
     let fleets = app.handle.overview().await.unwrap_or_default();
     let text = app.metrics.text(&fleets, app.handle.pulse()).map_err(|error| {

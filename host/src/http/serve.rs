@@ -1,15 +1,15 @@
-//! Connections, bounded in number, in memory and in patience.
+//! Connections, bounded in number, memory and idle time.
 //!
-//! One rule ends every connection that is of no use: *nothing was written to it for `Limits::silent`*. Every
-//! request is answered well within that, and every event stream says that it is there more often. So
-//! what is silent is idle, or sends its request byte by byte, or does not read its answer.
+//! One rule closes every useless connection: *nothing was written to it for `Limits::silent`*. Every request is
+//! answered well within that, and every event stream sends keep-alives more often. So a silent connection is idle, or
+//! sends its request byte by byte, or does not read its answer.
 //!
-//! Nothing waits for a place and nothing new is refused: where all are taken, the most useless connection makes room
-//! (`places`).
+//! No connection waits for a slot and no new one is rejected: when all slots are taken, the least useful connection is
+//! evicted (`places`).
 //!
-//! Memory: hyper reads into at most `BUFFER_BYTES` and a body is at most 64 KiB, and 16 KiB for one that no good
-//! token speaks for. 512 connections at 16 + 64 + 8 (task, timers, headers) KiB are 44 MiB at the very most, and 20 MiB
-//! of what strangers can make of it. Answers have a bound of their own (`answers`).
+//! Memory: hyper reads into at most `BUFFER_BYTES`; a body has at most 64 KiB, and 16 KiB without a valid token. 512
+//! connections at 16 + 64 + 8 (task, timers, headers) KiB are 44 MiB at most, of which strangers can cause 20 MiB.
+//! Answers have a bound of their own (`answers`).
 
 use std::convert::Infallible;
 use std::io;
@@ -37,29 +37,29 @@ use super::hush::Hush;
 use super::places::{Open, Place, Places, Room};
 use crate::listen::Listener;
 
-/// What hyper may read ahead: a token of 8 KiB and the other headers.
+/// How much hyper may read ahead: a token of 8 KiB and the other headers.
 const BUFFER_BYTES: usize = 16 << 10;
 const HEADERS_MAX: usize = 64;
-/// What is under way when it is to stop has this long. Event streams never end by themselves.
+/// How long a shutdown waits for requests in flight. Event streams never end by themselves.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
-/// After a connection could not be accepted, for want of files for instance.
+/// Pause after a connection could not be accepted, for instance for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How many connections, and for how long.
+/// Limits on number and time of connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     room: Room,
-    /// Until a first answer is written.
+    /// Until the first answer is written.
     first: Duration,
-    /// Afterwards.
+    /// After the first answer.
     silent: Duration,
-    /// More than one request may come over a connection.
+    /// A connection may carry more than one request.
     keep_alive: bool,
 }
 
 impl Limits {
-    /// For everything: longer than the longest request, and then six times that, four times the keep-alive of event
-    /// streams.
+    /// For the main listener: first longer than the longest request, and then six times that, which is four times the
+    /// keep-alive interval of event streams.
     pub fn new(connections_max: usize) -> Limits {
         Limits {
             room: Room { connections_max, of_one_max: (connections_max / 5).max(1), shared: true },
@@ -69,7 +69,7 @@ impl Limits {
         }
     }
 
-    /// For probes: a kubelet asks as soon as it is connected, and asks once.
+    /// For probes: a kubelet sends its request as soon as it is connected, and only one.
     pub fn probes(connections_max: usize) -> Limits {
         Limits {
             room: Room { connections_max, of_one_max: (connections_max / 8).max(1), shared: false },
@@ -80,17 +80,17 @@ impl Limits {
     }
 }
 
-/// What is known of the addresses that connections come from.
+/// Knowledge about the addresses that connections come from.
 pub trait Neighbours: Send + Sync {
-    /// Is it the address of a pod that we know?
+    /// Is it the address of a known pod?
     fn have(&self, ip: IpAddr) -> bool;
-    /// A connection from there was closed, with what it may have been about to say.
+    /// A connection from this address was closed before it could send its request.
     fn turned_away(&self, ip: IpAddr);
-    /// Connections from anywhere may have been lost before they were accepted.
+    /// Connections from any address may have been lost before they were accepted.
     fn not_accepted(&self);
 }
 
-/// None is known.
+/// No address is known.
 pub struct Strangers;
 
 impl Neighbours for Strangers {
@@ -103,7 +103,7 @@ impl Neighbours for Strangers {
     fn not_accepted(&self) {}
 }
 
-/// Who sent a request: an extension of it.
+/// The connection of a request, as an extension of the request.
 #[derive(Clone, Debug)]
 pub struct Peer(Arc<Open>);
 
@@ -112,18 +112,18 @@ impl Peer {
         self.0.ip
     }
 
-    /// It has shown a good token: its connection is not a stranger's.
+    /// The connection has shown a valid token, and is no longer a stranger's.
     pub fn prove(&self) {
         self.0.prove();
     }
 
-    /// Its connection ends.
+    /// Closes the connection.
     pub fn dismiss(&self) {
         self.0.dismiss();
     }
 }
 
-/// Serves until `stop`, and then until what is under way is through.
+/// Serves until `stop`, and then until the requests in flight are answered.
 pub async fn serve(
     mut listener: Listener,
     router: Router,
@@ -160,7 +160,7 @@ pub async fn serve(
             }
             Err(error) if is_the_peers(&error) => {}
             Err(error) => {
-                // Out of files, most likely. One of ours is given back, so that the next one is accepted.
+                // Most likely out of file descriptors. Evict a connection, so that the next one can be accepted.
                 tell(places.make_room(), &*neighbours);
                 neighbours.not_accepted();
                 if let Some(left_out) = hush.may_say(IpAddr::from([0, 0, 0, 0])) {
@@ -184,14 +184,14 @@ fn tell(evicted: Option<Arc<Open>>, neighbours: &dyn Neighbours) {
     }
 }
 
-/// It was gone before it was accepted.
+/// The peer disconnected before it was accepted.
 fn is_the_peers(error: &io::Error) -> bool {
     let kinds =
         [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset, io::ErrorKind::ConnectionRefused];
     kinds.contains(&error.kind())
 }
 
-/// One connection, until either side ends it.
+/// Serves one connection until either side closes it.
 pub(super) async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
@@ -218,13 +218,13 @@ pub(super) async fn connection(
     let mut connection = pin!(
         http1::Builder::new()
             .keep_alive(limits.keep_alive)
-            // A peer may have said all, and wait for the answer.
+            // A peer may close its sending side, and wait for the answer.
             .half_close(true)
             .max_buf_size(BUFFER_BYTES)
             .max_headers(HEADERS_MAX)
             .serve_connection(stream, answer)
     );
-    // An error is the peer's: it is gone, or does not speak HTTP.
+    // An error is the peer's fault: it disconnected, or does not speak HTTP.
     tokio::select! {
         _ = connection.as_mut() => return,
         () = open.leave() => return,
@@ -244,7 +244,7 @@ struct Patient<S> {
 }
 
 impl<S: Unpin> Patient<S> {
-    /// Nothing can be done now: is it still to be waited for?
+    /// No progress is possible now: keep waiting, or has the time run out?
     fn wait<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         ready!(self.patience.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))

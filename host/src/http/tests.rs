@@ -30,7 +30,7 @@ async fn read(daemon: &Daemon, path: &str) -> Value {
     response.json().await.unwrap()
 }
 
-/// Status and body of a command, with the right token.
+/// Status and body of a command with the valid token.
 async fn command(daemon: &Daemon, path: &str, body: &Value) -> (u16, Value) {
     let request = client().post(daemon.url(path)).bearer_auth(TOKEN).json(body);
     take_apart(request.send().await.unwrap()).await
@@ -44,7 +44,7 @@ fn code(body: &Value) -> &str {
     body["error"]["code"].as_str().unwrap()
 }
 
-/// Time passes, and nothing else happens.
+/// Lets time pass without doing anything else.
 async fn pass(time: Duration) {
     tokio::time::pause();
     tokio::time::advance(time).await;
@@ -302,7 +302,7 @@ async fn ready_is_who_leads_and_has_seen_its_cluster() {
         (response.status().as_u16(), response.text().await.unwrap())
     };
     let pulse = daemon.handle.pulse();
-    assert_eq!(ready().await, (503, "this host stands by: it is not known who leads\n".to_owned()));
+    assert_eq!(ready().await, (503, "this host stands by: the leader is unknown\n".to_owned()));
     pulse.stand_by(Some("rollcall-1_0"));
     assert_eq!(ready().await, (503, "this host stands by: rollcall-1_0 leads\n".to_owned()));
     pulse.lead();
@@ -310,7 +310,7 @@ async fn ready_is_who_leads_and_has_seen_its_cluster() {
     pulse.set_synced();
     assert_eq!(ready().await, (200, "ok\n".to_owned()));
     pulse.stand_by(None);
-    assert_eq!(ready().await.0, 503, "it leads no more");
+    assert_eq!(ready().await.0, 503, "it does not lead any more");
     assert_eq!(get_from(&daemon, "/livez").await.status(), StatusCode::OK);
 }
 

@@ -1,6 +1,6 @@
-//! The JSON of `/v1`. One set of types serves both ends: the daemon writes them, the command line reads
-//! them. A reader ignores fields that it does not know, so that the daemon may be newer; what people send
-//! is read strictly, so that a misspelt field is an error and not a surprise.
+//! The JSON of `/v1`. Server and client share one set of types: the daemon writes them, the command line reads them. A
+//! reader ignores unknown fields, so that the daemon may be newer; requests are parsed strictly, so that a misspelt
+//! field is an error.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::handle;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Fleets {
-    /// In order of their names.
+    /// Ordered by name.
     pub fleets: Vec<Fleet>,
 }
 
@@ -26,17 +26,17 @@ pub struct Fleet {
     pub namespace: String,
     /// `own` or `observe`.
     pub mode: String,
-    /// What it waits for as a whole, for instance `active`.
+    /// The state of the whole fleet, for instance `active`.
     pub phase: String,
     pub target: u32,
     pub counts: Counts,
-    /// Code of a guard-rail -> how often it said no, since this host leads.
+    /// Code of a guardrail -> number of its rejections since this replica leads.
     pub refusals: BTreeMap<String, u64>,
-    /// Those that hold.
+    /// The conditions that are true.
     pub conditions: Vec<Condition>,
 }
 
-/// Numbers of executors, as [`fleet::snapshot::Counts`] says.
+/// Numbers of executors, as in [`fleet::snapshot::Counts`].
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Counts {
@@ -49,7 +49,7 @@ pub struct Counts {
     pub reason_pending: u64,
     /// By kind of loss, since the fleet began.
     pub lost: BTreeMap<String, u64>,
-    /// By our cause, since the fleet began.
+    /// By Rollcall's cause, since the fleet began.
     pub removed: BTreeMap<String, u64>,
 }
 
@@ -64,7 +64,7 @@ pub struct Condition {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Executors {
     pub fleet: String,
-    /// In order of their ids.
+    /// Ordered by id.
     pub executors: Vec<Executor>,
 }
 
@@ -74,20 +74,20 @@ pub struct Executor {
     pub executor: u64,
     pub pod: String,
     pub node: Option<String>,
-    /// What it waits for, for instance `available` or `awaiting-reason`.
+    /// The stage, for instance `available` or `awaiting-reason`.
     pub stage: String,
-    /// `null`: it was not heard yet.
+    /// `null`: no heartbeat yet.
     pub since_heartbeat_ms: Option<u64>,
 }
 
-/// Why an executor is where it is.
+/// Why an executor is in its state.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Explained {
     pub executor: u64,
-    /// `null`: it is not here any more.
+    /// `null`: the executor is gone.
     pub stage: Option<String>,
-    /// Why it is not rolled, or why its roll does not go on. `null`: nothing is in the way.
+    /// Why it is not rolled, or why its roll does not continue. `null`: nothing prevents it.
     pub not_rolled: Option<Reason>,
     /// The oldest first.
     pub history: Vec<Entry>,
@@ -101,17 +101,17 @@ pub struct Entry {
     pub text: String,
 }
 
-/// A code for machines, and words for people.
+/// A code for machines, and a message for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
     pub code: String,
     pub message: String,
 }
 
-/// A command was taken on.
+/// A command was accepted.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Accepted {
-    /// Of those that were named: not every one need have been taken on. Empty where none was named.
+    /// The result for each named executor: some may be rejected. Empty if none was named.
     #[serde(default)]
     pub executors: Vec<ExecutorResult>,
 }
@@ -119,15 +119,15 @@ pub struct Accepted {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ExecutorResult {
     pub executor: u64,
-    /// `null`: it was taken on.
+    /// `null`: accepted.
     pub refused: Option<Reason>,
 }
 
-/// Every answer that is none.
+/// The body of every error.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Failure {
     pub error: Reason,
-    /// Of a kill of which nothing was taken on: why not, one by one.
+    /// If a kill was rejected completely: the reason for each executor.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub executors: Vec<ExecutorResult>,
 }
@@ -145,7 +145,7 @@ pub struct Told {
     pub message: String,
 }
 
-/// An event `lagged`: so many were missed here.
+/// An event `lagged`: the number of events missed at this place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lagged {
     pub missed: u64,
@@ -156,7 +156,7 @@ pub struct Lagged {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Roll {
-    /// Without one: whom the policy picks.
+    /// `None`: the policy picks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executor: Option<u64>,
 }
@@ -165,10 +165,10 @@ pub struct Roll {
 #[serde(deny_unknown_fields)]
 pub struct Kill {
     pub executors: Vec<u64>,
-    /// Without it the target goes down by as many as are killed.
+    /// If false, the target is reduced by the number of killed executors.
     #[serde(default)]
     pub replace: bool,
-    /// Without it executors with running tasks are spared.
+    /// If false, executors with running tasks are spared.
     #[serde(default)]
     pub force: bool,
 }
@@ -176,7 +176,7 @@ pub struct Kill {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scale {
-    /// How many there should be.
+    /// The new target.
     pub executors: u32,
 }
 
@@ -197,7 +197,7 @@ impl From<handle::Overview> for Fleet {
             counts,
             refusals,
             conditions,
-            // The condition says it in words.
+            // The condition describes them.
             impairments: _,
         } = overview;
         Fleet {

@@ -1,10 +1,10 @@
-//! Answers as people and scripts see them.
+//! Answers in a form for people and scripts.
 
 use ::policy::{Evaluation, Fault};
 use fleet::question::{LossReason, RollQuestion, Selection, Verdict};
 use serde::Serialize;
 
-/// What a policy said about one question.
+/// The answer of a policy to one question.
 #[derive(Serialize, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Answer {

@@ -1,4 +1,4 @@
-//! `rollcall policy bench`: what a decision costs, and what of that is the sandbox's price.
+//! `rollcall policy bench`: what a decision costs, and how much of that is due to the sandbox.
 
 use std::fs;
 use std::path::PathBuf;
@@ -151,7 +151,7 @@ fn measure(
     })
 }
 
-/// Asks the policy once; an answer other than a fault is all that counts here.
+/// Evaluates the policy once; only whether the answer is a fault matters here.
 fn asker<'a>(
     sandbox: &'a Sandbox,
     module: &'a Module,
@@ -257,8 +257,8 @@ fn resident_bytes() -> Result<u64> {
     Ok(kib << 10)
 }
 
-/// A fleet like one in the middle of a batch job: nobody stands out, so OUTLIER has to look at every
-/// dimension before it falls back.
+/// A fleet as in the middle of a batch job: no executor is an outlier, so OUTLIER has to check every dimension before
+/// it falls back.
 fn question(size: u32) -> RollQuestion {
     let mut question = RollQuestion {
         fleet: "bench".into(),
@@ -269,7 +269,7 @@ fn question(size: u32) -> RollQuestion {
         picks_max: 1,
         ..RollQuestion::default()
     };
-    // Spread evenly: the largest value lies 1.7 standard deviations above the mean.
+    // Distributed evenly: the largest value lies 1.7 standard deviations above the mean.
     let spread = |i: u64, salt: u64| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> salt) % 1_000;
     for i in 0..u64::from(size) {
         question.candidates.push(Candidate {

@@ -1,12 +1,11 @@
 //! `rollcall policy build`: from a Rust crate to a component.
 //!
-//! Cargo compiles the crate for `wasm32-unknown-unknown`, which has no system interface and so needs
-//! none; the result is encoded as a component and loaded once in the sandbox, which is the final word
-//! on whether it fits.
+//! Cargo compiles the crate for `wasm32-unknown-unknown`, which has no system interface and so needs none; the result
+//! is encoded as a component and loaded once in the sandbox, which decides whether it is valid.
 //!
-//! With `--into` the components land in one directory with a manifest that says what they were built
-//! from and with. That is how the built-in policies are kept in the repository: committed, because a
-//! user's machine may have no WebAssembly toolchain; and checkable, because the build is reproducible.
+//! With `--into` the components are written to one directory with a manifest of their sources and toolchain. The
+//! built-in policies are kept in the repository in this way: committed, because a user's machine may have no
+//! WebAssembly toolchain; and verifiable, because the build is reproducible.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -45,11 +44,11 @@ pub struct BuildArgs {
     output: Output,
 }
 
-/// What `--into` writes beside the components, as `manifest.json`.
+/// The file `manifest.json` that `--into` writes beside the components.
 #[derive(Serialize, Deserialize, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 struct Manifest {
-    /// `rustc --version` of the compiler. Another one gives other bytes for the same sources.
+    /// `rustc --version` of the compiler. Another version produces other bytes from the same sources.
     toolchain: String,
     components: BTreeMap<String, Built>,
 }
@@ -57,10 +56,10 @@ struct Manifest {
 #[derive(Serialize, Deserialize, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 struct Built {
-    /// Of the component.
+    /// Digest of the component.
     sha256: String,
-    /// Of everything it is made from: its crate, the crates it uses by path, the contract, and the
-    /// locked versions of the rest.
+    /// Digest of all its inputs: its crate, the crates it uses by path, the contract, and the locked versions of the
+    /// other dependencies.
     sources_sha256: String,
 }
 
@@ -176,7 +175,7 @@ fn check_against(crates: &[Crate], into: &Path, no_compile: bool) -> Result<Exit
     Ok(ExitCode::FAILURE)
 }
 
-/// The sandbox has the last word on what was built.
+/// The sandbox decides whether the component is valid.
 fn load(component: &[u8]) -> Result<Module> {
     let sandbox = Sandbox::new(SandboxConfig::default())?;
     sandbox.load(component).context("it was built, but the sandbox refuses it")
@@ -242,12 +241,12 @@ impl Crate {
             ])
             .args(["--package", &self.name, "--manifest-path"])
             .arg(self.directory.join("Cargo.toml"))
-            // A directory of its own: another compiler must not make the host's build stale.
+            // A separate directory: another compiler must not invalidate the host's build.
             .arg("--target-dir")
             .arg(self.target_directory.join("policies"))
             .stderr(Stdio::inherit())
-            // Whatever the machine's configuration adds would make the build differ from place to place.
-            // This one, even empty, outranks what configuration files say.
+            // Settings of the machine's Cargo configuration would make the build differ between machines. This
+            // variable, even empty, takes precedence over configuration files.
             .env("CARGO_ENCODED_RUSTFLAGS", "")
             .env("RUSTC_WRAPPER", "")
             .env("RUSTC_WORKSPACE_WRAPPER", "")
@@ -278,7 +277,7 @@ impl Crate {
             .context("cannot encode it as a component; does the crate call rollcall_policy::export!?")
     }
 
-    /// Of all files and locked versions that the component is made from.
+    /// Digest of all files and locked versions that the component is made from.
     fn sources_sha256(&self) -> Result<String> {
         let lock_path = self.workspace.join("Cargo.lock");
         let lock =
@@ -312,7 +311,7 @@ impl Crate {
         Ok(hex(&digest.finalize()))
     }
 
-    /// Where the workspace keeps a package.
+    /// The directory of a package in the workspace.
     fn package_directory(&self, name: &str) -> Result<PathBuf> {
         let output = Command::new("cargo")
             .args(["metadata", "--format-version=1", "--no-deps", "--offline", "--manifest-path"])
@@ -327,7 +326,7 @@ impl Crate {
     }
 }
 
-/// Every file may go into a build, but for what an earlier one left behind.
+/// Every file may be an input of the build, except the output of an earlier one.
 fn sources(directory: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))? {
         let path = entry?.path();
@@ -345,7 +344,7 @@ fn sources(directory: &Path, files: &mut BTreeSet<PathBuf>) -> Result<()> {
 struct Toolchain {
     version: String,
     rustc: PathBuf,
-    /// The standard library is there compiled, or only as source.
+    /// The standard library exists only as source, and must be built.
     build_std: bool,
 }
 
@@ -446,7 +445,7 @@ struct Locked {
 }
 
 impl Locked {
-    /// Cargo.lock names a dependency by name alone, or with its version where there are several.
+    /// Cargo.lock names a dependency by name alone, or with its version if there are several.
     fn is(&self, dependency: &str) -> bool {
         let mut parts = dependency.split(' ');
         parts.next() == Some(&self.name) && parts.next().is_none_or(|version| version == self.version)

@@ -76,12 +76,12 @@ struct Evidence {
     node: Option<NodeState>,
 }
 
-/// As many as SAR made.
+/// The number of checks that SAR made.
 fn checks_max() -> u32 {
     10
 }
 
-/// A copy of a core enum that serde can read, and the way back.
+/// A copy of a core enum that serde can read, and the conversion back.
 macro_rules! mirror {
     ($name:ident { $($variant:ident),+ }) => {
         #[derive(Deserialize)]
@@ -258,7 +258,7 @@ struct NodeState {
     taints: Vec<String>,
     #[serde(default)]
     spot: bool,
-    /// Without it: what the default signs make of the taints and the cordon.
+    /// Without it, the default node patterns are applied to the taints and the cordon.
     departures: Option<Vec<Departure>>,
 }
 
@@ -290,7 +290,7 @@ impl From<NodeState> for q::NodeState {
     }
 }
 
-/// People also write a taint as kubectl does, `key=value:Effect`.
+/// A taint may also be written as kubectl writes it, `key=value:Effect`.
 fn key(taint: &str) -> &str {
     taint.split(['=', ':']).next().unwrap_or_default()
 }

@@ -1,7 +1,7 @@
-//! Fleets as JSON: Spark's own, or ours.
+//! Fleets as JSON: in Spark's format, or in Rollcall's.
 //!
-//! Spark's is the answer of `/api/v1/applications/<id>/executors` or `/allexecutors`, an array that
-//! [`spark`](crate::spark) reads. Ours is an object with the fields of the contract's `fleet` record in
+//! Spark's format is the answer of `/api/v1/applications/<id>/executors` or `/allexecutors`, an array that
+//! [`spark`](crate::spark) reads. Rollcall's is an object with the fields of the contract's `fleet` record in
 //! camelCase. Several documents may follow one another, as in JSON Lines.
 
 use std::collections::BTreeMap;
@@ -18,10 +18,10 @@ use serde_json::Value;
 
 use crate::spark::{BYTE_ORDER_MARK, Notes, Summaries, Summary, in_sparks_order, refusal};
 
-/// Reads document after document. Each error names the document's place in the input.
+/// Reads documents one after another. Each error names the document's position in the input.
 pub fn documents<T: DeserializeOwned>(input: impl Read) -> impl Iterator<Item = Result<T>> {
     let mut input = BufReader::new(input);
-    // An input that cannot be read says so below.
+    // A read error is reported below.
     if input.fill_buf().is_ok_and(|start| start.starts_with(BYTE_ORDER_MARK)) {
         input.consume(BYTE_ORDER_MARK.len());
     }
@@ -39,14 +39,14 @@ pub fn documents<T: DeserializeOwned>(input: impl Read) -> impl Iterator<Item = 
     })
 }
 
-/// A question, and what of the document is not in it.
+/// A question, and the parts of the document that are not in it.
 pub struct Asked {
     pub question: RollQuestion,
     pub warning: Option<String>,
 }
 
 /// A question about this fleet. Candidates are the active executors with counters and enough tasks, in the order in
-/// which Spark's own plugin sees them, not in that of the document.
+/// which Spark's own plugin sees them, not in the document's order.
 pub fn roll_question(document: &Document, min_tasks: i32, now_ms: i64) -> Result<Asked> {
     let document = match document {
         Document::Spark(executors) => return Ok(from_spark(executors, min_tasks, now_ms)),
@@ -66,7 +66,7 @@ pub fn roll_question(document: &Document, min_tasks: i32, now_ms: i64) -> Result
     Err(anyhow!("the input is {kind}; expected the array that Spark's /executors answers, or a fleet object"))
 }
 
-/// Deserializes with the path of what is wrong, below `place`.
+/// Deserializes; an error has the path of the invalid value, below `place`.
 pub fn at<'de, T: Deserialize<'de>>(document: &'de Value, place: &str) -> Result<T> {
     serde_path_to_error::deserialize(document).map_err(|error| {
         let path = error.path().to_string();
@@ -85,11 +85,11 @@ pub fn yes() -> bool {
     true
 }
 
-/// What a policy can be asked about.
+/// The input that a policy can be asked about.
 pub enum Document {
     /// Spark's `/executors` or `/allexecutors`.
     Spark(Executors),
-    /// A fleet object, if anything.
+    /// Possibly a fleet object.
     Other(Value),
 }
 
@@ -218,7 +218,7 @@ fn from_spark(executors: &Executors, min_tasks: i32, now_ms: i64) -> Asked {
     Asked { question, warning: (!notes.is_empty()).then(|| notes.to_string()) }
 }
 
-/// Metric columns that fill up row by row.
+/// Metric columns that are filled row by row.
 #[derive(Default)]
 struct Columns(BTreeMap<String, Vec<f64>>);
 
@@ -329,7 +329,7 @@ fn from_fleet(document: &Value, min_tasks: i32, now_ms: i64) -> Result<RollQuest
         nodes,
     } = at(document, "")?;
     if picks_max == Some(0) {
-        return Err(anyhow!("picksMax: 0 asks for nobody; it must be at least 1"));
+        return Err(anyhow!("picksMax: 0 allows no pick; it must be at least 1"));
     }
     let available = available.unwrap_or(executors.len() as u32);
     let mut question = RollQuestion {
@@ -412,7 +412,7 @@ mod tests {
         }
     }
 
-    /// An executor as Spark writes it, with some fields of its own; `null` takes one away.
+    /// An executor as Spark writes it, with some fields replaced; `null` removes one.
     fn executor(id: &str, fields: Value) -> Value {
         let mut executor = json!({
             "id": id, "isActive": true, "hostPort": "a:7080", "addTime": "1970-01-01T00:00:00.000GMT",
@@ -449,7 +449,7 @@ mod tests {
         assert_eq!(gc.values[1], 3.0);
     }
 
-    /// Its nodes and metrics go with an executor.
+    /// An executor's nodes and metrics move with it.
     #[test]
     fn a_fleet_objects_executors_stand_in_that_order_too() {
         let fleet = json!({"nodes": [{"spot": true}, {}], "executors": [

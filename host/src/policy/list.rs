@@ -1,4 +1,4 @@
-//! `rollcall policy list` and `inspect`: what there is, and what is in it.
+//! `rollcall policy list` and `inspect`: the available policies, and the contents of a module.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! Which sandbox, which module, which policy: the part that all subcommands share.
+//! Selection of sandbox, module and policy, shared by all subcommands.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::output;
 
-/// A module and where it came from.
+/// A module and its origin.
 pub struct Source {
     pub module: Module,
     /// `built-in`, or the file.
@@ -21,8 +21,8 @@ pub struct Source {
 /// The subcommand by which the binary starts itself to compile a module.
 pub const COMPILE: &str = "policy-compile";
 
-/// Whoever wrote a module, it is compiled in a process of its own: this program's, as it was when it was started, even
-/// if another lies in its place by now.
+/// Every module, regardless of its author, is compiled in a separate process. It runs the executable that this process
+/// was started from, even if the file at its path has been replaced.
 pub fn compiler() -> Compiler {
     Compiler::Child {
         program: "/proc/self/exe".into(),
@@ -31,22 +31,22 @@ pub fn compiler() -> Compiler {
     }
 }
 
-/// A sandbox as the daemon has it, with the user's cache of compiled policies.
+/// A sandbox as in the daemon, with the user's cache of compiled policies.
 pub fn sandbox(limits: Limits) -> Result<Sandbox> {
     let (cache, compiler) = (cache_or_warning(), compiler());
     Ok(Sandbox::new(SandboxConfig { limits, cache, compiler, ..SandboxConfig::default() })?)
 }
 
-/// A sandbox for tests: its budget is counted in instructions, the same on every machine.
+/// A sandbox for tests: its budget is counted in instructions, so it is the same on every machine.
 pub fn lab(fuel: u64) -> Result<Sandbox> {
-    // The clock is only there to end the test of a policy that burns a lot of fuel.
+    // The time limit only ends tests of a policy that burns a lot of fuel.
     let limits = Limits { cpu: std::time::Duration::from_secs(10), ..Limits::default() };
     let mode = Mode::Lab { fuel };
     let (cache, compiler) = (cache_or_warning(), compiler());
     Ok(Sandbox::new(SandboxConfig { mode, limits, cache, compiler, ..SandboxConfig::default() })?)
 }
 
-/// `$XDG_CACHE_HOME/rollcall/policies`, or why it cannot be used. Without it policies are compiled each time.
+/// `$XDG_CACHE_HOME/rollcall/policies`, or why it cannot be used. Without a cache, policies are compiled each time.
 pub fn cache() -> Result<Cache, String> {
     let base = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
@@ -105,7 +105,7 @@ pub fn find<'a>(sources: &'a [Source], name: &str, question: Question) -> Result
     })
 }
 
-/// Settings from the command line or a test case, checked by schema and policy.
+/// Settings from the command line or a test case, checked against the schema and by the policy.
 pub fn settings(module: &Module, policy: &str, settings: Option<&Value>) -> Result<Settings> {
     module
         .settings(policy, settings.unwrap_or(&json!({})))

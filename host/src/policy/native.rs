@@ -1,12 +1,12 @@
-//! The built-in policies as native code: the yardstick that `policy bench` measures the sandbox with.
-//! Decisions are never made here.
+//! The built-in policies as native code: the baseline that `policy bench` compares the sandbox with. They never make
+//! decisions here.
 
 use fleet::question::{Evidence, RollQuestion};
 use rollcall_policy::{
     Container, ContainerRole, ContainerState, Driver, Executor, Fleet, Node, Pod, Terminated, Trigger,
 };
 
-/// The built-in policy of this name, ready to be asked about one of these.
+/// The built-in policy of this name, ready to answer one of these.
 pub fn policy(name: &str, question: &RollQuestion, evidence: &Evidence) -> Option<Box<dyn Fn()>> {
     if let Some((_, select)) = spark_roll::POLICIES.iter().find(|(policy, _)| *policy == name) {
         let fleet = fleet(question);

@@ -1,7 +1,7 @@
-//! `rollcall policy new`: a crate for a policy of one's own, which builds and passes its own tests.
+//! `rollcall policy new`: creates a crate for a policy, which builds and passes its own tests.
 //!
-//! The SDK and the contract are put beside it, as they are in this binary: the crate stands alone, and
-//! host and guest cannot disagree.
+//! Copies of the SDK and the contract in this binary are put beside it: the crate is self-contained, and host and guest
+//! always match.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ pub struct NewArgs {
     output: Output,
 }
 
-/// Copied as they are; the paths are the repository's, since the SDK finds the contract by them.
+/// Copied unchanged; the paths are the repository's, since the SDK finds the contract by them.
 macro_rules! vendored {
     ($($path:literal),+ $(,)?) => {
         [$(($path, include_str!(concat!("../../../", $path)))),+]

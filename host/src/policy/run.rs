@@ -1,4 +1,4 @@
-//! `rollcall policy run`: ask a policy about a fleet, or about a loss, from a file or a pipe.
+//! `rollcall policy run`: asks a policy about a fleet, or about a loss, from a file or a pipe.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -111,7 +111,7 @@ fn read(input: Box<dyn Read>, classify: bool) -> Box<dyn Iterator<Item = Result<
     }
 }
 
-/// The policy's log lines, apart from the answer.
+/// Prints the policy's log lines, separately from the answer.
 fn tell(log: &[LogLine]) {
     for line in log {
         output::tell(format_args!("policy {:?}: {}", line.level, line.message));

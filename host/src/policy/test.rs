@@ -1,7 +1,6 @@
 //! `rollcall policy test`: cases in YAML, run in the real sandbox.
 //!
-//! The budget is fuel, so a case passes or fails alike on every machine, and a case may bound what its
-//! policy costs.
+//! The budget is fuel, so a case has the same result on every machine, and a case may limit the cost of its policy.
 
 use std::fmt::Display;
 use std::fs;
@@ -22,7 +21,7 @@ use super::{evidence, input};
 use crate::output::{self, Output};
 use crate::spark::refusal;
 
-/// Enough for any sane policy over 10,000 executors, and used up in about a second.
+/// Enough for any reasonable policy over 10,000 executors, and used up in about a second.
 const FUEL: u64 = 1_000_000_000;
 
 #[derive(Args)]
@@ -165,7 +164,7 @@ fn run_file(sandbox: &Sandbox, path: &Path, module: Option<&Path>) -> Result<Vec
         let policy = policy.ok_or_else(|| anyhow!("neither the case nor the file names a policy"))?;
         let settings = case.settings.as_ref().or(file.settings.as_ref());
         let ran = run_case(sandbox, &sources, case, policy, settings, directory);
-        // One bad case does not hide what became of the others.
+        // A failed case does not hide the results of the others.
         let (problems, fuel) = ran.unwrap_or_else(|error| (vec![format!("{error:#}")], None));
         Ok(Outcome {
             file: path.display().to_string(),
@@ -276,7 +275,7 @@ impl Expectation {
         texts && flags && picks.is_none() && exit_code.is_none() && fuel_max.is_none()
     }
 
-    /// What of the answer is not as expected.
+    /// The differences between the answer and the expectation.
     fn compare(&self, answer: &Answer, fuel: Option<u64>) -> Result<Vec<String>> {
         let mut problems = Problems::default();
         problems.equal("outcome", &self.outcome, &Some(answer.outcome.clone()));

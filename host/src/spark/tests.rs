@@ -1,4 +1,4 @@
-//! What the daemon and the command line make of the same document.
+//! The daemon and the command line must interpret the same document in the same way.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::heartbeat::driver::report;
 use crate::policy::input::{self, Document};
 
-/// An executor as Spark writes it, with some fields of its own.
+/// An executor as Spark writes it, with some fields replaced.
 fn executor(id: &str, fields: Value) -> Value {
     let mut executor = json!({
         "id": id, "hostPort": "10.0.0.7:7079", "isActive": true, "rddBlocks": 0, "memoryUsed": 1, "diskUsed": 2,
@@ -22,7 +22,7 @@ fn executor(id: &str, fields: Value) -> Value {
     executor
 }
 
-/// What [`executor`] says.
+/// The counters of [`executor`].
 fn counters() -> Counters {
     Counters {
         add_time_ms: 11,
@@ -42,14 +42,14 @@ fn counters() -> Counters {
     }
 }
 
-/// The document `[executor]` where this text stands for the value of one field.
+/// The document `[executor]` with this text as the value of one field.
 fn with(field: &str, text: &str) -> Vec<u8> {
     let mut row = executor("1", json!({}));
     row[field] = "\u{1}".into();
     json!([row]).to_string().replacen("\"\\u0001\"", text, 1).into_bytes()
 }
 
-/// Active executors that have counters, by id, or why the document is refused.
+/// The active executors with counters, by id, or the reason why the document is refused.
 type Answer = Result<BTreeMap<u64, Counters>, String>;
 
 fn daemon(body: &[u8]) -> Answer {
@@ -111,12 +111,12 @@ fn what_both_take() {
     let bytes = |document: Value| document.to_string().into_bytes();
     both_take(b" [ ] \n", &[]);
     both_take(&[BYTE_ORDER_MARK, &bytes(json!([executor("1", json!({}))]))].concat(), &one);
-    // Of Spark's other block managers nothing is looked at but the id, wherever it stands.
+    // All fields of Spark's other block managers except the id are ignored, wherever the id stands.
     for id in ["driver", "<driver>", "fallback"] {
         let row = json!({"aField": 1, "addTime": "noon", "id": id, "isActive": 7, "totalTasks": {"a": []}});
         both_take(&bytes(json!([row, executor("1", json!({})), row])), &one);
     }
-    // Nor of what is no executor in Spark on Kubernetes.
+    // So are those of rows that cannot be executors in Spark on Kubernetes.
     for id in ["x", "exec-1", "01", "-1", "1.0", "2147483648", "18446744073709551617", "", " 1"] {
         both_take(
             &bytes(json!([executor(id, json!({"totalTasks": "many"})), executor("1", json!({}))])),
@@ -127,11 +127,11 @@ fn what_both_take() {
         &bytes(json!([executor("0", json!({})), executor("2147483647", json!({}))])),
         &[(0, counters()), (2_147_483_647, counters())],
     );
-    // Fields that a later Spark may have.
+    // Fields that a later version of Spark may add.
     let deep = format!("{}{}", "[".repeat(1_000), "]".repeat(1_000));
     both_take(&with("executorLogs", &deep), &one);
     both_take(&with("executorLogs", r#"{"stdout": {"totalTasks": "x", "id": 7}}"#), &one);
-    // Missing is null; a row is active unless it says that it is not.
+    // A missing field is null; a row is active unless it says otherwise.
     both_take(&with("isActive", "null"), &one);
     both_take(&with("isActive", "false"), &[]);
     both_take(&with("hostPort", "null"), &one);
@@ -230,12 +230,12 @@ fn rows_that_say_nothing_or_too_much_are_refused_with_their_place() {
         let body = json!([full, row]).to_string();
         both_refuse(body.as_bytes(), &format!("[1]: invalid type: {shown}, expected an executor object"));
     }
-    both_refuse(br#"[{"totalTasks": 1}]"#, "[0].id: it is missing");
-    both_refuse(&with("id", "null"), "[0].id: it is missing");
+    both_refuse(br#"[{"totalTasks": 1}]"#, "[0].id: missing");
+    both_refuse(&with("id", "null"), "[0].id: missing");
     both_refuse(&with("id", "1"), "[0].id: invalid type: integer `1`, expected a string");
     let twice = json!([full, executor("2", json!({})), full]).to_string();
-    both_refuse(twice.as_bytes(), "[2].id: an earlier row has \"1\", too");
-    both_refuse(br#"[{"id": "1", "totalTasks": 1, "totalTasks": 2}]"#, "[0].totalTasks: it is there twice");
+    both_refuse(twice.as_bytes(), "[2].id: an earlier row also has \"1\"");
+    both_refuse(br#"[{"id": "1", "totalTasks": 1, "totalTasks": 2}]"#, "[0].totalTasks: duplicate key");
     let peaks = |text: &str| with("peakMemoryMetrics", text);
     both_refuse(&peaks("[]"), "[0].peakMemoryMetrics: invalid type: sequence, expected an object");
     both_refuse(&peaks("0"), "[0].peakMemoryMetrics: invalid type: integer `0`, expected an object");
@@ -247,13 +247,13 @@ fn rows_that_say_nothing_or_too_much_are_refused_with_their_place() {
         &peaks(r#"{"JVMHeapMemory": {"max": 7}}"#),
         "[0].peakMemoryMetrics.JVMHeapMemory: invalid type: map, expected i64",
     );
-    both_refuse(&peaks(r#"{"a": 1, "a": 1}"#), "[0].peakMemoryMetrics.a: it is there twice");
+    both_refuse(&peaks(r#"{"a": 1, "a": 1}"#), "[0].peakMemoryMetrics.a: duplicate key");
     let many: serde_json::Map<String, Value> = (0..=PEAKS_MAX).map(|n| (n.to_string(), n.into())).collect();
     both_refuse(&peaks(&Value::Object(many).to_string()), "[0].peakMemoryMetrics: more than 200 entries");
     let many = vec![r#"{"id":"driver"}"#; ROWS_MAX + 1].join(",");
     both_refuse(format!("[{many}]").as_bytes(), "more than 100000 rows");
     let long = with("totalTasks", &format!("\"{}\"", "é".repeat(1_000_000)));
-    assert!(daemon(&long).is_err_and(|error| error.len() < 2 * QUOTED_MAX), "it ends up in a log");
+    assert!(daemon(&long).is_err_and(|error| error.len() < 2 * QUOTED_MAX), "the error is logged");
 }
 
 #[test]
@@ -290,7 +290,7 @@ fn what_is_not_json_is_refused_by_both() {
     assert!(daemon(deep.as_bytes()).is_err() && command_line(deep.as_bytes()).is_err());
 }
 
-/// `new ExecutorMetrics(Array.emptyLongArray)` and `new ExecutorMetrics(map)` in Spark.
+/// Spark uses `new ExecutorMetrics(Array.emptyLongArray)` and `new ExecutorMetrics(map)`.
 #[test]
 fn missing_peaks_are_sparks_own_values() {
     for (text, heap, off_heap) in [
@@ -332,12 +332,15 @@ fn a_row_that_lacks_one_counter_has_none_and_is_named() {
         let body = json!([row, executor("1", json!({}))]).to_string();
         both_take(body.as_bytes(), &[(1, counters())]);
         both_take(&with(field, "null"), &[]);
-        let notes = report::parse(body.as_bytes(), 100).expect("it is taken").notes.to_string();
-        assert_eq!(notes, format!("not candidates, because counters are missing: executor 7 has no {field}"));
+        let notes = report::parse(body.as_bytes(), 100).expect("it is accepted").notes.to_string();
+        assert_eq!(
+            notes,
+            format!("executors without all counters are not candidates: executor 7 has no {field}")
+        );
     }
-    // One that has ended is no candidate anyway.
+    // An inactive executor is never a candidate.
     both_take(br#"[{"id": "1", "isActive": false}]"#, &[]);
-    let notes = |body: Value| report::parse(body.to_string().as_bytes(), 100).expect("it is taken").notes;
+    let notes = |body: Value| report::parse(body.to_string().as_bytes(), 100).expect("it is accepted").notes;
     assert!(notes(json!([{"id": "1", "isActive": false}])).is_empty());
 
     let rows: Vec<Value> = (1..=7).map(|id| executor(&id.to_string(), json!({"diskUsed": null}))).collect();
@@ -347,11 +350,11 @@ fn a_row_that_lacks_one_counter_has_none_and_is_named() {
     assert_eq!(notes.strangers, 2);
     assert_eq!(
         notes.to_string(),
-        "[0].id: \"a\\n\" is not a number as Spark on Kubernetes gives its executors: left out, and 1 more"
+        "[0].id: \"a\\n\" is not a number, as executor ids of Spark on Kubernetes are: skipped, and 1 more"
     );
 }
 
-/// As seen on Spark's own class.
+/// The expected order was observed with Spark's own class.
 #[test]
 fn sparks_order_is_that_of_text_and_descends() {
     let mut ids = [1, 2, 3, 9, 10, 11, 12, 100];

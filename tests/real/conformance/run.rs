@@ -1,4 +1,4 @@
-//! Runs scenarios against whatever speaks HTTP, and collects what it says.
+//! Runs scenarios against any HTTP server, and collects its answers.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -14,18 +14,18 @@ use tokio::time::{sleep, timeout};
 use super::script::{Scenario, Step};
 use super::words::Words;
 
-/// An answer, and the next event of a watch. A machine may be busy.
+/// Timeout of an answer, and of the next event of a watch. A machine may be busy.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 const BODY_BYTES_MAX: usize = 8 << 20;
 
-/// What is asked. For what is not HTTP it has hands.
+/// The cluster that is tested, with operations that HTTP does not offer.
 pub trait Cluster {
     fn client(&self) -> Client;
-    /// Forgets all revisions before this one.
+    /// Compacts all revisions before this one.
     async fn compact(&self);
 }
 
-/// A step that could not be made.
+/// A step that could not be executed.
 pub struct Stopped {
     pub line: usize,
     pub why: String,
@@ -33,7 +33,7 @@ pub struct Stopped {
 
 struct Watch {
     stream: Pin<Box<BodyDataStream>>,
-    /// What came and is not a whole line yet.
+    /// Received bytes that are not a whole line yet.
     bytes: Vec<u8>,
 }
 
@@ -45,7 +45,7 @@ struct Run<'a, C> {
     watches: BTreeMap<String, Watch>,
 }
 
-/// The answers to a scenario's steps, as far as they could be made.
+/// The answers to a scenario's steps, as far as they could be executed.
 pub async fn run(
     cluster: &impl Cluster,
     scenario: &Scenario,
@@ -74,7 +74,7 @@ impl<C: Cluster> Run<'_, C> {
         let rest = self.words.fill(&step.rest, &self.namespace)?;
         match step.verb.as_str() {
             "WAIT" => sleep(Duration::from_millis(target.parse().map_err(|error| format!("{error}"))?)).await,
-            // A list of now waits for the watch cache.
+            // A list at the current revision waits for the watch cache.
             "SETTLE" => {
                 let list = path(&target, &self.namespace);
                 whole(self.ask("GET", &list, "application/json", "").await?).await?;
@@ -126,7 +126,7 @@ impl<C: Cluster> Run<'_, C> {
         Ok(vec!["200 watching".to_owned()])
     }
 
-    /// So many events, or all until the end. Of bookmarks in a row one is said: how many there are is nobody's business.
+    /// This many events, or all until the end. Consecutive bookmarks are shown as one: their number is not defined.
     async fn read(&mut self, name: &str, count: &str, shown: &[String]) -> Result<Vec<String>, String> {
         let watch = self.watches.get_mut(name).ok_or("there is no such watch")?;
         let count: Option<usize> = count.parse().ok();
@@ -172,7 +172,7 @@ async fn whole(response: Response<Body>) -> Result<(u16, Value, Option<String>),
     let bytes = to_bytes(response.into_body(), BODY_BYTES_MAX);
     let bytes = timeout(ANSWER_MAX, bytes).await.map_err(|_| "the answer does not end")?;
     let bytes = bytes.map_err(|error| error.to_string())?;
-    // Some refusals come before anything that speaks JSON.
+    // Some errors come before any code that writes JSON.
     let body = serde_json::from_slice(&bytes).unwrap_or_else(|_| "not JSON".into());
     Ok((code, body, wait))
 }
@@ -188,7 +188,7 @@ fn path(target: &str, namespace: &str) -> String {
     format!("/{group}/namespaces/{namespace}/{target}")
 }
 
-/// The content type, by its short name or whole, and the body.
+/// The content type, abbreviated or in full, and the body.
 fn content<'a>(verb: &str, rest: &'a str) -> (&'a str, &'a str) {
     let (kind, body) = rest.split_once(' ').unwrap_or((rest, ""));
     match kind {

@@ -1,4 +1,4 @@
-//! A scenario file: requests, and under each what the API server answered.
+//! A scenario file: requests, and under each the API server's answer.
 //!
 //! ```text
 //! == a pod without a node goes at once
@@ -7,13 +7,13 @@
 //! = 200 Pod a uid-1 rv-1
 //! ```
 //!
-//! `==` begins a scenario, in a namespace of its own. A step is one line, `>` before it says that only its success
-//! matters, and what is indented below belongs to it: more of the body, `show` and what else is to be shown of objects,
-//! `differs` and the name of an exception. Lines with `=` are the answer; recording writes those and keeps the rest.
+//! `==` begins a scenario, in a namespace of its own. A step is one line; `>` before it means that only its success
+//! matters. The indented lines below belong to it: more of the body, `show` with additional fields of objects to show,
+//! `differs` with the name of an exception. Lines with `=` are the answer; recording writes those and keeps the rest.
 //!
 //! Steps are requests; `PATCH path merge body` names its content type, and so may any other. `WATCH w path` begins a
-//! watch, `READ w 2` reads so many events and `READ w end` the rest; `WAIT ms` waits; `SETTLE pods` waits until the
-//! server's cache of pods has caught up; `COMPACT` has the server forget what was.
+//! watch, `READ w 2` reads two events and `READ w end` the rest; `WAIT ms` waits; `SETTLE pods` waits until the
+//! server's cache of pods has caught up; `COMPACT` makes the server drop its history.
 
 use std::fs;
 use std::path::PathBuf;
@@ -34,23 +34,23 @@ pub struct Scenario {
 
 #[derive(Default)]
 pub struct Step {
-    /// In the file, from 1.
+    /// The line in the file, counted from 1.
     pub line: usize,
     /// It has to succeed, and its answer is not shown.
     pub setup: bool,
     pub verb: String,
-    /// A path, or what else the verb is about.
+    /// A path, or another argument of the verb.
     pub target: String,
     /// The rest: content type and body, or a number of events.
     pub rest: String,
     pub shown: Vec<String>,
     pub differs: Option<String>,
     pub expected: Vec<String>,
-    /// The line of the file before which the answer stands.
+    /// The line of the file that the answer precedes.
     answer_at: usize,
 }
 
-/// All scenario files, in order of their names.
+/// All scenario files, ordered by name.
 pub fn all() -> Vec<Script> {
     let mut paths: Vec<PathBuf> = fs::read_dir(root().join("tests/fixtures/conformance"))
         .unwrap()
@@ -116,7 +116,7 @@ impl Script {
 }
 
 impl Scenario {
-    /// Does it have the server forget?
+    /// Does it compact the server's history?
     pub fn compacts(&self) -> bool {
         self.steps.iter().any(|step| step.verb == "COMPACT")
     }
@@ -131,7 +131,7 @@ impl Step {
         Step { line: at + 1, setup, verb, target, rest, answer_at: at + 1, ..Step::default() }
     }
 
-    /// The step as it stands in the file.
+    /// The text of the step in the file.
     pub fn text(&self) -> String {
         format!("{} {} {}", self.verb, self.target, self.rest.trim()).trim().to_owned()
     }

@@ -1,7 +1,7 @@
-//! The simulator's typed API server, spoken to over HTTP.
+//! The simulator's typed API server, behind HTTP.
 //!
-//! Only as far as its types reach: what it lacks is refused with 501 and its name. A fleet's pods are those with the
-//! label `app=a`.
+//! Only as far as its types reach: a request that they cannot express is answered with 501 and its name. A fleet's pods
+//! are those with the label `app=a`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,11 +28,12 @@ pub struct Typed(Arc<Mutex<State>>);
 struct State {
     api: Api,
     begun: Instant,
-    /// By UID and revision, pods' labels and finalizers: all that the model knows is whether they select and hold.
+    /// Pods' labels and finalizers, by UID and revision: the model only knows whether they match the selector and block
+    /// deletion.
     metas: BTreeMap<(Uid, u64), Value>,
 }
 
-/// What it has no words for.
+/// What the model cannot express.
 #[derive(Clone, Copy)]
 pub struct Lack(pub &'static str);
 
@@ -44,7 +45,7 @@ const PODS: Lack = Lack("other pods");
 const PATCHES: Lack = Lack("other patches");
 const BLIND: Lack = Lack("writes that compare nothing");
 const NONSENSE: Lack = Lack("what makes no sense");
-/// How often a watch looks for news.
+/// How often a watch polls for changes.
 const LOOK: Duration = Duration::from_millis(20);
 
 impl Typed {
@@ -176,7 +177,7 @@ impl State {
                 self.api.budget = usize::try_from(least).ok();
                 self.record(201, "PodDisruptionBudget", body["metadata"]["name"].as_str().unwrap())
             }
-            // What a controller would write there, the model knows by itself.
+            // The model derives by itself what a controller would write there.
             ("PATCH", ["resourcequotas", name, "status"]) => self.record(200, "ResourceQuota", name),
             ("PATCH", ["poddisruptionbudgets", name, "status"]) => {
                 self.record(200, "PodDisruptionBudget", name)
@@ -191,7 +192,7 @@ impl State {
         }
     }
 
-    /// Does this select exactly what the model selects?
+    /// Does this selector match exactly the pods that the model selects?
     fn is_all(&self, query: &BTreeMap<&str, &str>) -> bool {
         match query.get("labelSelector") {
             Some(selector) => *selector == "app=a",
@@ -199,7 +200,7 @@ impl State {
         }
     }
 
-    /// An object that is there for what it does.
+    /// An object that exists only for its effect.
     fn record(&self, code: u16, kind: &str, name: &str) -> Answer {
         Ok((code, json!({ "kind": kind, "metadata": { "name": name } })))
     }
@@ -340,7 +341,7 @@ impl State {
         self.metas.range(..=(pod.uid.clone(), revision)).next_back().unwrap().1
     }
 
-    /// The next event after this revision, if it is one of a pod, and its revision.
+    /// The next event after this revision, if it is about a pod, and its revision.
     fn next(&self, seen: u64) -> Option<(Option<Value>, u64)> {
         let before = self.api.list_at(seen);
         let entry = self.api.since(seen).first()?;
@@ -348,7 +349,7 @@ impl State {
         let (kind, object) = match &entry.change {
             Change::Put(pod) => (if known(pod).is_some() { "MODIFIED" } else { "ADDED" }, self.json(pod)),
             Change::Gone(pod) => {
-                // As it was when it was last seen.
+                // The state in which it was last seen.
                 let last = known(pod)?;
                 let mut object = self.json(last);
                 object["metadata"]["resourceVersion"] = entry.revision.to_string().into();
@@ -456,7 +457,7 @@ impl State {
     }
 }
 
-/// The version that a write is over.
+/// The version that a write replaces.
 fn over(body: &Value) -> Result<Option<Version>, Lack> {
     let meta = body["metadata"].as_object().into_iter().flatten();
     if meta.into_iter().any(|(field, _)| !["name", "resourceVersion"].contains(&&**field)) {

@@ -1,8 +1,8 @@
-//! Answers in words that are the same on every machine and in every run.
+//! Answers as text that is the same on every machine and in every run.
 //!
-//! UIDs, versions and times are named in the order in which they appear. Of an object is said what its clients live by;
-//! messages are for people and not said. The revision of a list or a bookmark is said as the newest known version that
-//! it is not older than, because on a real server others write too.
+//! UIDs, versions and times are numbered in the order in which they appear. Of an object only the fields that clients
+//! depend on are shown; messages are for people and are omitted. The revision of a list or a bookmark is shown as the
+//! newest known version that it is not older than, because on a real server other clients write too.
 
 use std::collections::BTreeMap;
 
@@ -12,14 +12,14 @@ use serde_json::Value;
 pub struct Words {
     uids: Vec<String>,
     versions: Vec<u64>,
-    /// By UID, since when the object goes, in seconds since 1970, as far as was said at first.
+    /// By UID, the first reported deletion time of the object, in seconds since 1970.
     deletions: BTreeMap<String, i64>,
-    /// Of the last list: its revision, and how it goes on.
+    /// Of the last list: its revision, and its continue token.
     list: String,
     token: String,
 }
 
-/// What an object is described by, beside its name and versions, and for what it stands.
+/// The fields that describe an object, beside its name and versions, and their labels.
 const SHOWN: [(&str, &str); 12] = [
     ("labels", "/metadata/labels"),
     ("finalizers", "/metadata/finalizers"),
@@ -36,7 +36,7 @@ const SHOWN: [(&str, &str); 12] = [
 ];
 
 impl Words {
-    /// A step's text with `$` and a name replaced by what goes under that name.
+    /// A step's text in which `$` and a name is replaced by the value of that name.
     pub fn fill(&self, text: &str, namespace: &str) -> Result<String, String> {
         let mut parts = text.split('$');
         let mut filled = parts.next().unwrap_or_default().to_owned();
@@ -61,7 +61,7 @@ impl Words {
         Ok(filled)
     }
 
-    /// An answer: its code, the time to wait that it names, and the rest of it.
+    /// An answer: its code, its `Retry-After`, and the rest of it.
     pub fn answer(
         &mut self,
         code: u16,
@@ -106,7 +106,7 @@ impl Words {
         }
     }
 
-    /// A `Status`, and what HTTP says where that is something else.
+    /// A `Status`, and the HTTP code if that is different.
     fn status(&mut self, code: Option<u16>, body: &Value) -> String {
         let own = body["code"].as_u64().unwrap_or_default();
         let code = code.map_or(own, u64::from);
@@ -132,7 +132,7 @@ impl Words {
             causes
                 .push(format!(" [{} {}]", text(&cause["reason"]), text(&cause["field"])).replace(" ]", "]"));
         }
-        // The real server says some twice.
+        // The real server repeats some of them.
         causes.dedup();
         said + &causes.concat()
     }
@@ -168,12 +168,12 @@ impl Words {
         said
     }
 
-    /// How long a deletion may take, and, when that is another than at first, since when it does.
+    /// The grace period of a deletion, and the start of the deletion if it has changed.
     fn grace(&mut self, meta: &Value, grace_s: i64) -> String {
         let end = text(&meta["deletionTimestamp"]);
         let end: jiff::Timestamp = end.parse().unwrap_or_else(|error| panic!("{end:?}: {error}"));
         let since = end.as_second() - grace_s;
-        // Time stamps are cut off at seconds.
+        // Timestamps are truncated to seconds.
         match *self.deletions.entry(text(&meta["uid"])).or_insert(since) {
             first if first.abs_diff(since) <= 1 => format!(" deleting grace={grace_s}"),
             _ => format!(" deleting grace={grace_s} since another time"),
@@ -191,7 +191,7 @@ impl Words {
         format!("uid-{}", self.uids.iter().position(|other| *other == uid).map_or(0, |at| at + 1))
     }
 
-    /// One that is older than others that are known says so.
+    /// A version that is older than other known ones is marked.
     fn version(&mut self, value: &Value) -> String {
         let Ok(version) = text(value).parse::<u64>() else { return "no-rv".to_owned() };
         if let Some(at) = self.versions.iter().position(|other| *other == version) {
@@ -214,7 +214,7 @@ impl Words {
     }
 }
 
-/// Who wrote what, of the data of a ConfigMap.
+/// The field managers of a ConfigMap's data.
 fn managers(meta: &Value) -> Vec<String> {
     let manager = |entry: &Value| {
         let fields = entry.pointer("/fieldsV1/f:data").and_then(Value::as_object);
@@ -233,7 +233,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// Without quotes, and with its fields in order.
+/// Without quotes, and with ordered fields.
 fn bare(value: &Value) -> String {
     match value {
         Value::Object(fields) => {

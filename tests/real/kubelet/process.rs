@@ -1,4 +1,4 @@
-//! A pod's container: the process, what it finds in its environment, and how it is ended.
+//! A pod's container: its process, its environment, and its termination.
 
 use std::fs::File;
 use std::path::Path;
@@ -14,10 +14,10 @@ use super::super::control_plane::Result;
 use super::super::process::guarded;
 use super::{GRACE_MIN, NODE, Shared, TMPDIR, send};
 
-/// A container that runs.
+/// A running container.
 pub(super) struct Process {
     pub(super) child: Child,
-    /// The guard's. `Child::wait` would close it.
+    /// The guard's input. `Child::wait` would close it.
     _stdin: Option<ChildStdin>,
     pub(super) pid: u32,
     pre_stop: Option<Command>,
@@ -49,7 +49,7 @@ impl Process {
         let pre_stop =
             hook.and_then(|hook| hook.command.as_deref()?.split_first()).map(|(program, arguments)| {
                 let mut command = Command::new(shared.resolved(program));
-                // Inside of a container that would be 1.
+                // Inside a container, it would be 1.
                 command
                     .args(arguments)
                     .env_clear()
@@ -62,7 +62,7 @@ impl Process {
         Ok(Process { _stdin: child.stdin.take(), child, pid, pre_stop })
     }
 
-    /// As a kubelet does it (`killContainer`): the hook's time is part of the grace period.
+    /// As the kubelet does (`killContainer`): the hook's time is part of the grace period.
     pub(super) async fn terminate(&mut self, grace: Duration) -> std::io::Result<ExitStatus> {
         let deadline = Instant::now() + grace;
         let hook = self.pre_stop.take().filter(|_| !grace.is_zero());
@@ -83,7 +83,7 @@ impl Process {
 }
 
 impl Shared {
-    /// The image's file of that name, if it has one.
+    /// The image's file of that name, if there is one.
     fn resolved(&self, program: &str) -> String {
         let inside = self.image.folder.join(program.trim_start_matches('/'));
         if program.starts_with('/') && inside.is_file() {
@@ -94,7 +94,8 @@ impl Shared {
     }
 }
 
-/// The image's variables, then the container's. Makes the volumes. For temporary files a container has its folder.
+/// The image's variables, then the container's. Creates the volumes. A container uses its directory for temporary
+/// files.
 fn environment(
     shared: &Shared,
     pod: &Pod,
@@ -130,7 +131,7 @@ fn environment(
     Ok(env)
 }
 
-/// The fields that a variable can have.
+/// The pod fields that a variable can refer to.
 fn field(pod: &Pod, address: &str, path: &str) -> Result<String> {
     match path {
         "metadata.name" => Ok(pod.name_any()),

@@ -1,4 +1,4 @@
-//! The kubelet does what a kubelet does: as far as Spark's executors can tell.
+//! The process kubelet behaves like a kubelet, as far as Spark's executors can tell.
 
 use super::super::control_plane::{ControlPlane, NAMESPACE, Role};
 use super::super::tools;
@@ -10,7 +10,7 @@ struct Node {
 }
 
 impl Node {
-    /// Creates a pod with this script, and a finalizer: so its last status can be read at leisure.
+    /// Creates a pod with this script, and with a finalizer, so that its last status can still be read.
     fn run(&self, name: &str, script: &str, hook: Option<&str>, grace_s: u64) {
         let mut container = json!({"name": "main", "image": "test", "command": ["sh", "-c", script], "env": [
             {"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
@@ -42,7 +42,7 @@ impl Node {
         std::fs::read_to_string(self.kubelet.folder(name).join("log")).unwrap_or_default()
     }
 
-    /// Waits for the phase. The container's state then.
+    /// Waits for the phase, and returns the container's state.
     fn until(&self, name: &str, phase: &str) -> Value {
         let begun = std::time::Instant::now();
         loop {
@@ -59,7 +59,7 @@ impl Node {
         }
     }
 
-    /// Waits until the kubelet has let go of a deleted pod: only the finalizer holds it.
+    /// Waits until the kubelet has released a deleted pod: only the finalizer holds it.
     fn removed(&self, name: &str) {
         let begun = std::time::Instant::now();
         while self.pod(name)["metadata"]["deletionGracePeriodSeconds"] != 0 {
@@ -91,7 +91,7 @@ fn a_pod_lives_and_ends_as_on_a_node() {
     let address = pod["status"]["podIP"].as_str().unwrap();
     assert_eq!(node.log("well"), format!("well at {address}\nwritten\n"));
     assert_eq!(pod["spec"]["nodeName"], NODE);
-    assert!(pod["metadata"]["deletionTimestamp"].is_null(), "who has ended is there until it is deleted");
+    assert!(pod["metadata"]["deletionTimestamp"].is_null(), "an ended pod exists until it is deleted");
     node.delete("well");
     node.removed("well");
 
@@ -112,7 +112,7 @@ fn a_pod_lives_and_ends_as_on_a_node() {
     node.removed("polite");
     assert_eq!(node.log("polite"), "hooked\nterminated\n");
 
-    // The hook's time is part of the grace period; whoever does not listen is killed when it ends.
+    // The hook's time is part of the grace period; a process that ignores SIGTERM is killed when it ends.
     node.run("deaf", "trap '' TERM; while :; do sleep 0.1; done", Some("sleep 1000"), 3);
     node.until("deaf", "Running");
     let begun = std::time::Instant::now();

@@ -1,7 +1,7 @@
-//! Spark's own `ExecutorRollPlugin` as the judge of the built-in policies: the same executors, the same picks.
+//! Spark's own `ExecutorRollPlugin` as the reference for the built-in policies: the same executors, the same picks.
 //!
-//! A script has Spark itself store random executors, list them, write them as its REST API does, and choose. The rows
-//! come back shuffled, go through the reader of `policy run` and the daemon, and are asked about in the sandbox.
+//! A script makes Spark itself store random executors, list them, write them as its REST API does, and choose. The rows
+//! are shuffled, parsed by the reader of `policy run` and the daemon, and given to the policies in the sandbox.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
@@ -17,14 +17,14 @@ use crate::support::{root, sandbox, spark_roll};
 const FLEETS: usize = 2_000;
 const SEED: u32 = 37_810;
 
-/// What the script says of one fleet.
+/// The script's output for one fleet.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Fleet {
     min_tasks: i32,
-    /// Active executors, as the plugin sees them.
+    /// Active executors, in the plugin's order.
     order: Vec<String>,
-    /// By policy.
+    /// The picks by policy.
     picks: BTreeMap<String, Option<String>>,
     executors: serde_json::Value,
 }

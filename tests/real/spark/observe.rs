@@ -1,5 +1,5 @@
-//! Observe mode: an ordinary application, whose driver makes its executors' pods. Rollcall finds out why they were
-//! lost, and rolls; the driver replaces.
+//! Observe mode: an ordinary application, whose driver creates its executors' pods. Rollcall classifies losses, and
+//! rolls; the driver replaces.
 
 use super::*;
 use crate::real::judge;
@@ -16,7 +16,7 @@ pub(super) fn start(tools: &Path, spark: &Path) -> Application {
         &settings,
         json!({
             "mode": "Observe",
-            "limits": {"unavailable": 1},
+            "limits": {"maxUnavailable": 1},
             "roll": {"policies": ["OUTLIER"], "interval": "1h", "grace": "30s"},
         }),
     )
@@ -42,7 +42,7 @@ fn observe_mode_classifies_and_rolls() {
     application.over("Observe mode, in full");
 }
 
-/// By the API server's audit log.
+/// According to the API server's audit log.
 pub(super) fn the_driver_alone_creates(application: &Application) {
     let requests = judge::requests(&application.plane);
     let of_pods = |verb: &str| {
@@ -50,5 +50,5 @@ pub(super) fn the_driver_alone_creates(application: &Application) {
         asked.count()
     };
     assert!(of_pods("watch") > 0, "the audit log tells of no watch: {requests:?}");
-    assert_eq!(of_pods("create"), 0, "the driver makes the pods, nobody else: {requests:?}");
+    assert_eq!(of_pods("create"), 0, "only the driver creates pods: {requests:?}");
 }

@@ -1,11 +1,11 @@
-//! The same on other versions of Spark, one after the other: executors come, one is killed, one is rolled, all are there
-//! again. The other kinds of loss depend on Kubernetes and not on Spark's version: the suites in full show them.
+//! The same on other versions of Spark, one after the other: executors start, one is killed, one is rolled, all are
+//! replaced. The other kinds of loss depend on Kubernetes and not on Spark's version: the complete suites test them.
 
 use super::*;
 
 const EXECUTORS: usize = 2;
 
-/// Where they are installed, separated as on a path.
+/// The installation directories, separated as in PATH.
 fn others() -> impl Iterator<Item = PathBuf> {
     let how = "export ROLLCALL_SPARK_OTHERS=$(tests/tools/spark.sh 3.5.9):$(tests/tools/spark.sh 4.1.4)";
     let folders = enabled("other versions of Spark", "ROLLCALL_SPARK_OTHERS", how).unwrap_or_default();
@@ -37,7 +37,7 @@ fn observe_mode_on_other_versions() {
 fn loses_and_rolls_one(application: &Application) {
     application.at_strength("started");
     application.loses_one_to_a_kill();
-    // Between executors that have done nothing yet OUTLIER cannot tell.
+    // OUTLIER cannot distinguish executors that have not run any task yet.
     application.jobs_go_on();
     let longest = application.with_most("totalDuration");
     assert_eq!(application.roll("OUTLIER"), longest);

@@ -1,5 +1,5 @@
-//! Own mode: the driver wants no executors of its own, and gets Rollcall's. One after the other is lost in another way;
-//! each loss is called what it was, each is made up for, and no job of the application notices.
+//! Own mode: the driver requests no executors, and gets Rollcall's. Each is lost in another way; each loss is
+//! classified correctly and replaced, and no job of the application fails.
 
 use super::*;
 
@@ -20,8 +20,8 @@ pub(super) fn start(tools: &Path, spark: &Path, executors: usize) -> Application
         json!({
             "mode": "Own",
             "allocation": {"pendingTimeout": "180s"},
-            "limits": {"surge": 1},
-            "recovery": {"failuresMax": 100},
+            "limits": {"maxSurge": 1},
+            "recovery": {"maxExecutorFailures": 100},
             "roll": {"policies": ["OUTLIER"], "interval": "1h", "grace": "30s"},
             "spark": {"executorMemory": "512m", "javaOptions": JAVA_OPTIONS},
             "template": {"spec": {
@@ -45,7 +45,7 @@ fn own_mode_whatever_befalls_the_executors() {
     let silent = silent(&application.history(ids[0]));
     println!("given up after {silent:?}");
     let ours = HEARTBEAT_TIMEOUT..HEARTBEAT_TIMEOUT + Duration::from_secs(60);
-    assert!(ours.contains(&silent), "{silent:?}: was it the driver that gave it up, and not Rollcall?");
+    assert!(ours.contains(&silent), "{silent:?}: did the driver declare it lost, and not Rollcall?");
 
     application.loses_one_to_a_deletion();
 
@@ -53,7 +53,7 @@ fn own_mode_whatever_befalls_the_executors() {
     fs::write(application.kubelet.folder(DRIVER).join("out-of-memory"), ids[0].to_string()).unwrap();
     application.lost_and_replaced("out of memory", ids[0], "out-of-memory");
 
-    // Nobody else is on the way: short of patience is only who waits for what does not start.
+    // No other executor is starting: the timeout of pending pods only affects those that do not start.
     let ids = application.at_strength("at strength");
     application.change(|spec| spec["allocation"]["pendingTimeout"] = json!("20s"));
     application.kubelet.hold_next("ErrImagePull");
@@ -67,7 +67,7 @@ fn own_mode_whatever_befalls_the_executors() {
 
     let longest = application.with_most("totalDuration");
     let rolled = application.roll("OUTLIER");
-    assert_eq!(rolled, longest, "among so few nobody is out of line: then it is the longest total duration");
+    assert_eq!(rolled, longest, "among so few none is an outlier: then it is the longest total duration");
 
     let ids = application.at_strength("at strength");
     application.change(|spec| spec["roll"]["policies"] = json!(["ID"]));
@@ -83,7 +83,7 @@ fn own_mode_whatever_befalls_the_executors() {
     application.over("Own mode, in full");
 }
 
-/// For how long the daemon had heard nothing when it gave an executor up, by its verdict.
+/// How long the daemon had received no heartbeat when it declared an executor lost, by its verdict.
 fn silent(history: &[String]) -> Duration {
     let text = history.iter().find_map(|text| text.split_once(" timed out after "));
     let (_, text) = text.unwrap_or_else(|| panic!("nothing has timed out: {history:?}"));

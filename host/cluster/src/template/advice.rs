@@ -1,4 +1,4 @@
-//! What works in a template, but hardly as it is meant: told by `rollcall check`, and logged.
+//! Parts of a template that are valid, but probably not intended: reported by `rollcall check`, and logged.
 
 use k8s_openapi::api::core::v1 as k8s;
 use serde_json::Value;
@@ -7,13 +7,14 @@ use super::quantity::Quantity;
 use super::{Chosen, JAVA_OPTION, LOCAL_DIRS, Remark, Spark};
 use crate::pod::{APP, EXECUTOR_ID, INACTIVE, PROFILE_ID, ROLE};
 
-/// Labels that are Rollcall's, and Spark's driver's.
+/// Labels that belong to Rollcall or to Spark's driver.
 pub const RESERVED: [&str; 5] = [APP, ROLE, EXECUTOR_ID, PROFILE_ID, INACTIVE];
-/// Spark: `spark.executor.memoryOverheadFactor`, in percent, and for PySpark; `spark.executor.minMemoryOverhead`.
+/// Spark: `spark.executor.memoryOverheadFactor`, in percent, and for PySpark;
+/// `spark.executor.minMemoryOverhead`.
 const OVERHEAD_PERCENT: u64 = 10;
 const OVERHEAD_PERCENT_PYTHON: u64 = 40;
 const OVERHEAD_MIN_MIB: u64 = 384;
-/// Placeholders in one template beyond this many are not told.
+/// Further placeholders in a template are not reported.
 const PLACEHOLDERS_MAX: usize = 10;
 
 pub(super) fn of(template: &Value, spec: &k8s::PodSpec, chosen: &Chosen, spark: &Spark) -> Vec<Remark> {
@@ -43,9 +44,9 @@ fn guess(containers: &[k8s::Container], at: usize) -> Remark {
         .help("set spec.executorContainer (Spark: spark.kubernetes.executor.podTemplateContainerName)")
 }
 
-/// Spark's own rule for the size of a pod.
+/// Spark's own rule for the memory of a pod.
 fn memory(spec: &k8s::PodSpec, container: &k8s::Container, path: &str, spark: &Spark) -> Vec<Remark> {
-    // Since Kubernetes 1.34 a pod may have them as a whole.
+    // Since Kubernetes 1.34 resources may be set for the whole pod.
     let found = |pick: fn(&k8s::ResourceRequirements) -> Option<&String>| {
         let own = container.resources.as_ref().and_then(pick).map(|text| (text, path));
         own.or_else(|| spec.resources.as_ref().and_then(pick).map(|text| (text, "spec.template.spec")))
@@ -84,7 +85,8 @@ fn memory(spec: &k8s::PodSpec, container: &k8s::Container, path: &str, spark: &S
     advice
 }
 
-/// The heap as it is written, and what Spark would request for it, Java or Python. The container's own word counts.
+/// The heap size as configured, and the memory that Spark would request for it, for Java or Python. The
+/// container's own setting takes precedence.
 fn needs_mib(container: &k8s::Container, spark: &Spark) -> Option<(String, u64, u64)> {
     let own = container.env.iter().flatten().find(|variable| variable.name == "SPARK_EXECUTOR_MEMORY");
     let heap = match own {
@@ -128,7 +130,7 @@ fn mounts(spec: &k8s::PodSpec, container: &k8s::Container, path: &str) -> Vec<Re
     advice
 }
 
-/// Spark makes claims from a few of its settings. Here they are Kubernetes' own: a claim that is the pod's.
+/// Spark creates claims from a few of its settings. Here claims are plain Kubernetes: one claim for one pod.
 fn claims(spec: &k8s::PodSpec) -> Vec<Remark> {
     let mut advice = Vec::new();
     for (at, volume) in spec.volumes.iter().flatten().enumerate() {
@@ -171,7 +173,7 @@ fn metadata(template: &Value) -> Vec<Remark> {
     advice
 }
 
-/// Where Spark's placeholders stand as they are. Claims have their own remark.
+/// Spark's placeholders in places where they are not substituted. Claims have their own remark.
 fn placeholders(value: &Value, path: &str, found: &mut Vec<Remark>) {
     match value {
         Value::String(text) if text.contains("{{APP_ID}}") || text.contains("{{EXECUTOR_ID}}") => {
@@ -190,7 +192,7 @@ fn placeholders(value: &Value, path: &str, found: &mut Vec<Remark>) {
                 placeholders(item, &format!("{path}[{at}]"), found);
             }
         }
-        // Options of the JVM that the template gives itself.
+        // JVM options that the template sets itself.
         Value::Object(fields)
             if fields
                 .get("name")

@@ -1,9 +1,10 @@
-//! An executor's pod: the fleet's template, and what Spark needs in it.
+//! An executor's pod: the fleet's template, completed with what Spark needs.
 //!
-//! Spark's own factory is the model (`BasicExecutorFeatureStep`, `LocalDirsFeatureStep`, `KubernetesExecutorBackend`): a
-//! stock image starts with the argument `executor` and finds everything in its environment. What the template says
-//! itself stays as it is; identity (labels, name, owner, executor id) is never the template's. Where Spark substitutes
-//! `{{APP_ID}}` and `{{EXECUTOR_ID}}` (JVM options, labels, annotations) so do we, and nowhere else.
+//! It follows Spark's own code (`BasicExecutorFeatureStep`, `LocalDirsFeatureStep`,
+//! `KubernetesExecutorBackend`): a stock image starts with the argument `executor` and finds everything in its
+//! environment. Fields that the template sets are kept, except the identity (labels, name, owner, executor id),
+//! which the template never sets. `{{APP_ID}}` and `{{EXECUTOR_ID}}` are substituted where Spark substitutes
+//! them (JVM options, labels, annotations), and nowhere else.
 
 mod advice;
 mod quantity;
@@ -17,24 +18,25 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use serde_json::Value;
 
 use crate::container;
-use crate::pod::{APP, APP_NAME, EXECUTOR_CONTAINER, EXECUTOR_ID, INACTIVE, PROFILE_ID, ROLE, SPARK_VERSION};
+use crate::container::EXECUTOR_CONTAINER;
+use crate::pod::{APP, APP_NAME, EXECUTOR_ID, INACTIVE, PROFILE_ID, ROLE, SPARK_VERSION};
 pub use advice::RESERVED;
 use quantity::Quantity;
 pub use strict::KUBERNETES;
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
-/// Spark: `LocalDirsFeatureStep` takes the mounts of volumes that are called so.
+/// Spark: `LocalDirsFeatureStep` uses the mounts of volumes with this name prefix.
 const LOCAL_DIRS: &str = "spark-local-dir-";
 const LOCAL_DIR: &str = "spark-local-dir-1";
 const LOCAL_PATH: &str = "/var/data/spark-local-dir-1";
-/// Spark: `spark.blockManager.port`, named so by `BasicExecutorFeatureStep`.
+/// Spark: `spark.blockManager.port`, the port's name is from `BasicExecutorFeatureStep`.
 const BLOCK_MANAGER_PORT: i32 = 7_079;
-/// Spark's images have it; it sends SIGPWR and waits for the end of the process.
+/// Part of Spark's images; it sends SIGPWR and waits for the process to end.
 const DECOMMISSION_SCRIPT: &str = "/opt/decom.sh";
-/// How Spark's variables with options of the JVM begin.
+/// Prefix of Spark's environment variables with JVM options.
 const JAVA_OPTION: &str = "SPARK_JAVA_OPT_";
 
-/// What every executor is told about its application.
+/// Settings that every executor gets about its application.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spark {
     /// `spark://CoarseGrainedScheduler@<driver host>:<spark.driver.port>`.
@@ -44,28 +46,28 @@ pub struct Spark {
     /// Spark: `spark.executor.memory`, the size of the heap, for instance `4g`.
     pub memory: String,
     pub user: Option<String>,
-    /// Where the image has Spark's configuration.
+    /// Directory of Spark's configuration in the image.
     pub conf_dir: String,
     pub java_options: Vec<String>,
     pub resource_profile_id: u32,
-    /// Spark: `spark.decommission.enabled`. A deletion is then a decommission: the container gets Spark's
-    /// preStop hook.
+    /// Spark: `spark.decommission.enabled`. A deletion then decommissions the executor: the container gets
+    /// Spark's preStop hook.
     pub decommission: bool,
     /// Spark: `spark.kubernetes.local.dirs.tmpfs`.
     pub local_dirs_tmpfs: bool,
-    /// Spark's labels of the driver's pod: executors carry the same.
+    /// Labels that Spark sets on the driver's pod; executors get the same.
     pub app_name: Option<String>,
     pub version: Option<String>,
 }
 
-/// Something about a template that people should know, and where.
+/// A remark about a template, and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remark {
     /// In the ExecutorFleet document, for instance `spec.template.spec.containers[0].env`.
     pub path: String,
     pub message: String,
     pub help: Option<String>,
-    /// Of an unknown field: those that there are.
+    /// For an unknown field: the known fields.
     pub known: &'static [&'static str],
 }
 
@@ -81,17 +83,17 @@ impl Remark {
 
 #[derive(Clone, Debug)]
 pub struct Template {
-    /// With everything that is the same for all executors.
+    /// With everything that all executors have in common.
     pod: k8s::Pod,
     /// Index of the executor's container.
     at: usize,
-    /// What works, but hardly as it is meant.
+    /// Parts that are valid, but probably not intended.
     pub advice: Vec<Remark>,
 }
 
 impl Template {
-    /// From a `v1.PodTemplateSpec`, or everything for which no pod can be made of it. `executor` is the name of the
-    /// executor's container, where people have said it.
+    /// Reads a `v1.PodTemplateSpec`, or returns all reasons why no pod can be created from it. `executor` is
+    /// the name of the executor's container, if it is configured.
     pub fn new(template: &Value, spark: &Spark, executor: Option<&str>) -> Result<Template, Vec<Remark>> {
         let k8s::PodTemplateSpec { metadata, spec } = strict::read(template, "spec.template")?;
         let missing = || vec![Remark::new("spec.template.spec", "is required")];
@@ -111,7 +113,7 @@ impl Template {
         let local_dirs = local_dirs(&mut spec, chosen.at, spark.local_dirs_tmpfs);
         complete(&mut spec.containers[chosen.at], spark, local_dirs);
         let mut labels = metadata.labels.unwrap_or_default();
-        // Spark's driver does not look at pods that have it.
+        // Spark's driver ignores pods with this label.
         labels.remove(INACTIVE);
         labels.insert(PROFILE_ID.to_owned(), spark.resource_profile_id.to_string());
         for (label, value) in [(APP_NAME, &spark.app_name), (SPARK_VERSION, &spark.version)] {
@@ -119,7 +121,7 @@ impl Template {
                 labels.insert(label.to_owned(), value.clone());
             }
         }
-        // Of the template's metadata only what is not identity.
+        // From the template's metadata, only the fields that are not identity.
         let metadata = ObjectMeta {
             labels: Some(labels),
             annotations: metadata.annotations,
@@ -158,7 +160,7 @@ impl Template {
                 if variable.name.starts_with(JAVA_OPTION) {
                     substitute(text, application_id, &id);
                 } else if variable.name == "SPARK_EXECUTOR_DIRS" {
-                    // Spark's own placeholders of this one variable.
+                    // Spark's own placeholders in this one variable.
                     *text = text
                         .replace("SPARK_APPLICATION_ID", application_id)
                         .replace("SPARK_EXECUTOR_ID", &id);
@@ -173,7 +175,7 @@ impl Template {
         pod
     }
 
-    /// `terminationGracePeriodSeconds`: how long a deleted pod has, unless the deletion says otherwise.
+    /// `terminationGracePeriodSeconds`: the grace period of a deleted pod, unless the deletion sets another.
     pub fn grace_s(&self) -> Option<i64> {
         self.pod.spec.as_ref()?.termination_grace_period_seconds
     }
@@ -182,11 +184,11 @@ impl Template {
 /// The executor's container.
 struct Chosen {
     at: usize,
-    /// Nothing says that it is this one.
+    /// Nothing identifies it as the executor's.
     guessed: bool,
 }
 
-/// Which container is the executor. Spark takes the one that is named in its settings, else the first.
+/// Selects the executor's container. Spark takes the one that is named in its settings, otherwise the first.
 fn select(containers: &[k8s::Container], executor: Option<&str>) -> Result<Chosen, Remark> {
     let names = || containers.iter().map(|container| &*container.name).collect::<Vec<_>>().join(", ");
     if containers.is_empty() {
@@ -205,7 +207,7 @@ fn select(containers: &[k8s::Container], executor: Option<&str>) -> Result<Chose
     };
     let runs_it = |container: &k8s::Container| container::words(container).any(|word| word == "executor");
     let is_called = |container: &k8s::Container| container.name == EXECUTOR_CONTAINER;
-    // That it is told its id says the least: log shippers are, too.
+    // The executor id in the environment is the weakest sign: log shippers have it, too.
     let signs: [&dyn Fn(&k8s::Container) -> bool; 3] = [&runs_it, &is_called, &is_told];
     for sign in signs {
         let mut found = (0..).zip(containers).filter(|(_, container)| sign(container));
@@ -216,7 +218,7 @@ fn select(containers: &[k8s::Container], executor: Option<&str>) -> Result<Chose
     Ok(Chosen { at: 0, guessed: containers.len() > 1 })
 }
 
-/// Why the API server would refuse each pod, or why none may be as it says.
+/// Reasons why the API server would refuse each pod, and settings that an executor's pod must not have.
 fn faults(spec: &k8s::PodSpec, at: usize) -> Vec<Remark> {
     let mut faults = Vec::new();
     let never = |policy: &Option<String>| matches!(policy.as_deref(), None | Some("Never"));
@@ -264,7 +266,7 @@ fn substitute(text: &mut String, application_id: &str, executor: &str) {
     }
 }
 
-/// What Spark puts into the container, where the template does not.
+/// Adds what Spark puts into the container, where the template does not set it.
 fn complete(container: &mut k8s::Container, spark: &Spark, local_dirs: Option<String>) {
     if container.command.is_none() && container.args.is_none() {
         container.args = Some(vec!["executor".to_owned()]);
@@ -303,8 +305,8 @@ fn complete(container: &mut k8s::Container, spark: &Spark, local_dirs: Option<St
     set_first(container, field("SPARK_EXECUTOR_POD_IP", "status.podIP"));
 }
 
-/// Where shuffle and spill files go, unless the environment says it: the mounts that are meant for them, in their
-/// order, else a volume of our own.
+/// Directories for shuffle and spill files, unless the environment sets them: the mounts that are meant for
+/// them, in their order, otherwise a volume that Rollcall adds.
 fn local_dirs(spec: &mut k8s::PodSpec, at: usize, tmpfs: bool) -> Option<String> {
     let container = &mut spec.containers[at];
     if container.env.iter().flatten().any(|env| env.name == "SPARK_LOCAL_DIRS") {
@@ -322,7 +324,7 @@ fn local_dirs(spec: &mut k8s::PodSpec, at: usize, tmpfs: bool) -> Option<String>
         ..k8s::VolumeMount::default()
     });
     let volumes = spec.volumes.get_or_insert_default();
-    // There may be one that only lacks its mount.
+    // The volume may exist and only lack its mount.
     if !volumes.iter().any(|volume| volume.name == LOCAL_DIR) {
         let medium = tmpfs.then(|| "Memory".to_owned());
         volumes.push(k8s::Volume {
@@ -348,8 +350,8 @@ fn field(name: &str, path: &str) -> k8s::EnvVar {
     }
 }
 
-/// Sets a variable, over the template's own. Kubernetes expands `$(NAME)` only in variables that come later, so
-/// those that tell executors apart come first.
+/// Sets a variable, overriding the template's. Kubernetes expands `$(NAME)` only in variables that come later,
+/// so the variables that differ between executors come first.
 fn set_first(container: &mut k8s::Container, variable: k8s::EnvVar) {
     let env = container.env.get_or_insert_default();
     env.retain(|known| known.name != variable.name);
@@ -363,7 +365,7 @@ fn default(container: &mut k8s::Container, name: &str, value: &str) {
     }
 }
 
-/// Not on these nodes: in every term, because terms are alternatives.
+/// Excludes these nodes in every term, because terms are alternatives.
 fn avoid(spec: &mut k8s::PodSpec, nodes: &[Box<str>]) {
     let affinity = spec.affinity.get_or_insert_default().node_affinity.get_or_insert_default();
     let required = affinity.required_during_scheduling_ignored_during_execution.get_or_insert_default();

@@ -1,6 +1,6 @@
 //! Kubernetes' quantities: `500m`, `4Gi`, `1.5e9`.
 
-/// In billionths, rounded up as Kubernetes does. None that a pod may have is negative.
+/// In billionths, rounded up as Kubernetes does. Pods may not have negative ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Quantity(u128);
 
@@ -16,7 +16,7 @@ impl Quantity {
         if whole.is_empty() && fraction.is_empty() || fraction.contains('.') {
             return None;
         }
-        // What is too much for any machine need not be exact.
+        // Values that exceed any machine need not be exact.
         let digits = |text: &str| {
             text.bytes().fold(0u128, |value, b| value.saturating_mul(10).saturating_add(u128::from(b - b'0')))
         };
@@ -33,7 +33,7 @@ impl Quantity {
     }
 }
 
-/// What a suffix multiplies by, and divides by.
+/// A suffix's factor and divisor.
 fn scale(suffix: &str) -> Option<(u128, u128)> {
     Some(match suffix {
         "" => (1, 1),

@@ -1,8 +1,8 @@
-//! Reads a pod template into Kubernetes' own types and refuses what they do not know.
+//! Reads a pod template into Kubernetes' own types and refuses unknown fields.
 //!
-//! The types drop a field that is not theirs, and the pod would silently lack it. They say which fields they have
-//! when they ask for a struct, so the reader compares them with what is there: nothing about Kubernetes is written
-//! down twice. What is wrong is collected; a wrong value is taken out and the rest read again.
+//! The types ignore an unknown field, and the pod would silently lack it. They list their fields when they
+//! request a struct, so the reader compares the list with the input: nothing about Kubernetes is written down
+//! twice. Errors are collected; an invalid value is removed and the rest is read again.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -17,14 +17,14 @@ use super::Remark;
 use super::quantity::Quantity;
 
 k8s_openapi::k8s_if_1_37! {
-    /// Whose fields the types have.
+    /// The Kubernetes version of the types.
     pub const KUBERNETES: &str = "1.37";
 }
 
 /// More than a person reads at once.
 const REMARKS_MAX: usize = 30;
 
-/// A value of this type, or everything in it that is wrong. `root` is the path of the value.
+/// A value of this type, or all errors in it. `root` is the path of the value.
 pub fn read<T: DeserializeOwned>(value: &Value, root: &str) -> Result<T, Vec<Remark>> {
     let mut wrong = Vec::new();
     let mut value = value.clone();
@@ -54,7 +54,7 @@ pub fn read<T: DeserializeOwned>(value: &Value, root: &str) -> Result<T, Vec<Rem
 /// The fields that Kubernetes gives a type.
 pub fn fields_of<T: DeserializeOwned>() -> &'static [&'static str] {
     let fields = Cell::new(&[][..]);
-    // It always fails: there is no value.
+    // This always fails, because there is no value.
     let _ = T::deserialize(Asked(&fields));
     fields.get()
 }
@@ -76,7 +76,7 @@ impl Step<'_> {
         }
     }
 
-    /// From the root; `None` is an item of a list.
+    /// The fields from the root; `None` is an item of a list.
     fn fields(&self) -> Vec<Part> {
         match self {
             Step::Root(_) => Vec::new(),
@@ -92,7 +92,8 @@ enum Part {
     Item(usize),
 }
 
-/// Takes out the innermost field on the way to a place. Items stay, so that the others keep their numbers.
+/// Removes the innermost field on the path to a place. List items stay, so that the other items keep their
+/// indexes.
 fn remove(value: &mut Value, steps: &[Part]) -> bool {
     let Some(last) = steps.iter().rposition(|step| matches!(step, Part::Field(_))) else { return false };
     let mut at = value;
@@ -113,7 +114,7 @@ fn remove(value: &mut Value, steps: &[Part]) -> bool {
 #[derive(Default)]
 struct Notes {
     unknown: Vec<Remark>,
-    /// The first place at which a value was refused, and what would be right.
+    /// The first place at which a value was refused, and what would be valid.
     wrong: Option<(String, Vec<Part>, Option<String>)>,
 }
 
@@ -198,7 +199,7 @@ impl<'de, 'a: 'de> Deserializer<'de> for Reader<'a> {
             Value::Number(number) => Some(number.to_string()),
             Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
         };
-        // The type takes any text, the API server does not.
+        // The type accepts any text, the API server does not.
         if let Some(text) = text.filter(|text| name == "Quantity" && Quantity::parse(text).is_none()) {
             return self.note(Err(Error::custom(format_args!(
                 "{text:?} is no quantity: write for instance 500m, 2, 512Mi or 4Gi"
@@ -235,7 +236,7 @@ impl<'de, 'a: 'de> IntoDeserializer<'de, Error> for Reader<'a> {
     }
 }
 
-/// Only wants to know which fields a struct has.
+/// Only collects which fields a struct has.
 struct Asked<'a>(&'a Cell<&'static [&'static str]>);
 
 impl<'de> Deserializer<'de> for Asked<'_> {
@@ -261,7 +262,7 @@ impl<'de> Deserializer<'de> for Asked<'_> {
     }
 }
 
-/// Where a field belongs that stands in the wrong place: `capabilities` is a container's, not the pod's.
+/// The right place of a misplaced field: `capabilities` belongs to a container, not to the pod.
 fn home(name: &str) -> Option<String> {
     let homes = [
         ("spec.template.spec", fields_of::<k8s::PodSpec>()),

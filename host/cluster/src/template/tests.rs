@@ -34,7 +34,7 @@ fn made(template: Value, avoid: &[Box<str>]) -> k8s::Pod {
     template.pod("spark-1", ExecutorId(7), "f-exec-7", owner(), avoid)
 }
 
-/// Every item of what an executor's pod needs, in the order of Spark's own factory.
+/// Everything that an executor's pod needs, in the order of Spark's own code.
 #[test]
 fn a_pod_has_what_spark_needs() {
     let pod = made(
@@ -136,7 +136,7 @@ fn avoided_nodes_are_avoided_in_every_alternative() {
     }
 }
 
-/// What is wrong with a template, `path: message`.
+/// The errors of a template, `path: message`.
 fn wrong(template: Value) -> Vec<String> {
     let remarks = Template::new(&template, &spark(), None).unwrap_err();
     remarks.into_iter().map(|remark| format!("{}: {}", remark.path, remark.message)).collect()
@@ -197,7 +197,7 @@ fn a_template_that_cannot_work_is_refused_with_its_path() {
     ] {
         assert_eq!(wrong(template), [expected]);
     }
-    // A sidecar may be started again.
+    // A sidecar may be restarted.
     let sidecar = json!([{"name": "x", "restartPolicy": "Always"}, {"name": "y", "args": ["executor"]}]);
     assert!(Template::new(&with("containers", sidecar), &spark(), None).is_ok());
 }
@@ -278,7 +278,7 @@ fn wrong_values_are_told_together_and_beside_unknown_fields() {
     );
 }
 
-/// Each of Kubernetes' own kinds of values, and what is written as a number.
+/// Each of Kubernetes' own types of values, and those that are written as numbers.
 #[test]
 fn what_kubernetes_knows_is_taken() {
     let pod = made(
@@ -319,11 +319,11 @@ fn mounts_for_local_dirs_are_sparks() {
     let (env, volumes) = dirs(json!({"name": "x", "volumeMounts": mounts.clone()}), two.clone(), true);
     assert_eq!((env.as_deref(), volumes.len()), (Some("/fast,/data"), 2), "in the order of the mounts");
     assert!(volumes[0].ephemeral.as_ref().unwrap().volume_claim_template.is_some());
-    // The environment's own word.
+    // The environment's own setting.
     let own = json!([{"name": "SPARK_LOCAL_DIRS", "value": "/mine"}]);
     let (env, volumes) = dirs(json!({"name": "x", "env": own, "volumeMounts": mounts}), two, false);
     assert_eq!((env.as_deref(), volumes.len()), (Some("/mine"), 2));
-    // None are mounted: one is added, and one that is there is used.
+    // None are mounted: a volume is added, or an existing one is used.
     for (tmpfs, medium) in [(false, None), (true, Some("Memory"))] {
         let (env, volumes) = dirs(json!({"name": "x"}), json!([]), tmpfs);
         assert_eq!((env.as_deref(), volumes.len()), (Some(LOCAL_PATH), 1));
@@ -357,7 +357,7 @@ fn placeholders_are_substituted_where_spark_does_so() {
     assert_eq!(env["SPARK_JAVA_OPT_7"], Some("-Did=7"));
     assert_eq!(env["SPARK_EXECUTOR_DIRS"], Some("/d/spark-1/7"));
     assert_eq!(env["OTHER"], Some("{{EXECUTOR_ID}} of $(SPARK_EXECUTOR_ID)"));
-    // Kubernetes expands what was said before.
+    // Kubernetes expands only variables that were defined before.
     let names: Vec<&str> = spec.containers[0].env.iter().flatten().map(|env| &*env.name).collect();
     let identity =
         ["SPARK_APPLICATION_ID", "SPARK_EXECUTOR_ID", "SPARK_EXECUTOR_POD_IP", "SPARK_EXECUTOR_POD_NAME"];
@@ -413,7 +413,7 @@ fn the_executors_container_is_found_as_spark_finds_it() {
     );
 }
 
-/// The paths of what is advised of the executor's container and a pod.
+/// The paths of the advice for an executor's container and a pod.
 fn advised(container: Value, pod: Value) -> Vec<String> {
     let mut template = json!({"spec": {"containers": [{"name": "x", "image": "spark",
         "resources": {"limits": {"memory": "8Gi"}}}]}});
@@ -432,7 +432,7 @@ fn advised(container: Value, pod: Value) -> Vec<String> {
         .collect()
 }
 
-/// 4g of heap are 4505Mi in a pod of Spark's.
+/// With 4g of heap, Spark requests 4505Mi for a pod.
 #[test]
 fn memory_that_cannot_be_enough_is_told() {
     let container = "spec.containers[0].resources";
@@ -446,7 +446,7 @@ fn memory_that_cannot_be_enough_is_told() {
     assert_eq!(memory(json!({"memory": "4505Mi"}), json!({"memory": "1Gi"})), [request]);
     assert_eq!(memory(json!({"memory": "4505Mi"}), json!({})), [""; 0]);
     assert_eq!(memory(json!({"cpu": 1}), json!({"cpu": 1})), [request]);
-    // The container's own heap is what the JVM gets: 1g and at least 384Mi.
+    // The container's own heap setting is what the JVM gets: 1g and at least 384Mi.
     let env = |memory: &str, limit: &str| {
         let env = json!([{"name": "SPARK_EXECUTOR_MEMORY", "value": memory}]);
         advised(json!({"env": env, "resources": {"limits": {"memory": limit}}}), json!({}))
@@ -454,7 +454,7 @@ fn memory_that_cannot_be_enough_is_told() {
     assert_eq!(env("1g", "1407Mi"), [limit]);
     assert_eq!(env("1g", "1408Mi"), [""; 0]);
     assert_eq!(env("what", "1Mi"), [""; 0], "not known");
-    // Of the pod as a whole.
+    // Resources of the whole pod.
     let pod = json!({"spec": {"containers": [{"name": "x", "image": "spark"}], "resources": {"limits": {"memory": "1Gi"}}}});
     assert_eq!(advised(json!({"resources": null}), pod), ["spec.resources.limits.memory"]);
 }

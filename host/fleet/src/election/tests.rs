@@ -1,4 +1,4 @@
-//! A world with one Lease, the hosts that want it, and what is under way between them.
+//! A simulation of one Lease, the hosts that compete for it, and the requests in flight between them.
 
 use super::*;
 
@@ -45,7 +45,7 @@ impl World {
         self.hosts.push((Election::new(self.settings, identity, Seed::new(self.seed.draw())), 0));
     }
 
-    /// Every host's clock has an origin of its own.
+    /// Every host's clock has its own origin.
     fn now(&self, host: usize) -> Now {
         Now { instant: Instant::from_ms(self.ms + 977 * host as u64), wall_ms: self.wall_ms }
     }
@@ -68,7 +68,7 @@ impl World {
         let hosts = (0..self.hosts.len()).filter(|host| awake(*host) && due(host));
         events.extend(hosts.map(|host| (host, ElectionEvent::Deadline)));
         events.into_iter().for_each(|(host, event)| self.step(host, event));
-        // Frozen hosts included.
+        // Includes frozen hosts.
         let leads = |host: &usize| self.hosts[*host].0.is_leader(self.now(*host).instant);
         let leaders: Vec<_> = (0..self.hosts.len()).filter(leads).collect();
         assert!(leaders.len() <= 1, "{leaders:?} lead at {} ms, seed {}", self.ms, self.name);
@@ -84,7 +84,7 @@ impl World {
         let mut ended = self.hosts[host].0.deadline().is_none();
         let releases = event == ElectionEvent::Release;
         let actions = self.hosts[host].0.step(event, now);
-        // One that stopped because it was late may have something to give back.
+        // A host that stopped because it was late may still have a Lease to release.
         ended &= !releases || actions.is_empty();
         for action in actions {
             assert!(!ended, "{action:?} after the end");
@@ -129,7 +129,7 @@ impl World {
                 if matches!(outcome, ElectionOutcome::Written(_)) {
                     self.put(lease);
                 }
-                // A client that repeats a call whose answer was lost hears that it conflicts with itself.
+                // A client that repeats a request whose answer was lost gets a conflict with its own write.
                 match (self.weather.as_str(), dice) {
                     ("doubt", _) => (request, ElectionOutcome::Unknown),
                     ("repeat", _) | ("storm", 90..) => (request, ElectionOutcome::Conflict),
@@ -153,7 +153,7 @@ impl World {
         self.answers.extend(delay_ms.map(|ms| (self.ms + ms, host, event)));
     }
 
-    /// How long a message is under way. `None`: for ever.
+    /// How long a message is in flight. `None`: it never arrives.
     fn delay_ms(&mut self) -> Option<u64> {
         match if self.weather == "storm" { self.seed.below(100) } else { 99 } {
             0..8 => None,
@@ -167,8 +167,8 @@ fn version(number: u64) -> Version {
     Version(number.to_string().into())
 }
 
-/// `script`: orders to the world, each at a second. What comes out: what happened, in which second, and
-/// who holds the Lease after how many transitions.
+/// `script`: commands, each at a second. The result: what happened, in which second, and who holds the Lease
+/// after how many transitions.
 #[track_caller]
 fn check(script: &str, expected: &str) {
     let mut world = World::new(ElectionSettings::default(), "calm", 1);
@@ -184,7 +184,7 @@ fn check(script: &str, expected: &str) {
             "other" => world.put(held_by("other")),
             "brief" => world.put(Lease { duration_s: 5, ..held_by("other") }),
             "unset" => world.put(Lease { duration_s: 0, ..held_by("other") }),
-            "nobody" => world.put(held_by("")),
+            "none" => world.put(held_by("")),
             "twin" => world.put(held_by(&Identity::new("me", 0).0)),
             "touch" => world.put(world.lease.clone().unwrap().0),
             "delete" => world.lease = None,
@@ -197,7 +197,7 @@ fn check(script: &str, expected: &str) {
         }
     }
     let (lease, _) = world.lease.unwrap_or_default();
-    let holder = lease.holder.split('_').next().filter(|name| !name.is_empty()).unwrap_or("nobody");
+    let holder = lease.holder.split('_').next().filter(|name| !name.is_empty()).unwrap_or("none");
     world.log.push(format!("{holder} {}", lease.transitions));
     assert_eq!(world.log.join(", "), expected, "{script}");
 }
@@ -205,7 +205,7 @@ fn check(script: &str, expected: &str) {
 #[test]
 fn it_takes_what_is_free() {
     check("60 end", "0 lead, me 0");
-    check("0 nobody, 60 end", "0 lead, me 1");
+    check("0 none, 60 end", "0 lead, me 1");
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn it_waits_for_a_lease_duration_of_its_own_clock() {
     check("0 unset, 60 end", "15 lead, me 1");
     check("0 other, 10 touch, 60 end", "27 lead, me 1");
     check("0 other, 4 future, 8 past, 12 past, 60 end", "15 lead, me 1");
-    // An earlier life of ours, or somebody who was given our name.
+    // An earlier process of this host, or another process that was given the same name.
     check("0 twin, 60 end", "15 lead, me 1");
     check("0 twin, 10 lossy, 60 end", "me 0");
 }
@@ -237,8 +237,8 @@ fn it_renews_whatever_the_wall_clock_says() {
 fn it_stops_when_it_reads_anything_but_its_own() {
     check("10 other, 60 end", "0 lead, 11 Deposed, 11 over, other 0");
     check("10 twin, 60 end", "0 lead, 11 Deposed, 11 over, me 0");
-    check("10 nobody, 60 end", "0 lead, 11 Deposed, 11 over, nobody 0");
-    check("10 delete, 60 end", "0 lead, 11 Deposed, 11 over, nobody 0");
+    check("10 none, 60 end", "0 lead, 11 Deposed, 11 over, none 0");
+    check("10 delete, 60 end", "0 lead, 11 Deposed, 11 over, none 0");
 }
 
 #[test]
@@ -257,20 +257,20 @@ fn it_looks_what_became_of_a_write() {
     check("0 doubt, 60 end", "0 lead, me 0");
     check("0 repeat, 60 end", "2 lead, me 0");
     check("0 lossy, 20 calm, 60 end", "20 lead, me 0");
-    // Reads are given up before they are answered, but what was written was written.
+    // Reads are given up before they are answered, but a write that was applied counts.
     check("5 late, 60 end", "0 lead, me 0");
 }
 
 #[test]
 fn it_releases_what_is_its_own() {
-    check("10 release, 60 end", "0 lead, 10 over, 10 Released, nobody 0");
+    check("10 release, 60 end", "0 lead, 10 over, 10 Released, none 0");
     check("10 other, 10 release, 60 end", "0 lead, 10 over, 10 Released, other 0");
-    check("10 doubt, 10 release, 60 end", "0 lead, 10 over, 10 Released, nobody 0");
+    check("10 doubt, 10 release, 60 end", "0 lead, 10 over, 10 Released, none 0");
     check("10 cut, 10 release, 60 end", "0 lead, 10 over, 12 Released, me 0");
-    check("5 cut, 9 calm, 9 release, 60 end", "0 lead, 9 over, 10 Released, nobody 0");
+    check("5 cut, 9 calm, 9 release, 60 end", "0 lead, 9 over, 10 Released, none 0");
     check("0 other, 5 release, 60 end", "5 Released, other 0");
-    check("0 nobody, 0 lossy, 1 calm, 1 release, 60 end", "1 Released, nobody 0");
-    check("10 release, 11 release, 60 end", "0 lead, 10 over, 10 Released, nobody 0");
+    check("0 none, 0 lossy, 1 calm, 1 release, 60 end", "1 Released, none 0");
+    check("10 release, 11 release, 60 end", "0 lead, 10 over, 10 Released, none 0");
 }
 
 #[test]
@@ -278,23 +278,23 @@ fn what_is_doubted_is_read_at_once() {
     check("10 suspect, 60 end", "0 lead, 10 affirm, me 0");
     check("10 suspect, 10 suspect, 60 end", "0 lead, 12 affirm, me 0");
     check("10 other, 10 suspect, 60 end", "0 lead, 10 Deposed, 10 over, other 0");
-    check("10 delete, 10 suspect, 60 end", "0 lead, 10 Deposed, 10 over, nobody 0");
+    check("10 delete, 10 suspect, 60 end", "0 lead, 10 Deposed, 10 over, none 0");
     check("10 late, 11 suspect, 30 calm, 60 end", "0 lead, 15 affirm, me 0");
     check("5 cut, 6 suspect, 60 end", "0 lead, 14 Late, 14 over, me 0");
     check("0 other, 5 suspect, 60 end", "15 lead, me 1");
-    check("10 release, 10 suspect, 60 end", "0 lead, 10 over, 10 Released, nobody 0");
+    check("10 release, 10 suspect, 60 end", "0 lead, 10 over, 10 Released, none 0");
 }
 
-/// The next one need not wait until the Lease is over.
+/// The next leader need not wait until the Lease expires.
 #[test]
 fn a_late_one_gives_back_what_is_still_its_own() {
-    check("10 freeze, 41 release, 60 end", "0 lead, 19 over, 40 Late, 41 Released, nobody 0");
+    check("10 freeze, 41 release, 60 end", "0 lead, 19 over, 40 Late, 41 Released, none 0");
     check("10 freeze, 15 other, 41 release, 60 end", "0 lead, 19 over, 40 Late, 41 Released, other 0");
     check("5 cut, 20 release, 60 end", "0 lead, 14 Late, 14 over, 22 Released, me 0");
     check("10 other, 20 release, 60 end", "0 lead, 11 Deposed, 11 over, other 0");
 }
 
-/// To the millisecond, and a write of the version that was seen so long.
+/// To the millisecond, and with a write of the version that was observed for that long.
 #[test]
 fn another_is_dead_once_it_was_unchanged_for_its_duration() {
     let at = |ms| Now { instant: Instant::from_ms(ms), wall_ms: 0 };
@@ -313,7 +313,7 @@ fn another_is_dead_once_it_was_unchanged_for_its_duration() {
     }
 }
 
-/// However late the answer, the lease counts from when it was asked for.
+/// However late the answer is, the lease counts from when the request was sent.
 #[test]
 fn an_answer_does_not_prolong_what_was_asked_for() {
     let at = |ms| Now { instant: Instant::from_ms(ms), wall_ms: 0 };
@@ -321,13 +321,13 @@ fn an_answer_does_not_prolong_what_was_asked_for() {
     let mut election = Election::new(ElectionSettings::default(), Identity::new("me", 0), Seed::new(1));
     election.step(ElectionEvent::Deadline, at(0));
     election.step(finished(1, ElectionOutcome::NotFound), at(1_000));
-    // Given up at 4.3 s; the read that follows stays without an answer, too.
+    // Given up at 4.3 s; the read that follows gets no answer, either.
     election.step(ElectionEvent::Deadline, at(4_500));
     assert!(!election.is_leader(Instant::from_ms(8_000)));
     let led = election.step(finished(2, ElectionOutcome::Written(version(1))), at(8_000));
     assert_eq!(led.first(), Some(&ElectionAction::Lead { term: 1 }));
     assert!(election.is_leader(Instant::from_ms(10_999)) && !election.is_leader(Instant::from_ms(11_000)));
-    // The renewal's answer is there at 11 s, but so is the deadline.
+    // The answer to the renewal arrives at 11 s, but so does the deadline.
     let late = election.step(finished(4, ElectionOutcome::Written(version(2))), at(11_000));
     assert_eq!(late, [ElectionAction::Stop(StopCause::Late)]);
     let read = ElectionAction::ReadLease { request: ActionId(5) };
@@ -371,11 +371,11 @@ fn settings_are_checked() {
     assert!(check(15, 10_000, 0).unwrap_err().starts_with("retryPeriod "));
 }
 
-/// Answers and calls are lost and late, hosts freeze, crash, restart and release, wall clocks jump: there
-/// are never two leaders (`tick` looks). Then faults stop: soon there is one, and it stays.
+/// Answers and requests are lost and late, hosts freeze, crash, restart and release, wall clocks jump: there
+/// are never two leaders (`tick` checks). Then the faults stop: soon there is one leader, and it stays.
 #[test]
 fn two_never_lead_at_once_and_one_does_in_the_end() {
-    // With hardly any room between the renew deadline and the lease: nothing is right by luck.
+    // With hardly any margin between the renew deadline and the lease, so that no test passes by luck.
     let settings = ElectionSettings::check(3, 2_970, 400).unwrap();
     let mut terms = 0;
     for seed in 0..2_000 {
@@ -401,12 +401,12 @@ fn two_never_lead_at_once_and_one_does_in_the_end() {
         world.weather = "calm".to_owned();
         let awake = world.hosts.iter_mut().filter(|host| host.1 < u64::MAX);
         awake.for_each(|host| host.1 = 0);
-        // A host that stops now is not replaced: these two are.
+        // A host that stops now is not replaced, so start these two.
         (0..2).for_each(|_| world.start());
-        // What the storm still delivers takes 4 s; then a lease of 3 s, and reads every half second.
+        // Messages that are still in flight take 4 s; then a lease of 3 s, and a read every half second.
         (0..400).for_each(|_| world.tick());
         let leader = world.leader;
-        assert!(leader.is_some(), "nobody leads with seed {seed}: {:?}", world.log);
+        assert!(leader.is_some(), "no host leads with seed {seed}: {:?}", world.log);
         for _ in 0..200 {
             world.tick();
             assert_eq!(world.leader, leader, "seed {seed}");

@@ -1,40 +1,33 @@
-//! What a record of ours never is.
+//! The checks that a stored record must pass.
 //!
-//! The bounds are far above what any fleet comes to and low enough that whatever passes can be gone on from: sets are
-//! kept as runs, and what is enumerated (`born`, `kept`, `leaving`) is counted. The sums are those that every version
-//! of ours satisfies; one number that is changed by hand contradicts the others.
+//! The bounds are far above what any fleet reaches, and low enough that a record that passes can be continued:
+//! sets are stored as runs, and sets that are enumerated (`born`, `kept`, `leaving`) are bounded. Every version
+//! that Rollcall writes satisfies the sums; if one number is changed by hand it contradicts the others.
 //!
-//! Not here: that ids are at most `reserved`. With mode Observe nothing is reserved, and with mode Own an executor of a
-//! lost record is taken in above it. An id that is in the record is never used again, wherever it stands. Nor whether
-//! failures are of the future: clocks go wrong by years, and what is of the future does not count.
+//! Not checked: that ids are at most `reserved`. In mode Observe nothing is reserved, and in mode Own an
+//! executor of a lost record is accepted above it. An id that is in the record is never used again, regardless
+//! of the set that contains it. Nor is it checked that failures are not in the future: clocks can be wrong by
+//! years, and failures in the future do not count.
 
 use std::fmt;
 
-use super::Ledger;
+use super::record::{COUNT_MAX, Ledger, RESERVED_MAX};
 use crate::id::{ExecutorId, IdSet};
 
-/// Epochs and writes: 2^53, as much as every reader of JSON reads exactly. A leader a second makes 2^25 in a year.
-pub(crate) const COUNT_MAX: u64 = 1 << 53;
-/// A million ids have to be left: at one a second they last for twelve days, and a fleet whose ids are used up would
-/// stand still. A host that goes on from a record just below it may come to write one above it, which the next start
-/// refuses: its ids are used up, or somebody has seen to it that they seem to be. A reset does not take that number over.
-pub(crate) const RESERVED_MAX: u64 = ExecutorId::MAX.0 - 1_000_000;
 /// etcd counts revisions in 63 bits.
 const REVISION_MAX: u64 = i64::MAX as u64;
-/// Twice as many executors as the largest fleet that a document can ask for.
+/// Twice the number of executors of the largest fleet that a document can request.
 const BORN_MAX: u64 = 100_000;
-/// Ids are handed out in order: 100,000 live ones in no order at all are 50,000 runs. 40 bytes each, 2.6 MB.
+/// Ids are handed out in order: 100,000 live ones in random order are 50,000 runs. 40 bytes each, 2.6 MB.
 pub const RUNS_MAX: usize = 1 << 16;
-/// Our own kinds, and a hundred of the policies'.
+/// Built-in kinds, and a hundred kinds of policies.
 const KINDS_MAX: usize = 128;
-/// From so many on, further kinds count as unknown when they are written.
-pub(super) const KINDS_WRITTEN_MAX: usize = 100;
-/// Sixty steps of the window of failures, and those of the windows that the spec had before.
+/// Sixty steps of the failure window, and those of the windows that the spec had before.
 const FAILURES_MAX: usize = 1_000;
-/// From so many on, the oldest step is dropped when another is written.
+/// From this many on, the oldest step is dropped when another is written.
 pub(crate) const FAILURES_WRITTEN_MAX: usize = 240;
 const NAME_BYTES_MAX: usize = 256;
-/// Fields that a newer version wrote: they are handed on with every write.
+/// Fields that a newer version wrote: they are preserved in every write.
 const OTHERS_MAX: usize = 64;
 const OTHERS_BYTES_MAX: usize = 32 << 10;
 
@@ -60,7 +53,7 @@ fn unless(wrong: bool, field: &'static str, what: impl FnOnce() -> String) -> Re
 }
 
 impl Ledger {
-    /// Can it be one of ours, and be gone on from?
+    /// Can Rollcall have written the record, and can it be continued?
     pub fn check(&self) -> Result<(), Flaw> {
         at_most("epoch", self.epoch, COUNT_MAX)?;
         at_most("writes", self.writes, COUNT_MAX)?;
@@ -119,7 +112,7 @@ fn ids(field: &'static str, set: &IdSet) -> Result<(), Flaw> {
     unless(last.is_some(), field, || format!("has ids above {}, which Spark cannot read", ExecutorId::MAX))
 }
 
-/// What a newer version may have left.
+/// Checks the fields that a newer version wrote.
 pub(super) fn others(others: &[(Box<str>, Box<str>)]) -> Result<(), Flaw> {
     let bytes = others.iter().fold(0_usize, |sum, (name, value)| sum + name.len() + value.len());
     let field = "fields that this version does not know";

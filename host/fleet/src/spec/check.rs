@@ -1,16 +1,15 @@
-//! What can be wrong with a spec, and where.
+//! The errors that a spec can have, and their fields.
 
 use std::fmt;
 
-use super::{Amount, Draft, Mode};
-use crate::guardrail::LOSSES_KEPT;
+use super::{Amount, Draft, LOSSES_KEPT, Mode};
 
-/// One thing wrong with a spec.
+/// One error in a spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpecError {
     /// The field in the ExecutorFleet document, for instance `spec.roll.interval`.
     pub path: &'static str,
-    /// What is wrong, and what would be right.
+    /// What is wrong, and what would be valid.
     pub message: String,
 }
 
@@ -20,11 +19,10 @@ impl fmt::Display for SpecError {
     }
 }
 
-/// A year: longer waits are a slip of a unit.
+/// A year: a longer wait is a mistake in the unit.
 const LONG_MS: u64 = 366 * 24 * 3_600_000;
 
-/// The ledger has to fit into a ConfigMap of 1 MiB: in the worst order that is some 20 bytes for each
-/// executor.
+/// The ledger has to fit into a ConfigMap of 1 MiB: in the worst order each executor takes about 20 bytes.
 const TARGET_MAX: u32 = 50_000;
 
 pub(super) fn errors(draft: &Draft, policies: &[String]) -> Vec<SpecError> {
@@ -75,7 +73,7 @@ fn identity(draft: &Draft, check: &mut Check) {
     check.refuse_if(name.is_empty() || name.len() > 46 || !letters || !ends, "metadata.name", || {
         format!("{name:?} must be 1 to 46 of a-z, 0-9 and -, with a letter or digit at both ends")
     });
-    // A label's value.
+    // The application id is the value of a label.
     let id = &draft.application_id;
     let letters = id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
     let ends = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
@@ -101,20 +99,20 @@ fn times(draft: &Draft, check: &mut Check) {
     });
     let recovery = &draft.recovery;
     check.time("spec.recovery.checkInterval", recovery.check_interval_ms);
-    check.time("spec.recovery.failuresWindow", recovery.failures_window_ms);
-    check.refuse_if(recovery.checks_max > 1_000, "spec.recovery.checksMax", || {
+    check.time("spec.recovery.failuresValidityInterval", recovery.failures_window_ms);
+    check.refuse_if(recovery.checks_max > 1_000, "spec.recovery.maxChecks", || {
         format!("{} checks would keep a loss open for too long: at most 1000", recovery.checks_max)
     });
     let allocation = &draft.allocation;
     check.time("spec.allocation.batchDelay", allocation.batch_delay_ms);
     check.at_least_ms("spec.allocation.batchDelay", allocation.batch_delay_ms, 100);
     check.time("spec.allocation.pendingTimeout", allocation.pending_timeout_ms);
-    check.time("spec.allocation.backoffFirst", allocation.backoff_first_ms);
+    check.time("spec.allocation.initialBackoff", allocation.backoff_first_ms);
     check.time("spec.allocation.nodeWindow", allocation.node_window_ms);
     check.refuse_if(
         allocation.backoff_last_ms < allocation.backoff_first_ms,
-        "spec.allocation.backoffLast",
-        || format!("must not be shorter than backoffFirst, {} ms", allocation.backoff_first_ms),
+        "spec.allocation.maxBackoff",
+        || format!("must not be shorter than initialBackoff, {} ms", allocation.backoff_first_ms),
     );
     check.time("spec.limits.massLossWindow", draft.limits.mass_loss_window_ms);
     if let Some(roll) = &draft.roll {
@@ -140,65 +138,65 @@ fn times(draft: &Draft, check: &mut Check) {
 fn limits(draft: &Draft, check: &mut Check) {
     let limits = &draft.limits;
     let target = draft.target;
-    check.refuse_if(limits.executors_max > TARGET_MAX, "spec.limits.executorsMax", || {
+    check.refuse_if(limits.executors_max > TARGET_MAX, "spec.limits.maxExecutors", || {
         format!("{} is more than {TARGET_MAX}", limits.executors_max)
     });
     check.refuse_if(target > limits.executors_max, "spec.executors", || {
-        format!("{target} is more than limits.executorsMax, {}", limits.executors_max)
+        format!("{target} is more than limits.maxExecutors, {}", limits.executors_max)
     });
     check.at_least_one("spec.allocation.batchSize", draft.allocation.batch_size);
     check.refuse_if(draft.allocation.batch_size > 1_000, "spec.allocation.batchSize", || {
         format!("{} is more than 1000", draft.allocation.batch_size)
     });
-    check.at_least_one("spec.allocation.pendingMax", draft.allocation.pending_max);
-    check.at_least_one("spec.allocation.startFailuresMax", draft.allocation.start_failures_max);
-    check.at_least_one("spec.allocation.nodeLossesMax", draft.allocation.node_losses_max);
+    check.at_least_one("spec.allocation.maxPendingPods", draft.allocation.pending_max);
+    check.at_least_one("spec.allocation.maxStartFailures", draft.allocation.start_failures_max);
+    check.at_least_one("spec.allocation.maxNodeLosses", draft.allocation.node_losses_max);
     let losses = draft.allocation.node_losses_max;
-    check.refuse_if(losses > LOSSES_KEPT, "spec.allocation.nodeLossesMax", || {
+    check.refuse_if(losses > LOSSES_KEPT, "spec.allocation.maxNodeLosses", || {
         format!("{losses} is more than {LOSSES_KEPT}")
     });
     let kept = draft.recovery.kept_pods_max;
-    check.refuse_if(kept > 1_000, "spec.recovery.keptPodsMax", || format!("{kept} is more than 1000"));
+    check.refuse_if(kept > 1_000, "spec.recovery.maxKeptPods", || format!("{kept} is more than 1000"));
     if let Amount::Count(surge) = limits.surge {
         let most = limits.executors_max;
-        check.refuse_if(surge > most, "spec.limits.surge", || {
-            format!("{surge} is more than limits.executorsMax, {most}")
+        check.refuse_if(surge > most, "spec.limits.maxSurge", || {
+            format!("{surge} is more than limits.maxExecutors, {most}")
         });
     }
-    check.percent("spec.allocation.avoidedNodesMax", draft.allocation.avoided_nodes_max, 50);
-    check.percent("spec.limits.surge", limits.surge, 100);
-    check.percent("spec.limits.unavailable", limits.unavailable, 100);
-    check.percent("spec.limits.availableMin", limits.available_min, 100);
-    check.percent("spec.limits.terminating", limits.terminating, 1_000);
+    check.percent("spec.allocation.maxAvoidedNodes", draft.allocation.avoided_nodes_max, 50);
+    check.percent("spec.limits.maxSurge", limits.surge, 100);
+    check.percent("spec.limits.maxUnavailable", limits.unavailable, 100);
+    check.percent("spec.limits.minAvailable", limits.available_min, 100);
+    check.percent("spec.limits.maxTerminating", limits.terminating, 1_000);
     check.percent("spec.limits.massLoss", limits.mass_loss, 100);
     let surge = limits.surge.rounded_up(target);
     let unavailable = limits.unavailable.rounded_down(target);
     let available_min = limits.available_min.rounded_up(target);
-    check.refuse_if(available_min > target, "spec.limits.availableMin", || {
+    check.refuse_if(available_min > target, "spec.limits.minAvailable", || {
         format!("{available_min} can never be available of a target of {target}")
     });
     let Some(roll) = &draft.roll else { return };
-    check.at_least_one("spec.roll.picksMax", roll.picks_max);
-    check.at_least_one("spec.roll.perHourMax", roll.per_hour_max);
+    check.at_least_one("spec.roll.maxPicks", roll.picks_max);
+    check.at_least_one("spec.roll.maxPerHour", roll.per_hour_max);
     if target == 0 {
         return;
     }
-    check.refuse_if(draft.mode == Mode::Own && surge == 0 && unavailable == 0, "spec.limits.surge", || {
+    check.refuse_if(draft.mode == Mode::Own && surge == 0 && unavailable == 0, "spec.limits.maxSurge", || {
         format!(
-            "0, and limits.unavailable is 0 of {target} too: nothing could ever be rolled; allow one of them"
+            "0, and limits.maxUnavailable is 0 of {target} too: nothing could ever be rolled; allow one of them"
         )
     });
     check.refuse_if(
         draft.mode == Mode::Own && surge == 0 && available_min == target,
-        "spec.limits.availableMin",
+        "spec.limits.minAvailable",
         || {
             format!(
                 "{available_min} of {target} and no surge: nothing could ever be rolled; allow one of them"
             )
         },
     );
-    // The driver replaces an executor only when it is gone, so there is no surge to lean on.
-    check.refuse_if(draft.mode == Mode::Observe && unavailable == 0, "spec.limits.unavailable", || {
+    // The driver replaces an executor only after it is gone, so surge cannot help.
+    check.refuse_if(draft.mode == Mode::Observe && unavailable == 0, "spec.limits.maxUnavailable", || {
         format!("0 of {target}: when observing, nothing could ever be rolled; allow at least 1")
     });
 }

@@ -1,9 +1,9 @@
-//! Allocation: as many as there should be, whatever goes wrong with some.
+//! Allocation: the desired number of executors, even if some creates or pods fail.
 
 use super::support::{check, draft};
 use fleet::spec::Amount;
 
-/// An executor that starts before its driver finds nobody, exits with 1, and is replaced by another one.
+/// An executor that starts before its driver cannot reach it, exits with 1, and is replaced by another one.
 #[test]
 fn the_first_executors_wait_for_a_driver_that_answers() {
     let draft = || {
@@ -37,7 +37,8 @@ fn the_first_executors_wait_for_a_driver_that_answers() {
     );
 }
 
-/// The list is older than a pod that was created since, and is not believed about pods. But who is gone stays gone.
+/// The list is older than a pod that was created since, and is not used for pods. But a driver that is gone
+/// stays gone.
 #[test]
 fn a_driver_that_is_gone_in_an_old_list_gets_no_executors() {
     check(
@@ -54,7 +55,8 @@ fn a_driver_that_is_gone_in_an_old_list_gets_no_executors() {
     );
 }
 
-/// Lists that stay old for ten minutes are of a cluster that was restored from a backup: then this holds of its driver too.
+/// Lists that stay old for ten minutes are from a cluster that was restored from a backup: they then apply to
+/// the driver, too.
 #[test]
 fn a_driver_that_went_after_a_restore_is_gone() {
     check(
@@ -73,7 +75,7 @@ fn a_driver_that_went_after_a_restore_is_gone() {
     );
 }
 
-/// One pod that never starts held up every other in SAR, for ever.
+/// In SAR one pod that never started blocked all others permanently.
 #[test]
 fn one_stuck_pod_blocks_nobody() {
     check(
@@ -123,7 +125,7 @@ fn a_pod_that_runs_and_is_never_heard_is_stuck_too() {
     );
 }
 
-/// Not the pod was late but the watch.
+/// The watch was late, not the pod.
 #[test]
 fn a_pod_that_is_late_is_looked_at_before_it_is_judged() {
     check(
@@ -147,7 +149,7 @@ fn a_pod_that_is_late_is_looked_at_before_it_is_judged() {
     );
 }
 
-/// SAR's replacement waited until its delete was accepted.
+/// In SAR a replacement waited until the delete of the lost pod was accepted.
 #[test]
 fn a_replacement_does_not_wait_for_a_refused_delete() {
     check(
@@ -241,13 +243,13 @@ fn a_name_that_is_taken_by_a_stranger_is_skipped() {
     check(
         draft(1),
         "
-        0s show CreateFailed
+        0s show FailedCreate
         0s lead
             > 0s create 1
         0s create 1 exists
             > 0s get 1
         1s get 1 foreign
-            > 1s CreateFailed 1: its name is taken by another pod
+            > 1s FailedCreate 1: its name is taken by another pod
             > 1s create 2
         2s start 2
         ",
@@ -274,20 +276,20 @@ fn refused_creates_are_tried_slowly_under_the_same_id() {
     check(
         draft(3),
         "
-        0s show CreateFailed
+        0s show FailedCreate
         0s lead
             > 0s create 1
             > 0s create 2
             > 0s create 3
         0s create 1 forbidden
-            > 0s CreateFailed 1: quota
+            > 0s FailedCreate 1: quota
         0s create 2 forbidden
-            > 0s CreateFailed 2: quota
+            > 0s FailedCreate 2: quota
         0s create 3 forbidden
-            > 0s CreateFailed 3: quota
+            > 0s FailedCreate 3: quota
             > 0.895s create 1
         1s create 1 forbidden
-            > 1s CreateFailed 1: quota
+            > 1s FailedCreate 1: quota
             > 2.690s create 1
         3s create 1 ok
             > 3s create 2
@@ -363,7 +365,7 @@ fn a_node_that_kills_what_it_gets_is_avoided() {
     check(
         draft(1),
         "
-        # Nodes are told of as soon as there is somebody to tell.
+        # Nodes are told of as soon as the driver is known.
         0s node bad
         0s node a
         0s node b
@@ -475,17 +477,17 @@ fn as_many_may_be_pending_as_allowed() {
     );
 }
 
-/// A webhook that takes the labels away makes a pod that no list shows.
+/// If a webhook removes the labels, no list shows the pod.
 #[test]
 fn a_pod_that_admission_hides_is_cleared_away() {
     check(
         draft(1),
         "
-        0s show CreateFailed
+        0s show FailedCreate
         0s lead
             > 0s create 1
         1s create 1 ok unlabelled
-            > 1s CreateFailed 1: admission changed its owner, name or labels: it cannot be looked after
+            > 1s FailedCreate 1: admission changed its owner, name or labels: it cannot be looked after
             > 1s ask SPARK why 1 was lost: PodMissing, check 0
         1s lost 1 deleted
             > 1s delete 1 uid u1
@@ -504,11 +506,11 @@ fn a_pod_whose_owner_admission_took_is_cleared_away() {
     check(
         draft(1),
         "
-        0s show CreateFailed
+        0s show FailedCreate
         0s lead
             > 0s create 1
         1s create 1 ok orphaned
-            > 1s CreateFailed 1: admission changed its owner, name or labels: it cannot be looked after
+            > 1s FailedCreate 1: admission changed its owner, name or labels: it cannot be looked after
             > 1s ask SPARK why 1 was lost: PodMissing, check 0
         1s lost 1 deleted
             > 1s delete 1 uid u1
@@ -519,7 +521,7 @@ fn a_pod_whose_owner_admission_took_is_cleared_away() {
     );
 }
 
-/// The end of a pod is told by the watch; should it not be, somebody looks.
+/// The watch reports the end of a pod; if it does not, the pod is checked.
 #[test]
 fn an_end_that_nobody_tells_of_is_looked_for() {
     check(

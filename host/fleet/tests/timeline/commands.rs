@@ -1,4 +1,4 @@
-//! What operators ask for.
+//! The commands of operators.
 
 use super::support::{check, draft};
 

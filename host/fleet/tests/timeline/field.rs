@@ -1,4 +1,4 @@
-//! What other people's reports taught: ends beside sidecars, nodes that go, drivers that restart, admission, counters.
+//! Cases from reports of other projects: sidecars, node loss, driver restarts, admission, counters.
 
 use crate::support::{check, draft, rolling};
 

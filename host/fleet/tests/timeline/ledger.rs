@@ -1,4 +1,4 @@
-//! The ledger: what is written before what, and what a new leader makes of it.
+//! The ledger: the order of writes, and how a new leader continues a record.
 
 use super::support::{check, draft, rolling};
 
@@ -197,7 +197,7 @@ fn a_ledger_in_order_is_not_reset() {
     );
 }
 
-/// Born, settled and kept are remembered; ids are not believed.
+/// Born, settled and kept executors are remembered; the reserved ids are not trusted.
 #[test]
 fn what_was_known_is_written_over_a_record_that_is_none() {
     check(
@@ -330,7 +330,7 @@ fn a_record_of_the_future_is_told_of_and_can_be_reset() {
     );
 }
 
-/// Terms begin anew with a Lease that somebody deleted, and then both go on from the same record.
+/// Terms restart because the Lease was deleted, and then both leaders continue from the same record.
 #[test]
 fn two_leaders_of_one_epoch_are_told_apart() {
     check(

@@ -1,5 +1,5 @@
-//! Losses: how they are noticed, and what must not go wrong on the way. The anti-requirements are those
-//! of SAR and of Spark's allocator.
+//! Losses: how they are detected, and what must not go wrong in the process. The negative requirements come
+//! from bugs of SAR and of Spark's allocator.
 
 use super::support::{check, draft};
 
@@ -55,7 +55,7 @@ fn a_second_report_of_one_loss_changes_nothing() {
     );
 }
 
-/// SAR never opened a closed watch again; what happened meanwhile was never seen.
+/// SAR never reopened a closed watch; events in the meantime were never seen.
 #[test]
 fn what_a_closed_watch_missed_is_found_in_the_next_list() {
     check(
@@ -93,7 +93,7 @@ fn a_list_from_the_past_concludes_nothing() {
     );
 }
 
-/// There is always something new, and a list takes its time.
+/// New events arrive all the time, and a list takes a while.
 #[test]
 fn what_is_told_while_a_list_is_under_way_comes_on_top_of_it() {
     check(
@@ -169,8 +169,8 @@ fn silent_is_strictly_longer_than_the_timeout_and_others_are_heard() {
     );
 }
 
-/// A driver's patience is longer than ours: what it merely goes on saying does not keep 1 alive. 3 does not
-/// report itself, and works: that can be seen.
+/// The driver's timeout is longer than ours: unchanged rows of its report do not keep 1 alive. 3 sends no
+/// heartbeats, but its counters change, which is a sign of life.
 #[test]
 fn a_driver_that_repeats_itself_is_no_sign_of_life() {
     check(
@@ -196,7 +196,7 @@ fn a_driver_that_repeats_itself_is_no_sign_of_life() {
     );
 }
 
-/// The driver may know an executor long before a watch that lags shows its pod.
+/// The driver may know an executor long before a lagging watch shows its pod.
 #[test]
 fn silence_counts_from_when_the_pod_is_seen() {
     check(
@@ -215,7 +215,7 @@ fn silence_counts_from_when_the_pod_is_seen() {
     );
 }
 
-/// All fell silent: the listener is as likely as they are. One is given up to find out.
+/// All executors are silent: the listener is as likely to blame as they are. One is given up as a probe.
 #[test]
 fn when_nobody_is_heard_one_is_given_up_until_its_replacement_is_heard() {
     check(
@@ -266,7 +266,7 @@ fn heartbeats_of_strangers_are_nothing() {
     );
 }
 
-/// A restart of the host is not a mass loss: nobody was there to hear them.
+/// A restart of the host is not a mass loss: no host was running to receive their heartbeats.
 #[test]
 fn after_a_restart_silence_counts_from_the_start() {
     check(
@@ -381,7 +381,7 @@ fn many_losses_at_once_are_replaced_at_a_slow_start() {
     );
 }
 
-/// 1 to 4 are seen to be gone: that says nothing about who is silent.
+/// 1 to 4 are observed to be gone: that says nothing about which executors are silent.
 #[test]
 fn a_mass_loss_does_not_excuse_the_silent() {
     check(
@@ -419,7 +419,7 @@ fn a_mass_loss_does_not_excuse_the_silent() {
     );
 }
 
-/// So many fell silent at once, while one is heard: some are given up, and 5 to 7 wait for a while.
+/// Many executors are silent at once, while one is heard: some are given up, and 5 to 7 wait for a while.
 #[test]
 fn silence_of_many_is_believed_of_few() {
     check(
@@ -448,7 +448,7 @@ fn silence_of_many_is_believed_of_few() {
     );
 }
 
-/// A classifier that traps or abstains costs its answer, not the loss: the built-in one is asked.
+/// A classifier that traps or abstains does not block the loss: the built-in one is asked.
 #[test]
 fn what_one_classifier_cannot_answer_the_next_is_asked() {
     let mut draft = draft(1);
@@ -602,7 +602,8 @@ fn a_failed_fleet_ends_its_application_if_it_should() {
     );
 }
 
-/// What never registered cannot have run a task. Without heartbeats whoever runs has registered.
+/// An executor that never registered cannot have run a task. Without heartbeats a running executor counts as
+/// registered.
 #[test]
 fn who_was_available_had_registered() {
     let mut draft = draft(1);

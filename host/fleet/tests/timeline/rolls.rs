@@ -1,4 +1,4 @@
-//! Rolls: who goes, and never before the fleet can do without it.
+//! Rolls: which executors are rolled, and that none is removed before the fleet can do without it.
 
 use super::support::{check, draft, rolling};
 use fleet::spec::{Amount, Mode};
@@ -165,7 +165,7 @@ fn a_budget_that_never_allows_it_ends_the_roll() {
     );
 }
 
-/// Whoever is on its way out is not listened to. If it need not go after all, its silence counts.
+/// The silence of an executor that is being removed is ignored. If its removal is cancelled, its silence counts.
 #[test]
 fn one_that_fell_silent_while_its_roll_was_refused_does_not_stay() {
     let mut draft = rolling(2);
@@ -383,7 +383,7 @@ fn when_observing_the_driver_replaces() {
     );
 }
 
-/// What the driver lets go is no loss, and how many there should be is its own affair.
+/// An executor that the driver releases is not lost, and the driver decides how many executors there are.
 #[test]
 fn with_dynamic_allocation_limits_count_what_there_is() {
     let mut draft = rolling(0);

@@ -54,8 +54,8 @@ fn killing_an_executor_deletes_its_pod() {
     );
 }
 
-/// The fork created nothing while a pod was pending, so its second batch waited for a registration. Here
-/// only the batch's own delay is waited for: see `one_stuck_pod_blocks_nobody`.
+/// The fork created nothing while a pod was pending, so its second batch waited for a registration. Here only
+/// the batch delay is awaited: see `one_stuck_pod_blocks_nobody`.
 #[test]
 fn executors_are_created_in_batches() {
     let mut draft = draft(2);

@@ -1,10 +1,11 @@
-//! Silence, and what excuses it: our own deafness, a standstill, and a beat that comes before it is too late.
+//! Silence, and what excuses it: lost heartbeats on our side, a standstill, and a heartbeat that arrives just
+//! in time.
 
 use fleet::spec::{Amount, Mode};
 
 use super::support::{check, draft};
 
-/// One impairment, and all silence counts from it.
+/// After an impairment the silence of all executors counts from that moment.
 #[test]
 fn what_we_may_have_turned_away_is_no_silence() {
     check(
@@ -40,8 +41,8 @@ fn what_we_may_have_turned_away_is_no_silence() {
     );
 }
 
-/// While we are made deaf all the time, silent executors stay. Dead ones that the driver knows of are found. After the
-/// last impairment it takes one timeout.
+/// While the heartbeat path is impaired all the time, silent executors stay. Dead ones that the driver reports
+/// are found. After the last impairment it takes one timeout.
 #[test]
 fn an_impairment_excuses_for_as_long_as_it_lasts_and_a_timeout_longer() {
     let deaf: String = (1..=10).map(|n| format!("{}s deaf unattributed\n", n * 100)).collect();
@@ -74,7 +75,7 @@ fn an_impairment_excuses_for_as_long_as_it_lasts_and_a_timeout_longer() {
     );
 }
 
-/// No executor is heard while we are deaf: none is given up to find out why.
+/// No executor is heard while the heartbeat path is impaired: none is given up as a probe.
 #[test]
 fn deafness_to_all_makes_no_probe() {
     check(
@@ -98,7 +99,7 @@ fn deafness_to_all_makes_no_probe() {
     );
 }
 
-/// Its first heartbeats are turned away: it has not failed to register.
+/// The first heartbeats of an executor are rejected: it has not failed to register.
 #[test]
 fn one_that_cannot_register_because_of_us_is_not_late() {
     check(
@@ -128,7 +129,7 @@ fn one_that_cannot_register_because_of_us_is_not_late() {
     );
 }
 
-/// A pod that does not even run has nothing to say: that we are deaf excuses nothing.
+/// A pod that does not run sends no heartbeats: the impairment excuses nothing.
 #[test]
 fn one_that_does_not_start_is_late_all_the_same() {
     check(
@@ -152,7 +153,7 @@ fn one_that_does_not_start_is_late_all_the_same() {
     );
 }
 
-/// After a standstill everybody has a whole timeout, whether heard since or not.
+/// After a standstill every executor has a whole timeout, whether it was heard since or not.
 #[test]
 fn after_a_standstill_all_silence_begins() {
     check(
@@ -174,7 +175,7 @@ fn after_a_standstill_all_silence_begins() {
     );
 }
 
-/// It speaks before its loss is settled. Its replacement is there already, and one too many.
+/// An executor is heard before its loss is settled. Its replacement already exists and is surplus.
 #[test]
 fn a_beat_before_the_verdict_takes_the_loss_back() {
     check(
@@ -204,7 +205,7 @@ fn a_beat_before_the_verdict_takes_the_loss_back() {
     );
 }
 
-/// A replacement that is owed and not under way is owed no more.
+/// A replacement that is due and not yet created is no longer due.
 #[test]
 fn no_replacement_is_owed_for_one_that_is_heard_again() {
     let mut draft = draft(2);
@@ -227,7 +228,7 @@ fn no_replacement_is_owed_for_one_that_is_heard_again() {
     );
 }
 
-/// The loss is written down: recorded is recorded.
+/// The loss is recorded in the ledger: it is final.
 #[test]
 fn a_beat_after_the_verdict_changes_nothing() {
     check(
@@ -250,7 +251,7 @@ fn a_beat_after_the_verdict_changes_nothing() {
     );
 }
 
-/// Only silence is taken back: one whose end was seen, or whose pod others delete, is not what spoke.
+/// Only a loss by silence is reverted: not if the executor's end was seen, or if another client deletes its pod.
 #[test]
 fn a_late_beat_of_one_that_has_ended_takes_nothing_back() {
     check(
@@ -279,8 +280,8 @@ fn a_late_beat_of_one_that_has_ended_takes_nothing_back() {
     );
 }
 
-/// What the driver says is as good as it is for silence: counters that moved are a sign of life, its mere word is not
-/// while others are heard.
+/// The driver's report counts as it does for silence: changed counters are a sign of life; `isActive` alone is
+/// not while other executors are heard.
 #[test]
 fn the_drivers_word_takes_back_what_it_would_have_kept() {
     check(
@@ -307,7 +308,7 @@ fn the_drivers_word_takes_back_what_it_would_have_kept() {
     );
 }
 
-/// The driver replaces executors there; the loss is taken back all the same.
+/// In mode Observe the driver replaces executors; the loss is reverted all the same.
 #[test]
 fn when_observing_a_beat_takes_the_loss_back_as_well() {
     let mut draft = draft(2);
@@ -329,8 +330,8 @@ fn when_observing_a_beat_takes_the_loss_back_as_well() {
     );
 }
 
-/// It was to go when its pod became Pending again, and was wanted after all. What was heard of it before is no silence
-/// of its new life.
+/// The executor was to be removed when its pod became Pending again, and was then kept. Its earlier heartbeats
+/// do not count as silence of the restarted executor.
 #[test]
 fn one_that_is_recalled_while_its_pod_is_pending_again_is_not_lost_for_it() {
     check(
@@ -356,7 +357,7 @@ fn one_that_is_recalled_while_its_pod_is_pending_again_is_not_lost_for_it() {
     );
 }
 
-/// Where heartbeats are not listened to none can be missed.
+/// If heartbeats are disabled none can be missed.
 #[test]
 fn without_heartbeats_hearing_is_not_impaired() {
     let mut draft = draft(1);

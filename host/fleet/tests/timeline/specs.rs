@@ -1,4 +1,4 @@
-//! Specs: what is refused, where, and that pods are left alone.
+//! Specs: which are refused, at which field, and that pods are left unchanged.
 
 use super::support::{check, draft, policies, rolling};
 use fleet::Fleet;
@@ -18,7 +18,7 @@ fn defaults_are_fine() {
     assert_eq!(errors(rolling(10_000)), [""; 0]);
 }
 
-/// Each of these alone is refused, at its field, with its reason.
+/// Each of these alone is refused, with its field and its reason.
 #[test]
 fn each_wrong_field_is_named_with_its_reason() {
     type Case = (&'static str, &'static str, fn(&mut Draft));
@@ -27,8 +27,8 @@ fn each_wrong_field_is_named_with_its_reason() {
         ("metadata.name", "1 to 46", |d| d.name = "x".repeat(47)),
         ("spec.applicationId", "label value", |d| d.application_id = "a b".to_owned()),
         ("spec.driver", "no UID", |d| d.driver = "".into()),
-        ("spec.executors", "more than limits.executorsMax, 10000", |d| d.target = 10_001),
-        ("spec.limits.executorsMax", "more than 50000", |d| d.limits.executors_max = u32::MAX),
+        ("spec.executors", "more than limits.maxExecutors, 10000", |d| d.target = 10_001),
+        ("spec.limits.maxExecutors", "more than 50000", |d| d.limits.executors_max = u32::MAX),
         ("spec.heartbeat.timeout", "longer than 0", |d| {
             d.heartbeat.timeout_ms = 0;
             d.heartbeat.interval_ms = 500;
@@ -36,30 +36,34 @@ fn each_wrong_field_is_named_with_its_reason() {
         ("spec.heartbeat.timeout", "shorter than two intervals", |d| d.heartbeat.timeout_ms = 19_999),
         ("spec.heartbeat.interval", "is the unit right", |d| d.heartbeat.interval_ms = 10),
         ("spec.allocation.batchDelay", "is the unit right", |d| d.allocation.batch_delay_ms = 1),
-        ("spec.allocation.nodeLossesMax", "more than 16", |d| d.allocation.node_losses_max = 17),
-        ("spec.recovery.keptPodsMax", "more than 1000", |d| d.recovery.kept_pods_max = u32::MAX),
-        ("spec.limits.surge", "more than limits.executorsMax", |d| d.limits.surge = Amount::Count(u32::MAX)),
+        ("spec.allocation.maxNodeLosses", "more than 16", |d| d.allocation.node_losses_max = 17),
+        ("spec.recovery.maxKeptPods", "more than 1000", |d| d.recovery.kept_pods_max = u32::MAX),
+        ("spec.limits.maxSurge", "more than limits.maxExecutors", |d| {
+            d.limits.surge = Amount::Count(u32::MAX)
+        }),
         ("spec.roll.interval", "is the unit right", |d| d.roll.as_mut().unwrap().interval_ms = 1),
         ("spec.heartbeat.interval", "longer than 0", |d| d.heartbeat.interval_ms = 0),
         ("spec.recovery.checkInterval", "longer than 0", |d| d.recovery.check_interval_ms = 0),
-        ("spec.recovery.checksMax", "at most 1000", |d| d.recovery.checks_max = 1_001),
-        ("spec.recovery.failuresWindow", "is the unit right", |d| d.recovery.failures_window_ms = u64::MAX),
+        ("spec.recovery.maxChecks", "at most 1000", |d| d.recovery.checks_max = 1_001),
+        ("spec.recovery.failuresValidityInterval", "is the unit right", |d| {
+            d.recovery.failures_window_ms = u64::MAX
+        }),
         ("spec.recovery.policies", "no policy is called \"GONE\"", |d| {
             d.recovery.policies = vec!["GONE".to_owned()];
         }),
         ("spec.allocation.batchSize", "at least 1", |d| d.allocation.batch_size = 0),
         ("spec.allocation.batchDelay", "longer than 0", |d| d.allocation.batch_delay_ms = 0),
-        ("spec.allocation.pendingMax", "at least 1", |d| d.allocation.pending_max = 0),
-        ("spec.allocation.backoffLast", "not be shorter", |d| d.allocation.backoff_last_ms = 1),
-        ("spec.allocation.avoidedNodesMax", "more than 50%", |d| {
+        ("spec.allocation.maxPendingPods", "at least 1", |d| d.allocation.pending_max = 0),
+        ("spec.allocation.maxBackoff", "not be shorter", |d| d.allocation.backoff_last_ms = 1),
+        ("spec.allocation.maxAvoidedNodes", "more than 50%", |d| {
             d.allocation.avoided_nodes_max = Amount::Percent(51);
         }),
-        ("spec.limits.surge", "101% is more", |d| d.limits.surge = Amount::Percent(101)),
-        ("spec.limits.surge", "nothing could ever be rolled", |d| {
+        ("spec.limits.maxSurge", "101% is more", |d| d.limits.surge = Amount::Percent(101)),
+        ("spec.limits.maxSurge", "nothing could ever be rolled", |d| {
             d.limits.surge = Amount::Count(0);
             d.limits.unavailable = Amount::Count(0);
         }),
-        ("spec.limits.availableMin", "can never be available", |d| {
+        ("spec.limits.minAvailable", "can never be available", |d| {
             d.limits.available_min = Amount::Count(11);
         }),
         ("spec.roll.policies", "names no policy", |d| d.roll.as_mut().unwrap().policies.clear()),
@@ -67,7 +71,7 @@ fn each_wrong_field_is_named_with_its_reason() {
         ("spec.roll.grace", "longer than the roll's timeout", |d| {
             d.roll.as_mut().unwrap().grace_ms = Some(900_000);
         }),
-        ("spec.roll.picksMax", "at least 1", |d| d.roll.as_mut().unwrap().picks_max = 0),
+        ("spec.roll.maxPicks", "at least 1", |d| d.roll.as_mut().unwrap().picks_max = 0),
     ];
     for (path, reason, spoil) in cases {
         let mut draft = rolling(10);

@@ -1,8 +1,8 @@
 //! Pods: created, read, changed, deleted, evicted.
 //!
-//! A pod dies twice. A deletion sets `deletionTimestamp`; the kubelet ends the containers and then the
-//! object goes. Where no kubelet has it, or its containers have ended, or nobody wants to wait (grace
-//! 0), it goes at once, unless a finalizer holds it.
+//! A pod is removed in two phases. A deletion sets `deletionTimestamp`; the kubelet ends the containers and
+//! then the object is removed. If the pod is on no node, if its containers have ended, or if the grace period
+//! is 0, the object is removed at once, unless a finalizer holds it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use fleet::question::{Container, ContainerRole, ContainerState, Pod};
 
 use super::{Api, Change, News, Serial};
 
-/// `terminationGracePeriodSeconds` of pods that say nothing.
+/// `terminationGracePeriodSeconds` of pods that do not set it.
 pub const GRACE_MS: u64 = 30_000;
 
 /// A pod as it is stored.
@@ -21,7 +21,7 @@ pub const GRACE_MS: u64 = 30_000;
 pub struct PodObject {
     pub view: Arc<PodView>,
     pub finalizer: bool,
-    /// When it has to be over: of a terminating pod, in ms of the world.
+    /// Deadline of a terminating pod, in ms of the world.
     pub ends_ms: Option<u64>,
 }
 
@@ -30,7 +30,7 @@ impl PodObject {
         !self.view.ended()
     }
 
-    /// One of the fleet's own: its labels, and owned by its driver.
+    /// One of the fleet's pods: it has the fleet's labels and its driver as owner.
     pub fn ours(&self, driver: &Uid) -> bool {
         self.view.selected && self.view.owner.as_ref() == Some(driver)
     }
@@ -56,7 +56,7 @@ impl Api {
         self.pods.iter().map(|(serial, pod)| (*serial, pod))
     }
 
-    /// Those of the fleet.
+    /// The fleet's pods.
     pub fn ours(&self) -> impl Iterator<Item = (Serial, &PodObject)> {
         self.pods().filter(|(_, pod)| pod.ours(&self.driver))
     }
@@ -69,7 +69,7 @@ impl Api {
         self.names.get(name).copied()
     }
 
-    /// What is known of a pod, even when it is gone.
+    /// The last known state of a pod, even after it was removed.
     pub fn last_view(&self, serial: Serial) -> Option<&Arc<PodView>> {
         self.pods.get(&serial).map(|pod| &pod.view).or_else(|| self.graves.get(&serial))
     }
@@ -138,7 +138,7 @@ impl Api {
         self.names.get(name).map_or(Outcome::NotFound, |serial| self.get_serial(*serial))
     }
 
-    /// A new state of a pod: status, labels, anything. Nothing happens to one that is gone.
+    /// Changes a pod's status, labels or anything else. No effect on a pod that was removed.
     pub fn change(&mut self, serial: Serial, change: impl FnOnce(&mut PodView)) {
         self.change_object(serial, |pod| change(Arc::make_mut(&mut pod.view)));
     }
@@ -150,7 +150,7 @@ impl Api {
         change(pod);
         let (selected, over) = (pod.view.selected, pod.ends_ms == Some(0) && !pod.finalizer);
         if was_over && over {
-            // Only its finalizer held it, which nobody sees go.
+            // Only its finalizer held it; a watch does not see the finalizer's removal.
             self.remove(serial);
             return;
         }
@@ -160,7 +160,7 @@ impl Api {
         if selected {
             self.push(Change::Put(view));
         } else if was_selected {
-            // To a watch with a selector, what no longer matches is deleted.
+            // A watch with a selector reports an object that no longer matches as deleted.
             self.push(Change::Gone(view));
         }
         if over {
@@ -181,7 +181,8 @@ impl Api {
         let Some(pod) = self.pods.get(&serial) else { return };
         let now_ms = self.now_ms;
         let (ends_ms, grace_ms) = match (pod.ends_ms.zip(pod.view.status.deletion_grace_ms), grace_ms) {
-            // A shorter grace counts from the first deletion; one that is over by now is the shortest there is.
+            // A shorter grace period counts from the first deletion; one that has already passed becomes the
+            // minimum.
             (Some((ends_ms, before_ms)), Some(grace_ms)) if grace_ms < before_ms => {
                 let ends_ms = (ends_ms + grace_ms).saturating_sub(before_ms);
                 if ends_ms < now_ms { (now_ms, grace_ms.min(1_000)) } else { (ends_ms, grace_ms) }
@@ -191,7 +192,7 @@ impl Api {
             (None, grace_ms) => (now_ms + grace_ms.unwrap_or(GRACE_MS), grace_ms.unwrap_or(GRACE_MS)),
         };
         let at_ms = self.wall_base_ms.saturating_add_unsigned(ends_ms);
-        // One that goes at once is seen to go, too.
+        // A watch sees the `deletionTimestamp` also of a pod that is removed at once.
         self.change_object(serial, |pod| {
             pod.ends_ms = Some(if grace_ms == 0 { 0 } else { ends_ms });
             let status = &mut Arc::make_mut(&mut pod.view).status;
@@ -203,7 +204,7 @@ impl Api {
         }
     }
 
-    /// The containers are gone: the kubelet, or PodGC, takes the object away.
+    /// The containers have ended: the kubelet, or PodGC, removes the object.
     pub fn finish(&mut self, serial: Serial) {
         self.delete_serial(serial, Some(0));
     }
@@ -212,7 +213,7 @@ impl Api {
     pub fn evict(&mut self, name: &str, uid: Option<&Uid>, grace_ms: Option<u64>) -> Outcome {
         let Some(serial) = self.serial(name) else { return Outcome::NotFound };
         let pod = &self.pods[&serial];
-        // Budgets are about pods that are up, and are asked before anybody looks who that is.
+        // Budgets cover pods that are up, and are checked before the UID precondition.
         let counts = pod.view.selected && pod.view.phase == Phase::Running && !pod.view.terminating();
         if counts && self.budgets_overlap {
             return Outcome::Unknown("500: more than one PodDisruptionBudget".to_owned());
@@ -256,7 +257,7 @@ impl Api {
     }
 }
 
-/// Sets the condition by which Kubernetes says that it ends a pod itself.
+/// Sets the condition by which Kubernetes reports that it ends a pod itself.
 pub fn disrupt(pod: &mut PodView, reason: &str) {
     if !pod.disrupted() {
         pod.status.conditions.push(fleet::question::Condition {
@@ -317,11 +318,11 @@ mod tests {
         let mut api = api_with(2);
         assert_eq!(api.delete("f-exec-1", Some(&Uid::from("another")), None), Outcome::Conflict);
         assert_eq!(api.delete("f-exec-9", None, None), Outcome::NotFound);
-        // Not scheduled: gone at once.
+        // Not scheduled: removed at once.
         let uid = Serial(1).uid();
         assert_eq!(api.delete("f-exec-1", Some(&uid), None), Outcome::Ok(Done::Deleted));
         assert_eq!(api.get("f-exec-1"), Outcome::NotFound);
-        // Running: terminating, until its kubelet is through.
+        // Running: terminating, until its kubelet has finished.
         let serial = run(&mut api, 2);
         api.delete("f-exec-2", Some(&serial.uid()), None);
         assert!(api.pod(serial).is_some_and(|pod| pod.view.terminating()));

@@ -1,6 +1,6 @@
-//! The ledger's object: read, compare and swap, and what people do to it.
+//! The ledger's object: read, compare-and-swap, and manual changes by operators.
 //!
-//! Every version ever applied is kept, because people restore backups.
+//! Every version ever applied is kept, because operators restore backups.
 
 use std::sync::Arc;
 
@@ -14,17 +14,18 @@ use super::Api;
 pub struct Stored {
     pub ledger: Arc<Ledger>,
     pub version: u64,
-    /// A person wrote this version, and not a leader.
+    /// An operator wrote this version, and not a leader.
     pub tampered: bool,
-    /// A tenant changed the last record to this: `tampered` is not said of it, because it calls itself what we do.
+    /// A tenant changed the last record to this. `tampered` is not set for it, because the tenant uses our
+    /// field manager.
     pub patched: bool,
-    /// And it is no record at all.
+    /// And it does not parse as a record.
     pub garbage: bool,
-    /// Its writer wrote a later one, which a person deleted before this one arrived.
+    /// Its writer had written a later version, which an operator deleted before this one arrived.
     pub late: bool,
 }
 
-/// What a tenant makes of a record.
+/// How a tenant changes a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patch {
     Garbage,
@@ -61,7 +62,7 @@ impl Api {
         self.ledger.as_ref()
     }
 
-    /// Every version that was ever applied, by whomever.
+    /// Every version that was ever applied, by any writer.
     pub fn ledgers(&self) -> &[Arc<Ledger>] {
         &self.ledgers
     }
@@ -104,7 +105,7 @@ impl Api {
         version
     }
 
-    /// A tenant changes the record. Its version, where no host may go on from it.
+    /// A tenant changes the record. Returns its version if no host may continue from it.
     pub fn patch_ledger(&mut self, patch: Patch) -> Option<u64> {
         let version = self.next_revision();
         let stored = self.ledger.as_mut()?;
@@ -134,7 +135,7 @@ impl Api {
         (!goes_on).then_some(version)
     }
 
-    /// Somebody restores the version that was the `age`th before the last.
+    /// An operator restores the version that was the `age`th before the last.
     pub fn restore_ledger(&mut self, age: usize) {
         if let Some(at) = self.ledgers.len().checked_sub(1 + age) {
             let old = Ledger::clone(&self.ledgers[at]);
@@ -150,16 +151,16 @@ impl Api {
         }
     }
 
-    /// How often somebody restored or deleted it.
+    /// How often the record was restored or deleted by hand.
     pub fn tampers(&self) -> u64 {
         self.tampers
     }
 
-    /// A newer version of Rollcall was here, and left a field.
+    /// A newer version of Rollcall ran here, and left a field.
     pub fn edit_ledger(&mut self, field: &str, value: &str) {
         let version = self.next_revision();
         if let Some(stored) = self.ledger.as_mut().filter(|stored| stored.patched) {
-            // There is no backup of what was never ours.
+            // Backups never contain a version that no leader wrote.
             let others = &mut Arc::make_mut(&mut stored.ledger).others;
             others.retain(|(name, _)| **name != *field);
             others.push((field.into(), value.into()));

@@ -1,8 +1,8 @@
-//! What the API server tells: a log with revisions, read at any lag.
+//! What the API server reports: a log with revisions, read at any lag.
 //!
-//! A list is the state *at* a revision; a watch is the log *after* one. A replica that lags is the same
-//! log, read from earlier, so a stale list is made by folding it. Rejected: a copy of the store per
-//! replica, which costs memory for every lag that nobody reads at.
+//! A list is the state *at* a revision; a watch is the log *after* one. A replica that lags reads the same log
+//! up to an earlier revision, so a stale list is made by folding the log. Rejected: a copy of the store per
+//! replica, which costs memory for lags at which nothing is read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ pub struct Entry {
     pub change: Change,
 }
 
-/// As a watch with the fleet's selector sees it.
+/// An event as a watch with the fleet's selector reports it.
 #[derive(Clone, Debug)]
 pub enum Change {
     /// ADDED or MODIFIED.
     Put(Arc<PodView>),
-    /// DELETED, or no longer selected; with the revision at which that was.
+    /// DELETED, or no longer selected; with the revision at which that happened.
     Gone(Arc<PodView>),
     Driver(DriverView),
 }
@@ -37,13 +37,13 @@ impl Api {
         self.log.push(Entry { revision, at_ms: self.now_ms, change });
     }
 
-    /// What came after this revision, the oldest first.
+    /// The entries after this revision, the oldest first.
     pub fn since(&self, revision: u64) -> &[Entry] {
         let from = self.log.partition_point(|entry| entry.revision <= revision);
         &self.log[from..]
     }
 
-    /// The last revision that a replica shows which lags by so much.
+    /// The last revision that a replica with this lag shows.
     pub fn revision_at(&self, at_ms: u64) -> u64 {
         let after = self.log.partition_point(|entry| entry.at_ms <= at_ms);
         match self.log.get(after) {
@@ -52,7 +52,7 @@ impl Api {
         }
     }
 
-    /// Forgets the log up to here: watches that are further behind get a 410.
+    /// Drops the log up to here: watches that are further behind get a 410.
     pub fn compact(&mut self, revision: u64) {
         self.compacted = self.compacted.max(revision);
     }
@@ -61,7 +61,7 @@ impl Api {
         revision < self.compacted
     }
 
-    /// A complete list from the store, told at once: all that is known by then was known when it was asked for.
+    /// A complete list from the store, delivered at once: everything it shows was known when it was requested.
     pub fn list(&self) -> Relist {
         let pods = self.pods.values().filter(|pod| pod.view.selected);
         Relist {
@@ -117,12 +117,12 @@ mod tests {
         assert_eq!(api.list_at(api.revision()), before);
         api.now_ms = 4000;
         api.delete("f-exec-2", None, None);
-        // Labels that are edited away look like a deletion, though the pod is there.
+        // Labels that are edited away look like a deletion, though the pod still exists.
         api.change(Serial(3), |pod| pod.selected = false);
         assert_eq!(api.list().pods.len(), 1);
         assert_eq!(api.list_at(api.revision()), api.list());
         assert_eq!(api.list_at(api.revision_at(3999)), before);
-        // It was on no node: seen to go, and gone.
+        // It was on no node: one event for its `deletionTimestamp`, one for its removal.
         assert_eq!(api.since(before.revision).len(), 3);
         assert!(matches!(api.since(before.revision)[2].change, Change::Gone(_)));
     }

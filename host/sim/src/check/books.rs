@@ -1,8 +1,8 @@
-//! The ledger as it is written: S8 once and balanced, S10 what is no failure, S13 who may write; and S9,
-//! the sums that a snapshot shows.
+//! The ledger as it is written: S8 each executor once and the counts balanced, S10 only real failures are
+//! counted, S13 who may write; and S9, the totals that a snapshot shows.
 //!
-//! Versions are compared with the one before, unless a person wrote that: then nobody can say what
-//! should follow.
+//! Versions are compared with the one before, unless an operator wrote that one: then the expected successor is
+//! undefined.
 
 use fleet::ledger::Ledger;
 
@@ -29,13 +29,14 @@ impl World<'_> {
             let old = before.map(|before| Ledger::clone(&before.ledger)).unwrap_or_default();
             life.epoch = Some(new.epoch);
             life.tampers = tampers;
-            // What is written over stands for nothing: ids have to be beyond all that there ever were.
+            // An overwritten record counts for nothing: new ids have to be greater than all that were ever
+            // reserved.
             life.base = if patched { self.checks.reserved } else { old.reserved.0 };
             life.claimed_born = !old.born.is_empty();
             life.may_roll.extend(rolls_under_way(&old.leaving));
             life.carried = life.carried.max(rolls_under_way(&old.leaving).count());
             self.checks.newest = Some((at, life_number));
-            // What only a leader knew that did not come to write it down is lost with it.
+            // What a leader knew but had not written yet is lost with it.
             self.checks.unsure |= tampered || self.checks.aware.take().is_some();
             tampered |= patched;
             if new.epoch <= old.epoch && !tampered {
@@ -47,11 +48,11 @@ impl World<'_> {
         }
         self.checks.reserved = self.checks.reserved.max(new.reserved.0);
         if let Some(life) = self.checks.lives.get_mut(&(at, life_number)) {
-            // An operator said that the other leader's record is not to be believed.
+            // An operator declared the other leader's record invalid.
             tampered |= life.parked.take() == Some(Parked::Usurped);
             life.wrote = Some(new.epoch);
-            // Since people meddled, somebody else may have claimed what this leader takes for older
-            // than its own: nobody could tell a restored backup from that.
+            // Since the manual change, another host may have claimed a record that this leader takes for an
+            // older one of its own: that cannot be told from a restored backup.
             tampered |= !claims && writer != Some((at, life_number)) && life.tampers < tampers;
             life.reserved = life.reserved.max(new.reserved.0);
             if new.reserved.0 > life.base {
@@ -63,12 +64,13 @@ impl World<'_> {
             self.checks.requested_in_force(now_ms, requested.total);
         }
         if tampered && !claims && self.checks.newest != Some((at, life_number)) {
-            // Somebody restored a deposed leader's record: for as long as it does not know, nothing fences it.
+            // A deposed leader's record was restored: until that leader learns of its deposition, nothing
+            // fences it.
             self.checks.amnesty_until_ms = now_ms + REACH_MS;
         }
         tampered |= patched;
         if tampered {
-            // A record of the same epoch may have been claimed twice: the first claim was undone.
+            // Records of the same epoch may have been claimed twice: the restore undid the first claim.
             self.checks.epochs.split_off(&new.epoch);
             self.checks.epochs.insert(new.epoch, (at, life_number));
         } else {
@@ -105,7 +107,7 @@ impl World<'_> {
         }
     }
 
-    /// What one version says after another, and who wrote it.
+    /// Compares one version with its predecessor, and checks its writer.
     fn follows(&mut self, old: &Ledger, new: &Ledger, writer: (usize, u32)) {
         let now_ms = self.sim.now_ms;
         if new.epoch < old.epoch || new.reserved < old.reserved || new.created < old.created {
@@ -122,12 +124,13 @@ impl World<'_> {
         {
             self.checks.object("S8", now_ms, || "what was settled is settled no more".to_owned());
         }
-        // Entries leave with time, which only hides some: what is new came with what was settled.
+        // Entries expire, which can only hide some: new failures must come from newly settled executors.
         let charged = failures(new).saturating_sub(failures(old));
         let fair = self.checks.lives.get(&writer).map(|life| &life.fair);
         let chargeable = self.cluster.executors.values().filter(|truth| {
             let ended = new.settled.contains(truth.executor) && !old.settled.contains(truth.executor);
-            // Who was settled before, and is born again by an old backup, may end in any way.
+            // An executor that was settled before, and is live again because of an old backup, may end in any
+            // way.
             let again = self.checks.ever_settled.contains(&truth.executor.0);
             let fair = fair.is_some_and(|fair| fair.contains(&truth.executor.0));
             ended && truth.maker != Maker::Human && (again || fair)
@@ -142,7 +145,7 @@ impl World<'_> {
         }
     }
 
-    /// S9, in the read model of everybody who leads.
+    /// S9, in the read model of every leading host.
     pub(crate) fn check_snapshots(&mut self) {
         let now_ms = self.sim.now_ms;
         for host in &self.hosts {

@@ -1,9 +1,9 @@
-//! S1 unique, S2 never again, S3 the ceiling, S4 the ceiling with what is being deleted.
+//! S1 unique, S2 never reused, S3 the ceiling, S4 the ceiling including terminating pods.
 //!
-//! All are judged when a creation is applied, because only that can break them. A pod that was created
-//! by a host whose ledger somebody else had claimed meanwhile, or that the claimant's list did not
-//! show, is *late*: the claimant could not have known of it, so it does not count for the ceilings. It
-//! has to go in the end (L1).
+//! All are checked when a creation is applied, because only that can break them. A pod is *late* if its
+//! creator's ledger had meanwhile been claimed by another host, or if the claimant's list did not show it: the
+//! claimant could not have known of it, so it does not count for the ceilings. It has to be removed in the end
+//! (L1).
 
 use super::REACH_MS;
 use crate::api::Serial;
@@ -58,7 +58,8 @@ impl World<'_> {
         }
     }
 
-    /// A host was given a complete list as of this revision. It cannot know of what it does not show.
+    /// A host was given a complete list as of this revision. It cannot know of pods that the list does not
+    /// show.
     pub(crate) fn check_listed(&mut self, at: usize, revision: u64) {
         let now_ms = self.sim.now_ms;
         let Some(life) = self.checks.current.get(&at).copied() else { return };
@@ -80,7 +81,8 @@ impl World<'_> {
         if !std::mem::take(&mut self.checks.unsure) {
             return;
         }
-        // Nobody knows any more of ids that no pod ever bore; their creations find the name taken.
+        // Ids for which no pod was ever created are no longer known to any host; their late creations find the
+        // name taken.
         let issued = std::mem::take(&mut self.checks.issued);
         self.checks.asked.retain(|id, _| issued.contains(id));
         if evident {
@@ -89,14 +91,14 @@ impl World<'_> {
         } else {
             let others = self.checks.lives.keys().filter(|other| **other != (at, life));
             self.checks.forgotten.extend(others.copied());
-            // A ledger older than the world, and nothing in the world that says so: nobody could tell.
+            // A ledger older than the world, and nothing in the world that shows it: undetectable.
             self.checks.asked.clear();
             self.checks.reserved = 0;
             self.checks.amnesty_until_ms = now_ms + REACH_MS;
         }
     }
 
-    /// Nothing to hold against anybody; a place for what ends.
+    /// There is nothing to check here; only the trace records that a pod was removed.
     pub(crate) fn check_removed(&mut self, serial: Serial) {
         self.sim.trace.number(serial.0);
     }

@@ -1,5 +1,6 @@
-//! What a core may want: S12 the rate, S13 who acts, S14 stillness, S17 causes, S19 patience, S20 candidates, S22 parked fleets; and S2 again, where an
-//! id is asked for and not only where it is granted.
+//! What a core may request: S12 the rate, S13 who acts, S14 no action while paused or dry, S17 causes, S19 gated pods,
+//! S20 candidates, S22 parked fleets; and S2 again, when an id is requested and not only when the creation is
+//! applied.
 
 use fleet::action::{Action, Cause, Question, Reason, Reply, Verb};
 use fleet::id::{ExecutorId, Uid};
@@ -10,9 +11,9 @@ use crate::api::Serial;
 use crate::cluster::{Executor, Maker, Taker};
 use crate::world::World;
 
-/// A notice for people is a line or a few, not a pod's log (S16).
+/// A notice is a line or a few, not a pod's log (S16).
 const NOTICE_MAX: usize = 2_048;
-/// For so long the end of the driver's container excuses what its executors end with, at least.
+/// The end of the driver's container excuses its executors' ends for at least this long.
 const DRIVER_END_MS: u64 = 120_000;
 
 impl World<'_> {
@@ -61,7 +62,7 @@ impl World<'_> {
                 if let (Reason::ExecutorHeardAgain, Some(executor), Some(life)) =
                     (notice.reason, notice.executor, self.checks.life(at))
                 {
-                    // To be given up once more it has to be silent once more.
+                    // To be suspected again, it has to be silent again.
                     life.suspects.remove(&executor.0);
                 }
                 if notice.message.len() > NOTICE_MAX {
@@ -71,7 +72,9 @@ impl World<'_> {
             }
             Verb::DeleteDriver { .. } => {
                 if !self.checks.draft.recovery.failed_deletes_driver || action.cause != Cause::Failed {
-                    self.checks.object("S6", now_ms, || "nobody asked for the driver's end".to_owned());
+                    self.checks.object("S6", now_ms, || {
+                        "the driver is deleted, and its fleet has not failed".to_owned()
+                    });
                 }
             }
             Verb::Reply { command, reply } => {
@@ -95,7 +98,7 @@ impl World<'_> {
         }
     }
 
-    /// S20: as Spark's plugin sees them, and none whose counters the driver has not said lately.
+    /// S20: in the order of Spark's plugin, and none whose counters the driver has not reported lately.
     fn check_candidates(&mut self, at: usize, ids: &[u64]) {
         let now = self.hosts[at].now(self.sim.now_ms).instant;
         let names: Vec<String> = ids.iter().map(u64::to_string).collect();
@@ -118,7 +121,8 @@ impl World<'_> {
         }
     }
 
-    /// The host says why an executor was lost. May that be its failure, by all that the host was told?
+    /// The host reports why an executor was lost. May that count as the executor's failure, given all that the
+    /// host was told?
     fn judge(&mut self, at: usize, life_number: u32, executor: ExecutorId, message: &str) {
         let now_ms = self.sim.now_ms;
         let kind = message.split_once(": ").map_or(message, |(kind, _)| kind);
@@ -158,13 +162,14 @@ impl World<'_> {
         if *pod != *expected {
             self.checks.object("S2", now_ms, || format!("{pod} is not the name of executor {executor}"));
         }
-        // What became of it is seen when a pod comes to be; before that only what is still on its way counts.
+        // Whether an id is reused is checked when the pod is created; before that only a request in transit
+        // counts.
         let (asked, asked_ms) = self
             .checks
             .asked
             .insert(executor.0, ((at, life_number), now_ms))
             .unwrap_or(((at, life_number), now_ms));
-        // A leader of before the ledger was lost may not know yet that nobody knows of its ids.
+        // A leader from before the ledger was lost may not know yet that its ids were forgotten.
         let on_its_way = now_ms < asked_ms + REACH_MS;
         if asked != (at, life_number) && on_its_way && now_ms > self.checks.amnesty_until_ms {
             self.checks.object("S2", now_ms, || {
@@ -189,7 +194,7 @@ impl World<'_> {
             self.checks.object("S12", now_ms, || format!("{burst} creations within {delay_ms} ms"));
         }
         if driver_gone || observes {
-            self.checks.object("S17", now_ms, || format!("a pod for {executor} that nobody would own"));
+            self.checks.object("S17", now_ms, || format!("a pod for {executor} without an owner"));
         }
         let justified = match cause {
             Cause::Shortfall { .. } | Cause::Rolled(_) | Cause::Command(_) | Cause::Doubt(_) => true,
@@ -222,7 +227,7 @@ impl World<'_> {
         let known = self.hosts[at].watch.told;
         let stripped = truth.tampered.is_some_and(|revision| revision <= known);
         let unowned = self.api.pod(truth.serial).is_some_and(|pod| pod.view.owner.is_none());
-        // One that never had an owner is known from the answer to its creation.
+        // That a pod never had an owner is known from the answer to its creation.
         let never_owned = truth.tampered == Some(truth.created_revision);
         if stripped && unowned && !never_owned {
             self.checks.object("S7", now_ms, || format!("{pod} has lost its owner, and host {at} knows it"));
@@ -247,11 +252,10 @@ impl World<'_> {
                 let allowed = life.may_roll.contains(&rolled.0)
                     || life.ordered_rolls > 0 && life.offered.contains(&rolled.0);
                 life.rolled.insert(rolled.0);
-                // A run is shorter than the hour.
+                // A run is shorter than an hour.
                 let many = life.rolled.len() > per_hour as usize + life.ordered_rolls as usize + life.carried;
                 if !allowed || rolled != executor {
-                    self.checks
-                        .object("S11", now_ms, || format!("{executor} is rolled, and nobody picked it"));
+                    self.checks.object("S11", now_ms, || format!("{executor} is rolled without a pick"));
                 } else if many {
                     self.checks.object("S12", now_ms, || format!("more than {per_hour} rolls in an hour"));
                 }
@@ -271,14 +275,15 @@ impl World<'_> {
 }
 
 impl World<'_> {
-    /// What is to go was written down as leaving or as settled, in the last version that this host wrote.
+    /// The executor to be deleted was recorded as leaving or as settled, in the last version that this host
+    /// wrote.
     fn check_recorded(&mut self, at: usize, executor: ExecutorId, cause: Cause) {
         let now_ms = self.sim.now_ms;
         let Some(life) = self.checks.current.get(&at) else { return };
         let ours = self.checks.writer == Some((at, *life));
         let Some(stored) = self.api.ledger().filter(|stored| ours && !stored.tampered) else { return };
         let ledger = &stored.ledger;
-        // A late write of long ago may have come over the one that said so.
+        // A delayed old write may have replaced the version that recorded it.
         let said =
             self.checks.ever_settled.contains(&executor.0) || self.checks.ever_leaving.contains(&executor.0);
         if !said && !ledger.settled.contains(executor) && !ledger.leaving.contains_key(&executor) {
@@ -289,7 +294,7 @@ impl World<'_> {
     }
 }
 
-/// The pod that has this UID.
+/// The pod with this UID.
 pub(super) fn serial_of(uid: &Uid) -> Option<Serial> {
     let number = uid.0.rsplit('-').next()?;
     u64::from_str_radix(number, 16).ok().map(Serial)

@@ -1,14 +1,14 @@
-//! Once the faults are over: the fleet comes to strength, and to rest.
+//! Once the faults are over: the fleet reaches its target, and comes to rest.
 //!
-//! L1 is strict: exactly as many executors as wanted, all of use, nothing left over, and then nobody
-//! touches a pod for five minutes.
+//! L1 is strict: exactly the target number of executors, all of them useful, nothing left over, and then no pod
+//! is changed for five minutes.
 
 use fleet::spec::Mode;
 
 use super::Checks;
 use crate::world::World;
 
-/// How long nothing may happen.
+/// How long no pod may change.
 pub const REST_MS: u64 = 300_000;
 
 impl Checks {
@@ -27,8 +27,8 @@ impl World<'_> {
                 self.checks.lag(now_ms, lag_ms);
             }
         }
-        // What is recorded as requested stays possible for as long as it is recorded.
-        // What a leader wrote it holds in memory, too, whatever becomes of the record.
+        // A recorded request stays possible for as long as it is recorded. The leader that wrote it also holds
+        // it in memory, even if the record is lost.
         let recorded = self.api.ledger().and_then(|stored| stored.ledger.requested).map(|r| r.total);
         let held =
             self.checks.current.iter().filter_map(|key| self.checks.lives.get(&(*key.0, *key.1))?.requested);
@@ -40,7 +40,7 @@ impl World<'_> {
         }
     }
 
-    /// Whether everything is as it should be; if not, what is not.
+    /// `None` if the fleet is in the desired state; otherwise what differs.
     pub fn unrest(&self) -> Option<String> {
         let gone = !self.api.is_driver_running();
         let target = if gone { 0 } else { self.human.draft.target as usize };
@@ -63,7 +63,8 @@ impl World<'_> {
                 let useful = truth.is_some_and(|truth| truth.available());
                 of_use += usize::from(useful);
                 useless = if useful { useless } else { truth };
-                // What is taken for lost by mistake is the driver's to end where it is the driver's.
+                // In a fleet that is only observed, an executor that was declared lost by mistake is left to
+                // the driver.
                 let recorded = ledger.is_some_and(|ledger| {
                     let executor = pod.view.executor;
                     ledger.born.contains(executor) || self.observes() && ledger.settled.contains(executor)
@@ -81,7 +82,7 @@ impl World<'_> {
             ));
         }
         if left_over > 0 && !gone {
-            return Some(format!("{left_over} ended pods are nobody's (L3)"));
+            return Some(format!("{left_over} ended pods are in no ledger (L3)"));
         }
         let ledger = ledger.filter(|_| !gone)?;
         let kept = self.human.draft.recovery.kept_pods_max as usize;
@@ -95,7 +96,7 @@ impl World<'_> {
         open.then(|| "the breaker is still open (L5)".to_owned())
     }
 
-    /// Runs until the fleet has been at rest for long enough; an objection if that is not so in time.
+    /// Runs until the fleet has been at rest for long enough; objects if that takes too long.
     pub fn come_to_rest(&mut self, within_ms: u64) {
         let until_ms = self.sim.now_ms + within_ms + REST_MS;
         let mut rests_since = None;
@@ -120,11 +121,11 @@ impl World<'_> {
         }
     }
 
-    /// What the leader makes of it, for whoever has to find out why.
+    /// The leader's view, for debugging.
     fn leaders_view(&self) -> String {
         let leader = self.hosts.iter().find(|host| host.leading);
         let Some(core) = leader.and_then(|host| Some((host, host.core.as_ref()?))) else {
-            return "Nobody leads".to_owned();
+            return "No host leads".to_owned();
         };
         let (host, core) = core;
         let snapshot = core.snapshot(host.now(self.sim.now_ms));
@@ -142,7 +143,7 @@ impl World<'_> {
         )
     }
 
-    /// Whether a fleet that is only observed is at strength is the driver's affair.
+    /// Whether an observed fleet reaches its target is up to the driver.
     pub fn observes(&self) -> bool {
         self.human.draft.mode == Mode::Observe
     }

@@ -1,12 +1,12 @@
-//! S21: no executor is lost for a silence that is the host's own.
+//! S21: no executor is lost for a silence that the host itself caused.
 //!
-//! Kept from the world's side: which signs of an executor *reached the door* of a host, whatever the host
-//! did with them. Then no executor is given up for its silence within a timeout of such a sign; and one
-//! whose sign was read after it was given up, and before its loss was settled, is not lost.
+//! Kept from the world's side: which heartbeats of an executor *reached the door* of a host, no matter what the
+//! host then did with them. No executor is suspected for silence within a timeout of such a heartbeat; and an
+//! executor whose heartbeat was read after it was suspected, and before its loss was settled, is not lost.
 //!
-//! What lies unread in a socket counts only where the standstill was longer than a host has to notice
-//! (`fleet::standstill`) and its clock went on: of a shorter one the host may find a deadline that passed
-//! before the beat arrived.
+//! A heartbeat that lies unread in a socket counts only if the standstill was longer than a host has to notice
+//! (`fleet::standstill`) and the host's clock kept running: after a shorter one the host may find a deadline
+//! that passed before the heartbeat arrived.
 
 use fleet::event::Beat;
 use fleet::id::ExecutorId;
@@ -17,7 +17,7 @@ use crate::api::Serial;
 use crate::world::World;
 
 impl World<'_> {
-    /// The one executor of this id, if there is just one and the beat may be its.
+    /// The only executor with this id, if there is exactly one and the heartbeat may be its own.
     fn sender(&self, beat: &Beat) -> Option<Serial> {
         let mut whose = self.cluster.executors.values().filter(|truth| truth.executor == beat.executor);
         let only = whose.next().filter(|_| whose.next().is_none())?.serial;
@@ -25,7 +25,7 @@ impl World<'_> {
         (!other).then_some(only)
     }
 
-    /// A beat has reached the door; what becomes of it is the host's doing.
+    /// A heartbeat has reached the door; the host decides what to do with it.
     pub(crate) fn check_sign(&mut self, at: usize, beat: &Beat) {
         let now_ms = self.sim.now_ms;
         let known = self.sender(beat).is_some();
@@ -33,7 +33,7 @@ impl World<'_> {
         life.signs.insert(beat.executor.0, now_ms);
     }
 
-    /// It is told to the core. Could that have known that it is alive?
+    /// The heartbeat is delivered to the core. Could the core have known that the executor is alive?
     pub(crate) fn check_heard(&mut self, at: usize, beat: &Beat) {
         let alive = self.sender(beat).filter(|serial| {
             let whole = self.api.ours().any(|(ours, pod)| {
@@ -51,7 +51,7 @@ impl World<'_> {
         }
     }
 
-    /// The host asks why it was lost.
+    /// The host asks the policy why the executor was lost.
     pub(crate) fn check_suspect(&mut self, at: usize, evidence: &Evidence) {
         let now_ms = self.sim.now_ms;
         let (id, timeout_ms) = (evidence.executor_id, self.checks.draft.heartbeat.timeout_ms);
@@ -66,7 +66,7 @@ impl World<'_> {
         }
         life.suspects.insert(id, false);
         let sign_ms = life.signs.get(&id).copied();
-        // It was given up in this very step, rather than asked about once there was room.
+        // It was suspected in this very step, rather than asked about later, when there was room.
         let now = evidence.now_ms == evidence.lost_at_ms;
         if let Some(sign_ms) = sign_ms.filter(|ms| now && twins == 1 && now_ms - ms <= timeout_ms) {
             self.checks.object("S21", now_ms, || {

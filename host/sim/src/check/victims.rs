@@ -1,8 +1,8 @@
-//! Deletions as they are applied: S5 the floor, S6 the right victim, S17 no healthy executor lost.
+//! Deletions as they are applied: S5 the floor, S6 the right victim, S17 no healthy executor is deleted.
 //!
-//! The floor is judged by who is of use at the moment of the deletion. Who stopped being of use so
-//! lately that a core could not know it yet still counts; who was removed by the leader of the day does
-//! not, because that it must know.
+//! The floor is checked against the executors that are useful at the moment of the deletion. One that stopped
+//! being useful so recently that a core could not know it yet still counts. One that the current leader removed
+//! does not, because the leader must know that.
 
 use fleet::action::{Cause, Verb};
 use fleet::event::{Done, Outcome};
@@ -52,7 +52,8 @@ impl World<'_> {
             Cause::Rolled(_) | Cause::Excess => self.floor(serial, call),
             Cause::Settled(_) | Cause::Loss(_) | Cause::Shortfall { .. } | Cause::Doubt(_) => {
                 let killed = self.checks.killed.contains(&truth.executor.0);
-                // Of a ledger that was lost without a trace: what the driver says of one may be of the other.
+                // After the ledger was lost without a trace, what the driver reports of one executor may belong
+                // to the other.
                 let twins =
                     self.cluster.executors.values().filter(|other| other.executor == truth.executor).count();
                 let unhurt =
@@ -71,14 +72,14 @@ impl World<'_> {
     fn floor(&self, victim: Serial, call: &Call) -> Option<(&'static str, String)> {
         let now_ms = self.sim.now_ms;
         let truth = self.cluster.executors.get(&victim)?;
-        // Without a driver there is nothing to be available for.
+        // Without a driver there is no availability to protect.
         if !truth.available() || !self.api.is_driver_running() {
             return None;
         }
         let reach_ms = self.checks.known_after_ms(now_ms);
-        // A leader that has just begun has heard nobody yet, and not missed anybody either.
+        // A leader that has just begun has heard no executor yet, and missed no heartbeat either.
         let life = self.checks.lives.get(&(call.host, call.life))?;
-        // Whoever was never heard was of no use, as far as anybody knew when it was decided.
+        // An executor that was never heard was not known to be useful when this was decided.
         if life.heard.get(&truth.executor.0).is_none_or(|heard_ms| *heard_ms > call.sent_ms) {
             return None;
         }
@@ -89,9 +90,9 @@ impl World<'_> {
             other.serial != victim
                 && other.maker != Maker::Human
                 && (other.removed_ms.is_none_or(|removed_ms| {
-                    // An operator's kill asks nobody.
+                    // An operator's kill ignores the floor.
                     self.checks.killed.contains(&other.executor.0) && removed_ms + reach_ms > call.sent_ms
-                        // It was lost while this call was on its way.
+                        // It was lost while this call was in transit.
                         || self.checks.cleared.contains(&other.serial) && removed_ms > call.sent_ms
                 }) || other.late)
                 && (other.registered_ms.is_some()
@@ -112,7 +113,7 @@ impl World<'_> {
         })
     }
 
-    /// What became of a request.
+    /// The outcome of a request.
     pub(crate) fn check_applied(&mut self, call: &Call, outcome: &Outcome) {
         let now_ms = self.sim.now_ms;
         self.sim.trace.number(now_ms << 4 | u64::from(matches!(outcome, Outcome::Ok(_))));
@@ -122,7 +123,7 @@ impl World<'_> {
             Outcome::Forbidden(_) | Outcome::Invalid(_) | Outcome::Throttled { .. },
         ) = (&call.action.verb, outcome)
         {
-            // Refused for certain: nobody has used it.
+            // Certainly refused: the id was not used.
             self.checks.asked.remove(&executor.0);
         }
         if !matches!(outcome, Outcome::Ok(Done::Deleted)) {

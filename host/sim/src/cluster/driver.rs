@@ -1,7 +1,7 @@
-//! The driver: it knows its executors, cleans up after them, and takes them along when it goes.
+//! The driver: it tracks its executors, cleans up after them, and ends them when it ends.
 //!
-//! When the fleet is observed it is also the one that makes executors. It keeps as many as it was asked
-//! for and replaces what is gone, as Spark's own allocator does.
+//! When the fleet is observed, the driver also creates the executors. It keeps the requested number and
+//! replaces lost ones, as Spark's own allocator does.
 
 use std::collections::BTreeMap;
 
@@ -14,14 +14,14 @@ use crate::fault::Fault;
 use crate::host::HostTask;
 use crate::world::{Task, World};
 
-/// How often a host asks it.
+/// How often a host polls it.
 const POLL_MS: u64 = 10_000;
 
-/// How long it bears an executor that says nothing.
+/// How long it tolerates a silent executor.
 const SILENCE_MS: u64 = 60_000;
 
 impl World<'_> {
-    /// The garbage collector takes everything that it owned.
+    /// The garbage collector deletes everything that it owned.
     pub(crate) fn driver_gone(&mut self) {
         let driver = self.api.driver_uid().clone();
         let owned: Vec<_> = self
@@ -51,13 +51,13 @@ impl World<'_> {
             self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Exit(1) });
         }
         if before {
-            // The kubelet of its node is the slower one.
+            // The kubelet of the driver's node reports it later than the executors notice it.
             let wait_ms = self.sim.tape.between(0, 10_000);
             self.sim.after(wait_ms, Task::DriverRestarts);
         }
     }
 
-    /// Only where executors are its own.
+    /// Only when the driver owns the executors.
     pub(crate) fn driver_looks(&mut self) {
         if !self.cluster.driver_creates || !self.api.is_driver_running() {
             return;
@@ -70,7 +70,7 @@ impl World<'_> {
             .filter(|(_, pod)| pod.live() && !pod.view.terminating())
             .map(|(serial, _)| serial)
             .collect();
-        // Spark's own HeartbeatReceiver ends who is silent.
+        // Spark's own HeartbeatReceiver removes silent executors.
         let silent = |serial: &Serial| {
             self.cluster.executors.get(serial).is_some_and(|truth| {
                 truth.process == Process::Silent
@@ -100,7 +100,7 @@ impl World<'_> {
         }
     }
 
-    /// `/allexecutors`, as a host asks for it.
+    /// `/allexecutors`, as a host polls it.
     pub(crate) fn poll_driver(&mut self, at: usize) {
         if !self.hosts[at].leading {
             return;
@@ -112,10 +112,10 @@ impl World<'_> {
         }
         let now_ms = self.sim.now_ms;
         let recent = |down_ms: Option<u64>| down_ms.is_none_or(|down_ms| now_ms - down_ms < 120_000);
-        // One row for each id: what was another of this id is overwritten.
+        // One row for each id: another executor with the same id is overwritten.
         let mut rows = BTreeMap::new();
         for executor in self.cluster.executors.values() {
-            // It may have been started once before, on a node that was away since.
+            // It may have been started before, on a node that was unreachable since.
             let Some(registered_ms) = executor.registered_ms.filter(|_| executor.started_ms.is_some()) else {
                 continue;
             };
@@ -160,7 +160,7 @@ impl World<'_> {
         self.post(at, wait_ms, HostTask::Tell(Box::new(Event::DriverReported(rows))));
     }
 
-    /// How many executors are up and not being taken away.
+    /// How many executors are up and not being deleted.
     pub fn up(&self) -> usize {
         self.api.ours().filter(|(_, pod)| pod.view.phase == Phase::Running && pod.ready()).count()
     }

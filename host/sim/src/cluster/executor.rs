@@ -1,4 +1,4 @@
-//! One executor's life: scheduled, started, beating, ended; and what its kubelet tells of it.
+//! One executor's life: scheduled, started, sending heartbeats, ended; and what its kubelet reports.
 
 use fleet::event::{Beat, Phase, PodView};
 use fleet::id::ExecutorId;
@@ -14,18 +14,18 @@ use crate::world::{Task, World};
 pub enum PodStep {
     /// Its scheduling gates are lifted.
     Admit,
-    /// The scheduler looks at it.
+    /// The scheduler considers the pod.
     Bind,
-    /// Its images are there.
+    /// Its images are pulled.
     Start,
     Beat,
     /// The process ends by itself, with this code.
     Exit(i32),
-    /// Its containers run again, after it was Pending again.
+    /// Its containers run again, after the pod went back to Pending.
     RunAgain,
     /// The kubelet ends it, because it is being deleted.
     Stop,
-    /// The object may go.
+    /// The object may be removed.
     Remove,
     /// The garbage collector deletes it: its owner is gone.
     Collect,
@@ -105,11 +105,11 @@ impl World<'_> {
         }
         let Some(ends_ms) = self.api.pod(serial).and_then(|pod| pod.ends_ms) else { return };
         if ends_ms == 0 {
-            // Only a finalizer is in the way.
+            // Only a finalizer holds it.
             return;
         }
         let grace_ms = ends_ms.saturating_sub(now_ms);
-        // A decommission migrates blocks: it takes a while, and at most the grace period.
+        // A decommission migrates blocks: it takes some time, at most the grace period.
         let wait_ms = self.sim.tape.between(50, grace_ms.clamp(50, 20_000));
         self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Stop });
     }
@@ -121,7 +121,7 @@ impl World<'_> {
         if truth.removed_ms.is_none() {
             truth.hurt(now_ms);
         }
-        // Without an object the kubelet kills what runs; one that is cut off does not hear of it.
+        // Without the object, the kubelet kills the process; a kubelet that is cut off does not learn of it.
         let cut_off = truth.node.is_some_and(|node| !self.cluster.nodes[node].alive);
         if !truth.zombie && !cut_off && truth.process != Process::None {
             truth.process = Process::Ended;
@@ -214,11 +214,11 @@ impl World<'_> {
             return;
         }
         truth.started_ms = Some(now_ms);
-        // It was pending for longer than it might be.
+        // It was pending for longer than the timeout.
         if now_ms.saturating_sub(truth.created_ms) >= self.human.draft.allocation.pending_timeout_ms {
             truth.hurt(now_ms);
         }
-        // Its node may have been away while it waited.
+        // Its node may have been unreachable while it was pending.
         truth.down_ms = None;
         truth.process = if truth.fate == Fate::Silent { Process::Silent } else { Process::Running };
         if truth.fate == Fate::Silent {
@@ -254,7 +254,7 @@ impl World<'_> {
         let executor = truth.executor;
         let uid = self.cluster.beats_prove.then(|| serial.uid());
         self.sim.after(interval_ms, Task::Pod { serial, step: PodStep::Beat });
-        // A node that is cut off cuts off its executors, more often than not.
+        // A node that is cut off usually cuts off its executors too.
         let node = self.cluster.executors[&serial].node;
         if node.is_some_and(|node| !self.cluster.nodes[node].alive) && self.sim.tape.chance(800) {
             return;
@@ -274,7 +274,7 @@ impl World<'_> {
         }
         if self.sim.strikes(Fault::BeatForged) {
             let never = ExecutorId(self.sim.tape.between(1, 400));
-            // For all that anybody can tell it is there, if it is not yet.
+            // It looks running, even if it has not started.
             for truth in self.cluster.executors.values_mut().filter(|truth| truth.executor == never) {
                 truth.registered_ms.get_or_insert(now_ms);
             }
@@ -293,7 +293,7 @@ impl World<'_> {
         }
     }
 
-    /// Executors send to a Service, which leads to whoever leads.
+    /// Executors send to a Service, which routes to the leader.
     fn send_beat(&mut self, wait_ms: u64, beat: Beat) {
         let leaders: Vec<usize> = (0..self.hosts.len()).filter(|at| self.hosts[*at].leading).collect();
         let Some(at) = self.sim.tape.pick(&leaders).copied() else { return };
@@ -335,7 +335,7 @@ impl World<'_> {
         }
     }
 
-    /// The executor's container ends, and another one keeps the pod running.
+    /// The executor's container ends, and a sidecar keeps the pod running.
     pub(crate) fn end_beside_sidecar(&mut self, serial: Serial, code: i32) {
         let now_ms = self.sim.now_ms;
         let wall_ms = self.api.wall_ms();
@@ -390,7 +390,7 @@ impl World<'_> {
             return;
         }
         if !self.kubelet_works(serial) {
-            // It starts the pod when its node is back.
+            // The node starts the pod once it is back.
             return self.sim.after(5_000, Task::Pod { serial, step: PodStep::RunAgain });
         }
         let Some(truth) = self.cluster.executors.get_mut(&serial) else { return };
@@ -430,7 +430,7 @@ impl World<'_> {
         });
     }
 
-    /// The kubelet ends a pod that is being deleted; one that cannot be reached does not.
+    /// The kubelet ends a pod that is being deleted; an unreachable kubelet does not.
     pub(crate) fn stop(&mut self, serial: Serial) {
         if !self.kubelet_works(serial) {
             return;
@@ -443,7 +443,7 @@ impl World<'_> {
             truth.process = Process::Ended;
         }
         if !ended {
-            // Spark's shutdown hook makes it 0; without time for it, it is SIGTERM's 143.
+            // Spark's shutdown hook turns the exit code into 0; without time for the hook, it is SIGTERM's 143.
             let code = if self.sim.tape.chance(300) { 143 } else { 0 };
             self.tell_end(serial, code);
         }
@@ -451,7 +451,7 @@ impl World<'_> {
         self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Remove });
     }
 
-    /// Kubernetes ends a pod and says so.
+    /// Kubernetes ends a pod and sets the condition that says so.
     pub(crate) fn disrupt(&mut self, serial: Serial, reason: &str) {
         let now_ms = self.sim.now_ms;
         if let Some(truth) = self.cluster.executors.get_mut(&serial) {

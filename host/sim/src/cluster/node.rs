@@ -1,4 +1,4 @@
-//! Nodes: lost, back again, or gone, and what Kubernetes does about their pods meanwhile.
+//! Nodes: lost, back again, or removed, and what Kubernetes does about their pods meanwhile.
 //!
 //! Kubernetes takes 40 s to call a node unreachable and tolerates that for 300 s before it evicts.
 //! Here both are shorter, so that a run of minutes sees all of it; the order is what matters.
@@ -10,24 +10,24 @@ use crate::world::{Task, World};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeStep {
-    /// The node controller has missed its heartbeats.
+    /// The node controller has missed the kubelet's heartbeats.
     Unreachable,
     /// The taint manager evicts its pods.
     Evict,
     /// It works again.
     Back,
-    /// Its Node object is deleted; PodGC takes its pods away.
+    /// Its Node object is deleted; PodGC removes its pods.
     Gone,
     /// A new node takes its place.
     Replaced,
-    /// It was announced to go: it does.
+    /// Its termination was announced, and happens.
     Reclaimed,
-    /// It was announced to go, and stays.
+    /// Its termination was announced, and does not happen.
     Withdrawn,
 }
 
 impl World<'_> {
-    /// A node stops working: its kubelet is silent, and its executors with it or not.
+    /// A node stops working: its kubelet is silent, and its executors may be silent too.
     pub(crate) fn lose_node(&mut self, node: usize) {
         let it = &mut self.cluster.nodes[node];
         if !it.alive || it.gone {
@@ -118,7 +118,7 @@ impl World<'_> {
         }
     }
 
-    /// Its kubelet works again: it ends what was deleted meanwhile, and what ended it reports.
+    /// Its kubelet works again: it ends pods that were deleted meanwhile, and reports containers that ended.
     pub(crate) fn node_returns(&mut self, node: usize) {
         let it = &mut self.cluster.nodes[node];
         if it.gone || it.alive {
@@ -192,7 +192,7 @@ impl World<'_> {
         }
     }
 
-    /// A node's end is announced some time ahead, and comes or does not.
+    /// A node's termination is announced some time ahead, and then happens or not.
     fn announce_node(&mut self, node: usize) {
         let it = &mut self.cluster.nodes[node];
         if it.announced || !it.alive || it.gone {

@@ -1,7 +1,7 @@
-//! What goes wrong, and how often: executors that die, hang or never start, and nodes that leave.
+//! Faults and how often they happen: executors that die, hang or never start, and nodes that leave.
 //!
-//! The more executors run, the more often one is struck. Some faults are the fate of a pod that is yet to
-//! come; they wait for the next one.
+//! The more executors run, the more often one is struck. Some faults affect the start of a future pod; they
+//! wait for the next one.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use super::kubelet::{Exit, Kubelet};
 use super::life::{Life, Stage};
 use super::{Cluster, Signal, nodes};
 
-/// How often something goes wrong.
+/// How often a fault strikes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Chaos {
     #[default]
@@ -20,7 +20,7 @@ pub enum Chaos {
     Heavy,
 }
 
-/// What a pod will meet when it starts.
+/// What will happen to a pod when it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     Fine,
@@ -30,7 +30,7 @@ pub(super) enum Fate {
 }
 
 impl Fate {
-    /// In words; `None` when there is nothing to tell.
+    /// Its description; `None` when there is nothing to report.
     pub fn what(self) -> Option<&'static str> {
         match self {
             Fate::Fine => None,
@@ -52,7 +52,7 @@ enum Strike {
     Next(Fate),
 }
 
-/// How likely each is, of 100 in all. The first ones strike at once.
+/// Weight of each fault, out of 100 in all. The first ones strike at once.
 const STRIKES: [(u64, Strike); 9] = [
     (20, Strike::OomKill),
     (20, Strike::Exit),
@@ -80,14 +80,14 @@ pub(super) struct Weather {
     chaos: Chaos,
     /// `None` before the first executor runs.
     next_ms: Option<u64>,
-    /// Nothing has struck yet.
+    /// No fault has struck yet.
     fresh: bool,
     fate: Fate,
     /// A spot node that leaves, and when; one at a time.
     leaving: Option<(String, u64)>,
-    /// When a node takes its place.
+    /// When a node replaces it.
     joining_ms: Option<u64>,
-    /// Nodes that ever were.
+    /// Nodes that ever existed.
     nodes: u64,
 }
 
@@ -104,14 +104,14 @@ impl Weather {
         }
     }
 
-    /// What the next pod will meet.
+    /// Takes what will happen to the next pod.
     pub fn take_fate(&mut self) -> Fate {
         std::mem::replace(&mut self.fate, Fate::Fine)
     }
 }
 
 impl Cluster {
-    /// Nothing goes wrong any more, and what could not start can. What was stopped stays so.
+    /// Ends all faults, and pods that could not start can start. Stopped processes stay stopped.
     pub fn heal(&mut self) {
         self.weather.chaos = Chaos::None;
         self.weather.fate = Fate::Fine;
@@ -120,7 +120,7 @@ impl Cluster {
         }
     }
 
-    /// Whatever is due to go wrong does.
+    /// Applies the faults that are due.
     pub(super) fn strike(&mut self, signals: &mut Vec<Signal>) {
         self.move_nodes();
         let targets: Vec<String> =
@@ -152,7 +152,7 @@ impl Cluster {
         }
     }
 
-    /// An executor that runs, and to which nothing has happened yet.
+    /// An executor that runs, and that no fault has struck yet.
     fn is_target(&self, life: &Life) -> bool {
         let pod = || self.server.get("pods", &life.namespace, &life.name);
         life.process.is_some()
@@ -185,9 +185,9 @@ impl Cluster {
                 Some("went silent")
             }
             Strike::HumanDelete => {
-                // It was there a moment ago; where it is not, that is what was wanted.
+                // It was there a moment ago; if it is gone by now, that is the intended result.
                 let _ = server.delete("pods", &namespace, &name, None);
-                Some("was deleted by somebody")
+                Some("was deleted by a user")
             }
             Strike::NodePressure => {
                 let message = "The node was low on resource: memory.";
@@ -217,12 +217,12 @@ impl Cluster {
         }
     }
 
-    /// A node's machine restarts under its pods: the container runtime has lost their containers.
+    /// A node's machine restarts under its pods: the container runtime loses their containers.
     pub fn reboot_node(&mut self, node: &str) {
         self.exit_on(node, Exit::LOST_BY_RUNTIME);
     }
 
-    /// A node-termination handler announces that a node will go.
+    /// A node-termination handler announces that a node will terminate.
     pub fn announce_node(&self, node: &str) {
         self.server.change("nodes", "", node, |node| {
             let taint = json!({ "key": "aws-node-termination-handler/spot-itn", "effect": "NoSchedule" });
@@ -255,7 +255,8 @@ impl Cluster {
         }
     }
 
-    /// A spot node with executors leaves: its kubelet ends its pods, then it is gone. `false`: none can.
+    /// A spot node with executors leaves: its kubelet ends its pods, then the node is removed. `false`: no node
+    /// qualifies.
     fn reclaim(&mut self, signals: &mut Vec<Signal>) -> bool {
         let server = self.server.clone();
         let all = server.list("nodes");
@@ -293,7 +294,7 @@ impl Cluster {
         struck
     }
 
-    /// A node that leaves is gone, PodGC takes what was on it, and a new one comes.
+    /// The node that leaves is removed, PodGC deletes its pods, and a new node joins.
     fn move_nodes(&mut self) {
         if self.weather.joining_ms.is_some_and(|at_ms| self.now_ms >= at_ms) {
             self.weather.joining_ms = None;
@@ -303,7 +304,7 @@ impl Cluster {
         let Some((node, _)) = self.weather.leaving.take_if(|(_, at_ms)| self.now_ms >= *at_ms) else {
             return;
         };
-        // Somebody else may have deleted it, or them.
+        // The node or its pods may have been deleted already.
         let _ = self.server.delete("nodes", "", &node, None);
         for pod in self.server.list("pods").iter().filter(|pod| pod["spec"]["nodeName"] == *node) {
             let text = |field: &str| pod["metadata"][field].as_str().unwrap_or_default();

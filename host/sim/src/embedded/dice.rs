@@ -1,4 +1,4 @@
-//! Chance, from a seed. Unlike the simulator's [`Tape`](crate::tape::Tape) it remembers nothing, and so
+//! Random numbers from a seed. Unlike the simulator's [`Tape`](crate::tape::Tape) it records nothing, and so
 //! may run for days.
 
 use rand::rngs::ChaCha8Rng;
@@ -12,7 +12,7 @@ impl Dice {
         Dice(ChaCha8Rng::seed_from_u64(seed))
     }
 
-    /// A number from the first to the last, which is included.
+    /// A number from `first` to `last`, inclusive.
     pub fn between(&mut self, first: u64, last: u64) -> u64 {
         first + self.0.next_u64() % (last.saturating_sub(first) + 1)
     }

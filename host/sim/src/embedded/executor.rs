@@ -1,9 +1,9 @@
-//! The JVM in an executor's pod: it works, counts, and says so in Spark's words.
+//! The JVM in an executor's pod: it works, counts, and reports in Spark's formats.
 //!
-//! What it says has the names and shapes that a Spark 4.3.0 application was seen to use: GraphiteSink's
+//! Its reports have the names and shapes that were captured from a Spark 4.3.0 application: GraphiteSink's
 //! lines, and a row of REST's `/allexecutors`. Left out of the lines are the file system, HiveExternalCatalog
-//! and CodeGenerator, which say nothing about health. All counters follow from the time it worked, so they
-//! only ever grow.
+//! and CodeGenerator, which carry no information about health. All counters are computed from the time that it
+//! has worked, so they never decrease.
 
 use std::fmt::Write;
 
@@ -23,24 +23,24 @@ pub(super) struct Executor {
     pub app: String,
     pub id: String,
     added_wall_ms: i64,
-    /// Until when it has worked.
+    /// It has worked until this time.
     worked_ms: u64,
-    /// Times of all cores together.
+    /// Busy time of all cores together.
     busy_ms: u64,
     task_ms: u64,
     /// Share of the time that is lost to garbage collection.
     gc_permille: u64,
-    /// Of a thousand tasks.
+    /// Failing tasks, in a thousand.
     failing_permille: u64,
     pub next_beat_ms: u64,
-    /// It was stopped, as with SIGSTOP: works and says nothing.
+    /// It was stopped, as with SIGSTOP: it works and sends nothing.
     pub silent: bool,
     /// When and why the driver removed it.
     pub removed: Option<(i64, String)>,
 }
 
 impl Executor {
-    /// Most are alike; one in eight is slow, and one in eight collects garbage for most of its time.
+    /// Most are alike; one in eight is slow, and one in eight spends most of its time in garbage collection.
     pub fn start(
         dice: &mut Dice,
         app: &str,
@@ -63,7 +63,7 @@ impl Executor {
             task_ms: dice.between(350, 450) * slow,
             gc_permille: if bloated { dice.between(350, 500) } else { dice.between(10, 40) },
             failing_permille: if dice.chance(10) { 60 } else { 4 },
-            // Not all at once, and the first one soon.
+            // Not all at the same time, and the first report soon.
             next_beat_ms: now_ms + dice.between(100, 1000.min(heartbeat_ms)),
             silent: false,
             removed: None,
@@ -94,7 +94,7 @@ impl Executor {
         self.busy_ms / CORES * self.gc_permille / 1000
     }
 
-    /// It fills up and is collected, a sawtooth of 9 s over what stays.
+    /// The heap fills up and is collected: a sawtooth of 9 s above a constant part.
     fn heap(&self) -> u64 {
         let kept = HEAP / 8 + HEAP * self.gc_permille / 1000;
         (kept + self.busy_ms / CORES % 9000 * HEAP / 3 / 9000).min(HEAP)

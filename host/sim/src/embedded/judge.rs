@@ -1,4 +1,4 @@
-//! Watches what is done to executors, and keeps its own account of what must never be.
+//! Watches what is done to executors, and keeps its own account of forbidden states.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::{Cluster, executor_of, uid};
 use crate::server::eviction::is_ready;
 use crate::server::{Deletion, Server};
 
-/// Of one application's executors. To be made before the first of them.
+/// Judges the executors of one application. Create it before the first of them.
 pub struct Judge {
     server: Server,
     app_id: String,
@@ -23,8 +23,8 @@ pub struct Judge {
 }
 
 impl Judge {
-    /// Never more than `ceiling` live executors; never a healthy one deleted by a client where that leaves
-    /// less than `floor` ready ones.
+    /// Objects to more than `ceiling` live executors, and to the deletion of a healthy one by a client when
+    /// that leaves fewer than `floor` ready ones.
     pub fn new(server: Server, app_id: &str, ceiling: usize, floor: usize) -> Judge {
         let (_, deletions_seen) = server.deletions(u64::MAX);
         Judge {
@@ -40,8 +40,8 @@ impl Judge {
         }
     }
 
-    /// What has been done wrong since the last time, in order. To be asked after each
-    /// [`Cluster::advance`]. People with `kubectl` may do as they please.
+    /// The violations since the last call, in order. Call it after each [`Cluster::advance`]. Deletions with
+    /// `kubectl` are allowed.
     pub fn look(&mut self, cluster: &Cluster) -> Vec<String> {
         let mut wrong = Vec::new();
         let (deletions, deletions_seen) = self.server.deletions(self.deletions_seen);
@@ -54,7 +54,7 @@ impl Judge {
         self.seen = revision;
         let Some(changes) = changes else {
             wrong.push("some changes went by unseen: look more often".to_owned());
-            // From what is there now.
+            // Rebuild from the current state.
             self.live.clear();
             for pod in self.server.list("pods") {
                 self.note(&pod, &mut wrong);

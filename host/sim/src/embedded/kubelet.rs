@@ -1,4 +1,4 @@
-//! What kubelets write into a pod's status.
+//! The parts of a pod's status that kubelets write.
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ impl Exit {
     pub const DECOMMISSIONED: Exit = Exit { code: 0, reason: "Completed" };
     pub const KILLED: Exit = Exit { code: 137, reason: "Error" };
     pub const OOM_KILLED: Exit = Exit { code: 137, reason: "OOMKilled" };
-    /// What containerd says of a container that it had lost.
+    /// What containerd reports for a container that it had lost.
     pub const LOST_BY_RUNTIME: Exit = Exit { code: 255, reason: "Unknown" };
 
     pub fn error(code: u32) -> Exit {
@@ -25,7 +25,7 @@ impl Exit {
     }
 }
 
-/// A pod, and the clock to stamp it with.
+/// A pod, and the clock for its timestamps.
 pub(super) struct Kubelet<'a> {
     pub server: &'a Server,
     pub namespace: &'a str,
@@ -46,7 +46,7 @@ impl Kubelet<'_> {
         });
     }
 
-    /// The scheduler has bound it, and its containers are being made.
+    /// The scheduler has bound the pod, and its containers are being created.
     pub fn bound(&self, node: &str) {
         self.change(|pod, time| {
             object_at(pod, &["spec"]).insert("nodeName".to_owned(), node.into());
@@ -82,8 +82,8 @@ impl Kubelet<'_> {
         });
     }
 
-    /// Its containers have ended, and with them the pod. `why`: reason and message, where the kubelet ended
-    /// them itself.
+    /// Its containers have ended, and with them the pod. `why`: reason and message, if the kubelet ended them
+    /// itself.
     pub fn ended(&self, exit: Exit, why: Option<(&str, &str)>) {
         self.change(|pod, time| {
             for name in ["Ready", "ContainersReady"] {
@@ -105,19 +105,19 @@ impl Kubelet<'_> {
         });
     }
 
-    /// Takes the object away, unless a finalizer holds it.
+    /// Removes the object, unless a finalizer holds it.
     pub fn remove(&self) {
-        // That it is gone already is no refusal that matters, and there is no other.
+        // The only possible refusal is that the object is already gone, which does not matter.
         let _ = self.server.delete("pods", self.namespace, self.name, Some(0));
     }
 
-    /// The condition by which Kubernetes says that it ends the pod itself.
+    /// Sets the condition by which Kubernetes reports that it ends the pod itself.
     pub fn disrupted(&self, reason: &str, message: &str) {
         self.change(|pod, time| crate::server::eviction::disrupt(pod, reason, message, time));
     }
 }
 
-/// Sets a condition: true, or false and why.
+/// Sets a condition to true, or to false with a reason.
 fn condition(pod: &mut Value, name: &str, not: Option<(&str, &str)>, time: &str) {
     let mut new = json!({
         "type": name, "status": if not.is_none() { "True" } else { "False" }, "lastProbeTime": null,
@@ -137,7 +137,7 @@ fn condition(pod: &mut Value, name: &str, not: Option<(&str, &str)>, time: &str)
     }
 }
 
-/// The same state for all of them.
+/// Sets the same state for all containers.
 fn containers(pod: &mut Value, state: &Value, ready: bool) {
     let specs = pod["spec"]["containers"].as_array().cloned().unwrap_or_default();
     let statuses: Vec<Value> = specs

@@ -1,6 +1,6 @@
 //! A pod's life: scheduled, started, running, ended.
 //!
-//! Each step looks at the pod as the API server has it, because anybody may have changed it since.
+//! Each step reads the pod from the API server, because any client may have changed it since.
 
 use serde_json::Value;
 
@@ -10,35 +10,35 @@ use super::kubelet::{Exit, Kubelet};
 use super::{Cluster, Signal, nodes, uid};
 use crate::server::gates::is_gated;
 
-/// The truth about a pod.
+/// The true state of a pod.
 #[derive(Debug)]
 pub(super) struct Life {
     pub namespace: String,
     pub name: String,
-    /// Application and executor id, of an executor.
+    /// Application and executor id, if this is an executor.
     pub executor: Option<(String, String)>,
     pub stage: Stage,
     pub fate: Fate,
-    /// Chaos struck it.
+    /// A fault struck it.
     pub sick: bool,
     pub process: Option<Executor>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// `told`: its status says so.
+    /// `told`: its status already says so.
     Unscheduled {
         told: bool,
     },
     Starting {
         at_ms: u64,
     },
-    /// It will not start before somebody mends what holds it.
+    /// It cannot start until the cause is fixed.
     Stuck,
     Up {
         ends: Option<(u64, Exit)>,
     },
-    /// `exit`: how its containers will end, where they ever ran.
+    /// `exit`: how its containers will end, if they ever ran.
     Stopping {
         at_ms: u64,
         exit: Option<Exit>,
@@ -78,7 +78,7 @@ impl Cluster {
             {
                 life.stage = self.stop(life, &pod);
             }
-            // No scheduler sees it: not even that no node fits is said of it.
+            // The scheduler ignores a gated pod: it does not even report that no node fits.
             Stage::Unscheduled { .. } if is_gated(&pod) => {}
             Stage::Unscheduled { told } => {
                 let bound = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty());
@@ -121,8 +121,8 @@ impl Cluster {
         }
     }
 
-    /// The preStop hook asks the executor to leave, and it does soon. One that was stopped does not hear
-    /// it, and is killed when its time is over.
+    /// The preStop hook asks the executor to leave, and it soon does. A stopped process does not react, and is
+    /// killed when its grace period is over.
     fn stop(&mut self, life: &Life, pod: &Value) -> Stage {
         let grace_ms =
             pod["metadata"]["deletionGracePeriodSeconds"].as_u64().unwrap_or(0).saturating_mul(1000);

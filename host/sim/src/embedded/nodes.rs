@@ -1,5 +1,5 @@
-//! Nodes, and where the scheduler puts a pod: where it may be, rather where it is liked, rather where
-//! there are few.
+//! Nodes, and where the scheduler puts a pod: required affinity first, then preferred affinity, then the node
+//! with the fewest pods.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::server::Server;
 
 use super::dice::Dice;
 
-/// The label that tells `spot` from `on-demand`: Karpenter's.
+/// The label that distinguishes `spot` from `on-demand`: Karpenter's.
 pub(super) const CAPACITY: &str = "karpenter.sh/capacity-type";
 
 /// A new node; every third is a spot machine, in one of three zones.
@@ -28,7 +28,7 @@ pub(super) fn join(server: &Server, serial: u64) {
         "spec": {},
     });
     if server.create("nodes", "", node).is_err() {
-        // One of that name is there: somebody made it, and it will do.
+        // A node with that name already exists, created by a client: use that one.
         return;
     }
     let status = json!({
@@ -63,7 +63,7 @@ pub(super) fn load(server: &Server) -> BTreeMap<String, usize> {
     load
 }
 
-/// The node for a pod, by its node affinity. `None`: there is none that it may be on.
+/// The node for a pod, by its node affinity. `None`: no node is allowed.
 pub(super) fn place(server: &Server, dice: &mut Dice, pod: &Value) -> Option<String> {
     let affinity = &pod["spec"]["affinity"]["nodeAffinity"];
     let required = &affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
@@ -88,7 +88,7 @@ pub(super) fn place(server: &Server, dice: &mut Dice, pod: &Value) -> Option<Str
     dice.pick(&best).map(|name| (*name).to_owned())
 }
 
-/// A `NodeSelectorTerm`: all of its expressions. One that says nothing matches nothing.
+/// A `NodeSelectorTerm`: all of its expressions must match. An empty one matches nothing.
 fn matches(term: &Value, node: &Value) -> bool {
     let list = |name: &str| term[name].as_array().map_or(&[][..], Vec::as_slice);
     let (labels, fields) = (list("matchExpressions"), list("matchFields"));

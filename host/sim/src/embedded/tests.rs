@@ -6,7 +6,7 @@ use super::*;
 
 const APP: &str = "spark-0123456789abcdef";
 
-/// A cluster, and somebody who keeps the number of executors.
+/// A cluster, and a controller that keeps the number of executors.
 struct World {
     cluster: Cluster,
     server: Server,
@@ -52,7 +52,8 @@ impl World {
         }
     }
 
-    /// As many as that, whatever happens. What ended, and what is stuck or silent for long, is taken away.
+    /// Keeps that many executors under all faults. Deletes those that have ended, and those that are stuck or
+    /// silent for long.
     fn keep(&mut self, executors: usize, for_ms: u64) {
         for _ in 0..for_ms / 1000 {
             self.run(1000);
@@ -157,7 +158,7 @@ fn a_gated_pod_waits_for_its_queue() {
     world.run(5_000);
     assert_eq!(world.pod("first").unwrap()["status"]["phase"], "Running");
     assert_eq!(world.pod("second").unwrap()["status"]["phase"], "Pending");
-    // It is on no node, so there is no kubelet to wait for.
+    // It is on no node, so no kubelet delays the deletion.
     world.server.delete("pods", "spark", "second", None).unwrap();
     assert_eq!(world.pod("second"), None);
     world.run(100);
@@ -179,7 +180,7 @@ fn a_deletion_is_a_decommission() {
     let row = &rows[0];
     assert_eq!((&row["id"], &row["isActive"]), (&json!("1"), &json!(false)));
     assert_eq!(row["removeReason"], "Executor decommission: Executor 1 is decommissioned.");
-    // Executors end with their driver.
+    // Executors end together with their driver.
     world.server.delete("pods", "spark", "etl-driver", Some(0)).unwrap();
     world.run(3_000);
     assert_eq!(world.pod(&other), None);
@@ -203,7 +204,7 @@ fn every_fault_strikes_and_the_first_one_soon() {
         assert_eq!(world.faults().len(), before, "seed {seed}: it is healed");
         assert_eq!(world.server.list("nodes").len(), 6, "seed {seed}: nodes came back");
     }
-    // Five exits, and eight others.
+    // Five exits, and eight other faults.
     assert_eq!(all.len(), 13, "{all:?}");
 }
 
@@ -231,7 +232,7 @@ fn an_executor_that_is_stopped_is_killed_when_its_time_is_over() {
     assert_eq!((truth.available, truth.silent), (0, 1));
     world.run(20_000);
     assert_eq!(world.heard.len(), beats);
-    assert_eq!(world.pod(&name).unwrap()["status"]["phase"], "Running", "nobody can tell");
+    assert_eq!(world.pod(&name).unwrap()["status"]["phase"], "Running", "the API server does not know");
     world.server.delete("pods", "spark", &name, Some(10)).unwrap();
     world.run(9_000);
     assert!(world.pod(&name).is_some());

@@ -1,8 +1,8 @@
-//! A host's door: what becomes of a heartbeat that has reached it.
+//! A host's door: how a heartbeat that has reached it is handled.
 //!
-//! It is read and told to the core, or turned away. A host that turns beats away knows it and tells its
-//! core, at once and then about once a second, as the daemon's listeners do; only whose beats they were it
-//! may not know. While a host stands still its sockets hold what arrives, as far as there is room.
+//! It is read and delivered to the core, or turned away. A host that turns heartbeats away knows it and tells
+//! its core, at once and then about once a second, as the daemon's listeners do; it may only not know whose
+//! heartbeats they were. While a host stands still its sockets hold what arrives, as far as there is room.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,24 +11,24 @@ use fleet::event::{Beat, Event, Impairment};
 use super::HostTask;
 use crate::world::World;
 
-/// The core is told of each cause about so often.
+/// The core is told of each cause about this often.
 const COALESCED_MS: u64 = 1_000;
 
 #[derive(Clone, Debug, Default)]
 pub struct Door {
-    /// F76: until then every beat is refused.
+    /// F76: until then every heartbeat is refused.
     pub deaf_until_ms: u64,
-    /// F77: until then the beats of a third of the executors are turned away, and why.
+    /// F77: until then the heartbeats of a third of the executors are turned away, and why.
     pub partial_until_ms: u64,
     pub partial_third: u64,
     pub partial_why: Option<Impairment>,
-    /// When the core was last told of each cause, and of which it is still to be.
+    /// When the core was last told of each cause, and which causes it is still to be told.
     told_ms: BTreeMap<Impairment, u64>,
     due: BTreeSet<Impairment>,
 }
 
 impl Door {
-    /// What of it outlives the process: what is done to it, not what it has done.
+    /// The part that outlives the process: faults applied to it, not its own state.
     pub(super) fn of_next_life(&self) -> Door {
         Door { told_ms: BTreeMap::new(), due: BTreeSet::new(), ..self.clone() }
     }
@@ -77,9 +77,10 @@ impl World<'_> {
         self.tell(at, Event::HearingImpaired(why));
     }
 
-    /// A beat reaches a host that stands still. Whether there is room for it.
+    /// A heartbeat reaches a host that stands still. Returns whether there is room for it.
     pub(super) fn beat_waits(&mut self, at: usize, beat: &Beat) -> bool {
-        // A standstill that is too short to be noticed, or during which the host's clock stands, excuses nothing.
+        // A standstill that is too short to be noticed, or during which the host's clock stands still, excuses
+        // nothing.
         if self.hosts[at].stands.noticed {
             self.check_sign(at, beat);
         }
@@ -89,7 +90,7 @@ impl World<'_> {
         has
     }
 
-    /// As a daemon does before each step.
+    /// Checks for a standstill before each step, as a daemon does.
     pub(super) fn look_for_standstill(&mut self, at: usize) {
         let now = self.hosts[at].now(self.sim.now_ms).instant;
         let stood = self.hosts[at].standstill.look(now);

@@ -1,8 +1,8 @@
-//! What a host knows: its watch, and words for a timeline.
+//! What a host knows: its watch, and text for a timeline.
 //!
-//! A watch is a place in the API server's log and a lag. It closes, hangs, expires, and starts again,
-//! where it was or with a list that may come from a replica which lags. Node and driver facts travel
-//! with the same delays, because they come over the same kind of wire.
+//! A watch is a position in the API server's log and a lag. It closes, hangs, expires, and starts again, where
+//! it was or with a list that may come from a lagging replica. Node and driver events have the same delays,
+//! because they use the same kind of connection.
 
 use fleet::action::Verb;
 use fleet::event::{Event, NodeView, Outcome};
@@ -13,12 +13,12 @@ use crate::fault::Fault;
 
 #[derive(Debug, Default)]
 pub struct Watch {
-    /// Counts the starts, so that what belongs to an earlier one is told apart.
+    /// Counts the starts, so that events of an earlier start can be recognised.
     pub generation: u32,
     pub state: WatchState,
-    /// Up to which revision it has read the log.
+    /// The revision up to which it has read the log.
     pub at: u64,
-    /// The revision of the last event that the core was told.
+    /// The revision of the last event that was delivered to the core.
     pub told: u64,
     pub lag_ms: u64,
     scheduled: bool,
@@ -31,15 +31,15 @@ pub enum WatchState {
     #[default]
     Closed,
     Open,
-    /// Nothing comes, and nobody has noticed.
+    /// Nothing arrives, and the host has not noticed.
     Hung,
 }
 
-/// When a watch that says nothing is taken for broken: bookmarks come every minute.
+/// A watch that is silent for this long counts as broken: bookmarks come every minute.
 const SILENT_MS: u64 = 60_000;
 
 impl World<'_> {
-    /// A host that begins to lead lists and watches.
+    /// A host that becomes leader lists and watches.
     pub(crate) fn watch_opens(&mut self, at: usize) {
         self.watch_restarts(at, 10, true);
         for node in 0..self.cluster.nodes.len() {
@@ -64,7 +64,7 @@ impl World<'_> {
         let unreachable =
             self.sim.now_ms < self.hosts[at].partitioned_until_ms || self.sim.strikes(Fault::RequestLost);
         if unreachable {
-            // kube's backoff; whoever hears nothing for long says so.
+            // kube's backoff; a watch that stays silent for too long is reported as stale.
             let wait_ms = self.sim.tape.between(800, 8_000);
             self.watch_restarts(at, wait_ms, list);
             self.say_stale(at);
@@ -92,7 +92,8 @@ impl World<'_> {
         }
     }
 
-    /// The lag of a watch grows: it tells nothing until it is that old. Small again: it catches up.
+    /// The watch starts to lag: it delivers only events that are at least this old. With a small lag it catches
+    /// up.
     pub(crate) fn watch_lags(&mut self, at: usize, lag_ms: u64) {
         let watch = &mut self.hosts[at].watch;
         watch.lag_ms = lag_ms;
@@ -100,7 +101,7 @@ impl World<'_> {
         self.checks.lag(self.sim.now_ms, lag_ms);
     }
 
-    /// Watches that have something new to tell, and have no plan to, make one.
+    /// Schedules a delivery for each watch that has new events and none scheduled.
     pub(crate) fn wake_watches(&mut self) {
         for at in 0..self.hosts.len() {
             let host = &mut self.hosts[at];
@@ -164,7 +165,7 @@ impl World<'_> {
             if let Event::PodGone(pod) = &mut event
                 && self.sim.strikes(Fault::DeletionOutdated)
             {
-                // As it was when it was last seen up; only the revision is the deletion's.
+                // As it was when it was last seen running; only the revision is the deletion's.
                 pod.phase = fleet::event::Phase::Running;
                 pod.status.phase = "Running".to_owned();
                 pod.status.deletion_at_ms = None;
@@ -198,7 +199,7 @@ impl World<'_> {
         }
     }
 
-    /// Everybody who leads hears of a node, some time.
+    /// Every leading host learns of a node, after some delay.
     pub(crate) fn node_told(&mut self, view: &NodeView) {
         for at in 0..self.hosts.len() {
             if self.hosts[at].leading {
@@ -243,7 +244,7 @@ pub(super) fn verb_number(verb: &Verb) -> u64 {
     kind << 56 | number
 }
 
-/// An event in a line.
+/// An event as one line.
 pub(super) fn words(event: &Event) -> String {
     match event {
         Event::Relisted(list) => {
@@ -289,7 +290,7 @@ pub(super) fn words(event: &Event) -> String {
     }
 }
 
-/// An action in a line.
+/// An action as one line.
 pub(super) fn verb_words(verb: &Verb) -> String {
     match verb {
         Verb::WriteLedger { ledger, over } => format!("WriteLedger {ledger:?} over {over:?}"),

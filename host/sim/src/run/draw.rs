@@ -1,6 +1,6 @@
-//! What a run is made of: the spec, the cluster's habits, and how long healing may take.
+//! The parameters of a run: the spec, the cluster's behaviour, and how long recovery may take.
 //!
-//! Timeouts are a tenth of what people would set, so that minutes see what else takes hours.
+//! Timeouts are a tenth of what users would set, so that minutes cover what otherwise takes hours.
 
 use fleet::id::Uid;
 use fleet::spec::{Amount, Draft, Mode, RollSpec, Spec};
@@ -18,7 +18,7 @@ fn all_policies() -> Vec<String> {
     policies::NAMES.map(str::to_owned).to_vec()
 }
 
-/// A spec that can be followed.
+/// A valid spec.
 pub fn draft(tape: &mut Tape) -> Draft {
     let mode = if tape.chance(150) { Mode::Observe } else { Mode::Own };
     let target = one_of(tape, &[3, 2, 5, 8, 1, 12, 4, 6, 0, 10, 30]);
@@ -59,7 +59,7 @@ pub fn draft(tape: &mut Tape) -> Draft {
     draft.paused = tape.chance(20);
     draft.dry_run = tape.chance(20);
     if Spec::check(draft.clone(), &all_policies()).is_err() {
-        // Mostly a roll for which there is no room.
+        // Mostly a roll without any room for it.
         draft.limits.surge = Amount::Count(1);
         draft.limits.unavailable = Amount::Count(1);
         draft.limits.available_min = Amount::Count(0);
@@ -88,7 +88,7 @@ fn roll(tape: &mut Tape) -> RollSpec {
     roll
 }
 
-/// The target after healing, with which the spec can be followed.
+/// The target after healing, with which the spec is valid.
 pub fn last_target(tape: &mut Tape, draft: &Draft) -> u32 {
     let target = one_of(tape, &[4, 3, 1, 8, 0, 13]);
     let mut last = draft.clone();
@@ -96,7 +96,7 @@ pub fn last_target(tape: &mut Tape, draft: &Draft) -> u32 {
     if Spec::check(last, &all_policies()).is_ok() { target } else { draft.target }
 }
 
-/// What the cluster and its driver are like.
+/// The behaviour of the cluster and its driver.
 pub fn cluster(world: &mut World<'_>) {
     world.cluster.beats_prove = world.sim.tape.chance(500);
     world.cluster.driver_creates = world.observes();
@@ -106,24 +106,24 @@ pub fn cluster(world: &mut World<'_>) {
     }
 }
 
-/// How long it may take from healing until the fleet is at strength: everything that can be under way
+/// How long it may take from healing until the fleet has reached its target: everything that can be in progress
 /// then, one after the other.
 pub fn bound_ms(draft: &Draft) -> u64 {
     let recovery = &draft.recovery;
     let allocation = &draft.allocation;
-    // A crashed host restarts (20 s), takes the lease (15 s) and has its orders (5 s); a client waits
-    // 10 s for a last answer, and a request is under way for 60 s; a frozen host stands for 60 s.
+    // A crashed host restarts (20 s), takes the lease (15 s) and receives its commands (5 s); a client waits
+    // 10 s for a last answer, and a request is in transit for 60 s; a frozen host stands still for 60 s.
     let host_ms = 20_000 + 15_000 + 5_000 + 10_000 + 60_000 + 60_000;
-    // A hung watch is found after 60 s, the core's retries back off to 30 s.
+    // A hung watch is detected after 60 s, the core's retries back off to 30 s.
     let view_ms = 60_000 + 30_000 + 10_000;
-    // A node goes after 180 s, its pods with it, and a grace period of 30 s runs out.
-    let node_ms = 180_000 + 60_000 + 30_000; // Where nobody is heard, one is tried after sixteen timeouts at worst.
+    // A node is removed after 180 s, its pods with it, and a grace period of 30 s passes.
+    let node_ms = 180_000 + 60_000 + 30_000; // If no executor is heard, one is tried after sixteen timeouts at worst.
     let found_ms =
         18 * draft.heartbeat.timeout_ms + u64::from(recovery.checks_max) * recovery.check_interval_ms;
     let start_ms = 2 * allocation.pending_timeout_ms + 3 * allocation.backoff_last_ms + draft.driver_start_ms;
-    // At most 30 executors, created one per delay at worst, each deletion one after the other.
+    // At most 30 executors, created one per delay at worst, and each deleted one after the other.
     let batches_ms = 60 * allocation.batch_delay_ms;
-    // What is pending for too long goes one after the other.
+    // Executors that are pending for too long are replaced one after the other.
     let batches_ms = batches_ms + 30 * allocation.backoff_last_ms;
     let roll_ms = draft.roll.as_ref().map_or(0, |roll| roll.timeout_ms + roll.cool_down_ms);
     host_ms + view_ms + node_ms + found_ms + start_ms + batches_ms + roll_ms + recovery.kept_pods_ms

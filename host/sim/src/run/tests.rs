@@ -26,7 +26,7 @@ fn a_calm_world_comes_to_rest() {
         let options = Options { timeline: true, ..calm() };
         let report = run_core(seed, &options);
         assert_eq!(report.violation, None, "seed {seed}:\n{}", report.timeline.join("\n"));
-        // D3: without faults, the difference between what is and what should be, and nothing else.
+        // D3: without faults, only the difference between the actual and the desired state is changed.
         assert_eq!(report.mutations, 4 + u64::from(report.last_target.abs_diff(4)), "seed {seed}");
         assert!(report.fleet_hours > 0.15);
     }
@@ -69,8 +69,8 @@ fn every_fault_strikes_within_some_runs() {
     assert_eq!(never, [""; 0]);
 }
 
-/// One kind of fault at a time, for as long as the chaos lasts: no checker objects to what a controller
-/// could not have known.
+/// One kind of fault at a time, for as long as the chaos lasts: no checker objects to anything that a
+/// controller could not have known.
 #[test]
 fn checkers_do_not_bite_for_a_single_fault() {
     for fault in Fault::ALL {

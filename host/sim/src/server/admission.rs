@@ -1,7 +1,7 @@
-//! What is taken and what is not: shapes, names, namespaces, quotas, and what of a pod may change.
+//! Which objects are accepted: shapes, names, namespaces, quotas, and which fields of a pod may change.
 //!
-//! Not a schema. What a client may get wrong about an executor fleet's objects is refused as the real
-//! server refuses it; anything else is stored as it came.
+//! This is not a schema. Mistakes that a client may make in the objects of an executor fleet are refused as the
+//! real server refuses them; everything else is stored as sent.
 
 use serde_json::{Map, Value, json};
 
@@ -13,8 +13,8 @@ use super::status::Status;
 use super::store::{Key, Store};
 use super::view::object_at;
 
-/// The parts that everything here relies upon have the types they should have. Fills in what the path
-/// implies: apiVersion and kind.
+/// Checks the types of the fields that this module relies on. Fills in what the path implies: apiVersion and
+/// kind.
 pub(super) fn check_shape(ask: &Ask, object: &mut Value) -> Result<(), Status> {
     let Some(fields) = object.as_object_mut() else {
         return Err(Status::bad_request("the body of the request has to be an object"));
@@ -40,14 +40,14 @@ pub(super) fn check_shape(ask: &Ask, object: &mut Value) -> Result<(), Status> {
         if meta.get(name).is_some_and(|value| !value.as_object().is_some_and(strings)) {
             return Err(wrong(ask, &format!("metadata.{name}"), "a map of strings"));
         }
-        // An empty map is none.
+        // An empty map is removed.
         meta.retain(|key, value| key != name || value.as_object().is_none_or(|map| !map.is_empty()));
     }
     for name in ["finalizers", "ownerReferences"] {
         if meta.get(name).is_some_and(|value| !value.is_array()) {
             return Err(wrong(ask, &format!("metadata.{name}"), "a list"));
         }
-        // An empty list is none.
+        // An empty list is removed.
         meta.retain(|key, value| key != name || value.as_array().is_none_or(|list| !list.is_empty()));
     }
     for name in ["name", "generateName", "namespace", "uid", "resourceVersion"] {
@@ -77,7 +77,7 @@ fn wrong(ask: &Ask, field: &str, expected: &str) -> Status {
     Status::bad_request(format!("{} cannot be decoded: {field} has to be {expected}", ask.kind.kind))
 }
 
-/// A new object: may it be, and what is filled in?
+/// Checks a new object, and fills in defaults.
 pub(super) fn admit(store: &Store, ask: &Ask, name: &str, object: &mut Value) -> Result<(), Status> {
     if ask.kind.namespaced {
         let namespace = store.get(&Key::new(NAMESPACES.plural, "", &ask.namespace));
@@ -223,12 +223,12 @@ fn admit_pod(store: &Store, ask: &Ask, name: &str, pod: &mut Value) -> Result<()
     Ok(())
 }
 
-/// Has its last container ended? Such a pod counts for no quota.
+/// Has the last container ended? Such a pod does not count for quotas.
 pub(super) fn has_ended(pod: &Value) -> bool {
     matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
 }
 
-/// An update: may it change that?
+/// Checks an update against the stored object.
 pub(super) fn check_change(ask: &Ask, old: &Value, new: &Value) -> Result<(), Status> {
     check_meta(ask, &ask.name, &new["metadata"])?;
     if old["metadata"].get("deletionTimestamp").is_some() {

@@ -1,4 +1,4 @@
-//! A request, understood: verb, resource, name, and the parameters.
+//! A parsed request: verb, resource, name, and the parameters.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::kinds::{self, Kind};
 use super::status::Status;
 use super::view::{Form, View};
 
-/// What kube-apiserver takes: 3 MiB.
+/// kube-apiserver's limit: 3 MiB.
 pub(super) const BODY_MAX: usize = 3 << 20;
 
 /// As audit logs and RBAC name them.
@@ -46,7 +46,7 @@ impl Verb {
 pub(super) struct Ask {
     pub verb: Verb,
     pub kind: &'static Kind,
-    /// Empty: all of them, or the resource has none.
+    /// Empty: all namespaces, or the resource has none.
     pub namespace: String,
     /// Empty where the path ends with the resource.
     pub name: String,
@@ -60,7 +60,7 @@ pub(super) struct Ask {
 }
 
 impl Ask {
-    /// What a path below `/api` or `/apis` asks for.
+    /// Parses a request to a path below `/api` or `/apis`.
     pub fn parse(parts: &Parts) -> Result<Ask, Status> {
         let path: Vec<String> = segments(parts.uri.path());
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
@@ -123,7 +123,7 @@ impl Ask {
         })
     }
 
-    /// A list's and a watch's parameters, as far as they depend on each other.
+    /// Checks the parameters of a list or a watch, as far as they depend on each other.
     pub fn check_options(&self) -> Result<(), Status> {
         const NOT: &str = "Forbidden: resourceVersionMatch is forbidden";
         let matching = self.parameter("resourceVersionMatch");
@@ -221,7 +221,7 @@ fn pairs(query: &str) -> BTreeMap<String, String> {
     query.split('&').filter(|part| !part.is_empty()).map(pair).collect()
 }
 
-/// Undoes percent-encoding, and `+` for a space where that is one. What is no encoding stays.
+/// Decodes percent-encoding, and `+` as a space where that applies. Invalid encodings stay as they are.
 fn decode(text: &str, plus: bool) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -1,8 +1,8 @@
-//! What is answered: bytes that are there, or a watch that goes on.
+//! Response bodies: bytes that are complete, or a watch that continues.
 //!
-//! A watch is a place in the log. It is polled, says what came since, and sleeps until the next change
-//! or its next deadline: a bookmark, or the end. Nothing is queued for it, so a slow reader costs
-//! nothing, and is told 410 once the log has forgotten its place.
+//! A watch is a position in the log. When it is polled, it sends the events since then, and sleeps until the
+//! next change or its next deadline: a bookmark, or the end. Nothing is queued for it, so a slow reader costs
+//! nothing, and gets a 410 once the log no longer reaches back to its position.
 
 use std::collections::VecDeque;
 use std::io;
@@ -31,7 +31,7 @@ pub(super) enum Kind {
     Watch(Box<Watch>),
     /// The connection breaks.
     Lost,
-    /// Nothing ever comes.
+    /// No data ever arrives.
     Hung,
 }
 
@@ -42,21 +42,21 @@ pub(super) struct Watch {
     view: View,
     selector: Selector,
     namespace: Option<String>,
-    /// What was there at the start, still to be said: as many as there were.
+    /// Objects that existed at the start and are still to be sent.
     initial: VecDeque<Arc<Value>>,
-    /// A bookmark says that the start is over.
+    /// A bookmark marks the end of the initial objects.
     announce: bool,
-    /// All changes up to this revision have been said.
+    /// All changes up to this revision have been sent.
     seen: u64,
     bookmarks: bool,
     bookmark_ms: u64,
     end_ms: u64,
-    /// Bytes until it is cut off.
+    /// Bytes until the connection is cut.
     pub cut: Option<usize>,
     ended: bool,
 }
 
-/// About as often as the real server.
+/// About the real server's interval.
 const BOOKMARK_MS: u64 = 60_000;
 /// Events in one frame: 64 pods of 10 KB are a write of 640 KB.
 const FRAME_EVENTS: usize = 64;
@@ -124,7 +124,7 @@ impl Watch {
         };
         let timeout_s = match ask.number("timeoutSeconds")?.filter(|seconds| *seconds > 0) {
             Some(seconds) => seconds,
-            // The real server draws one, too, so that not all watches end at once.
+            // The real server also uses a random time, so that not all watches end at once.
             None => 1800 + store.below(1800),
         };
         let too_many = || Status::new(429, "TooManyRequests", "too many watches, please try again later");
@@ -202,7 +202,7 @@ impl Watch {
                 written += 1;
             }
         }
-        // Nothing is left to say; ahead of the log there is nothing to confirm.
+        // Nothing is left to send; ahead of the log there is no revision to confirm.
         let over = store.now_ms >= self.end_ms;
         if self.bookmarks && (over || store.now_ms >= self.bookmark_ms) && self.seen <= store.revision() {
             self.seen = store.revision();
@@ -212,7 +212,8 @@ impl Watch {
         self.ended = over;
     }
 
-    /// What no longer matches is deleted, and what matches now is added, whatever it was.
+    /// An object that no longer matches is reported as deleted, and one that matches now as added, also if the
+    /// change was an update.
     fn event(&self, entry: &Entry) -> Option<(&'static str, Arc<Value>)> {
         let here = entry.key.resource == self.view.kind.plural
             && self.namespace.as_ref().is_none_or(|namespace| entry.key.namespace == *namespace);

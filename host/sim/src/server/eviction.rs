@@ -1,7 +1,7 @@
 //! The eviction subresource: a deletion, if the PodDisruptionBudgets allow it.
 //!
-//! Budgets are counted when they are asked, and not by a controller that is late. As the real one could
-//! not for pods that no controller scales, percentages count of the pods that match.
+//! Budgets are computed when they are needed, and not by a controller that lags. Percentages refer to the
+//! number of matching pods; the real server cannot do that for pods without a controller that has a scale.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ pub(super) fn evict(store: &mut Store, ask: &Ask, body: &Value) -> Result<Value,
     options.check(&PODS, &pod)?;
     let note = removal::note(store, ask, &options, true);
     if !options.dry_run {
-        // A precondition on the version was met by the pod before this.
+        // The pod met any precondition on its version before the change below.
         options.version = None;
         let mut marked = Value::clone(&pod);
         disrupt(&mut marked, "EvictionByEvictionAPI", "Eviction API: evicting", &store.timestamp());
@@ -45,12 +45,12 @@ pub(super) fn evict(store: &mut Store, ask: &Ask, body: &Value) -> Result<Value,
     Ok(status::success(Value::Null))
 }
 
-/// Sets the condition by which Kubernetes says that it ends a pod itself.
+/// Sets the condition by which Kubernetes reports that it ends a pod itself.
 pub(crate) fn disrupt(pod: &mut Value, reason: &str, message: &str, time: &str) {
     set_condition(pod, "DisruptionTarget", Some((reason, message)), time);
 }
 
-/// A condition is true from now on, if it was not before.
+/// Sets a condition to true, if it is not true yet.
 pub(super) fn set_condition(pod: &mut Value, name: &str, why: Option<(&str, &str)>, time: &str) {
     let status = object_at(pod, &["status"]);
     let conditions = status.entry("conditions").or_insert(Value::Null);
@@ -81,7 +81,7 @@ pub(crate) fn is_ready(pod: &Value) -> bool {
 fn check_budgets(store: &Store, key: &Key, pod: &Value) -> Result<(), Status> {
     let phase = pod["status"]["phase"].as_str().unwrap_or_default();
     if pod["metadata"].get("deletionTimestamp").is_some() || phase != "Running" {
-        // What is not up is nobody's budget.
+        // A pod that is not up is covered by no budget.
         return Ok(());
     }
     let budgets = store.range(BUDGETS.plural, Some(&key.namespace));
@@ -114,7 +114,7 @@ fn check_budgets(store: &Store, key: &Key, pod: &Value) -> Result<(), Status> {
     let message = "Cannot evict pod as it would violate the pod's disruption budget.";
     let cause =
         format!("The disruption budget {name} needs {desired} healthy pods and has {healthy} currently");
-    // It does not say when to try again.
+    // The answer has no `Retry-After`.
     Err(Status::new(429, "TooManyRequests", message).caused_by("DisruptionBudget", &cause, None))
 }
 

@@ -1,8 +1,8 @@
 //! Scheduling gates: no scheduler may bind a pod that has any in `spec.schedulingGates`.
 //!
-//! A pod has gates from its creation, or never. A controller, for instance Kueue, takes its own away when the pod may
-//! run; until then it may still narrow the choice of nodes. The rules are those of `ValidatePodCreate` and
-//! `ValidatePodUpdate` in kube-apiserver.
+//! Gates are set when a pod is created, or never. A controller, for instance Kueue, removes its own gate when
+//! the pod may run; until then it may still narrow the choice of nodes. The rules are those of
+//! `ValidatePodCreate` and `ValidatePodUpdate` in kube-apiserver.
 
 use serde_json::{Map, Value, json};
 
@@ -12,7 +12,7 @@ use super::status::Status;
 use super::view::object_at;
 
 const FIELD: &str = "schedulingGates";
-/// Of the condition `PodScheduled`.
+/// The reason of the condition `PodScheduled`.
 pub(super) const REASON: &str = "SchedulingGated";
 const MESSAGE: &str = "Scheduling is blocked due to non-empty scheduling gates";
 
@@ -28,14 +28,15 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// Does its status say so? It is written at the creation, and stays until a scheduler binds the pod.
+/// Does its status say that it is gated? That is written at the creation, and stays until a scheduler binds the
+/// pod.
 pub(super) fn is_shown_gated(pod: &Value) -> bool {
     list(&pod["status"]["conditions"])
         .iter()
         .any(|condition| condition["type"] == "PodScheduled" && condition["reason"] == REASON)
 }
 
-/// Removes an empty list. `false`: it is no list of gates.
+/// Removes an empty list. `false`: the value is not a list of gates.
 pub(super) fn normalize(pod: &mut Value) -> bool {
     let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { return true };
     let Some(given) = spec.get(FIELD) else { return true };
@@ -85,7 +86,7 @@ fn check_names(ask: &Ask, name: &str, pod: &Value) -> Result<(), Status> {
     Ok(())
 }
 
-/// An update: gates go and never come, and a gated pod's choice of nodes only gets smaller.
+/// Checks an update: gates are removed and never added, and a gated pod's choice of nodes only gets narrower.
 pub(super) fn check_change(ask: &Ask, old: &Value, new: &Value) -> Result<(), Status> {
     check_names(ask, &ask.name, new)?;
     for (at, gate) in gates(new).iter().enumerate() {
@@ -122,7 +123,8 @@ pub(super) fn check_change(ask: &Ask, old: &Value, new: &Value) -> Result<(), St
     }
 }
 
-/// A `NodeSelectorTerm` is what it was, and more. An empty one matches no node, so anything added to it matches more.
+/// Does a `NodeSelectorTerm` contain all its previous expressions? An empty one matches no node, so any
+/// addition would match more.
 fn adds_only(before: &Value, now: &Value) -> bool {
     const PARTS: [&str; 2] = ["matchExpressions", "matchFields"];
     let is_empty = |term: &Value| PARTS.iter().all(|part| list(&term[*part]).is_empty());
@@ -130,7 +132,7 @@ fn adds_only(before: &Value, now: &Value) -> bool {
         && PARTS.iter().all(|part| list(&now[*part]).starts_with(list(&before[*part])))
 }
 
-/// Takes what [`check_change`] has judged out of a spec, so that the rest can be compared.
+/// Removes the fields that [`check_change`] has checked from a spec, so that the rest can be compared.
 pub(super) fn forget(spec: &mut Map<String, Value>, gated: bool) {
     spec.remove(FIELD);
     if !gated {

@@ -1,4 +1,4 @@
-//! What is served, and the documents by which clients discover it.
+//! The served resources, and the discovery documents.
 
 use serde_json::{Value, json};
 
@@ -13,9 +13,9 @@ pub struct Kind {
     pub singular: &'static str,
     pub short: &'static [&'static str],
     pub namespaced: bool,
-    /// It has `/status`, and `status` is written there only.
+    /// It has `/status`, and `status` is written only there.
     pub status: bool,
-    /// Fields beside `metadata.name` and `metadata.namespace` that a field selector may name.
+    /// Fields besides `metadata.name` and `metadata.namespace` that a field selector may name.
     pub fields: &'static [&'static str],
 }
 
@@ -29,7 +29,7 @@ impl Kind {
         if self.group.is_empty() { self.plural.into() } else { format!("{}.{}", self.plural, self.group) }
     }
 
-    /// Events exist once and are served under two groups: those of `events.k8s.io` are renamed ones.
+    /// Events are stored once and are served under two groups; those of `events.k8s.io` have other field names.
     pub fn is_renamed_event(&self) -> bool {
         self.group == "events.k8s.io"
     }
@@ -39,7 +39,7 @@ impl Kind {
         ["pods", "poddisruptionbudgets"].contains(&self.plural)
     }
 
-    /// Is made, answered and forgotten.
+    /// Reviews are created and answered, but not stored.
     pub fn is_review(&self) -> bool {
         self.plural == "tokenreviews"
     }
@@ -133,7 +133,7 @@ pub(super) fn find(group: &str, version: &str, plural: &str) -> Option<&'static 
     KINDS.into_iter().find(|kind| kind.group == group && kind.version == version && kind.plural == plural)
 }
 
-/// What `/version`, `/api`, `/apis` and the lists of resources below them say. `None`: nothing is there.
+/// Content of `/version`, `/api`, `/apis` and the lists of resources below them. `None`: no such path.
 pub(super) fn discovery(path: &[&str]) -> Option<Value> {
     match path {
         ["version"] => Some(json!({
@@ -168,7 +168,7 @@ fn groups() -> Vec<&'static str> {
     groups
 }
 
-/// Every group here has the one version v1.
+/// Every group here has only the version v1.
 fn group(name: &str) -> Value {
     let version = json!({ "groupVersion": format!("{name}/v1"), "version": "v1" });
     json!({ "name": name, "versions": [version], "preferredVersion": version })

@@ -1,7 +1,7 @@
-//! `metadata.managedFields`: who wrote what, and when last.
+//! `metadata.managedFields`: which manager wrote which fields, and when last.
 //!
-//! A field belongs to whoever last changed it; a manager that owns nothing any more is forgotten.
-//! Simpler than the real thing in one way: a list is one field, whoever changes any of its items.
+//! A field belongs to the manager that last changed it; a manager that owns no field is removed. Simpler than
+//! the real server in one way: a list is one field, even if only one of its items changes.
 
 use std::collections::BTreeSet;
 
@@ -27,7 +27,7 @@ impl Manager<'_> {
     }
 }
 
-/// Hands over to the manager what differs between the two states, in `after`.
+/// Assigns the fields that differ between the two states to the manager, in `after`.
 pub(super) fn record(before: &Value, after: &mut Value, manager: Manager<'_>, time: &str) {
     let (old, new) = (leaves(before), leaves(after));
     let value =
@@ -65,7 +65,7 @@ pub(super) fn record(before: &Value, after: &mut Value, manager: Manager<'_>, ti
     }
 }
 
-/// What people may own: not the system's own metadata.
+/// Fields that a manager may own: not the system's own metadata.
 fn leaves(object: &Value) -> BTreeSet<Path> {
     let mut found = BTreeSet::new();
     for (name, value) in object.as_object().into_iter().flatten() {

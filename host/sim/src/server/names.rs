@@ -1,4 +1,4 @@
-//! What a name may be: of objects, containers, labels.
+//! Valid names of objects, containers and labels.
 
 /// RFC 1123: an object's name.
 pub(super) fn is_subdomain(name: &str) -> bool {

@@ -1,7 +1,7 @@
 //! Patches: RFC 7396 (merge) and RFC 6902 (operations).
 //!
-//! A strategic merge patch and an apply are taken as merge patches: lists are replaced and not merged
-//! by key, and an apply neither detects conflicts nor removes what an earlier one had set.
+//! A strategic merge patch and an apply are treated as merge patches: lists are replaced and not merged by key,
+//! and an apply neither detects conflicts nor removes what an earlier one had set.
 
 use serde_json::{Map, Value};
 
@@ -71,7 +71,7 @@ fn apply(target: &mut Value, operation: &Value) -> Result<(), String> {
     }
 }
 
-/// The place that a pointer's last part is in, and that part.
+/// The container of a pointer's last part, and that part.
 fn parent<'a>(target: &'a mut Value, path: &str) -> Result<(&'a mut Value, String), String> {
     let (head, last) =
         path.rsplit_once('/').ok_or_else(|| format!("path \"{path}\" does not start with /"))?;

@@ -1,8 +1,8 @@
-//! How objects go: deletion, the garbage collector, namespaces that end.
+//! How objects are removed: deletion, the garbage collector, the removal of namespaces.
 //!
-//! A pod dies twice. A deletion sets `deletionTimestamp`; the kubelet ends the containers and then the
-//! object goes. Where no node has it, or its containers have ended, or nobody wants to wait (grace 0),
-//! it goes at once. A finalizer holds whatever it is on until somebody takes it off.
+//! A pod is removed in two phases. A deletion sets `deletionTimestamp`; the kubelet ends the containers and
+//! then the object is removed. If the pod is on no node, if its containers have ended, or if the grace period
+//! is 0, the object is removed at once. A finalizer keeps an object until the finalizer is removed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,13 +24,13 @@ pub(super) struct Options {
     pub grace_s: Option<u64>,
     pub uid: Option<String>,
     pub version: Option<String>,
-    /// Dependents lose their owner and stay. Foreground is taken as Background.
+    /// Dependents lose their owner and stay. Foreground is treated as Background.
     orphan: bool,
     pub dry_run: bool,
 }
 
 impl Options {
-    /// From the body, or from the query where the body is silent.
+    /// From the body, or from the query if the body does not say.
     pub fn parse(ask: &Ask, body: &Value) -> Result<Options, Status> {
         if !body.is_object() && !body.is_null() {
             return Err(Status::bad_request("DeleteOptions have to be an object"));
@@ -49,7 +49,7 @@ impl Options {
         }
         let dry = body["dryRun"].as_array().is_some_and(|all| all.iter().any(|word| word == "All"));
         Ok(Options {
-            // A negative one is taken as one second.
+            // A negative one is treated as one second.
             grace_s: grace.map(|seconds| u64::try_from(seconds).unwrap_or(1)),
             uid: text(&body["preconditions"]["uid"]),
             version: text(&body["preconditions"]["resourceVersion"]),
@@ -58,7 +58,7 @@ impl Options {
         })
     }
 
-    /// Are the preconditions met by this object?
+    /// Does this object meet the preconditions?
     pub fn check(&self, kind: &Kind, object: &Value) -> Result<(), Status> {
         let meta = &object["metadata"];
         for (name, field, wanted) in
@@ -84,7 +84,7 @@ fn bad_grace(text: &str) -> Status {
     Status::bad_request(format!("gracePeriodSeconds: {text}: a whole number is needed"))
 }
 
-/// Deletes, or begins to. The object as it is then, and whether it is gone.
+/// Deletes, or begins to. Returns the object after that, and whether it is gone.
 pub(super) fn delete(
     store: &mut Store,
     kind: &Kind,
@@ -106,7 +106,7 @@ pub(super) fn delete(
         Mark::Over if held => return Ok((old, false)),
         Mark::Over => Arc::clone(&old),
         Mark::Going(new) if options.dry_run => return Ok((Arc::new(new), false)),
-        // A pod that goes at once is seen to go, too.
+        // A watch sees the `deletionTimestamp` also of a pod that is removed at once.
         Mark::Going(new) => store.put(key.clone(), new),
     };
     let over = marked["metadata"]["deletionGracePeriodSeconds"].as_u64().unwrap_or(0) == 0;
@@ -117,20 +117,21 @@ pub(super) fn delete(
 }
 
 enum Mark {
-    /// It goes already, and nothing is asked that would change it.
+    /// It is already being deleted, and the request would not change that.
     Same,
-    /// Nothing is waited for, but its finalizers.
+    /// Only its finalizers delay the removal.
     Over,
     Going(Value),
 }
 
-/// The object with its deletion written down.
+/// The object with its deletion recorded.
 fn mark(kind: &Kind, old: &Value, asked_s: Option<u64>, now_ms: i64) -> Mark {
     let meta = &old["metadata"];
     let (end_ms, grace_s) = match (meta["deletionGracePeriodSeconds"].as_u64(), asked_s) {
         (Some(0), _) => return Mark::Over,
         (Some(before_s), Some(asked_s)) if asked_s < before_s => {
-            // A shorter grace counts from the first deletion; one that is over by now is the shortest there is.
+            // A shorter grace period counts from the first deletion; one that has already passed becomes the
+            // minimum.
             let end_ms = meta["deletionTimestamp"].as_str().and_then(clock::parse).unwrap_or(now_ms);
             let end_ms = end_ms - seconds_ms(before_s) + seconds_ms(asked_s);
             if end_ms < now_ms { (now_ms, asked_s.min(1)) } else { (end_ms, asked_s) }
@@ -164,11 +165,12 @@ fn pod_grace_s(pod: &Value, asked_s: Option<u64>) -> u64 {
     if unscheduled || has_ended(pod) {
         return 0;
     }
-    // A year: what is longer overflows calendars, and nobody waits for it.
+    // A year: longer periods overflow calendars, and have no practical use.
     asked_s.or_else(|| pod["spec"]["terminationGracePeriodSeconds"].as_u64()).unwrap_or(30).min(31_536_000)
 }
 
-/// Stores a new state; or takes away what is being deleted, over, and held by no finalizer any more.
+/// Stores a new state; or removes the object, if it is being deleted, its grace period is over, and no
+/// finalizer holds it.
 pub(super) fn settle(store: &mut Store, key: &Key, new: Value) -> Arc<Value> {
     let meta = &new["metadata"];
     if meta["deletionGracePeriodSeconds"] == 0 && meta.get("finalizers").is_none() {
@@ -218,10 +220,10 @@ fn end_namespace(store: &mut Store, key: &Key, old: &Arc<Value>) -> Arc<Value> {
     store.put(key.clone(), new)
 }
 
-/// The garbage collector and the namespace controller: what lost all its owners is deleted, and so is
-/// what is in a namespace that ends.
+/// The garbage collector and the namespace controller: deletes objects that have lost all their owners, and
+/// everything in a namespace that is being deleted.
 pub(super) fn collect(store: &mut Store) {
-    // A chain of owners is followed this far at once; the rest waits for the next time.
+    // A chain of owners is followed this far at once; the rest waits for the next call.
     for _ in 0..10 {
         if !std::mem::take(&mut store.garbage) {
             return;
@@ -273,18 +275,18 @@ fn collect_namespaces(store: &mut Store) {
     }
 }
 
-/// A deletion that nobody waits for and that nothing can be said against.
+/// A background deletion without preconditions.
 fn background(store: &mut Store, key: &Key) {
     let Some(kind) = KINDS.into_iter().find(|kind| kind.plural == key.resource) else { return };
     let terminating =
         store.get(key).is_some_and(|object| object["metadata"].get("deletionTimestamp").is_some());
     if !terminating {
-        // The only refusal there can be: it is gone already.
+        // The only possible refusal: it is already gone.
         let _ = delete(store, kind, key, &Options::default());
     }
 }
 
-/// A DELETE. The answer is the object, or a `Status` where there is no point in showing it.
+/// A DELETE. Returns the object, or a `Status` if the object cannot usefully be shown.
 pub(super) fn asked(store: &mut Store, ask: &Ask, body: &Value) -> Result<Value, Status> {
     let options = Options::parse(ask, body)?;
     let key = ask.key();
@@ -302,7 +304,7 @@ pub(super) fn asked(store: &mut Store, ask: &Ask, body: &Value) -> Result<Value,
     Ok(ask.view.object(&object, store.wall_ms()))
 }
 
-/// A DELETE of a collection: what is in it and goes, goes.
+/// A DELETE of a collection: deletes every object in it that can be deleted.
 pub(super) fn asked_all(store: &mut Store, ask: &Ask, body: &Value) -> Result<Value, Status> {
     let options = Options::parse(ask, body)?;
     let (items, meta) = super::verbs::list(store, ask)?;
@@ -310,7 +312,7 @@ pub(super) fn asked_all(store: &mut Store, ask: &Ask, body: &Value) -> Result<Va
         let text = |field: &str| item["metadata"][field].as_str().unwrap_or_default().to_owned();
         let one = Ask { namespace: text("namespace"), name: text("name"), ..ask.clone() };
         let note = note(store, &one, &options, false);
-        // One that went meanwhile is no error, and one that is not the one that was meant stays.
+        // An object that is already gone is no error, and one that was replaced stays.
         if delete(store, ask.kind, &one.key(), &options).is_ok() {
             keep(store, note);
         }
@@ -318,7 +320,7 @@ pub(super) fn asked_all(store: &mut Store, ask: &Ask, body: &Value) -> Result<Va
     Ok(ask.view.list(meta, items.iter().map(|item| &**item), store.wall_ms()))
 }
 
-/// The request as whoever judges it will want to see it. Only those for pods are of interest.
+/// Records the request for later judgement. Only requests about pods are recorded.
 pub(super) fn note(store: &Store, ask: &Ask, options: &Options, evicted: bool) -> Option<Deletion> {
     let pod = store.get(&ask.key()).filter(|_| *ask.kind == PODS && !options.dry_run)?;
     Some(Deletion {

@@ -1,4 +1,4 @@
-//! Label and field selectors: parsed once, asked of every object.
+//! Label and field selectors: parsed once, evaluated for every object.
 
 use serde_json::Value;
 
@@ -22,7 +22,7 @@ struct Requirement {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Rule {
     In(Vec<String>),
-    /// Holds without the label, too.
+    /// Matches also without the label.
     NotIn(Vec<String>),
     Exists,
     Absent,
@@ -47,8 +47,8 @@ impl Selector {
         Ok(Selector { labels, fields })
     }
 
-    /// A `LabelSelector` object, as PodDisruptionBudgets have. `None` when it makes no sense; `null` is
-    /// one that selects nothing, and so is `None`, too.
+    /// A `LabelSelector` object, as PodDisruptionBudgets have. `None` if it is invalid; `null` selects nothing,
+    /// and so is `None`, too.
     pub(super) fn from_object(object: &Value) -> Option<Selector> {
         let object = object.as_object()?;
         let mut labels = Vec::new();
@@ -97,7 +97,7 @@ impl Requirement {
     }
 }
 
-/// At the commas that are in no parentheses.
+/// Splits at the commas outside parentheses.
 fn split(text: &str) -> Vec<&str> {
     let (mut parts, mut depth, mut from) = (Vec::new(), 0_u32, 0);
     for (at, byte) in text.bytes().enumerate() {

@@ -1,4 +1,4 @@
-//! What the API server answers when it does not do what it was asked: `v1.Status`.
+//! The API server's answer when it refuses a request: `v1.Status`.
 //!
 //! The texts are kube-apiserver's own, because people and clients match them.
 
@@ -51,7 +51,7 @@ impl Status {
         Status::of(409, "Conflict", kind, name, message)
     }
 
-    /// 409 of a deletion that means another object. It names the kind, as only this one does.
+    /// 409 of a deletion whose UID does not match. It names the kind, as only this one does.
     pub(super) fn precondition(kind: &Kind, name: &Value, why: &str) -> Status {
         let name = name.as_str().unwrap_or_default();
         let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", kind.kind);
@@ -66,7 +66,7 @@ impl Status {
         Status::of(403, "Forbidden", kind, name, message)
     }
 
-    /// 422: `field` is not right. `why` begins as the API server's texts do, and with that says which cause it is.
+    /// 422: `field` is invalid. `why` begins as the API server's texts do, which determines the cause.
     pub(super) fn invalid(kind: &Kind, name: &str, field: &str, why: &str) -> Status {
         let message = format!("{} \"{name}\" is invalid: {field}: {why}", kind.kind);
         let mut status = Status::of(422, "Invalid", kind, name, message);
@@ -91,7 +91,7 @@ impl Status {
         Status::new(410, "Expired", format!("too old resource version: {revision} ({oldest})"))
     }
 
-    /// 410 of a `continue` token, with one that goes on with what is now.
+    /// 410 of a `continue` token, with one that continues with the current state.
     pub fn continue_expired(token: String) -> Status {
         let message = "The provided continue parameter is too old to display a consistent list result. \
                        You can start a new list without the continue parameter, or use the continue token in this \
@@ -154,7 +154,7 @@ fn cause(why: &str) -> &'static str {
     CAUSES.iter().find(|(text, _)| why.starts_with(text)).map_or("FieldValueInvalid", |(_, cause)| cause)
 }
 
-/// The `Status` of something that was done and has no object to show.
+/// The `Status` of a successful request that has no object to return.
 pub(super) fn success(details: Value) -> Value {
     let mut status = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success" });
     if !details.is_null() {

@@ -1,9 +1,9 @@
-//! Objects, and the log of what became of them.
+//! Objects, and the log of their changes.
 //!
-//! One revision counts all changes, as etcd's does. The log keeps each change with the state before and
-//! after it. That is all a watch needs to tell ADDED from MODIFIED under any selector, and a list as of
-//! an earlier revision is today's with the log undone. Rejected: a queue per watch, which has to be
-//! bounded, filled and woken one by one; a watch is a place in the log.
+//! One revision counts all changes, as etcd's does. The log keeps each change with the state before and after
+//! it. That is all a watch needs to tell ADDED from MODIFIED under any selector, and a list as of an earlier
+//! revision is the current one with the log undone. Rejected: a queue per watch, which has to be bounded,
+//! filled and woken one by one; a watch is a position in the log.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use serde_json::Value;
 use super::clock;
 use super::{Change, Deletion, TokenInfo};
 
-/// Changes that are kept; a watch that is further behind gets a 410. Neighbours share their states, so
-/// that is one state for each: with pods of 10 KB, 1 GB at worst.
+/// Changes that are kept; a watch that is further behind gets a 410. Neighbouring entries share their states,
+/// so that is one state for each: with pods of 10 KB, 1 GB at worst.
 pub(super) const LOG_MAX: usize = 100_000;
-/// Deletions that are kept for whoever judges them: a pointer and two words each.
+/// Deletions that are kept for judges: a pointer and two words each.
 pub(super) const DELETIONS_MAX: usize = 10_000;
 /// Watches at one time.
 pub(super) const WATCHES_MAX: usize = 10_000;
@@ -27,7 +27,7 @@ pub(super) const WATCHES_MAX: usize = 10_000;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     pub resource: &'static str,
-    /// Empty for what has none.
+    /// Empty for cluster-scoped resources.
     pub namespace: String,
     pub name: String,
 }
@@ -63,13 +63,13 @@ pub(super) struct Store {
     watchers: BTreeMap<u64, Watcher>,
     watcher_ids: u64,
     rng: ChaCha8Rng,
-    /// Something may have lost its owner, or its namespace.
+    /// An object may have lost its owner, or its namespace.
     pub garbage: bool,
     pub tokens: BTreeMap<String, TokenInfo>,
-    /// By verb and resource: bounded by what there is to ask for.
+    /// By verb and resource: bounded by the number of served resources.
     pub requests: BTreeMap<(String, String), u64>,
     pub deletions: VecDeque<Deletion>,
-    /// How many there ever were.
+    /// How many there were in all.
     pub deletions_seen: u64,
 }
 
@@ -78,7 +78,7 @@ impl Store {
         Store {
             now_ms: 0,
             wall_base_ms,
-            // Never 0, which means "anything" to those who ask.
+            // Never 0, which means "anything" to clients.
             revision: 1,
             objects: BTreeMap::new(),
             log: VecDeque::new(),
@@ -126,7 +126,7 @@ impl Store {
         self.objects.iter()
     }
 
-    /// A resource as it was. `None`: that is compacted.
+    /// A resource as of a revision. `None`: that revision is compacted.
     pub fn at(&self, resource: &'static str, revision: u64) -> Option<BTreeMap<Key, Arc<Value>>> {
         if revision < self.compacted {
             return None;
@@ -154,7 +154,7 @@ impl Store {
         object
     }
 
-    /// Takes an object away. Its last state, with the revision of that.
+    /// Removes an object. Returns its last state, with the revision of the removal.
     pub fn remove(&mut self, key: &Key) -> Option<Arc<Value>> {
         let before = self.objects.remove(key)?;
         self.revision += 1;
@@ -178,7 +178,7 @@ impl Store {
         }
     }
 
-    /// What came after this revision, the oldest first. `None`: that is compacted.
+    /// The changes after this revision, the oldest first. `None`: that revision is compacted.
     pub fn since(&self, revision: u64) -> Option<impl Iterator<Item = &Entry>> {
         let from = self.log.partition_point(|entry| entry.change.revision <= revision);
         (revision >= self.compacted).then(|| self.log.range(from..))
@@ -207,7 +207,7 @@ impl Store {
         self.watchers.remove(&id);
     }
 
-    /// Wakes the watch with the next change, or once it is that late.
+    /// Wakes the watch at the next change, or at this time.
     pub fn sleep(&mut self, id: u64, waker: &Waker, due_ms: u64) {
         if let Some(watcher) = self.watchers.get_mut(&id) {
             watcher.waker = Some(waker.clone());
@@ -215,7 +215,7 @@ impl Store {
         }
     }
 
-    /// Those that have to be woken now; by whoever holds no lock any more.
+    /// The watches that have to be woken now; wake them without holding the lock.
     pub fn ripe(&mut self) -> Vec<Waker> {
         let now_ms = self.now_ms;
         let due = self.watchers.values_mut().filter(|watcher| watcher.due_ms <= now_ms);

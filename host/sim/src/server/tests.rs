@@ -1,4 +1,4 @@
-//! Spoken to as a client would.
+//! Tests that talk to the server as a client would.
 
 mod watches;
 
@@ -71,7 +71,7 @@ fn with_pods(names: &[&str]) -> Server {
     server
 }
 
-/// Bound and up.
+/// Binds the pod and sets it running.
 fn run(server: &Server, name: &str) {
     let binding = json!({ "metadata": { "name": name }, "target": { "name": "node-1" } });
     ok(server, "POST", &format!("{PODS}/{name}/binding"), binding);
@@ -148,7 +148,7 @@ fn lists_are_selected_and_come_in_pages_of_one_revision() {
 
     let first = list("limit=2");
     assert_eq!((names(&first), &first["metadata"]["remainingItemCount"]), (vec!["a", "b"], &json!(3)));
-    // What changes meanwhile is not in the later pages.
+    // Changes made meanwhile are not in the later pages.
     ok(&server, "DELETE", &format!("{PODS}/c"), Value::Null);
     ok(&server, "POST", PODS, pod("cc", json!({})));
     let token = first["metadata"]["continue"].as_str().unwrap();
@@ -176,7 +176,7 @@ fn an_update_holds_to_its_preconditions_and_a_patch_merges() {
     second["data"]["a"] = "2".into();
     let second = ok(&server, "PUT", &uri, second);
     assert_eq!(reason(&server, "PUT", &uri, first.clone()), (409, "Conflict".into()));
-    // Without a version the last write wins; with another UID nothing does.
+    // Without a version the last write wins; with another UID the write fails.
     let blind = json!({ "metadata": { "name": "m" }, "data": { "a": "3" } });
     let third = ok(&server, "PUT", &uri, blind.clone());
     assert_eq!(third["metadata"]["uid"], first["metadata"]["uid"]);
@@ -233,7 +233,7 @@ fn the_status_is_changed_by_its_subresource_alone() {
         (&main["status"]["phase"], &main["metadata"]["labels"]["x"]),
         (&json!("Pending"), &json!("1"))
     );
-    // Labels come with it.
+    // A status update also changes labels.
     let status = json!({ "metadata": { "labels": { "x": "2" } }, "spec": { "nodeName": "elsewhere" }, "status": { "phase": "Failed" } });
     let below = ok(&server, "PATCH", &format!("{uri}/status"), status);
     assert_eq!(
@@ -253,7 +253,7 @@ fn a_pod_dies_twice() {
     assert_eq!(reason(&server, "DELETE", &a, other), (409, "Conflict".into()));
     let stale = json!({ "preconditions": { "resourceVersion": "1" } });
     assert_eq!(reason(&server, "DELETE", &a, stale), (409, "Conflict".into()));
-    // On no node: at once.
+    // On no node: removed at once.
     ok(&server, "DELETE", &a, Value::Null);
     assert_eq!(reason(&server, "DELETE", &a, Value::Null), (404, "NotFound".into()));
     run(&server, "b");
@@ -261,7 +261,7 @@ fn a_pod_dies_twice() {
     let going = ok(&server, "DELETE", &b, json!({ "gracePeriodSeconds": 60 }));
     assert_eq!(going["metadata"]["deletionGracePeriodSeconds"], 60);
     assert_eq!(going["metadata"]["deletionTimestamp"], "2026-01-01T00:01:01Z");
-    // Longer is not, shorter counts from the first.
+    // A longer grace period is ignored, a shorter one counts from the first deletion.
     let same = ok(&server, "DELETE", &format!("{b}?gracePeriodSeconds=90"), Value::Null);
     assert_eq!(same["metadata"], going["metadata"]);
     server.advance(5_000);
@@ -269,7 +269,7 @@ fn a_pod_dies_twice() {
     assert_eq!(sooner["metadata"]["deletionTimestamp"], "2026-01-01T00:00:11Z");
     ok(&server, "DELETE", &b, json!({ "gracePeriodSeconds": 0 }));
     assert_eq!(reason(&server, "GET", &b, Value::Null).0, 404);
-    // What has ended goes at once.
+    // A pod that has ended is removed at once.
     run(&server, "c");
     ok(&server, "PATCH", &format!("{PODS}/c/status"), json!({ "status": { "phase": "Failed" } }));
     ok(&server, "DELETE", &format!("{PODS}/c"), Value::Null);
@@ -393,7 +393,7 @@ fn a_budget_refuses_an_eviction_of_what_is_up() {
             .any(|it| it["type"] == "DisruptionTarget" && it["reason"] == "EvictionByEvictionAPI")
     );
     assert_eq!(evict("b", Value::Null).status(), 429, "the last one");
-    // A misspelt field is ignored, as the real server does: this precondition is none.
+    // A misspelt field is ignored, as in the real server: no precondition applies.
     let misspelt =
         json!({ "metadata": { "name": "a" }, "delete_options": { "preconditions": { "uid": "another" } } });
     let uri = format!("{PODS}/a/eviction");

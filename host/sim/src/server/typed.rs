@@ -1,6 +1,6 @@
-//! The server from inside: what the controllers of an embedded cluster, and tests, do without HTTP.
+//! The server's in-process interface: for the controllers of an embedded cluster, and for tests, without HTTP.
 //!
-//! Resources are named by their plural. Unlike a client, these may change status and spec at once, and
+//! Resources are named by their plural. Unlike clients, these callers may change status and spec at once, and
 //! leave no trace in `managedFields`.
 
 use std::sync::Arc;
@@ -22,7 +22,7 @@ impl Server {
         self.with(|store| store.wall_ms())
     }
 
-    /// The wall clock as objects carry it.
+    /// The wall clock in the format of object timestamps.
     pub fn timestamp(&self) -> String {
         self.with(|store| store.timestamp())
     }
@@ -36,7 +36,7 @@ impl Server {
         self.with(|store| store.get(&key).cloned())
     }
 
-    /// Everything of a resource, in order of namespace and name.
+    /// All objects of a resource, in order of namespace and name.
     pub fn list(&self, resource: &str) -> Vec<Arc<Value>> {
         let Some(kind) = kind(resource) else { return Vec::new() };
         self.with(|store| store.range(kind.plural, None).map(|(_, object)| Arc::clone(object)).collect())
@@ -49,7 +49,7 @@ impl Server {
         self.with(|store| verbs::create(store, &ask, object))
     }
 
-    /// Changes an object in any way. `None`: it is not there.
+    /// Changes an object in any way. `None`: it does not exist.
     pub fn change(
         &self,
         resource: &str,
@@ -69,8 +69,8 @@ impl Server {
         })
     }
 
-    /// As a DELETE would; with grace 0 it is gone, if no finalizer holds it. No precondition, and not
-    /// among the [deletions](Server::deletions) that clients asked for.
+    /// As a DELETE would; with grace period 0 the object is removed, unless a finalizer holds it. It has no
+    /// precondition, and is not among the [deletions](Server::deletions) that clients requested.
     pub fn delete(
         &self,
         resource: &str,
@@ -83,8 +83,8 @@ impl Server {
         self.with(|store| removal::delete(store, kind, &key, &Options::grace(grace_s)).map(drop))
     }
 
-    /// What became of a resource after this revision, the oldest first, and the revision up to which that
-    /// is. `None`: it is forgotten.
+    /// The changes of a resource after this revision, the oldest first, and the revision up to which they
+    /// reach. `None`: they are compacted.
     pub fn changes(&self, resource: &str, since: u64) -> (u64, Option<Vec<Change>>) {
         self.with(|store| {
             let changes = store.since(since).map(|entries| {
@@ -95,8 +95,8 @@ impl Server {
         })
     }
 
-    /// The deletions that clients asked for after the first `seen` ones, as far as they are kept, and how
-    /// many there were in all.
+    /// The deletions that clients requested after the first `seen` ones, as far as they are kept, and how many
+    /// there were in all.
     pub fn deletions(&self, seen: u64) -> (Vec<Deletion>, u64) {
         self.with(|store| {
             let new = usize::try_from(store.deletions_seen - seen.min(store.deletions_seen));
@@ -107,7 +107,7 @@ impl Server {
     }
 }
 
-/// The one in which it is stored: core before any other.
+/// The kind under which the resource is stored: core before any other.
 fn kind(resource: &str) -> Option<&'static Kind> {
     kinds::KINDS.into_iter().find(|kind| kind.plural == resource)
 }

@@ -1,7 +1,8 @@
 //! Reading and writing: get, list, create, update, patch.
 //!
-//! An update is what is new under what the system owns: UID, times, the other half of the status. The
-//! subresource `status` changes the status and nothing else, and an update of the object never does.
+//! An update stores the client's fields and keeps those that the system owns: UID, times, the other half of the
+//! status. The subresource `status` changes the status and nothing else, and an update of the object never
+//! does.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ impl Ask {
         Key::new(self.kind.plural, &self.namespace, &self.name)
     }
 
-    /// The namespace to look in; `None`: all.
+    /// The namespace to search; `None`: all.
     pub(super) fn scope(&self) -> Option<&str> {
         (!self.namespace.is_empty()).then_some(&*self.namespace)
     }
@@ -44,18 +45,18 @@ pub(super) fn get(store: &Store, ask: &Ask) -> Result<Arc<Value>, Status> {
     Ok(Arc::clone(object))
 }
 
-/// The items, and the list's own metadata. Pages are of one revision, and expire when it is compacted.
+/// The items, and the list's own metadata. All pages are of one revision, and expire when it is compacted.
 pub(super) fn list(store: &Store, ask: &Ask) -> Result<(Vec<Arc<Value>>, Value), Status> {
     ask.check_options()?;
     let selector = ask.selector()?;
     let limit = usize::try_from(ask.number("limit")?.unwrap_or(0)).unwrap_or(usize::MAX);
     let limit = if limit == 0 { usize::MAX } else { limit };
     let version = ask.number("resourceVersion")?;
-    // From a cache, which knows no pages.
+    // From a cache, which does not page.
     let limit = if version == Some(0) { usize::MAX } else { limit };
     let matching = ask.parameter("resourceVersionMatch");
     let (revision, after) = match ask.parameter("continue") {
-        // Pages of "not older than" are of that very revision, unless it is said that they need not be.
+        // Pages of "not older than" are of that very revision, unless the request says otherwise.
         "" if matching == "Exact" || (matching.is_empty() && limit < usize::MAX) => {
             (version.unwrap_or(store.revision()), None)
         }
@@ -94,7 +95,7 @@ pub(super) fn list(store: &Store, ask: &Ask) -> Result<(Vec<Arc<Value>>, Value),
     let more = rest.count();
     if let (Some(last), true) = (last, more > 0) {
         meta["continue"] = format!("{revision}:{}/{}", last.namespace, last.name).into();
-        // The real server counts only where nothing is filtered.
+        // The real server counts only lists without a selector.
         if selector.is_everything() {
             meta["remainingItemCount"] = more.into();
         }
@@ -102,7 +103,7 @@ pub(super) fn list(store: &Store, ask: &Ask) -> Result<(Vec<Arc<Value>>, Value),
     Ok((items, meta))
 }
 
-/// The revision that the pages are of, if they are of one, and where the last page ended.
+/// The revision of the pages, if they have one, and where the last page ended.
 fn parse_continue(kind: &Kind, token: &str) -> Result<(Option<u64>, Key), Status> {
     let parsed = token.split_once(':').and_then(|(revision, place)| {
         let (namespace, name) = place.split_once('/')?;
@@ -197,7 +198,7 @@ fn review(store: &Store, mut object: Value) -> Value {
     object
 }
 
-/// A PUT. The object, and whether it is new.
+/// A PUT. Returns the object, and whether it is new.
 pub(super) fn update(store: &mut Store, ask: &Ask, mut new: Value) -> Result<(Arc<Value>, bool), Status> {
     admission::check_shape(ask, &mut new)?;
     check_name(ask, &new)?;
@@ -205,7 +206,7 @@ pub(super) fn update(store: &mut Store, ask: &Ask, mut new: Value) -> Result<(Ar
         stored_event(&mut new);
     }
     if *ask.kind == kinds::LEASES && store.get(&ask.key()).is_none() {
-        // A Lease that is gone is made anew, whatever version the write was over.
+        // A Lease that was deleted is created again, with any version in the request.
         object_at(&mut new, &["metadata"]).remove("resourceVersion");
         return Ok((create(store, ask, new)?, true));
     }
@@ -278,7 +279,7 @@ pub(super) fn patch(store: &mut Store, ask: &Ask, body: Value) -> Result<(Arc<Va
     Ok((replace(store, ask, new, operation)?, false))
 }
 
-/// The new state, where its preconditions hold, under what the system owns.
+/// The new state, with the fields that the system owns, if its preconditions hold.
 fn replace(store: &mut Store, ask: &Ask, mut new: Value, operation: &str) -> Result<Arc<Value>, Status> {
     let key = ask.key();
     let old = store.get(&key).ok_or_else(|| Status::not_found(ask.kind, &ask.name))?;
@@ -313,7 +314,7 @@ fn replace(store: &mut Store, ask: &Ask, mut new: Value, operation: &str) -> Res
     let mut result = new;
     let fields = object_at(&mut result, &[]);
     if ask.subresource == "status" {
-        // Labels and annotations come with it.
+        // A status update also changes labels and annotations.
         keep(&old, fields, "spec");
         keep(&old["metadata"], object_at(&mut result, &["metadata"]), "ownerReferences");
     } else if ask.kind.status {
@@ -337,7 +338,7 @@ fn replace(store: &mut Store, ask: &Ask, mut new: Value, operation: &str) -> Res
     Ok(removal::settle(store, &key, result))
 }
 
-/// A field stays as it was.
+/// Keeps a field as it was.
 fn keep(old: &Value, new: &mut Map<String, Value>, field: &str) {
     match old.get(field) {
         Some(value) => drop(new.insert(field.to_owned(), value.clone())),
@@ -345,7 +346,7 @@ fn keep(old: &Value, new: &mut Map<String, Value>, field: &str) {
     }
 }
 
-/// The scheduler's word: which node a pod runs on.
+/// The scheduler's binding: which node a pod runs on.
 pub(super) fn bind(store: &mut Store, ask: &Ask, body: &Value) -> Result<Value, Status> {
     if body["metadata"]["name"] != *ask.name {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));

@@ -1,6 +1,6 @@
-//! Objects as they are asked for: whole, metadata only, or as rows of a table for people.
+//! Representations of objects: whole, metadata only, or as rows of a table.
 //!
-//! Events are stored as `v1`; `events.k8s.io/v1` is the same with other names.
+//! Events are stored as `v1`; `events.k8s.io/v1` is the same with other field names.
 
 use serde_json::{Map, Value, json};
 
@@ -25,7 +25,7 @@ pub(super) enum Carried {
 }
 
 impl Form {
-    /// The first of the `Accept` header's alternatives that there is.
+    /// The first alternative in the `Accept` header that is supported.
     pub fn negotiate(accept: &str, include_object: &str) -> Form {
         for alternative in accept.split(',') {
             let mut parameters = alternative.split(';').map(str::trim);
@@ -96,7 +96,7 @@ impl View {
         }
     }
 
-    /// An object that says nothing but how far a watch has come.
+    /// An object that carries only a watch's revision.
     pub fn bookmark(&self, revision: u64, initial_end: bool) -> Value {
         let mut meta = json!({ "resourceVersion": revision.to_string(), "creationTimestamp": null });
         if initial_end {
@@ -155,7 +155,7 @@ impl View {
     }
 }
 
-/// An event of `events.k8s.io` as it is stored.
+/// Converts an event of `events.k8s.io` to the stored form.
 pub(super) fn stored_event(object: &mut Value) {
     rename(object, |(old, new)| (new, old));
     object["apiVersion"] = "v1".into();
@@ -188,7 +188,7 @@ fn metadata(stored: &Value) -> Value {
     })
 }
 
-/// As `kubectl get pods` shows them.
+/// The columns of `kubectl get pods`.
 fn pod_cells(pod: &Value, name: &str, age: &str) -> Value {
     let empty = Vec::new();
     let statuses = pod["status"]["containerStatuses"].as_array().unwrap_or(&empty);
@@ -243,7 +243,7 @@ fn duration(seconds: i64) -> String {
     }
 }
 
-/// The object below a path of names, made where there is none.
+/// The object below a path of names, created if it does not exist.
 pub(crate) fn object_at<'a>(value: &'a mut Value, path: &[&str]) -> &'a mut Map<String, Value> {
     if !value.is_object() {
         *value = Value::Object(Map::new());

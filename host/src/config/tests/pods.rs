@@ -1,4 +1,4 @@
-//! What documents say about pods and nodes.
+//! Documents about pods and nodes.
 
 use cluster::node::{Pattern, Place, Sign, Signs};
 
@@ -126,7 +126,7 @@ fn signs_of_nodes_are_the_clusters_until_they_are_replaced() {
     let text = format!("{MINIMAL}{nodes}");
     assert_eq!(one(&dir, &text).signs(), expected);
     assert_eq!(one(&dir, &yaml(&one(&dir, &text).fleet).unwrap()).signs(), expected, "written as it is read");
-    // A list that is left out is what it was.
+    // An omitted list has its default.
     let one_list = one(&dir, &format!("{MINIMAL}  nodes: {{spotLabels: []}}\n")).signs();
     assert_eq!(one_list, Signs { spot: Vec::new(), ..Signs::default() });
     for (nodes, problem) in [

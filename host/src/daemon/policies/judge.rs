@@ -1,12 +1,12 @@
-//! Documents are judged before they reach the loop: by the core's rules, by the schemas of the policies that they have
+//! Judges documents before they reach the loop: by the core's rules, by the schemas of the policies that they have
 //! settings for, and by these policies themselves.
 //!
-//! The loop renews the lease and answers probes; a policy may take half a second to look at its settings, and there may
-//! be a thousand fleets. So none of it happens there. What comes to the loop is a document with what is wrong with it.
+//! The loop renews the lease and answers probes; a policy may take half a second to check its settings, and there may
+//! be a thousand fleets. So no document is judged on the loop: it receives each document together with its problems.
 //!
-//! A verdict on settings is remembered by what it depends on: the module's digest, the policy, the settings. In one
+//! A verdict on settings is cached by everything it depends on: the module's digest, the policy, the settings. In one
 //! round each module has [`MODULE_TIME`], and all have [`ROUND_TIME`]; a document whose settings were not reached is
-//! told as not judged yet, and its turn comes in one of the next rounds, which begin where the last one ended.
+//! reported as not judged yet, and is judged in one of the next rounds, which begin where the last one ended.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,44 +19,44 @@ use super::{Policies, error_chain};
 use crate::config::{FleetConfig, Problem};
 use crate::heartbeat::directory::Secret;
 
-/// A question about settings may take half a second of CPU: at least one, and at most two of them.
+/// A check of settings may take half a second of CPU: at least one and at most two per module.
 const MODULE_TIME: Duration = Duration::from_millis(500);
-/// Four modules that take all they may.
+/// Four modules that use up their time.
 const ROUND_TIME: Duration = Duration::from_secs(2);
-/// Verdicts that are remembered: some for each of 1,000 documents. Those that no document needs are forgotten at once.
+/// Maximum cached verdicts: some for each of 1,000 documents. Those that no document needs are dropped at once.
 const VERDICTS_MAX: usize = 10_000;
 
-/// Policies that a document may be told of.
+/// Maximum policy names in a document's message.
 const NAMES_TOLD: usize = 100;
 
-/// A document, and what is wrong with it.
+/// A document and its problems.
 #[derive(Clone, Debug)]
 pub struct Judged {
     pub config: FleetConfig,
-    /// Why it cannot be followed.
+    /// Why it is invalid.
     pub problems: Vec<Problem>,
-    /// Why it is not known yet whether it can be followed in all.
+    /// Why it is not known yet whether it is valid.
     pub pending: Option<String>,
-    /// The policies that it names and may name: those that there are, or that may come.
+    /// The policies that it names and that exist or may still be loaded.
     pub names: Vec<String>,
-    /// The token that its executors' heartbeats may carry.
+    /// The token that is valid for its executors' heartbeats.
     pub token: Option<Secret>,
 }
 
 /// What a verdict depends on: the module's digest, the policy, its settings.
 type Case = (String, String, String);
 
-/// Judges documents, and remembers.
+/// Judges documents, and caches the verdicts.
 pub struct Judge {
     policies: Arc<Policies>,
     verdicts: BTreeMap<Case, Result<(), String>>,
-    /// Where the next round begins.
+    /// The document at which the next round begins.
     turn: usize,
-    /// `None`: a round takes as long as it takes.
+    /// The time of a round; `None`: unlimited.
     round: Option<Duration>,
 }
 
-/// What is being spent in a round.
+/// The time spent in a round.
 struct Round {
     end: Option<Instant>,
     spent: BTreeMap<String, Duration>,
@@ -77,12 +77,12 @@ impl Judge {
         Judge { policies, verdicts: BTreeMap::new(), turn: 0, round: Some(ROUND_TIME) }
     }
 
-    /// One who has no loop to feed.
+    /// A judge without time limits, for callers without a loop.
     pub fn patient(policies: Arc<Policies>) -> Judge {
         Judge { round: None, ..Judge::new(policies) }
     }
 
-    /// Each document, in order. Blocks: never on the loop.
+    /// Judges each document, in order. Blocks: never call it on the loop.
     pub fn judge(&mut self, fleets: &[FleetConfig]) -> Vec<Judged> {
         let names = self.policies.names();
         let loading = self.policies.is_loading();
@@ -110,18 +110,18 @@ impl Judge {
         let chains = spec.roll.iter().flat_map(|roll| &roll.policies).chain(&spec.recovery.policies);
         let named: BTreeSet<&String> = chains.chain(spec.policies.keys()).collect();
         let missing = named.iter().find(|name| !known.contains(name)).filter(|_| loading);
-        // They may come. Until then who asks them is told that they are missing, and asks the next.
+        // They may still be loaded. Until then a question to a missing policy goes to the next of the chain.
         let mut pending = missing.map(|name| {
             format!(
-                "policy {name} is not loaded yet, files of --policies are; until then the next of the chain decides, \
-                 or the built-in one"
+                "policy {name} is not loaded yet, files of --policies are being loaded; until then the next of the \
+                 chain decides, or the built-in one"
             )
         });
         let expected: Vec<String> = named.iter().map(|name| (*name).clone()).collect();
         let mut problems = config.check(if pending.is_some() { &expected } else { known });
         let names = match (&pending, problems.is_empty()) {
             (Some(_), _) | (None, true) => expected,
-            // For the core's own message, in which a few are enough.
+            // For the core's own message; a few names are enough.
             (None, false) => {
                 let others = known.iter().filter(|name| !named.contains(name)).take(NAMES_TOLD);
                 others.chain(named.iter().copied().filter(|name| known.contains(name))).cloned().collect()
@@ -141,7 +141,7 @@ impl Judge {
     }
 
     fn settings(&mut self, name: &str, settings: &Value, round: &mut Round) -> Verdict {
-        // That there is no such policy is told, or waited for, by others.
+        // Other code reports a policy that does not exist, or waits for it.
         let Some((module, builtin)) = self.policies.find_any(name) else { return Verdict::Good };
         let case = (module.digest.clone(), name.to_owned(), settings.to_string());
         let verdict = match self.verdicts.get(&case) {
@@ -150,7 +150,7 @@ impl Judge {
                 let spent = round.spent.get(&module.digest).copied().unwrap_or_default();
                 let over = spent >= MODULE_TIME || round.end.is_some_and(|end| Instant::now() >= end);
                 if over && !builtin && round.end.is_some() {
-                    return Verdict::Later("the policy has not looked at these settings yet".to_owned());
+                    return Verdict::Later("the policy has not checked these settings yet".to_owned());
                 }
                 let begun = Instant::now();
                 let asked = ask(&module, name, settings);
@@ -172,7 +172,7 @@ impl Judge {
     }
 }
 
-/// The verdict; or why there is none, which is not the policy's fault.
+/// The verdict; or why there is none through no fault of the policy.
 fn ask(module: &Module, name: &str, settings: &Value) -> Result<Result<(), String>, String> {
     match module.settings(name, settings) {
         Ok(_) => Ok(Ok(())),

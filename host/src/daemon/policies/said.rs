@@ -1,8 +1,7 @@
-//! What policies say while they answer, in the daemon's log: at the level that the policy chose, with the decision that
-//! it was about.
+//! Policies' log lines in the daemon's log: at the level that the policy chose, with the decision that they are about.
 //!
-//! A call says little (see `policy::LogLine`), but there may be thousands of calls when a fleet is lost. So each policy
-//! has a quota a minute; what it says beyond that is logged as debug.
+//! A call writes few lines (see `policy::LogLine`), but there may be thousands of calls when a fleet is lost. So each
+//! policy has a quota per minute; lines beyond that are logged at debug level.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -14,14 +13,14 @@ use policy::{LogLevel, LogLine};
 const LINES_MAX: u32 = 100;
 const LINES_IN: Duration = Duration::from_secs(60);
 
-/// Who asks: the fleet, and the number of its action.
+/// The source of the question: the fleet, and the number of its action.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker<'a> {
     pub fleet: &'a str,
     pub decision: ActionId,
 }
 
-/// Quotas by policy. Only policies that exist are asked, so there are few.
+/// Quotas by policy. Only existing policies are evaluated, so there are few.
 #[derive(Debug, Default)]
 pub struct Said(Mutex<BTreeMap<String, Quota>>);
 
@@ -34,7 +33,7 @@ struct Quota {
 #[derive(Debug, PartialEq, Eq)]
 enum Leave {
     Granted,
-    /// The first of a minute that is not granted.
+    /// The first line of a minute beyond the quota.
     JustSpent,
     Spent,
 }
@@ -54,7 +53,7 @@ impl Quota {
 }
 
 impl Said {
-    /// `dropped` lines were more than the sandbox keeps of one call.
+    /// `dropped`: the number of lines beyond what the sandbox keeps of one call.
     pub fn log(&self, policy: &str, asker: Asker<'_>, lines: &[LogLine], dropped: u64) {
         let Asker { fleet, decision: ActionId(decision) } = asker;
         for line in lines {
@@ -64,7 +63,7 @@ impl Said {
                     policy,
                     fleet,
                     decision,
-                    "the policy has said more than {LINES_MAX} lines within a minute; the rest of the minute's are logged as debug"
+                    "the policy has logged more than {LINES_MAX} lines within a minute; until the minute is over, further lines are logged as debug"
                 );
             }
             let level = if leave == Leave::Granted { line.level } else { LogLevel::Debug };
@@ -81,7 +80,7 @@ impl Said {
                 fleet,
                 decision,
                 dropped,
-                "the policy said more than is kept of one call"
+                "the policy logged more lines than are kept of one call"
             );
         }
     }
@@ -91,7 +90,7 @@ impl Said {
             return Leave::Granted;
         }
         let now = Instant::now();
-        // Quotas that were being counted when a thread panicked are quotas still.
+        // The quotas are still valid if a thread panicked while it updated them.
         let mut quotas = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match quotas.get_mut(policy) {
             Some(quota) => quota.take(now),

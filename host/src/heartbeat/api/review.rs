@@ -1,12 +1,12 @@
-//! Whose token is it? The API server knows (TokenReview), and is asked as seldom as may be.
+//! Finds out which pod a token is bound to. The API server knows (TokenReview) and is asked as rarely as possible.
 //!
-//! A token that a pod was given for this audience proves which pod it is of. The answer is remembered
-//! under the token's digest: a minute for a good one, so a pod that beats every ten seconds costs a review
-//! in six, and ten seconds for a bad one. That a token was revoked may go unnoticed for that minute; that
-//! its pod is gone does not, because the directory is asked about the pod with every beat.
+//! A service account token for this audience proves which pod sent it. The result is cached under the token's digest:
+//! one minute if the token is valid, so a pod that beats every ten seconds costs one review per six beats, and ten
+//! seconds if it is not. The revocation of a token may go unnoticed for that minute; the deletion of its pod does not,
+//! because every beat looks the pod up in the directory.
 //!
-//! Who has shown no good token yet may make us ask, but only so often: see `shares`. A token that was good a while ago
-//! is asked about again in places that no other can take.
+//! A sender that has not shown a valid token yet can cause only a limited number of reviews: see `shares`. A token that
+//! was valid a while ago is reviewed in slots that no other sender can take.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -23,14 +23,14 @@ use crate::http::hush::Hush;
 
 mod shares;
 
-/// What tokens have to be made for: `audience` of the projected `serviceAccountToken` volume.
+/// The audience that tokens must be issued for: `audience` of the projected `serviceAccountToken` volume.
 pub const AUDIENCE: &str = "rollcall-heartbeat";
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// `authentication.k8s.io/v1` TokenReview.
 pub trait TokenReviewer: Send + Sync {
-    /// With `spec.audiences` of just this one.
+    /// With `spec.audiences` of just this audience.
     fn review<'a>(
         &'a self,
         token: &'a str,
@@ -41,7 +41,7 @@ pub trait TokenReviewer: Send + Sync {
 /// The `status` of a review that is `authenticated`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reviewed {
-    /// Empty where the API server knows no audiences: such a token was made for the API server itself.
+    /// Empty if the API server knows no audiences: such a token was issued for the API server itself.
     pub audiences: Vec<String>,
     /// `user.extra["authentication.kubernetes.io/pod-uid"]`: the pod that the token is bound to.
     pub pod_uid: Option<String>,
@@ -51,32 +51,32 @@ pub struct Reviewed {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReviewError {
-    /// The API server says that the token is not good.
+    /// The API server rejected the token.
     #[error("the token was rejected: {0}")]
     Rejected(String),
-    /// The API server did not say.
+    /// The API server gave no verdict.
     #[error("the token could not be reviewed: {0}")]
     Unavailable(String),
 }
 
-/// Why it is not known whose token it is.
+/// Why the pod of a token is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denied {
-    /// Nobody's: not good, for another audience, or not bound to a pod.
-    Nobody,
-    /// Too many others are being reviewed.
+    /// No pod: the token is invalid, for another audience, or not bound to a pod.
+    Invalid,
+    /// Too many other tokens are under review.
     Busy,
     /// The reviewer failed.
     Unavailable,
 }
 
-/// A good answer, and a bad one, are remembered for so long.
+/// How long valid and invalid results are cached.
 const GOOD: Duration = Duration::from_secs(60);
 const BAD: Duration = Duration::from_secs(10);
-/// And that a token was good, for so long: a pod that beats once in ten minutes is known.
+/// How long it is remembered that a token was valid, so that a pod that beats once in ten minutes is known.
 const WAS_GOOD: Duration = Duration::from_secs(15 * 60);
-/// Answers that are remembered, of each kind. 10,000 executors, each with a token of its own, and as many again while
-/// they are replaced, at 150 bytes: 3 MB. Bad ones are bounded by the shares: a few hundred in 10 s.
+/// Maximum cached results of each kind. 10,000 executors with a token each, twice during a replacement, at 150 bytes: 3
+/// MB. Invalid results are bounded by the shares: a few hundred in 10 s.
 const GOOD_MAX: usize = 20_000;
 const BAD_MAX: usize = 4_096;
 const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
@@ -88,15 +88,15 @@ pub struct Reviews {
     hush: Hush,
 }
 
-/// Who wants to know.
+/// The sender that asks for a review.
 #[derive(Clone, Debug)]
 pub struct Asker {
     pub ip: IpAddr,
-    /// The fleet that has a pod there, if one has.
+    /// The fleet that has a pod at this address, if any.
     pub fleet: Option<Arc<str>>,
 }
 
-/// What is remembered of a token.
+/// What is cached about a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Known {
     Good(Uid),
@@ -107,7 +107,7 @@ pub enum Known {
 #[derive(Default)]
 struct Answers {
     good: HashMap<[u8; 32], Good>,
-    /// The token of each pod: its last one. Who can have many made for one pod takes the place of one.
+    /// The latest token of each pod. A sender that can obtain many tokens for one pod takes the slot of one.
     of_pods: HashMap<Box<str>, [u8; 32]>,
     bad: HashMap<[u8; 32], Instant>,
 }
@@ -122,7 +122,7 @@ impl Reviews {
         Reviews { reviewer, answers: Mutex::default(), shares: Arc::default(), hush: Hush::default() }
     }
 
-    /// What needs no review.
+    /// The result, if no review is needed.
     pub fn known(&self, secret: &Secret) -> Known {
         let now = Instant::now();
         let answers = self.lock();
@@ -134,11 +134,11 @@ impl Reviews {
         }
     }
 
-    /// The UID of the pod that was given this token.
+    /// The UID of the pod that this token is bound to.
     pub async fn pod(&self, token: &str, secret: &Secret, asker: &Asker) -> Result<Uid, Denied> {
         match self.known(secret) {
             Known::Good(pod) => return Ok(pod),
-            Known::Bad => return Err(Denied::Nobody),
+            Known::Bad => return Err(Denied::Invalid),
             Known::Unknown => {}
         }
         let was_good = self.lock().was_good(&secret.digest(), Instant::now());
@@ -171,7 +171,7 @@ impl Reviews {
             }
         };
         self.remember(secret.digest(), pod.as_ref(), ticket);
-        pod.ok_or(Denied::Nobody)
+        pod.ok_or(Denied::Invalid)
     }
 
     fn remember(&self, digest: [u8; 32], pod: Option<&Uid>, ticket: Ticket) {
@@ -185,7 +185,8 @@ impl Reviews {
         };
         let before = answers.of_pods.insert(Box::from(&*pod.0), digest).filter(|before| *before != digest);
         let another = before.and_then(|before| answers.good.remove(&before));
-        // A second token for a pod whose first is still good costs as much as a bad one: there may be no end of them.
+        // A second token for a pod whose first token is still valid counts as an invalid one: their number is
+        // unlimited.
         if another.is_none_or(|another| another.until <= now) {
             ticket.was_good();
         }
@@ -198,7 +199,7 @@ impl Reviews {
         answers.of_pods.insert(Box::from(&*pod.0), digest);
     }
 
-    // The maps are whole after every statement, so a panic elsewhere does not spoil them.
+    // The maps are consistent after every statement, so a panic elsewhere does not corrupt them.
     fn lock(&self) -> MutexGuard<'_, Answers> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -210,7 +211,8 @@ impl Answers {
     }
 }
 
-/// Forgets what is over, and if that is not enough, the eighth that is over soonest: seldom, because it looks at all.
+/// Drops expired entries, and if that is not enough, the eighth that expires first. Runs rarely, because it scans all
+/// entries.
 fn make_room<T>(map: &mut HashMap<[u8; 32], T>, most: usize, until: impl Fn(&T) -> Instant, now: Instant) {
     if map.len() < most {
         return;
@@ -245,7 +247,7 @@ mod tests {
 
     use super::*;
 
-    /// Knows tokens `<audience>/<pod UID>`.
+    /// Accepts tokens `<audience>/<pod UID>`.
     #[derive(Default)]
     struct Fake {
         asked: AtomicUsize,
@@ -293,7 +295,7 @@ mod tests {
     async fn answers_are_remembered_and_forgotten() {
         let (fake, reviews) = reviews();
         for (token, answer, kept_s) in
-            [("rollcall-heartbeat/u1", Ok(Uid::from("u1")), 60), ("bad", Err(Denied::Nobody), 10)]
+            [("rollcall-heartbeat/u1", Ok(Uid::from("u1")), 60), ("bad", Err(Denied::Invalid), 10)]
         {
             let before = fake.asked.load(Ordering::Relaxed);
             assert_eq!(pod(&reviews, token).await, answer);
@@ -310,7 +312,7 @@ mod tests {
     async fn only_our_audience_and_a_pod_will_do() {
         let (_, reviews) = reviews();
         for token in ["/u1", "kubernetes/u1", "rollcall-heartbeat-2/u1", "rollcall-heartbeat/"] {
-            assert_eq!(pod(&reviews, token).await, Err(Denied::Nobody), "{token}");
+            assert_eq!(pod(&reviews, token).await, Err(Denied::Invalid), "{token}");
         }
         assert_eq!(pod(&reviews, "kubernetes rollcall-heartbeat/u1").await, Ok(Uid::from("u1")));
     }
@@ -390,7 +392,7 @@ mod tests {
     async fn many_tokens_of_one_pod_are_one() {
         let (fake, reviews) = reviews();
         for index in 0..1_000 {
-            // Spaces make other tokens for the same pod.
+            // Added spaces make different tokens for the same pod.
             let _ = pod(&reviews, &format!("rollcall-heartbeat{}/u1", " ".repeat(index))).await;
         }
         let answers = reviews.lock();

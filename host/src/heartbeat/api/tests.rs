@@ -15,7 +15,7 @@ use crate::heartbeat::intake::Signs;
 use crate::heartbeat::tests::intake;
 use crate::listen::Listener;
 
-/// Knows the token `pod.<UID>.sig`.
+/// Accepts the token `pod.<UID>.sig`.
 #[derive(Default)]
 struct Kubernetes {
     asked: AtomicUsize,
@@ -84,7 +84,7 @@ impl Server {
         assert_eq!(response.headers().contains_key(WWW_AUTHENTICATE), status == 401);
         assert_eq!(response.headers().contains_key(RETRY_AFTER), status == 429 || status == 503);
         let answer: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
-        // As the command line reads errors.
+        // Parsed as the command line parses errors.
         let error = serde_json::from_value::<crate::http::wire::Failure>(answer.clone());
         assert_eq!(error.is_ok(), status != 200, "{status} {answer}");
         (status, answer)
@@ -108,7 +108,7 @@ async fn the_fleets_token_speaks_for_all_its_executors() {
         {"fleet": "etl", "executor": 2, "uid": "etl-2-before"},
         {"fleet": "ml", "executor": 1},
         {"fleet": "etl", "executor": 3},
-        {"fleet": "nobody", "executor": 1},
+        {"fleet": "unknown", "executor": 1},
         {"executor": 1},
         {"fleet": "etl", "applicationId": "spark-1", "executor": 1},
     ]);
@@ -167,7 +167,7 @@ async fn a_pods_token_speaks_for_its_own_executor_only() {
     let claims = json!([{"fleet": "etl", "executor": 1, "uid": "etl-2"}]);
     assert_eq!(server.post("pod.etl-1.sig", claims).await.0, 403);
     assert_eq!(server.kubernetes.asked.load(Ordering::Relaxed), 1, "it is remembered");
-    // The executor is another pod now: what its predecessor still says is replayed, or late.
+    // The executor has a new pod: messages of its predecessor are replayed or late.
     let uid = Uid::from("etl-1b");
     server.intake.directory.set_executor(
         "etl",
@@ -182,7 +182,7 @@ async fn a_pods_token_speaks_for_its_own_executor_only() {
 async fn without_a_good_token_nothing_is_learnt() {
     let mut server = serve().await;
     let known = json!({"beats": [{"fleet": "etl", "executor": 1}]}).to_string();
-    let unknown = json!({"beats": [{"fleet": "nobody", "executor": 1}]}).to_string();
+    let unknown = json!({"beats": [{"fleet": "unknown", "executor": 1}]}).to_string();
     let mut answers = Vec::new();
     let long = format!("Bearer {}", "x".repeat(TOKEN_MAX + 1));
     for token in ["", "Bearer", "Bearer ", "Basic t1", "t1", "Bearer t", "Bearer t10", "Bearer a.b.c", &*long]
@@ -241,7 +241,7 @@ async fn a_daemon_that_ends_says_so() {
 #[tokio::test]
 async fn bodies_that_never_end_keep_no_beat_out() {
     let server = serve().await;
-    // With a token that may be good, or with one that is.
+    // With a token that may be valid, and with one that is.
     let stick = async |token: &str| {
         let mut connection = TcpStream::connect(&server.at).await.unwrap();
         let head = format!(
@@ -284,7 +284,7 @@ async fn fleets_are_told_of_what_may_have_been_theirs() {
         std::iter::from_fn(|| server.signs.try_recv().ok()).collect::<Vec<_>>()
     };
     let impaired = |life| Sign::Impaired { life, why: Impairment::Refused };
-    assert_eq!(told(&beats).await, [impaired(1)], "any address may speak for it");
+    assert_eq!(told(&beats).await, [impaired(1)], "any address may send heartbeats for it");
 }
 
 #[tokio::test]
@@ -302,12 +302,12 @@ async fn a_pod_does_not_excuse_the_silence_of_a_fleet_that_is_not_its_own() {
     assert_eq!(server.signs.try_recv(), Ok(Sign::Impaired { life: 2, why: Impairment::Refused }));
     assert!(server.signs.try_recv().is_err());
     server.intake.turned_away(Ipv4Addr::LOCALHOST.into());
-    // One a second, and the last is not swallowed.
+    // One a second, and the last one is not lost.
     let told = timeout(Duration::from_secs(5), server.signs.recv()).await;
     assert_eq!(told, Ok(Some(Sign::Impaired { life: 2, why: Impairment::Refused })));
 }
 
-/// Another namespace's driver has the same label, and an executor with the same id; or none.
+/// The driver in another namespace has the same label, and either an executor with the same id or none.
 #[tokio::test]
 async fn one_application_id_in_two_namespaces_is_told_apart_by_the_token() {
     let mut server = serve().await;

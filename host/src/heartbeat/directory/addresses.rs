@@ -1,16 +1,16 @@
-//! Whose pods are at an address: asked with every connection and every report, so a look-up costs the same however
-//! many there are. About 100 bytes for each pod in the view.
+//! Which fleets have pods at an address. Every connection and every report asks, so a look-up takes constant time.
+//! About 100 bytes for each pod in the view.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Canonical addresses. Pods on the host network share their node's.
+/// Canonical addresses. Pods on the host network have the address of their node.
 #[derive(Debug, Default)]
 pub struct Addresses(HashMap<IpAddr, Vec<Pods>>);
 
-/// Of one fleet, at one address.
+/// The pods of one fleet at one address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pods {
     pub fleet: Arc<str>,
@@ -22,7 +22,7 @@ impl Addresses {
         self.0.get(&ip).map_or(&[], Vec::as_slice)
     }
 
-    /// A pod of the fleet has moved from here to there.
+    /// A pod of the fleet has moved from one address to another.
     pub fn moved(&mut self, fleet: &Arc<str>, from: Option<IpAddr>, to: Option<IpAddr>) {
         if from == to {
             return;

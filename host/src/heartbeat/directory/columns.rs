@@ -1,8 +1,8 @@
-//! Which metrics are kept of an executor, and what policies call them.
+//! Which metrics are stored for an executor, and the names that policies use for them.
 
 use std::collections::HashMap;
 
-/// Which metrics are kept, and what policies call them.
+/// Which metrics are stored, and the names that policies use for them.
 #[derive(Debug)]
 pub struct Columns {
     graphite: HashMap<Box<[u8]>, usize>,
@@ -28,7 +28,7 @@ impl Columns {
         }
     }
 
-    /// The place of a Graphite metric among `names`.
+    /// The index of a Graphite metric in `names`.
     pub fn of_graphite(&self, name: &[u8]) -> Option<usize> {
         self.graphite.get(name).copied()
     }
@@ -38,15 +38,15 @@ impl Columns {
     }
 }
 
-/// `ExecutorMetrics.JVMHeapMemory` is `JVMHeapMemory`, `executor.runTime.count` is `runTime`: as Spark
-/// calls them elsewhere.
+/// `ExecutorMetrics.JVMHeapMemory` is `JVMHeapMemory`, `executor.runTime.count` is `runTime`: the names that Spark uses
+/// elsewhere.
 fn column_name(graphite: &str) -> &str {
     let name = graphite.strip_prefix("ExecutorMetrics.").or_else(|| graphite.strip_prefix("executor."));
     let name = name.unwrap_or(graphite);
     name.strip_suffix(".count").unwrap_or(name)
 }
 
-/// What Spark 4.3 says about an executor and a policy could want to know. `jvm.` needs the JvmSource.
+/// The metrics of Spark 4.3 about an executor that could be useful to a policy. `jvm.` needs the JvmSource.
 const KNOWN: [&str; 46] = [
     "ExecutorMetrics.ConcurrentGCCount",
     "ExecutorMetrics.ConcurrentGCTime",

@@ -1,4 +1,4 @@
-//! A fleet's executors: their pods, and what all of them together tell. A look-up costs the same however many.
+//! A fleet's executors: their pods, and facts about all of them together. A look-up takes constant time.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -6,23 +6,23 @@ use std::net::IpAddr;
 use fleet::id::{ExecutorId, Uid};
 use tokio::time::Instant;
 
-/// The pod that is the executor.
+/// The executor's current pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExecutorEntry {
     pub uid: Uid,
-    /// `status.podIP`, once it has one.
+    /// `status.podIP`, once it is set.
     pub pod_ip: Option<IpAddr>,
-    /// Its containers run: it is about to speak.
+    /// Its containers run: the first heartbeat is due soon.
     pub runs: bool,
 }
 
 impl ExecutorEntry {
-    /// Canonical: an IPv4 address is never dressed as IPv6.
+    /// Canonical: an IPv4-mapped IPv6 address is converted to IPv4.
     pub fn address(&self) -> Option<IpAddr> {
         self.pod_ip.map(|ip| ip.to_canonical())
     }
 
-    /// It runs, and where is not known: until the view has caught up.
+    /// It runs, and its address is not known until the view has caught up.
     fn is_homeless(&self) -> bool {
         self.runs && self.pod_ip.is_none()
     }
@@ -33,7 +33,7 @@ pub struct Executors {
     pods: HashMap<ExecutorId, ExecutorEntry>,
     running: usize,
     homeless: usize,
-    /// Since when at least one runs.
+    /// The time since which at least one has been running.
     running_since: Option<Instant>,
 }
 
@@ -50,25 +50,25 @@ impl Executors {
         self.running_since
     }
 
-    /// Does one of them run at an address that is not known?
+    /// Does one of them run at an unknown address?
     pub fn has_homeless(&self) -> bool {
         self.homeless > 0
     }
 
-    /// The pod that was it before.
+    /// Returns the previous pod.
     pub fn insert(&mut self, id: ExecutorId, entry: ExecutorEntry) -> Option<ExecutorEntry> {
         self.running += usize::from(entry.runs);
         self.homeless += usize::from(entry.is_homeless());
         if self.running > 0 {
             self.running_since.get_or_insert_with(Instant::now);
         }
-        // Afterwards: one that takes another's place leaves no gap.
+        // Afterwards, so that `running_since` is not reset when a running pod replaces another.
         let before = self.pods.insert(id, entry)?;
         self.forget(&before);
         Some(before)
     }
 
-    /// The pod, if it is this one.
+    /// Removes and returns the pod, if it has this UID.
     pub fn remove(&mut self, id: ExecutorId, uid: &Uid) -> Option<ExecutorEntry> {
         let gone = self.pods.remove(&id)?;
         if gone.uid != *uid {
@@ -79,7 +79,7 @@ impl Executors {
         Some(gone)
     }
 
-    /// Removes all of them. Where they were.
+    /// Removes all pods and returns their addresses.
     pub fn clear(&mut self) -> Vec<IpAddr> {
         let gone = std::mem::take(self);
         gone.pods.values().filter_map(ExecutorEntry::address).collect()

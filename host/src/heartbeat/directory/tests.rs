@@ -38,7 +38,7 @@ fn executors_outlive_a_new_entry_but_not_a_new_application() {
     directory.set_executor("f", ExecutorId(1), one.clone());
     directory.set_fleet("f", entry("spark-1", Some("p"))).unwrap();
     assert_eq!(directory.fleet("f").unwrap().executor(ExecutorId(1)), Some(one));
-    // The deletion of a pod that was replaced under the same id says nothing about the new one.
+    // The deletion of a pod that was replaced under the same id does not affect the new one.
     directory.remove_executor("f", ExecutorId(1), &Uid::from("u0"));
     assert!(directory.applications("spark-1").first().unwrap().executor(ExecutorId(1)).is_some());
     directory.remove_executor("f", ExecutorId(1), &Uid::from("u1"));
@@ -64,8 +64,8 @@ fn a_bad_entry_is_refused_and_the_old_one_stays() {
     assert!(!directory.applications("spark-1").is_empty());
 }
 
-/// Two namespaces may have the same id, and checked fleets the same head. What no two can have is refused, and what
-/// the directory knew stays.
+/// Two namespaces may have the same id, and checked fleets the same head. A real conflict is rejected, and the
+/// directory is unchanged.
 #[test]
 fn what_two_fleets_cannot_both_have_is_contested() {
     let of = |namespace: &str, application: &str, check_peer| FleetEntry {
@@ -94,7 +94,7 @@ fn what_two_fleets_cannot_both_have_is_contested() {
     directory.set_fleet("other", of("team-e", "spark-b", false)).unwrap();
 }
 
-/// There is one order of claims.
+/// Claims have a total order.
 #[test]
 fn a_claim_is_better_by_document_then_age_then_uid() {
     let claim = |documented, since_ms, uid: &str| Claim {

@@ -1,9 +1,9 @@
-//! Which addresses may be asked. A driver's comes from a pod's status, which whoever runs a kubelet can
-//! write: without this, a poll would be a way to make Rollcall call the cloud's metadata service.
+//! Which addresses may be polled. A driver's address comes from a pod's status, which the kubelet's operator can write:
+//! without this check, a poll could make Rollcall call the cloud's metadata service.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Why this address is never a driver's; `None`: it may be one.
+/// Why this address cannot be a driver's; `None`: it can.
 pub fn refused(ip: IpAddr, loopback: bool) -> Option<&'static str> {
     match ip.to_canonical() {
         IpAddr::V4(ip) => refused_v4(ip, loopback),
@@ -11,10 +11,10 @@ pub fn refused(ip: IpAddr, loopback: bool) -> Option<&'static str> {
     }
 }
 
-/// Metadata services that are not link-local: Azure's, Alibaba's, Oracle's.
+/// Metadata services that are not link-local: Azure, Alibaba, Oracle.
 const METADATA: [Ipv4Addr; 3] =
     [Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
-/// EC2's.
+/// The metadata service of EC2.
 const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 fn refused_v4(ip: Ipv4Addr, loopback: bool) -> Option<&'static str> {
@@ -46,7 +46,7 @@ fn refused_v6(ip: Ipv6Addr, loopback: bool) -> Option<&'static str> {
         [first, ..] if first & 0xffc0 == 0xfe80 => Some("link-local"),
         [first, ..] if first & 0xff00 == 0xff00 => Some("multicast"),
         _ if ip == METADATA_V6 => Some("a metadata service"),
-        // IPv4 in disguise: compatible, NAT64, 6to4.
+        // IPv4 embedded in IPv6: compatible, NAT64, 6to4.
         [0, 0, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => inner(high, low),
         [0x2002, high, low, ..] => inner(high, low),
         _ => None,

@@ -1,9 +1,9 @@
-//! One question to a driver: a connection of its own, plain or TLS, one request, one answer.
+//! One request to a driver: one connection of its own, plain or TLS, one answer.
 //!
-//! Rejected: a client that keeps connections. It saves a handshake every ten seconds, and costs the plain words for
-//! what went wrong: who refused, the network, TLS, the filter or Spark.
+//! Rejected: a client with a connection pool. It saves a handshake every ten seconds, but its errors do not tell which
+//! part failed: the connection, the network, TLS, an authentication filter or Spark.
 //!
-//! The connection goes to the address that was checked, also where the certificate is for a name: names are never
+//! The connection always goes to the address that was checked, even if the certificate is for a name: names are never
 //! resolved.
 
 use std::net::SocketAddr;
@@ -31,23 +31,23 @@ use super::trouble::PollError;
 use crate::heartbeat::directory::DriverEntry;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Bytes of the answer's head, and of what is read at once.
+/// Maximum bytes of the answer's head, and of one read.
 const HEAD_MAX: usize = 16 * 1024;
-/// Bytes of a file with a token, or with certificates: all of Mozilla's are 200 KiB.
+/// Maximum bytes of a file with a token or with certificates: Mozilla's full bundle is 200 KiB.
 const FILE_MAX: u64 = 1024 * 1024;
 
-/// Where a driver is asked, for the request and for people.
+/// The URL of the driver's API, for the request and for messages.
 pub fn url(driver: &DriverEntry, application_id: &str) -> String {
     let scheme = if driver.tls.is_some() { "https" } else { "http" };
     format!("{scheme}://{}{}", driver.address, path(application_id))
 }
 
-// `Directory::set_fleet` took no other characters than `A-Z a-z 0-9 . _ -`, and not only dots.
+// `Directory::set_fleet` accepts only the characters `A-Z a-z 0-9 . _ -`, and not dots alone.
 fn path(application_id: &str) -> String {
     format!("/api/v1/applications/{application_id}/allexecutors")
 }
 
-/// What is needed beside the address, read from its files.
+/// What a request needs beside the address, read from files.
 #[derive(Default)]
 pub struct Credentials {
     tls: Option<(TlsConnector, ServerName<'static>)>,
@@ -55,8 +55,8 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Reads files: not for a thread that others wait for. Each time, so that a renewed token or certificate is in
-    /// use with the next question.
+    /// Reads files, so do not call it on a thread that others wait for. It reads them every time, so that the next
+    /// request uses a renewed token or certificate.
     pub fn read(driver: &DriverEntry) -> Result<Credentials, PollError> {
         let tls = match &driver.tls {
             None => None,
@@ -96,7 +96,7 @@ fn trusting(file: &Path) -> Result<ClientConfig, String> {
 fn bearer(file: &Path) -> Result<HeaderValue, String> {
     let bytes = read(file)?;
     let token = str::from_utf8(&bytes).unwrap_or_default().trim();
-    // Nothing of it may be shown.
+    // No part of it may be displayed.
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(format!("{} does not hold one token, and nothing else", file.display()));
     }
@@ -105,7 +105,7 @@ fn bearer(file: &Path) -> Result<HeaderValue, String> {
     Ok(value)
 }
 
-/// Only regular files: a pipe could keep us waiting for ever.
+/// Only regular files: reading a pipe could block forever.
 fn read(file: &Path) -> Result<Vec<u8>, String> {
     policy::read_regular(file, FILE_MAX).map_err(|error| {
         if error.kind() == std::io::ErrorKind::FileTooLarge {
@@ -116,7 +116,7 @@ fn read(file: &Path) -> Result<Vec<u8>, String> {
     })
 }
 
-/// An answer that is being read. The connection ends with it.
+/// An answer that is being read. Dropping it closes the connection.
 pub struct Answer {
     pub response: Response<Incoming>,
     _connection: JoinSet<()>,
@@ -125,7 +125,7 @@ pub struct Answer {
 impl Answer {
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, PollError> {
         while let Some(frame) = self.response.body_mut().frame().await {
-            // Trailers say nothing.
+            // Trailers are ignored.
             if let Ok(data) = frame.map_err(PollError::Http)?.into_data() {
                 return Ok(Some(data));
             }
@@ -159,7 +159,7 @@ pub async fn get(
     }
 }
 
-/// What proxies and Jetty compare with the certificate.
+/// The name that proxies and Jetty compare with the certificate.
 fn host(driver: &DriverEntry) -> String {
     let name = driver.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
     let address: SocketAddr = driver.address;
@@ -175,7 +175,7 @@ where
     let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(PollError::Http)?;
     let mut driving = JoinSet::new();
     driving.spawn(async move {
-        // What goes wrong is told with the answer, or its body.
+        // Errors are reported with the answer or its body.
         let _ = connection.await;
     });
     let response = sender.send_request(request).await.map_err(PollError::Http)?;

@@ -1,10 +1,11 @@
-//! Memory for answers, shared by those that are being read.
+//! Memory for answers, shared by all that are being read.
 //!
-//! An answer takes more as it comes. When all of it is in use, the answer that holds most for what its fleet should need
-//! is given up, and that may be the one that asks for more. So a driver that sends much, or little and slowly, stands in
-//! no other's way, and a fleet of thousands of executors is not taken for one that sends too much.
+//! An answer takes more memory as it arrives. When all of it is in use, the answer that is largest in relation to the
+//! expected size for its fleet is aborted, and that may be the one that asks for more. So a driver that sends much, or
+//! little and slowly, does not block another, and a fleet of thousands of executors is not mistaken for one that sends
+//! too much.
 //!
-//! Rejected: places for so many bodies at once. A driver that sends a byte a second holds one for as long as it likes.
+//! Rejected: a fixed number of slots for bodies. A driver that sends a byte a second holds one for as long as it likes.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,12 +13,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// Bytes of a row about an executor: Spark's has 2 KB.
+/// Bytes of a row about an executor: Spark's rows have 2 KB.
 const ROW_BYTES: usize = 4 * 1024;
-/// Bytes of rows about executors that are gone: Spark keeps 100, some with a stack trace.
+/// Bytes of rows about dead executors: Spark keeps 100, some with a stack trace.
 const GONE_BYTES: usize = 1024 * 1024;
 
-/// Bytes of all answers that are being read.
+/// Memory for all answers that are being read.
 #[derive(Debug)]
 pub struct Bodies {
     max: usize,
@@ -34,7 +35,7 @@ struct Held {
 #[derive(Debug)]
 struct Share {
     bytes: usize,
-    /// What its fleet should need.
+    /// The expected size for its fleet.
     fair: usize,
     lost: Arc<Lost>,
 }
@@ -45,7 +46,7 @@ struct Lost {
     news: Notify,
 }
 
-/// An answer, in memory.
+/// An answer in memory.
 #[derive(Debug)]
 pub struct Body {
     bodies: Arc<Bodies>,
@@ -55,12 +56,12 @@ pub struct Body {
     lost: Arc<Lost>,
 }
 
-/// Why no more is read.
+/// Why reading stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// It is longer than an answer of such a fleet may be.
+    /// The answer is longer than the limit for a fleet of this size.
     Oversized,
-    /// Others need the memory.
+    /// Other answers need the memory.
     Crowded,
 }
 
@@ -69,7 +70,7 @@ impl Bodies {
         Arc::new(Bodies { max, held: Mutex::default() })
     }
 
-    /// An answer about a fleet of so many pods, of at most so many bytes.
+    /// Begins an answer of at most `max` bytes about a fleet of `pods` pods.
     pub fn begin(self: &Arc<Bodies>, pods: usize, max: usize) -> Body {
         let lost = Arc::<Lost>::default();
         let mut held = self.lock();
@@ -86,7 +87,7 @@ impl Bodies {
         share.bytes += more;
         held.total += more;
         while held.total > self.max {
-            // As much as ever in relation: compared crosswise, in 128 bits.
+            // The largest ratio to the expected size: compared by cross-multiplication, in 128 bits.
             let most = held.shares.iter().max_by(|(_, one), (_, other)| {
                 let relation = |one: &Share, other: &Share| one.bytes as u128 * other.fair as u128;
                 relation(one, other).cmp(&relation(other, one))
@@ -105,7 +106,7 @@ impl Bodies {
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
-        // What is behind it is whole after every method, and none of them panics.
+        // The data is consistent after every method, and none of them panics.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -120,7 +121,7 @@ impl Body {
             return Err(Ended::Oversized);
         }
         if length > self.bytes.capacity() {
-            // Doubled, so that it is seldom copied.
+            // Doubled, so that it is rarely copied.
             let capacity = length.max(2 * self.bytes.capacity()).min(self.max);
             self.bodies.grow(self.number, capacity - self.bytes.capacity())?;
             self.bytes.reserve_exact(capacity - self.bytes.len());
@@ -129,7 +130,7 @@ impl Body {
         Ok(())
     }
 
-    /// Returns when others need the memory.
+    /// Resolves when other answers need the memory.
     pub fn lost(&self) -> impl Future<Output = ()> + use<> {
         let lost = Arc::clone(&self.lost);
         async move { lost.news.notified().await }
@@ -159,7 +160,7 @@ mod tests {
     async fn the_answer_that_holds_most_for_its_fleet_makes_room() {
         let bodies = Bodies::new(8 * KIB * KIB);
         let max = 32 * KIB * KIB;
-        // 1,000 executors may well take 2 MiB.
+        // An answer about 1,000 executors may take 2 MiB.
         let mut large = bodies.begin(1_000, max);
         large.extend(&vec![0; 2 * KIB * KIB]).unwrap();
         let mut greedy: Vec<Body> = (0..3).map(|_| bodies.begin(1, max)).collect();
@@ -175,7 +176,7 @@ mod tests {
         let held = bodies.lock();
         assert_eq!(held.total, held.shares.values().map(|share| share.bytes).sum::<usize>());
         drop(held);
-        // Who asks for more than anybody is the one.
+        // The answer that asks for more than any other is the one that is aborted.
         assert_eq!(greedy[1].extend(&vec![0; 4_000 * KIB]), Err(Ended::Crowded));
         large.extend(b"x").unwrap();
         small.extend(b"x").unwrap();

@@ -1,18 +1,18 @@
-//! What a driver answers about its executors, `/allexecutors`, as rows for the core. It is read by [`spark`], as
-//! `policy run` reads the same document from a file.
+//! A driver's answer about its executors, `/allexecutors`, as rows for the core. [`spark`] parses it, as `policy run`
+//! parses the same document from a file.
 
 use fleet::event::DriverRow;
 use serde::de::Deserializer;
 
 use crate::spark::{self, Notes, Summaries, Summary};
 
-/// Bytes of a `removeReason`. Some quote a stack trace.
+/// Maximum bytes of a `removeReason`. Some quote a stack trace.
 const REASON_MAX: usize = 1024;
 
 #[derive(Debug, PartialEq)]
 pub struct Report {
     pub rows: Vec<DriverRow>,
-    /// So many more there were than may be.
+    /// The number of rows beyond the maximum.
     pub beyond: usize,
     pub notes: Notes,
 }
@@ -41,7 +41,7 @@ fn row(summary: Summary<'_>) -> DriverRow {
     DriverRow { executor: id, active, remove_reason: remove_reason.as_deref().map(clean), counters }
 }
 
-/// One line, cut where it gets too long: it ends up in logs and terminals.
+/// One line, truncated: it ends up in logs and terminals.
 fn clean(reason: &str) -> Box<str> {
     let end = reason.floor_char_boundary(REASON_MAX);
     reason[..end].chars().map(|char| if char.is_control() { ' ' } else { char }).collect()
@@ -99,8 +99,8 @@ mod tests {
         assert_eq!(rows[0].counters.as_ref().unwrap().add_time_ms, 1_795_254_309_856);
     }
 
-    /// The two witnesses measure some of the same things. Of an executor that had ended its last numbers
-    /// are the same; of one that works the driver's lie between two reports of its own.
+    /// Both sources measure some of the same things. For an executor that had ended, the last numbers are the same; for
+    /// a working one, the driver's number lies between two of the executor's own reports.
     #[test]
     fn the_driver_and_the_executors_agree() {
         let stream = String::from_utf8(fixture("graphite-arrivals.txt")).unwrap();
@@ -121,7 +121,7 @@ mod tests {
                 let last = *values.last().unwrap();
                 match row.executor {
                     ExecutorId(1) => assert_eq!(number, last, "{metric}"),
-                    // Killed: it worked on after its last report, and told the driver.
+                    // Killed: it went on working after its last report, and the driver knows.
                     ExecutorId(2) => assert!(number > last && number < 2 * last, "{metric}"),
                     _ => assert!(
                         values.windows(2).any(|pair| (pair[0]..=pair[1]).contains(&number)),

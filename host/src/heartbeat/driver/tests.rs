@@ -1,4 +1,4 @@
-//! Drivers that answer what they like, on loopback.
+//! Drivers with arbitrary answers, on loopback.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ use crate::heartbeat::tests::{fixture, intake};
 mod tls;
 mod troubles;
 
-/// A driver: what it does with a connection that has asked. Also counts them.
+/// A driver: `answer` handles a connection that has sent a request. Also counts the connections.
 async fn driver<F, R>(mut answer: F) -> (SocketAddr, Arc<AtomicUsize>)
 where
     F: FnMut(TcpStream, String) -> R + Send + 'static,
@@ -40,13 +40,13 @@ where
     (at, asked)
 }
 
-/// One that answers this and closes.
+/// A driver that sends this answer and closes.
 async fn says(answer: impl Into<Vec<u8>>) -> (SocketAddr, Arc<AtomicUsize>) {
     let answer: Arc<[u8]> = answer.into().into();
     driver(move |mut stream, _| {
         let answer = Arc::clone(&answer);
         async move {
-            // The client may have heard enough.
+            // The client may have stopped reading.
             let _ = stream.write_all(&answer).await;
         }
     })
@@ -102,7 +102,7 @@ fn entry(address: SocketAddr) -> DriverEntry {
 const QUICK: Settings = Settings { interval_ms: 50, timeout_ms: 300, loopback: true };
 
 impl Running {
-    /// Whose it is, and its rows.
+    /// The life that the report is for, and its number of rows.
     async fn report(&mut self) -> (u64, usize) {
         match timeout(Duration::from_secs(2), self.signs.recv()).await.expect("in time") {
             Some(Sign::Driver { life, rows }) => (life, rows.len()),
@@ -194,7 +194,8 @@ async fn one_that_says_nothing_is_given_up_and_asked_more_rarely() {
     let running = run(&[silent], Settings { timeout_ms: 20, ..QUICK });
     running.counted(Fate::Failed).await;
     sleep(Duration::from_millis(1_000)).await;
-    // One that has answered once is no longer expected to start. After 50, 100, 200, 400 and 400 ms; without back-off it were 20 times.
+    // A driver that has answered once is no longer in its start phase. Tries after 50, 100, 200, 400 and 400 ms;
+    // without back-off there would be 20.
     let asked = asked.load(Ordering::Relaxed);
     assert!((3..=7).contains(&asked), "{asked}");
 }
@@ -220,12 +221,12 @@ async fn an_endless_answer_is_read_up_to_its_limit() {
     let running = run(&[at], Settings { interval_ms: 60_000, timeout_ms: 10_000, loopback: true });
     running.counted(Fate::Oversized).await;
     let sent = sent.load(Ordering::Relaxed);
-    // Beyond the limit only what fits into the sockets' buffers.
+    // Beyond the limit only as much as fits into the sockets' buffers.
     assert!((BODY_BASE..BODY_BASE + 16 * 1024 * 1024).contains(&sent), "{sent}");
 }
 
-/// Three hundred that never answer, and three hundred that send a byte now and then of a body that never ends: one that
-/// answers is asked as if they were not there.
+/// Three hundred drivers that never answer, and three hundred that trickle a body that never ends: a driver that
+/// answers is polled as if they did not exist.
 #[tokio::test]
 async fn slow_drivers_hold_up_no_other() {
     let (silent, asked) = driver(|stream, _| async move {
@@ -247,7 +248,7 @@ async fn slow_drivers_hold_up_no_other() {
     for _ in 0..20 {
         assert_eq!(running.report().await, (300, 1));
     }
-    // Each 100 ms at the most often; with 32 places for all it would not have been asked once.
+    // At most every 100 ms; with 32 slots for all it would not have been polled once.
     assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
     assert_eq!((asked.load(Ordering::Relaxed), trickled.load(Ordering::Relaxed)), (150, 150));
 }
@@ -288,7 +289,7 @@ fn a_url_is_an_address_and_an_id() {
     assert_eq!(url("[fd00::7]:4040"), format!("http://[fd00::7]:4040{path}"));
 }
 
-/// It starts: it is asked each second, however long its interval.
+/// During its start a driver is polled each second, however long its interval.
 #[tokio::test]
 async fn a_driver_that_has_not_answered_yet_is_asked_soon() {
     let mut first = true;
@@ -304,13 +305,13 @@ async fn a_driver_that_has_not_answered_yet_is_asked_soon() {
     assert_eq!(running.report().await.1, 0);
 }
 
-/// An application was started anew: its driver is asked at once, whenever the last one's turn would have been.
+/// An application was restarted: its driver is polled at once, regardless of the previous driver's schedule.
 #[tokio::test]
 async fn another_driver_of_a_fleet_is_asked_at_once() {
     let (first, _) = says(ok(b"[]")).await;
     let mut running = run(&[first], Settings { interval_ms: 60_000, timeout_ms: 300, loopback: true });
     running.report().await;
-    // Also where all but its pod is as it was.
+    // Also if only the pod changed.
     let driver = DriverEntry { interval_ms: 60_000, ..entry(first) };
     let application_id = "app-0".to_owned();
     let entry = FleetEntry { life: 1, application_id, driver: Some(driver), ..FleetEntry::default() };

@@ -1,4 +1,4 @@
-//! Why there is no report: a code for machines, and for people what happened and what to do.
+//! Why there is no report: a code for machines, and a message with a remedy for people.
 
 use std::error::Error;
 use std::io;
@@ -12,17 +12,17 @@ use crate::heartbeat::directory::DriverEntry;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PollError {
-    #[error("its address is not asked, because it is {0}")]
+    #[error("its address is not polled, because it is {0}")]
     Address(&'static str),
     #[error("driver.{0}: {1}")]
     File(&'static str, String),
     #[error("nothing answered within {0:?} at that address")]
     Unreachable(Duration),
-    #[error("it cannot be connected to")]
+    #[error("cannot connect to it")]
     Connect(#[source] io::Error),
     #[error("the TLS handshake failed")]
     Tls(#[source] io::Error),
-    #[error("what it answered is not HTTP, or was cut off")]
+    #[error("its answer is not HTTP, or was cut off")]
     Http(#[source] hyper::Error),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
@@ -38,13 +38,13 @@ pub enum PollError {
     Oversized(usize),
     #[error("its answer has more than {0} rows, which is more than so many executors need")]
     TooManyRows(usize),
-    #[error("its answer had to make room for those of other drivers")]
+    #[error("its answer was dropped, because other drivers' answers need the memory")]
     Crowded,
     #[error("it answered no JSON but {kind}, which begins with \"{begins}\"")]
     NotJson { kind: String, begins: String },
     #[error("its answer is JSON, but not what Spark's /allexecutors answers: {0}")]
     Content(String),
-    #[error("the request did not end as it should")]
+    #[error("the request was aborted")]
     Task(#[source] tokio::task::JoinError),
 }
 
@@ -92,7 +92,7 @@ impl PollError {
         }
     }
 
-    /// A driver that starts does this, too: its UI is not up, or does not know its application yet.
+    /// A starting driver also fails in this way: its UI is not up, or does not know its application yet.
     pub fn may_be_starting(&self) -> bool {
         match self {
             PollError::Unreachable(_)
@@ -115,7 +115,7 @@ impl PollError {
         }
     }
 
-    /// What to do about it.
+    /// How to fix it.
     pub fn remedy(&self, driver: &DriverEntry) -> String {
         let tls = driver.tls.is_some();
         let port = driver.address.port();
@@ -179,7 +179,7 @@ impl PollError {
             PollError::NotJson { .. } | PollError::Content(_) => {
                 "is driver.restPort the port of Spark's UI (spark.ui.port), and nothing between?".to_owned()
             }
-            PollError::Crowded | PollError::Task(_) => "it is asked again".to_owned(),
+            PollError::Crowded | PollError::Task(_) => "it is polled again".to_owned(),
         }
     }
 }
@@ -219,7 +219,7 @@ fn tls_remedy(error: &io::Error, driver: &DriverEntry) -> String {
     }
 }
 
-/// With its causes.
+/// The error with its causes.
 pub fn chain(error: &dyn Error) -> String {
     let causes = std::iter::successors(error.source(), |&cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))

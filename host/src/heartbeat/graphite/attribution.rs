@@ -1,28 +1,30 @@
-//! Whose a report is: who speaks comes before what it is called.
+//! Attributes a report to a fleet: the sender's address takes precedence over the name.
 //!
-//! 1. Where the fleet's pods are checked (`heartbeat.checkPeer`), the sender's address says whose pods are there. A fleet
-//!    of these whose head the name begins with, and whose pod of that executor has this address, is it. Of two heads
-//!    that are understood so the longer is meant; one that does not go on with an executor id yields to a shorter.
-//! 2. Otherwise a fleet that takes reports from any address, if it has that executor.
-//! 3. Otherwise it is not believed. So a driver that calls itself like another fleet, or like the beginning of its names,
-//!    changes nothing for that one: the pods of the two are at other addresses.
+//! 1. If the fleet's pods are checked (`heartbeat.checkPeer`), the sender's address determines the fleets with pods
+//!    there. The report belongs to the one of these fleets whose head the name begins with and whose pod of that
+//!    executor has this address. If two heads match, the longer one wins; one that is not followed by an executor id
+//!    yields to a shorter one.
+//! 2. Otherwise it belongs to a fleet that accepts reports from any address, if that fleet has the executor.
+//! 3. Otherwise it is rejected. So a driver that names itself like another fleet, or like a prefix of its names, does
+//!    not affect that fleet: the pods of the two have different addresses.
 //!
-//! What is not believed may still have been somebody's sign of life. Whose hearing it impairs
+//! A rejected report may still have been a genuine heartbeat. The fleets whose heartbeat reception it impairs
 //! ([`Impairment::Unattributed`](fleet::event::Impairment)):
 //!
-//! | what arrives | from an address of a pod in the view | from another |
+//! | what arrives | from an address of a pod in the view | from another address |
 //! |---|---|---|
-//! | no line, one too long, a fleet's head and no executor | fleets with a pod there | none |
-//! | a name of no fleet's | fleets with a pod there | none |
-//! | of an executor of which no pod is known | none: there is no executor to lose | none |
-//! | of an executor whose pod has another address | none: the pod itself is not muted by it | none |
-//! | of an executor whose pod runs, at an address that is not known yet | none: another pod's | that fleet |
+//! | no line, one too long, a fleet's head without an executor id | fleets with a pod there | none |
+//! | a name that matches no fleet | fleets with a pod there | none |
+//! | of an executor without a known pod | none: there is no executor to lose | none |
+//! | of an executor whose pod has another address | none: the pod's own reports still arrive | none |
+//! | of an executor whose pod runs, at an address that is not known yet | none: it comes from another pod | that fleet |
 //! | of several fleets that have such names and such a pod there (hostNetwork) | all of these | |
 //! | of the driver | none | none |
 //!
-//! So one tenant's garbage impairs no other, unless the two share an address: pods on the host network of one node
-//! cannot be told apart, and who may run there may speak for its neighbours. The fifth row is a matter of a second:
-//! kubelet says a pod's address before its containers run, and the sink's first report comes a period later.
+//! So garbage from one tenant does not impair another, unless the two share an address: pods on the host network of one
+//! node cannot be told apart, and a user who may run pods there may send heartbeats for the others. The fifth row lasts
+//! about a second: kubelet reports a pod's address before its containers run, and the sink's first report comes one
+//! period later.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -34,14 +36,14 @@ use crate::heartbeat::Fate;
 use crate::heartbeat::directory::{Directory, Fleet};
 use crate::heartbeat::notes::{Why, names};
 
-/// What a name and an address say together.
+/// What a name and an address together tell about the sender.
 #[derive(Debug)]
 pub enum Attribution {
     Believed(Believed),
     Refused(Refused),
-    /// It begins as a fleet's names do, and does not go on like them.
+    /// The name begins with a fleet's head but does not continue with an executor id.
     HeadAlone,
-    /// No fleet's names begin so.
+    /// The name matches no fleet.
     Unknown,
 }
 
@@ -49,9 +51,10 @@ pub enum Attribution {
 pub struct Believed {
     pub fleet: Arc<Fleet>,
     pub executor: ExecutorId,
-    /// The pod, where the address proves it. No proof against spoofing, but it tells a pod from its predecessor.
+    /// The pod, if the address identifies it. This does not protect against spoofing, but tells a pod from its
+    /// predecessor.
     pub uid: Option<Uid>,
-    /// What its names begin with, with the dot: so long.
+    /// The length of the head with its dot.
     pub length: usize,
 }
 
@@ -59,9 +62,9 @@ pub struct Believed {
 pub struct Refused {
     pub fate: Fate,
     pub length: usize,
-    /// To be told with these fleets.
+    /// Notes to record for these fleets.
     pub notes: Vec<(Arc<Fleet>, Why)>,
-    /// Their hearing is impaired by it.
+    /// Fleets whose heartbeat reception is impaired.
     pub impairs: Vec<Arc<Fleet>>,
 }
 
@@ -71,7 +74,7 @@ impl Refused {
     }
 }
 
-/// `peer`: canonical. `name`: all of the metric's.
+/// `peer`: canonical. `name`: the complete metric name.
 pub fn attribute(directory: &Directory, peer: IpAddr, name: &[u8]) -> Attribution {
     let here = directory.at(peer);
     match of_pods(&here, peer, name) {
@@ -96,7 +99,7 @@ pub fn attribute(directory: &Directory, peer: IpAddr, name: &[u8]) -> Attributio
             return Attribution::Believed(Believed { fleet, executor, uid: None, length: *length });
         }
     }
-    // What the longest head says of which the executor is known; else the longest.
+    // The longest head with a known executor; else the longest.
     let knows = |(fleets, whose, _): &&(&Arc<[Arc<Fleet>]>, Whose, usize)| match *whose {
         Whose::Executor(executor) => fleets.iter().any(|fleet| fleet.executor(executor).is_some()),
         Whose::Driver => true,
@@ -110,7 +113,7 @@ pub fn attribute(directory: &Directory, peer: IpAddr, name: &[u8]) -> Attributio
     }
 }
 
-/// Of the fleets that have pods at this address, the one with such a pod. `None`: none has.
+/// Of the fleets that have pods at this address, the one with this executor's pod there. `None`: there is none.
 fn of_pods(here: &[Arc<Fleet>], peer: IpAddr, name: &[u8]) -> Option<Result<Believed, Refused>> {
     let mut found: Vec<Believed> = Vec::new();
     for fleet in here.iter().filter(|fleet| fleet.entry.check_peer) {
@@ -138,7 +141,7 @@ fn of_pods(here: &[Arc<Fleet>], peer: IpAddr, name: &[u8]) -> Option<Result<Beli
     Some(Err(refused))
 }
 
-/// No pod of it has that address. `stranger`: nor has another.
+/// No pod of the executor has that address. `stranger`: no pod in the view has it.
 fn refuse(fleets: &[Arc<Fleet>], executor: ExecutorId, length: usize, stranger: bool) -> Refused {
     let pods: Vec<_> = fleets.iter().map(|fleet| (fleet, fleet.executor(executor))).collect();
     let (mut notes, mut impairs) = (Vec::new(), Vec::new());

@@ -1,9 +1,9 @@
-//! Lines of one executor become one heartbeat.
+//! Combines the lines of one executor into one heartbeat.
 //!
-//! Spark's sink writes some 130 lines with one time stamp and then nothing for a period. The first line
-//! decides whose they are and whether they may be believed; the others are only compared with what the
-//! first began with, so that a line costs a comparison and a look-up of its metric, and no allocation.
-//! A batch ends with another time stamp or executor, with silence, with the connection, or by age.
+//! Spark's sink writes some 130 lines with one timestamp and then nothing for a period. The first line determines the
+//! sender and whether it is accepted; the others are only compared with its head, so that a line costs a comparison and
+//! a look-up of its metric, and no allocation. A batch ends with another timestamp or executor, with silence, with the
+//! connection, or by age.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,30 +20,30 @@ use crate::heartbeat::names::{excerpt, unknown_head};
 use crate::heartbeat::notes::{About, Head, Why};
 use crate::heartbeat::{Fate, Intake, Source};
 
-/// Silence after which a batch is over.
+/// Silence after which a batch ends.
 const GAP: Duration = Duration::from_millis(200);
-/// A batch that trickles in is not waited for any longer.
+/// Maximum age of a batch that trickles in.
 const AGE_MAX: Duration = Duration::from_secs(1);
-/// Between two notes of what is wrong with one sender's lines.
+/// The minimum interval between two notes about one sender's lines.
 const NOTE_PAUSE: Duration = Duration::from_secs(1);
 
-/// What one sender says.
+/// Collects the lines of one sender.
 pub struct Gatherer {
-    /// Canonical: an IPv4 address is never dressed as IPv6.
+    /// Canonical: an IPv4-mapped IPv6 address is converted to IPv4.
     peer: IpAddr,
-    /// Memory: its head (at most a line), and 8 bytes for each of at most 110 columns.
+    /// Memory: its head (at most one line), and 8 bytes for each of at most 110 columns.
     batch: Option<Batch>,
-    /// When it was noted last what is wrong with its lines: thousands may be, and all for one reason.
+    /// When the last note about its lines was recorded: thousands may be wrong for the same reason.
     noted: Option<Instant>,
 }
 
 struct Batch {
-    /// What its names begin with: `<prefix.><namespace>.<executor id>.`
+    /// The beginning of its names: `<prefix.><namespace>.<executor id>.`
     head: Box<[u8]>,
     time_s: u64,
     first: Instant,
     last: Instant,
-    /// `None`: it is not believed, which was counted.
+    /// `None`: the batch was rejected, and that was counted.
     sender: Option<Sender>,
 }
 
@@ -51,20 +51,20 @@ struct Sender {
     fleet: Arc<Fleet>,
     executor: ExecutorId,
     uid: Option<Uid>,
-    /// By the fleet's columns; NaN where nothing was said.
+    /// By the fleet's columns; NaN for no value.
     values: Vec<f64>,
 }
 
-/// What came of a line.
+/// The result of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
     /// It began a batch.
     First,
     /// It belongs to the batch.
     More,
-    /// It began a batch that is not believed.
+    /// It began a batch that is rejected.
     Refused,
-    /// Not understood, of nobody known, or of a batch that is not believed.
+    /// It cannot be parsed, matches no executor, or belongs to a rejected batch.
     Nothing,
 }
 
@@ -73,7 +73,7 @@ impl Gatherer {
         Gatherer { peer: peer.to_canonical(), batch: None, noted: None }
     }
 
-    /// What is wrong with its lines need not be noted for a while.
+    /// Suppresses notes about its lines for a while.
     pub fn hush(&mut self, now: Instant) {
         self.noted = Some(now);
     }
@@ -83,12 +83,12 @@ impl Gatherer {
         self.speaks_for().is_some()
     }
 
-    /// The fleet of which the batch is.
+    /// The fleet of the batch.
     pub fn speaks_for(&self) -> Option<&Arc<Fleet>> {
         self.batch.as_ref().and_then(|batch| batch.sender.as_ref()).map(|sender| &sender.fleet)
     }
 
-    /// Is it one whose executors a relay may speak for?
+    /// Is its fleet one that accepts reports through relays?
     pub fn is_relayed(&self) -> bool {
         self.speaks_for().is_some_and(|fleet| !fleet.entry.check_peer)
     }
@@ -115,8 +115,8 @@ impl Gatherer {
         intake.report(Source::Graphite, &fleet, executor, uid, values);
     }
 
-    /// Something of this sender's was held up or thrown away. It concerns the fleets that have a pod at its address, and
-    /// the one for which it speaks; `relays`: what is held up may be of any fleet that relays speak for.
+    /// Lines of this sender were delayed or dropped. This impairs the fleets that have a pod at its address, and the
+    /// one that it reports for; `relays`: the lines may belong to any fleet that accepts reports through relays.
     pub fn impair(&self, intake: &Intake, why: Impairment, relays: bool) {
         let directory = &intake.directory;
         let here = if relays { directory.concerned(self.peer) } else { directory.at(self.peer) };
@@ -124,7 +124,7 @@ impl Gatherer {
         here.iter().chain(speaks).for_each(|fleet| intake.impaired(fleet, why));
     }
 
-    /// A line without its newline.
+    /// Processes a line without its newline.
     pub fn feed(&mut self, intake: &Intake, line: &[u8], now: Instant) -> Heard {
         let parsed = match line::parse(line) {
             Ok(parsed) => parsed,
@@ -163,7 +163,7 @@ impl Gatherer {
         heard
     }
 
-    /// A line that is too long to be one, of which this is the beginning.
+    /// A line that exceeds the maximum length, and of which this is the beginning.
     pub fn too_long(&mut self, intake: &Intake, beginning: &[u8], now: Instant) -> Heard {
         intake.counters.add(Source::Graphite, Fate::Oversized);
         self.note_malformed(intake, beginning, Flaw::TooLong, now);
@@ -184,7 +184,7 @@ impl Gatherer {
         if directory.overheard.may_log(About::Malformed, peer, now) {
             tracing::warn!(
                 %peer, line, why = %flaw,
-                "a line that arrived on the Graphite port is refused; further ones from there are only counted"
+                "a line on the Graphite port is refused; further ones from this address are only counted"
             );
         }
         let why = Why::Malformed { line: line.into(), why: flaw.to_string().into() };
@@ -208,7 +208,7 @@ impl Gatherer {
         let (peer, directory) = (self.peer, &intake.directory);
         let here = directory.trouble_of(peer, &Why::UnknownApplication(head.clone()), now);
         if !here.is_empty() {
-            // That is told with the fleet.
+            // These fleets record that.
             here.iter().for_each(|fleet| intake.impaired(fleet, Impairment::Unattributed));
             return Heard::Nothing;
         }
@@ -216,14 +216,14 @@ impl Gatherer {
             tracing::warn!(
                 %peer, name = %head.name,
                 "a Graphite line names no fleet's application, and comes from no fleet's pod; further ones from \
-                 there are only counted"
+                 this address are only counted"
             );
         }
         directory.overheard.unknown(head, peer, now);
         Heard::Nothing
     }
 
-    /// Is it time to note what is wrong?
+    /// May a note be recorded now?
     fn notes_now(&mut self, now: Instant) -> bool {
         let due = self.noted.is_none_or(|noted| now - noted >= NOTE_PAUSE);
         if due {
@@ -234,7 +234,7 @@ impl Gatherer {
 }
 
 fn keep(fleet: &Fleet, values: &mut [f64], metric: &[u8], value: f64) {
-    // What is not finite is a sign of life, but no fact.
+    // A value that is not finite still counts as a heartbeat, but is not stored.
     if value.is_finite()
         && let Some(column) = fleet.columns.of_graphite(metric)
     {

@@ -1,4 +1,4 @@
-//! What lines cost, and who pays: a token bucket for each connection, and over UDP for each address.
+//! What lines cost: a token bucket for each connection, and over UDP for each address.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use tokio::time::Instant;
 use super::Limits;
 use super::batch::Heard;
 
-/// To begin a batch costs as much as so many lines: it takes locks, allocates, and ends as a sign. So one
-/// connection makes at most 100 heartbeats a second in the long run.
+/// The cost of a new batch, in lines: it takes locks, allocates, and ends as a message. So one connection makes at most
+/// 100 heartbeats a second on average.
 const BATCH_LINES: u32 = 20;
-/// Of a relay, which speaks for many executors (`heartbeat.checkPeer: false`), so many lines cost as much as one, and
-/// to begin a batch as well: 40,000 lines a second, about 3,000 executors that report every 10 s.
+/// For a relay, which reports for many executors (`heartbeat.checkPeer: false`), this many lines cost as much as one,
+/// and so does a new batch: 40,000 lines a second, about 3,000 executors that report every 10 s.
 const RELAY_LINES: u32 = 20;
 
 /// What lines cost.
@@ -21,7 +21,7 @@ pub struct Price {
 }
 
 impl Price {
-    /// `relayed`: the batch is of a fleet that takes lines from any address.
+    /// `relayed`: the batch belongs to a fleet that accepts lines from any address.
     pub fn of(&mut self, heard: Heard, relayed: bool) -> u32 {
         match heard {
             Heard::First if relayed => 1,
@@ -35,7 +35,7 @@ impl Price {
     }
 }
 
-/// Lines per second, with a burst: a token bucket, told by when it would be full again.
+/// Lines per second, with a burst: a token bucket, stored as the time at which it will be full.
 #[derive(Debug)]
 pub struct Bucket {
     per_line: Duration,
@@ -49,19 +49,18 @@ impl Bucket {
         Bucket { per_line, burst: per_line * limits.burst_lines, full_at: now }
     }
 
-    /// How long to wait before anything more is taken. One buffer costs at most 9,000 lines, so with the
-    /// default rate at most 5 s.
+    /// How long to wait before reading more. One buffer costs at most 9,000 lines, so at the default rate at most 5 s.
     pub fn charge(&mut self, lines: u32, now: Instant) -> Duration {
         self.full_at = self.full_at.max(now) + self.per_line * lines;
         (self.full_at - now).saturating_sub(self.burst)
     }
 
-    /// Is nothing left of it?
+    /// Is it empty?
     pub fn is_empty(&self, now: Instant) -> bool {
         self.full_at.saturating_duration_since(now) >= self.burst
     }
 
-    /// Has nothing been taken from it for so long that it is as a new one?
+    /// Is it full, and so equal to a new one?
     pub fn is_full(&self, now: Instant) -> bool {
         self.full_at <= now
     }

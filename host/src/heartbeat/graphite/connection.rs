@@ -1,4 +1,4 @@
-//! One TCP connection: bytes become lines, in one buffer of fixed size.
+//! One TCP connection: splits bytes into lines, in one buffer of fixed size.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use super::line::LINE_MAX;
 use super::places::Seat;
 use crate::heartbeat::{Fate, Intake, Source};
 
-/// What is left of a line that is not finished fits, and room for as much as three more.
+/// Room for the rest of an unfinished line and three times as much.
 const BUFFER_BYTES: usize = 4 * LINE_MAX;
-/// So much of a line that is too long is read over, in hope of its end.
+/// How much of an oversized line is skipped while looking for its end.
 const SKIPPED_MAX: usize = 64 * 1024;
 
-/// Until the peer ends it, or a limit.
+/// Runs until the peer closes the connection, or a limit is exceeded.
 pub async fn serve(
     mut stream: impl AsyncRead + Unpin,
     mut gatherer: Gatherer,
@@ -39,8 +39,7 @@ pub async fn serve(
         let slow_at = unfinished_since.map(|since| since + Duration::from_millis(limits.unfinished_ms));
         let close_at = slow_at.map_or(idle_at, |slow_at| slow_at.min(idle_at));
         let wake_at = gatherer.due().map_or(close_at, |due| due.min(close_at));
-        // A peer that always has something to say must not outrun the clock: timers come second in
-        // `timeout_at`.
+        // A peer that sends continuously must not defeat the timeout: `timeout_at` polls its timer second.
         if Instant::now() >= close_at {
             intake.counters.add(Source::Graphite, Fate::IdleClosed);
             break;
@@ -86,25 +85,24 @@ pub async fn serve(
             if gatherer.is_open() && !std::mem::replace(&mut warned, true) {
                 tracing::warn!(
                     peer = %gatherer.peer(),
-                    "somebody sends more over one Graphite connection than one executor has to say, and is slowed \
-                     down: executors may seem silent. Behind a relay set heartbeat.checkPeer: false, and give it \
-                     several connections"
+                    "a Graphite connection is throttled, because it exceeds the rate of one executor: executors may \
+                     seem silent. Behind a relay set heartbeat.checkPeer: false, and give it several connections"
                 );
             }
             gatherer.flush(intake);
             sleep(wait).await;
         }
     }
-    // A last line without its end may be a part of one, and its number a part of a number.
+    // A last line without newline may be truncated in the middle of a number.
     gatherer.flush(intake);
 }
 
-/// Bytes on their way to be lines.
+/// Received bytes that are not split into lines yet.
 pub struct Lines {
     buffer: Box<[u8; BUFFER_BYTES]>,
     /// The beginning of a line; at most [`LINE_MAX`].
     filled: usize,
-    /// So much of a line that is too long was thrown away.
+    /// How much of an oversized line was dropped.
     skipped: usize,
 }
 
@@ -115,24 +113,24 @@ impl Default for Lines {
 }
 
 impl Lines {
-    /// Where to read into; never empty.
+    /// The buffer to read into; never empty.
     pub fn room(&mut self) -> &mut [u8] {
         &mut self.buffer[self.filled..]
     }
 
-    /// Nothing of a line is there that is not finished.
+    /// There is no unfinished line.
     fn is_empty(&self) -> bool {
         self.filled == 0 && self.skipped == 0
     }
 
-    /// Hands on every line that the last `length` bytes finished (`Err`: the beginning of one that is too long) and
-    /// says how many.
+    /// Passes on every line that the last `length` bytes completed (`Err`: the beginning of an oversized one) and
+    /// returns their number.
     pub fn take(&mut self, length: usize, mut each: impl FnMut(Result<&[u8], &[u8]>)) -> usize {
         let end = self.filled + length;
         let (mut start, mut from, mut ended) = (0, self.filled, 0);
         while let Some(at) = self.buffer[from..end].iter().position(|byte| *byte == b'\n') {
             let line = &self.buffer[start..from + at];
-            // One that was skipped has been counted.
+            // A skipped line has been counted.
             if self.skipped == 0 {
                 each(if line.len() <= LINE_MAX { Ok(line) } else { Err(line) });
             }
@@ -161,7 +159,7 @@ impl Lines {
 mod tests {
     use super::*;
 
-    /// Whatever the pieces, the lines are the same.
+    /// The lines do not depend on how the stream is split.
     #[test]
     fn lines_do_not_depend_on_where_the_stream_is_cut() {
         let long = "x".repeat(LINE_MAX);

@@ -2,19 +2,19 @@
 
 use fleet::id::ExecutorId;
 
-/// A longer line, in bytes, is not parsed. Spark's longest is about 120.
+/// Maximum length in bytes; a longer line is not parsed. Spark's longest is about 120.
 pub const LINE_MAX: usize = 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Line<'a> {
     /// `<prefix.><namespace>.<executor id>.<metric>`.
     pub name: &'a [u8],
-    /// May be NaN or infinite: Spark says so of a ratio of nothing.
+    /// May be NaN or infinite: Spark sends this for a ratio with a zero denominator.
     pub value: f64,
     pub time_s: u64,
 }
 
-/// Why a line is not understood.
+/// Why a line cannot be parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Flaw {
     #[error("it is not `name value time`, with one space between")]
@@ -45,14 +45,14 @@ pub fn parse(line: &[u8]) -> Result<Line<'_>, Flaw> {
     Ok(Line { name, value, time_s: digits(time).ok_or(Flaw::Time)? })
 }
 
-/// Whose metric it is.
+/// The sender of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
     Driver,
     Executor(ExecutorId),
 }
 
-/// Takes `<executor id>.` off the front of what comes after a head and its dot. Also says how long it was.
+/// Strips `<executor id>.` from the part after a head and its dot. Also returns its length.
 pub fn whose(rest: &[u8]) -> Option<(Whose, usize)> {
     let end = rest.iter().position(|byte| *byte == b'.')?;
     let whose = match &rest[..end] {
@@ -62,14 +62,14 @@ pub fn whose(rest: &[u8]) -> Option<(Whose, usize)> {
     Some((whose, end + 1))
 }
 
-/// Canonical: without sign or leading zeroes, so that an executor has one name only.
+/// Canonical: no sign and no leading zeroes, so that an executor has only one name.
 pub fn executor_id(text: &[u8]) -> Option<ExecutorId> {
     let canonical = text.first() != Some(&b'0') || text.len() == 1;
     let id = ExecutorId(digits(text).filter(|_| canonical)?);
     (id <= ExecutorId::MAX).then_some(id)
 }
 
-/// At most 12 of them: no overflow.
+/// At most 12 digits: no overflow.
 fn digits(text: &[u8]) -> Option<u64> {
     if text.is_empty() || text.len() > 12 || !text.iter().all(u8::is_ascii_digit) {
         return None;

@@ -1,30 +1,30 @@
-//! Who may be connected: by use, and not by who came first.
+//! Which connections stay open: by use, and not by order of arrival.
 //!
-//! A connection proves itself with the first line that is believed. Until then it has seconds; and when places run
-//! out, the one of least use makes room; the newest is not turned away.
+//! A connection is proven by its first accepted line. Until then it has a few seconds; and when slots run out, the
+//! least useful connection is evicted, instead of rejecting the newest.
 //!
-//! - **Shares.** Connections belong to the fleet that has a pod at their address, or where pods of several fleets have
-//!   it (hostNetwork), to that address; those from any other address belong to the strangers, who have half of all
-//!   places at most. When places run out, a connection of the largest share goes. So a fleet that opens 10,000 has no
-//!   more places than are left over, and a connection from a pod's address always gets one.
-//! - **Addresses.** One address has [`Limits::connections_per_ip_max`], or two for each pod there, whichever is more.
-//!   An address from which a relay was believed has an eighth of all.
-//! - **Use.** Within a share the unproven go first: of the address that has most of them, one that has sent lines of
-//!   no use, else the oldest. Then, of a fleet's, the one that was silent longest. A stranger's that has proved itself
-//!   never makes room: it is a relay, and all of its fleets speak through it.
+//! - **Shares.** A connection belongs to the fleet that has a pod at its address, or if pods of several fleets have
+//!   this address (hostNetwork), to the address. Connections from all other addresses, the strangers, share at most
+//!   half of all slots. When slots run out, a connection of the largest share is evicted. So a fleet that opens 10,000
+//!   connections has no more slots than are left over, and a connection from a pod's address is always admitted.
+//! - **Addresses.** One address has [`Limits::connections_per_ip_max`], or two for each of its pods if that is more. An
+//!   address with a relay whose lines were accepted has an eighth of all slots.
+//! - **Use.** Within a share, unproven connections are evicted first: from the address with most of them, one that has
+//!   sent useless lines, else the oldest. Next, in a fleet's share, the one that was silent longest. A stranger's
+//!   proven connection is never evicted: it is a relay, and all of its fleets report through it.
 //!
-//! | what happens | whose hearing it impairs ([`Impairment::Refused`](fleet::event::Impairment)) |
+//! | what happens | the fleets that it impairs ([`Impairment::Refused`](fleet::event::Impairment)) |
 //! |---|---|
-//! | a connection from an address of a pod in the view makes room | fleets with a pod there |
-//! | one from another address makes room, or is turned away, before it had its chance | fleets that take lines from any address, or have a pod that runs at an address not known yet |
-//! | the same, after it sent lines of no use or nothing for a while | none |
-//! | one is closed because it said nothing of use for its time | none: nothing of it was thrown away |
-//! | one is slowed down | fleets with a pod at the address, and the one for which it speaks; of a relay's all that are heard from any address |
-//! | none can be accepted: no file descriptors are left | all |
-//! | they come faster than they are accepted, and some are lost ([`Listener`](crate::listen::Listener)) | all |
+//! | a connection from an address of a pod in the view is evicted | fleets with a pod there |
+//! | a stranger's connection is evicted or rejected before it had time to send | fleets that accept lines from any address, or have a running pod whose address is not known yet |
+//! | the same, after it sent useless lines or nothing for a while | none |
+//! | a connection is closed because it sent nothing useful within its time | none: no line was dropped |
+//! | a connection is throttled | fleets with a pod at the address, and the one that it reports for; for a relay, all that accept lines from any address |
+//! | none can be accepted: the process is out of file descriptors | all |
+//! | they arrive faster than they are accepted, and some are lost ([`Listener`](crate::listen::Listener)) | all |
 //!
-//! Memory: a place and its entries take about 400 bytes. 4,096 connections with their buffers of 4 KiB, batches of at
-//! most 2 KiB and tasks of 2 KiB are 34 MiB; of these strangers' are half.
+//! Memory: a slot and its entries take about 400 bytes. 4,096 connections with their buffers of 4 KiB, batches of at
+//! most 2 KiB and tasks of 2 KiB are 34 MiB; strangers have at most half of that.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -38,9 +38,9 @@ use tokio::time::Instant;
 use super::Limits;
 use crate::heartbeat::directory::Pods;
 
-/// Connections that one pod may have: Spark's sink has one, for a fraction of a second, and there may be two sinks.
+/// Connections per pod: Spark's sink opens one for a fraction of a second, and there may be two sinks.
 const PER_POD: usize = 2;
-/// An unproven connection has had its chance after so long: GraphiteSink writes as soon as it is connected.
+/// How long an unproven connection is given to send: GraphiteSink writes as soon as it is connected.
 const CHANCE: Duration = Duration::from_secs(2);
 
 /// All connections.
@@ -51,7 +51,7 @@ pub struct Places {
     inner: Mutex<Inner>,
 }
 
-/// Whose places they are.
+/// The owner of a share.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Share {
     Fleet(Arc<str>),
@@ -82,31 +82,31 @@ struct Taken {
 struct Members {
     count: usize,
     addresses: HashMap<IpAddr, Address>,
-    /// Addresses by how many of their connections are unproven, and how many proven.
+    /// Addresses by their number of unproven connections, and by that of proven ones.
     unproven: BTreeSet<(usize, IpAddr)>,
     proven: BTreeSet<(usize, IpAddr)>,
 }
 
-/// In the order in which they came.
+/// In order of arrival.
 #[derive(Debug, Default)]
 struct Address {
     unproven: BTreeSet<u64>,
     proven: BTreeSet<u64>,
 }
 
-/// What a connection's task tells without a lock.
+/// What a connection's task publishes without a lock.
 #[derive(Debug, Default)]
 struct State {
-    /// When a line was believed last, in milliseconds since the start.
+    /// When a line was last accepted, in milliseconds since the start.
     useful_ms: AtomicU64,
-    /// It sent lines, of which none was of use.
+    /// It sent lines, and none of them was accepted.
     useless: AtomicBool,
-    /// It speaks for a fleet that is heard from any address.
+    /// It reports for a fleet that accepts lines from any address.
     relays: AtomicBool,
     evicted: Notify,
 }
 
-/// A connection's place, until it is dropped.
+/// A connection's slot, until it is dropped.
 #[derive(Debug)]
 pub struct Seat {
     places: Arc<Places>,
@@ -115,24 +115,24 @@ pub struct Seat {
     proven: bool,
 }
 
-/// What came of a connection.
+/// The decision about a new connection.
 #[derive(Debug)]
 pub struct Admission {
-    /// `None`: it is turned away.
+    /// `None`: it is rejected.
     pub seat: Option<Seat>,
     pub evicted: Option<Evicted>,
 }
 
-/// A connection that made room.
+/// An evicted connection.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Evicted {
     pub ip: IpAddr,
-    /// It may have had something to say.
+    /// It may have had a heartbeat to send.
     pub had_no_chance: bool,
 }
 
 impl Seat {
-    /// A line was believed.
+    /// A line was accepted.
     pub fn useful(&mut self, relayed: bool, now: Instant) {
         let ms = now.saturating_duration_since(self.places.started).as_millis();
         self.state.useful_ms.store(u64::try_from(ms).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -148,17 +148,17 @@ impl Seat {
         self.proven
     }
 
-    /// It has spoken for a fleet that is heard from any address: it may for others of these.
+    /// It has reported for a fleet that accepts lines from any address, and so may report for other such fleets.
     pub fn relays(&self) -> bool {
         self.state.relays.load(Ordering::Relaxed)
     }
 
-    /// Lines came of which none was believed.
+    /// Lines arrived, and none of them was accepted.
     pub fn useless(&self) {
         self.state.useless.store(true, Ordering::Relaxed);
     }
 
-    /// Returns when it has to make room.
+    /// Resolves when it is evicted.
     pub fn evicted(&self) -> impl Future<Output = ()> + use<> {
         let state = Arc::clone(&self.state);
         async move { state.evicted.notified().await }
@@ -176,7 +176,7 @@ impl Places {
         Arc::new(Places { limits, started: Instant::now(), inner: Mutex::default() })
     }
 
-    /// A connection has come from there, where these pods are.
+    /// A connection arrived from an address that has these pods.
     pub fn admit(self: &Arc<Places>, ip: IpAddr, pods: &[Pods], now: Instant) -> Admission {
         let share = match pods {
             [] => Share::Strangers,
@@ -195,7 +195,7 @@ impl Places {
         Admission { seat: Some(Seat { places: Arc::clone(self), number, state, proven: false }), evicted }
     }
 
-    /// The connection of least use has to go.
+    /// Evicts the least useful connection.
     pub fn evict_one(&self, now: Instant) -> Option<Evicted> {
         let mut inner = self.lock();
         let shares = inner.sizes.iter().rev().map(|(_, share)| share.clone()).collect::<Vec<_>>();
@@ -205,13 +205,13 @@ impl Places {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // What is behind it is whole after every method, and none of them panics.
+        // The data is consistent after every method, and none of them panics.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Inner {
-    /// `Err`: not without this one's. `Err(None)`: not at all.
+    /// `Err`: only if this connection is evicted. `Err(None)`: not at all.
     fn room(&self, limits: &Limits, share: &Share, ip: IpAddr, pods: usize) -> Result<(), Option<u64>> {
         let own = self.shares.get(share);
         let here = own.and_then(|own| own.addresses.get(&ip));
@@ -234,7 +234,7 @@ impl Inner {
         if self.seats.len() < limits.connections_max {
             return Ok(());
         }
-        // Relays of strangers make no room: then it is the next share's turn.
+        // Strangers' relays are never evicted: continue with the next share.
         let larger = self.sizes.iter().rev().take_while(|(size, _)| *size > count).map(|(_, share)| share);
         let mut victims = larger.chain([share]).filter_map(|share| {
             self.shares.get(share).and_then(|members| members.least_useful(share, &self.seats))
@@ -269,13 +269,13 @@ impl Inner {
         let young = !seat.proven && now.saturating_duration_since(seat.since) < CHANCE;
         let had_no_chance = young && !seat.state.useless.load(Ordering::Relaxed);
         let evicted = Evicted { ip: seat.ip, had_no_chance };
-        // A permit, if it does not wait for it yet.
+        // A stored permit, if the task does not wait yet.
         seat.state.evicted.notify_one();
         self.leave(number);
         Some(evicted)
     }
 
-    /// Changes who is connected from an address, and every order in which it stands.
+    /// Changes the connections of an address, and every index that contains it.
     fn change(&mut self, share: &Share, ip: IpAddr, change: impl FnOnce(&mut Address) -> bool) {
         let members = self.shares.entry(share.clone()).or_default();
         let address = members.addresses.entry(ip).or_default();
@@ -297,7 +297,7 @@ impl Inner {
     }
 }
 
-/// In an order by size, without those that have nothing.
+/// Moves an entry in an index by size, which omits empty entries.
 fn move_on<T: Ord + Clone>(order: &mut BTreeSet<(usize, T)>, who: T, before: usize, now: usize) {
     if before != now {
         order.remove(&(before, who.clone()));

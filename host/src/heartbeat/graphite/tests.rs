@@ -69,7 +69,7 @@ async fn beat(signs: &mut Signs) -> fleet::event::Beat {
     }
 }
 
-/// Has the listener closed it?
+/// Has the listener closed the connection?
 async fn closed(stream: &mut TcpStream) -> bool {
     let read = timeout(Duration::from_millis(1_900), stream.read(&mut [0])).await;
     matches!(read, Ok(Ok(0) | Err(_)))
@@ -119,7 +119,7 @@ async fn every_report_of_a_connection_is_one_heartbeat() {
     connection.shutdown().await.unwrap();
     assert!(closed(&mut connection).await);
     assert_eq!(listener.intake.counters.get(Source::Graphite, Fate::Accepted), 45);
-    // The loop was busy meanwhile: it hears of each executor once, and all that it said.
+    // The loop was busy meanwhile: it receives one heartbeat of each executor, with all metrics.
     for _ in 0..4 {
         let beat = beat(&mut listener.signs).await;
         assert_eq!((beat.uid, beat.metrics.len()), (Some(Uid::from("u")), 42));
@@ -132,13 +132,13 @@ async fn a_report_is_heard_while_its_connection_stays_open() {
     let mut listener = listen(Limits::default()).await;
     let mut connection = TcpStream::connect(listener.at).await.unwrap();
     let text = line(3, 7, 100);
-    // Cut in the middle of a number.
+    // Truncated in the middle of a number.
     connection.write_all(&text.as_bytes()[..text.len() - 3]).await.unwrap();
     sleep(Duration::from_millis(20)).await;
     connection.write_all(&text.as_bytes()[text.len() - 3..]).await.unwrap();
     let beat = beat(&mut listener.signs).await;
     assert_eq!((beat.executor, &*beat.metrics), (ExecutorId(3), &[("runTime".into(), 7.0)][..]));
-    // A line that never ends is not a line.
+    // A line without newline is not a line.
     connection.write_all(line(3, 1234, 105).trim_end().as_bytes()).await.unwrap();
     connection.shutdown().await.unwrap();
     assert!(closed(&mut connection).await);
@@ -163,7 +163,7 @@ async fn an_endless_line_is_read_over_and_then_closed() {
     let mut connection = TcpStream::connect(listener.at).await.unwrap();
     let piece = vec![b'x'; 1024 * 1024];
     let mut sent = 0;
-    // Of 64 MiB, what fits into the sockets' buffers goes through.
+    // Of 64 MiB, only as much as fits into the sockets' buffers goes through.
     while sent < 64 && connection.write_all(&piece).await.is_ok() {
         sent += 1;
     }
@@ -172,7 +172,7 @@ async fn an_endless_line_is_read_over_and_then_closed() {
     eventually("it is counted once", || counters.get(Source::Graphite, Fate::Oversized) == 1).await;
 }
 
-/// 64 MiB of a line in a connection that cannot be slowed down: constant memory, and little of it read.
+/// 64 MiB in one line over a connection that cannot be throttled: constant memory, and little of it read.
 #[tokio::test]
 async fn an_endless_line_takes_no_memory() {
     let (intake, _signs) = told();
@@ -205,7 +205,7 @@ async fn a_slow_loris_and_a_silent_connection_are_closed() {
     let mut slow = TcpStream::connect(listener.at).await.unwrap();
     slow.write_all(line(1, 1, 1).as_bytes()).await.unwrap();
     let start = std::time::Instant::now();
-    // A byte now and then keeps no line alive.
+    // A byte now and then does not keep an unfinished line alive.
     let loris = async {
         while slow.write_all(b"s").await.is_ok() && start.elapsed() < Duration::from_secs(2) {
             sleep(Duration::from_millis(20)).await;
@@ -234,23 +234,23 @@ async fn useless_lines_do_not_keep_a_connection() {
     let listener = listen(Limits { unproven_ms: 300, ..Limits::default() }).await;
     let mut connection = TcpStream::connect(listener.at).await.unwrap();
     let start = std::time::Instant::now();
-    while connection.write_all(b"nobody.1.x 1 1\n").await.is_ok() {
+    while connection.write_all(b"unknown.1.x 1 1\n").await.is_ok() {
         assert!(start.elapsed() < Duration::from_secs(2), "it is still open");
         sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// Sends this from there, in a connection that stays open.
+/// Sends these bytes from this address, in a connection that stays open.
 async fn from(ip: [u8; 4], to: SocketAddr, bytes: &[u8]) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::from((ip, 0))).unwrap();
     let mut stream = socket.connect(to).await.unwrap();
-    // It may be closed while we write.
+    // The listener may close it while we write.
     let _ = stream.write_all(bytes).await;
     stream
 }
 
-/// One garbage line each from more connections than there are places; then executors report, a connection each.
+/// One garbage line each from more connections than there are slots; then executors report, with a connection each.
 #[tokio::test]
 async fn garbage_takes_no_place_of_a_pods() {
     let limits = Limits { connections_max: 40, connections_per_ip_max: 4, ..Limits::default() };
@@ -262,7 +262,7 @@ async fn garbage_takes_no_place_of_a_pods() {
     }
     let mut garbage = Vec::new();
     for number in 0..120_u8 {
-        garbage.push(from([127, 9, 0, number / 6 + 1], listener.at, b"nobody.1.x 1 1\n").await);
+        garbage.push(from([127, 9, 0, number / 6 + 1], listener.at, b"unknown.1.x 1 1\n").await);
     }
     let counters = Arc::clone(&listener.intake.counters);
     let turned_away = || counters.get(Source::Graphite, Fate::TooManyConnections);
@@ -275,8 +275,8 @@ async fn garbage_takes_no_place_of_a_pods() {
             stream.shutdown().await.unwrap();
         }
     }
-    assert_eq!(turned_away(), 100, "a pod's was turned away, or made room");
-    assert!(listener.signs.is_empty(), "no stranger's garbage impairs who is heard by address");
+    assert_eq!(turned_away(), 100, "a pod's was rejected or evicted");
+    assert!(listener.signs.is_empty(), "a stranger's garbage must not impair a fleet whose pods are checked");
 }
 
 #[tokio::test]
@@ -298,7 +298,7 @@ async fn one_address_has_its_share_and_the_oldest_of_no_use_makes_room() {
     assert_eq!(noted, Some(Why::TooManyConnections));
 }
 
-/// Those that are refused are heard of.
+/// Rejected connections are reported to their fleet.
 #[tokio::test]
 async fn what_a_pod_could_not_say_impairs_its_fleet() {
     let limits = Limits { connections_per_ip_max: 1, lines_per_s: 100, burst_lines: 10, ..Limits::default() };
@@ -311,12 +311,12 @@ async fn what_a_pod_could_not_say_impairs_its_fleet() {
     }
     assert_eq!(timeout(Duration::from_secs(2), listener.signs.recv()).await.unwrap(), refused);
     drop(connections);
-    // One that is slowed down is heard, and what waits behind it may be somebody's.
+    // A throttled connection is reported, because the lines behind it may be heartbeats.
     let mut listener = listen(Limits { lines_per_s: 100, burst_lines: 10, ..Limits::default() }).await;
     let text: String = (0..50).map(|value| line(1, value, 5)).collect();
     let _fast = from([127, 0, 0, 1], listener.at, text.as_bytes()).await;
     assert_eq!(timeout(Duration::from_secs(2), listener.signs.recv()).await.unwrap(), refused);
-    // A stranger's concerns no fleet.
+    // A stranger's connection concerns no fleet.
     let mut listener = listen(Limits { lines_per_s: 100, burst_lines: 10, ..Limits::default() }).await;
     let _fast = from([127, 9, 0, 1], listener.at, "x.1.y 1 1\n".repeat(50).as_bytes()).await;
     let counters = Arc::clone(&listener.intake.counters);
@@ -341,7 +341,7 @@ async fn who_sends_too_much_is_read_slowly() {
     assert!(listener.intake.counters.get(Source::Graphite, Fate::RateLimited) > 0);
 }
 
-/// A hundred batches of twenty lines cost 3,900 lines otherwise.
+/// Without the discount, a hundred batches of twenty lines cost 3,900 lines.
 #[tokio::test]
 async fn a_relay_may_say_twenty_times_as_much() {
     let limits = Limits { lines_per_s: 1_000, burst_lines: 200, ..Limits::default() };
@@ -385,7 +385,7 @@ async fn datagrams_of_one_sender_are_one_heartbeat() {
         (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
     one.send_to(&[b'x'; 2_000], at).await.unwrap();
     one.send_to(b"", at).await.unwrap();
-    // Every line is a datagram, and two executors are in each other's way.
+    // Every line is a datagram, and the lines of two executors interleave.
     for text in stream().split_inclusive(|byte| *byte == b'\n').take(254) {
         let executor = text["spark-0123456789abcdef.".len()];
         let socket = if executor == b'1' { &one } else { &two };
@@ -398,8 +398,8 @@ async fn datagrams_of_one_sender_are_one_heartbeat() {
     task.abort();
 }
 
-/// `cargo test -- --ignored --nocapture heartbeats_per_second`, optimised: as Spark sends them, a
-/// connection for each.
+/// `cargo test -- --ignored --nocapture heartbeats_per_second`, optimised: as Spark sends them, with a connection for
+/// each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "measures, and proves nothing"]
 async fn heartbeats_per_second() {

@@ -1,18 +1,18 @@
-//! Lines over UDP, where it is asked for (`--graphite-udp`). Spark sends every line as a datagram of its own; one with
-//! several lines will do.
+//! Lines over UDP, if enabled (`--graphite-udp`). Spark sends every line as a datagram of its own; a datagram with
+//! several lines is accepted, too.
 //!
-//! An address can be forged here, and all senders share one socket: who floods it makes the kernel throw away what others
-//! sent. So it is off unless asked for, and TCP is to be preferred. With it on, each address has a bucket as each
-//! connection has, and what is above that is thrown away before it is parsed. Who has a pod in the view has a bucket for
-//! certain; strangers have at most [`STRANGERS_MAX`], and one together beyond that.
+//! Source addresses of datagrams can be forged, and all senders share one socket: a flood makes the kernel drop other
+//! senders' datagrams. So UDP is off by default, and TCP is preferable. Each address has a token bucket, as each TCP
+//! connection has, and datagrams beyond it are dropped before they are parsed. Every address of a pod in the view has
+//! its own bucket; at most [`STRANGERS_MAX`] other addresses (strangers) have one, and all further ones share one.
 //!
-//! What is thrown away impairs the hearing of the fleets with a pod at the sender's address, and where there is none,
-//! of those that take lines from any address or have a pod that runs at an address not known yet. A flood with a forged
-//! address may be theirs: then their own lines are thrown away with it. What the kernel threw away may be anybody's who
-//! was heard over UDP.
+//! A dropped datagram impairs the fleets with a pod at the sender's address, and if there are none, those that accept
+//! lines from any address or have a running pod whose address is not known yet. A flood may carry the forged address of
+//! a fleet's pod: then the pod's own lines are dropped with it. Datagrams that the kernel drops may belong to any fleet
+//! that has used UDP.
 //!
-//! Memory: one datagram of 64 KiB, as many batches of at most 2 KiB as there are senders, at most 4,096: 8 MiB; buckets of
-//! about 100 bytes, one for each address in the view and for each of the strangers.
+//! Memory: one datagram of 64 KiB; one batch of at most 2 KiB per sender, at most 4,096: 8 MiB; buckets of about 100
+//! bytes, one for each address in the view and for each stranger.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -33,17 +33,17 @@ use crate::heartbeat::{Fate, Intake, Source};
 
 mod drops;
 
-/// Batches that are gathered at once. At more, all of them are over.
+/// Maximum batches that are collected at once. Beyond that, all of them are ended.
 const SENDERS_MAX: usize = 4_096;
-/// How often they are looked through: so much later than over TCP a batch may end.
+/// How often batches are checked: they may end this much later than over TCP.
 const SWEEP: Duration = Duration::from_millis(100);
-/// Every datagram may be a stranger's only one: so seldom one of them may note what is wrong with it.
+/// The minimum interval between notes. Each datagram may be from a new sender, so this bounds them all.
 const HUSH: Duration = Duration::from_millis(10);
-/// Buckets of addresses at which there is no pod in the view.
+/// Maximum buckets of addresses without a pod in the view.
 const STRANGERS_MAX: usize = 1_024;
-/// Datagrams after which others on this thread get a turn, whether or not more wait.
+/// Datagrams after which the task yields to others on this thread, even if more are waiting.
 const TURN: u32 = 64;
-/// How often the kernel is asked what it threw away.
+/// How often the kernel's drop counter is read.
 const DROPS_PAUSE: Duration = Duration::from_secs(1);
 
 /// Listens over UDP until it is dropped.
@@ -57,7 +57,7 @@ pub async fn run_udp(socket: UdpSocket, intake: Intake, limits: Limits) {
     loop {
         match timeout_at(sweep_at, socket.recv_from(&mut datagram)).await {
             Ok(Ok((length, peer))) => ear.hear(peer, &datagram[..length], Instant::now()),
-            // On some systems an ICMP message for an earlier answer; we never answer.
+            // On some systems this is an ICMP error for an earlier answer; we never answer.
             Ok(Err(error)) => {
                 tracing::warn!(%error, "a Graphite datagram could not be received");
                 sleep(SWEEP).await;
@@ -85,13 +85,13 @@ struct Ear {
     intake: Intake,
     limits: Limits,
     senders: HashMap<SocketAddr, Gatherer>,
-    /// Of addresses with a pod in the view.
+    /// Allowances of addresses with a pod in the view.
     known: HashMap<IpAddr, Allowance>,
     strangers: HashMap<IpAddr, Allowance>,
-    /// Of strangers beyond that.
+    /// Shared by all strangers beyond the maximum.
     others: Allowance,
     hushed_until: Instant,
-    /// Fleets that were heard over UDP, by life.
+    /// Fleets that have used UDP, by life.
     heard: HashMap<u64, Arc<str>>,
 }
 
@@ -99,7 +99,7 @@ struct Ear {
 struct Allowance {
     bucket: Bucket,
     price: Price,
-    /// When fleets were told last that something was thrown away.
+    /// When the fleets were last told that datagrams were dropped.
     told_at: Option<Instant>,
 }
 
@@ -139,7 +139,7 @@ impl Ear {
         };
         if allowance.bucket.is_empty(now) {
             self.intake.counters.add(Source::Graphite, Fate::RateLimited);
-            // The intake tells a fleet once a second; this only saves the look-up.
+            // The intake tells a fleet at most once a second; this only saves the look-up.
             if allowance.told_at.is_none_or(|at| now - at >= SWEEP) {
                 allowance.told_at = Some(now);
                 for fleet in self.intake.directory.concerned(ip) {
@@ -156,7 +156,7 @@ impl Ear {
                 self.hushed_until = now + HUSH;
             }
         }
-        // An empty one costs a line, too.
+        // An empty datagram costs a line, too.
         let mut cost_lines = 1;
         for line in datagram.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let heard = if line.len() > LINE_MAX {
@@ -185,7 +185,7 @@ impl Ear {
         self.strangers.retain(|_, allowance| !allowance.bucket.is_full(now));
     }
 
-    /// So many more than before. Whose they were is not known.
+    /// The kernel dropped `count` more datagrams. Their senders are unknown.
     fn kernel_dropped(&mut self, count: u64) {
         self.intake.counters.add_many(Source::Graphite, Fate::Dropped, count);
         let directory = &self.intake.directory;

@@ -30,7 +30,7 @@ fn a_flood_of_one_fleet_costs_the_others_one_turn_each() {
     sender.send(beat(3, 0, None, &[])).unwrap();
     let mut order = Vec::new();
     for _ in 0..8 {
-        // The flood goes on.
+        // The flood continues.
         sender.send(beat(1, 7, None, &[])).unwrap();
         order.push(whose(&signs.try_recv().unwrap()));
     }
@@ -53,7 +53,7 @@ fn the_newest_fact_under_each_name_wins() {
     }
     assert_eq!(signs.try_recv(), Ok(beat(1, 1, Some("a"), &[("x", 1.0), ("y", 2.0), ("z", 3.0)])));
     assert_eq!(signs.try_recv(), Ok(beat(1, 2, None, &[("x", 5.0)])));
-    // Of another pod of the same executor: what the one before said is not its.
+    // From another pod of the same executor: the values of the earlier pod do not apply.
     sender.send(beat(1, 1, Some("a"), &[("x", 1.0)])).unwrap();
     sender.send(beat(1, 1, Some("b"), &[("y", 1.0)])).unwrap();
     assert_eq!(signs.try_recv(), Ok(beat(1, 1, Some("b"), &[("y", 1.0)])));
@@ -88,7 +88,7 @@ async fn an_impairment_is_told_once_a_second_and_the_last_is_never_swallowed() {
     let (sender, mut signs) = channel();
     let refused = Sign::Impaired { life: 1, why: Impairment::Refused };
     let start = Instant::now();
-    // Ten seconds of it, each millisecond.
+    // Ten seconds, one message each millisecond.
     let flood = tokio::spawn(async move {
         for _ in 0..10_000 {
             sender.send(Sign::Impaired { life: 1, why: Impairment::Refused }).unwrap();
@@ -126,9 +126,9 @@ async fn a_receiver_that_waits_is_woken_and_loses_nothing_when_it_gives_up() {
     assert_eq!(sender.send(beat(1, 1, None, &[])), Err(Closed));
 }
 
-/// Whatever is sent and taken in whatever order: a listener that keeps the last fact of each name ends with the same
-/// as one that heard every sign; no more waits than there are executors; and no fleet waits for more than a turn of
-/// each other.
+/// For every order of sending and receiving: a receiver that keeps the last value of each name ends with the same state
+/// as one that received every message; no more beats wait than there are executors; and a fleet waits for at most one
+/// turn of each other fleet.
 #[test]
 fn what_the_loop_ends_up_knowing_is_what_was_said() {
     type Known = BTreeMap<(u64, u64), BTreeMap<Box<str>, u64>>;
@@ -147,7 +147,7 @@ fn what_the_loop_ends_up_knowing_is_what_was_said() {
         for _ in 0..2_000 {
             if dice.random_range(0..3) > 0 {
                 let name = ["a", "b", "c", "d"][dice.random_range(0..4)];
-                // One fleet says as much as all the others.
+                // One fleet sends as much as all the others.
                 let life = if dice.random_range(0..2) == 0 { 0 } else { dice.random_range(0..fleets) };
                 let sign = beat(life, dice.random_range(0..executors), None, &[(name, dice.random())]);
                 learn(&mut said, &sign);

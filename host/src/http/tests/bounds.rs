@@ -1,4 +1,4 @@
-//! Too many, too slow, too late.
+//! Clients that are too many, too slow or too late.
 
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
@@ -20,7 +20,7 @@ async fn a_loop_that_does_not_answer_is_said_so_and_probes_pass() {
     let daemon = Daemon::serve(handle, Settings::default()).await;
     let (status, body) =
         tokio::join!(async { take_apart(get_from(&daemon, "/v1/fleets").await).await }, async {
-            // The first waits for an answer; the queue holds no second.
+            // The first request waits for an answer; the queue has no room for a second.
             while requests.is_empty() {
                 tokio::task::yield_now().await;
             }
@@ -70,7 +70,7 @@ async fn so_many_requests_at_once_and_no_more() {
     assert_eq!(get_from(&daemon, "/metrics").await.status(), StatusCode::OK, "the places are free again");
 }
 
-/// Sends this, and reads until the other side ends it, while time passes in steps of a second.
+/// Sends this, and reads until the other side closes, while time advances in steps of a second.
 async fn patience(daemon: &Daemon, sent: &str) -> (Duration, String) {
     let mut stream = TcpStream::connect(daemon.address).await.unwrap();
     stream.write_all(sent.as_bytes()).await.unwrap();
@@ -84,7 +84,7 @@ async fn patience(daemon: &Daemon, sent: &str) -> (Duration, String) {
             Ok(Ok(_)) => {}
             Err(_) => {
                 seconds += 1;
-                assert!(seconds < 200, "it is kept for ever");
+                assert!(seconds < 200, "it is never closed");
                 pass(Duration::from_secs(1)).await;
             }
         }
@@ -128,7 +128,7 @@ async fn it_stops_although_somebody_listens_and_answers_what_was_asked() {
     served.expect("it is not waited for").unwrap().unwrap();
 }
 
-/// A connection from an address of loopback's own network.
+/// A connection from a loopback address.
 async fn from(number: u32, to: std::net::SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 1, 0, 0)) + number);
@@ -146,7 +146,7 @@ async fn probes_are_answered_while_strangers_hold_connections_and_nothing_else_m
     }
     for number in 0..50 {
         strangers.push(from(300 + number, listener.address).await);
-        // The runtime of this test stands still meanwhile: probes have a thread of their own.
+        // The runtime of this test is blocked meanwhile: probes have a thread of their own.
         let mut kubelet = std::net::TcpStream::connect(listener.address).unwrap();
         kubelet.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         kubelet.write_all(b"GET /livez HTTP/1.1\r\nHost: 10.0.0.1\r\n\r\n").unwrap();

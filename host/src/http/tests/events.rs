@@ -22,7 +22,7 @@ fn told(fleet: &str, message: &str) -> Told {
     }
 }
 
-/// The next event's lines.
+/// The lines of the next event.
 async fn next(stream: &mut Response) -> String {
     let chunk = timeout(Duration::from_secs(2), stream.chunk()).await.expect("an event").unwrap();
     String::from_utf8(chunk.expect("the stream goes on").to_vec()).unwrap()
@@ -52,7 +52,7 @@ async fn events_are_told_as_they_happen() {
 async fn a_reader_that_falls_behind_is_told_so() {
     let daemon = Daemon::start().await;
     let mut stream = get_from(&daemon, "/v1/events").await;
-    // Nothing is read meanwhile: there is one thread, and this does not wait.
+    // Nothing is read meanwhile: there is only one thread, and this does not yield.
     for number in 0..TOLD_MAX + 6 {
         daemon.handle.tell(told("etl", &number.to_string()));
     }

@@ -1,7 +1,7 @@
-//! Whatever bytes arrive: nothing is obeyed without the token, no token is logged, and every connection ends.
+//! For arbitrary input bytes: no command without the token is executed, no token is logged, and every connection ends.
 //!
-//! `ROLLCALL_HTTP_REQUESTS` says how many are tried. Time passes only when nothing else can happen, so a connection
-//! that is never ended would be found at once.
+//! `ROLLCALL_HTTP_REQUESTS` sets the number of tries. Time advances only when nothing else can happen, so a connection
+//! that never ends would be found at once.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,7 +27,7 @@ const OPERATORS: &str = "open-sesame";
 const FLEETS: &str = "fleets-own-token";
 const DEFAULT_REQUESTS: u64 = 10_000;
 
-/// Where the tokens stand, they are of no use.
+/// The tokens are in places where they have no effect.
 const SEEDS: [&str; 11] = [
     "GET /livez HTTP/1.1\r\nHost: 10.0.0.1\r\n\r\n",
     "GET /v1/fleets/etl?token=open-sesame HTTP/1.1\r\nHost: 10.0.0.1\r\nCookie: fleets-own-token\r\n\r\n",
@@ -174,14 +174,14 @@ async fn no_bytes_are_obeyed_without_the_token_and_every_connection_ends() {
         let task = tokio::spawn(task);
         let mut answer = Vec::new();
         let exchange = async {
-            // An error says that it was ended already.
+            // An error means that the connection is closed already.
             let _ = client.write_all(&bytes).await;
             let _ = client.read_to_end(&mut answer).await;
         };
         let ended = timeout(Duration::from_secs(200), exchange).await.is_ok();
         drop(client);
         let stream = answer.windows(17).any(|part| part == b"text/event-stream");
-        assert!(ended || stream, "it is kept for ever: {}", bytes.escape_ascii());
+        assert!(ended || stream, "it is never closed: {}", bytes.escape_ascii());
         let task = timeout(Duration::from_secs(100), task).await;
         task.expect("it ends when the peer is gone").expect("no panic");
         answer
@@ -197,7 +197,7 @@ async fn no_bytes_are_obeyed_without_the_token_and_every_connection_ends() {
         }
     }
     log.holds_none_of(&[OPERATORS, FLEETS]);
-    // The check can fail: with the tokens both are obeyed.
+    // The check can fail: with the valid tokens both are executed.
     let command = SEEDS[5].replace("open-sesam\r", "open-sesame\r");
     assert!(send(command.into_bytes()).await.starts_with(b"HTTP/1.1 404 "));
     let beat = SEEDS[9].replace("fleets-own-toke\r", "fleets-own-token\r");

@@ -1,4 +1,4 @@
-//! What the driver and the policies answer, in a timeline's words.
+//! The answers of the driver and of policies in a timeline.
 
 use fleet::event::{Answer, Counters, DriverRow, DriverView, Event, Fault};
 use fleet::id::ExecutorId;
@@ -31,17 +31,17 @@ impl World {
                 self.step(Event::DriverChanged { driver: DriverView::Gone, revision: self.revision });
             }
             "answers" => self.step(Event::DriverReported(Vec::new())),
-            // Its REST API answers no more, or again.
+            // Its REST API stops or resumes answering.
             "mute" => self.reports = false,
             "speaks" => self.reports = true,
-            // Its container has ended, and starts again.
+            // Its container has ended, and restarts.
             "restarts" => {
                 self.driver_ends += 1;
                 self.driver = DriverView::Running { uid: "driver-uid".into(), ends: self.driver_ends };
                 self.revision += 1;
                 self.step(Event::DriverChanged { driver: self.driver.clone(), revision: self.revision });
             }
-            // driver counts 1 2 3: now, and of no others.
+            // driver counts 1 2 3: now, and only these executors.
             "counts" => {
                 let row = |id: &&str| DriverRow {
                     executor: ExecutorId(id.parse().unwrap()),

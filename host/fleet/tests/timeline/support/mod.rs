@@ -1,4 +1,4 @@
-//! The one `check` of all timelines.
+//! The `check` function of all timelines.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -40,7 +40,7 @@ pub fn rolling(target: u32) -> Draft {
     draft
 }
 
-/// Tells the timeline to a fleet and compares everything that came out.
+/// Runs the timeline against a fleet and compares all of its output.
 #[track_caller]
 pub fn check(draft: Draft, timeline: &str) {
     let told: Vec<&str> = timeline.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -62,7 +62,7 @@ pub fn check(draft: Draft, timeline: &str) {
     }
 }
 
-/// How often those that are beating are heard.
+/// Heartbeat interval of the executors that are beating.
 const BEAT_MS: u64 = 10_000;
 
 /// Wall-clock time at the start: 2026-11-02 00:00 UTC, a Monday.
@@ -74,9 +74,9 @@ pub struct World {
     pub text: String,
     revision: u64,
     pods: BTreeMap<u64, PodView>,
-    /// Both as they were when a list was last asked for.
+    /// Both as they were when a list was last requested.
     listed: (u64, BTreeMap<u64, PodView>),
-    /// Unfinished calls, by what they are and about whom.
+    /// Unfinished calls, by kind and executor.
     calls: BTreeMap<(&'static str, u64), Action>,
     ledger: Option<(Ledger, u64)>,
     ledger_fails: Option<Outcome>,
@@ -85,7 +85,7 @@ pub struct World {
     driver: DriverView,
     steps_at: (u64, u32),
     beating: Vec<u64>,
-    /// What the driver reports every ten seconds of those that were heard, where the fleet is rolled.
+    /// The driver's report, every ten seconds, about the executors that were heard, if the fleet is rolled.
     counters: BTreeMap<u64, Counters>,
     reports: bool,
     driver_ends: u32,
@@ -188,12 +188,12 @@ impl World {
             }
             Verb::Ask { policy, question: Question::Loss(evidence) } => {
                 let (id, trigger, checks) = (evidence.executor_id, evidence.trigger, evidence.checks_made);
-                // As a classifier reckons it: when it was lost, not when it is asked.
+                // As a classifier counts it: until the executor was lost, not until the question is asked.
                 let later = u64::try_from(evidence.now_ms - evidence.lost_at_ms).unwrap();
                 let silence = evidence
                     .since_heartbeat_ms
                     .map_or("none".to_owned(), |ms| format!("{}s", seconds(ms.saturating_sub(later))));
-                // Only where a timeline asks for it.
+                // Only if a timeline requests it.
                 let never = !evidence.ever_registered && self.notices.contains("registrations");
                 let never = if never { ", never registered" } else { "" };
                 let silence = if self.notices.contains("silences") {
@@ -312,7 +312,7 @@ impl World {
                 self.terms += 1;
                 self.step(Event::LeadershipGained { term: self.terms });
                 if self.calls.contains_key(&("relist", 0)) && !words.contains(&"unlisted") {
-                    // The first list of a quiet start is not worth a line.
+                    // The first list of a start without special conditions is not shown.
                     self.text.truncate(self.text.rfind("    >").unwrap());
                     self.happen("list");
                 }
@@ -335,11 +335,11 @@ impl World {
                 let view = self.change(number(1), &words[2..]);
                 self.step(Event::PodChanged(Box::new(view)));
             }
-            // It changes, and the watch does not say so.
+            // The pod changes, and the watch does not report it.
             "unseen" => {
                 self.change(number(1), &words[2..]);
             }
-            // As the last, once more.
+            // Repeats the last event.
             "again" => {
                 let view = self.pods[&number(1)].clone();
                 self.step(Event::PodChanged(Box::new(view)));
@@ -350,7 +350,7 @@ impl World {
                 self.pods.remove(&number(1));
                 self.step(Event::PodGone(Box::new(view)));
             }
-            // It is gone, and nobody says so.
+            // The pod is gone, and the watch does not report it.
             "vanish" => {
                 self.pods.remove(&number(1));
             }
@@ -363,13 +363,13 @@ impl World {
                 let uid = words.iter().find_map(|word| word.strip_prefix("uid=")).map(Uid::from);
                 self.beat(&ids(1), uid);
             }
-            // From now on, every ten seconds, these and no others.
+            // From now on, every ten seconds, only these executors.
             "beating" => {
                 self.beating = ids(1);
                 self.beat(&ids(1), None);
             }
             "driver" => self.driver(&words[1..]),
-            // deaf refused: a sign of life may have been lost on our side.
+            // deaf refused: a heartbeat may have been lost on our side.
             "deaf" => {
                 let why = Impairment::ALL.into_iter().find(|why| why.name() == words[1]).unwrap();
                 self.step(Event::HearingImpaired(why));
@@ -392,7 +392,7 @@ impl World {
             "stale" => self.step(Event::ViewStale),
             "fresh" => self.step(Event::ViewFresh),
             "lost" => self.verdict(number(1), &words[2..]),
-            // By their ids; one that was not offered is an index beyond the candidates.
+            // By executor id; an executor that was not offered gets an index beyond the candidates.
             "picks" => {
                 let offered = match self.calls.get(&("roll", 0)).map(|action| &action.verb) {
                     Some(Verb::Ask { question: Question::Roll(question), .. }) => {
@@ -433,7 +433,7 @@ impl World {
                         self.ledger_twin = true;
                         None
                     }
-                    // A tenant changes it: garbage, or a number.
+                    // A tenant changes the ledger: to garbage, or one number of it.
                     "garbage" | "good" => {
                         self.ledger_garbage = words[1] == "garbage";
                         self.revision += 1;
@@ -671,7 +671,7 @@ impl World {
             match key {
                 "revision" => revision = value.parse().unwrap(),
                 "driver" => self.driver = DriverView::Gone,
-                // As it was when it was asked for.
+                // The state when the list was requested.
                 "taken" => (revision, pods) = self.listed.clone(),
                 other => panic!("list {other}"),
             }

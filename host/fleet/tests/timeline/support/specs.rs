@@ -1,4 +1,4 @@
-//! `spec ...`: what changes in the fleet's document.
+//! `spec ...`: changes of the ExecutorFleet document.
 
 use fleet::event::Event;
 use fleet::spec::Amount;

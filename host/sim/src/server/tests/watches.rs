@@ -1,4 +1,4 @@
-//! Watches, and what breaks on the way.
+//! Watches, and faults of their connections.
 
 use super::*;
 
@@ -11,7 +11,7 @@ impl Watch {
         Watch(response.into_body())
     }
 
-    /// What it has to say now: types and names, or the code of an error.
+    /// The events that are available now: types and names, or the code of an error.
     fn say(&mut self) -> Vec<(String, String)> {
         self.events()
             .into_iter()
@@ -62,7 +62,7 @@ fn a_watch_says_what_its_selector_shows() {
     run(&server, "b");
     ok(&server, "DELETE", &format!("{PODS}/b?gracePeriodSeconds=0"), Value::Null);
     ok(&server, "POST", PODS, pod("other", json!({})));
-    // Bound, up, going, gone.
+    // Bound, running, terminating, removed.
     let b = ["MODIFIED", "MODIFIED", "MODIFIED", "DELETED"].map(|event| (event, "b"));
     let events = said(&[&[("DELETED", "a"), ("ADDED", "a")], &b[..]].concat());
     assert_eq!(watch.say(), events);

@@ -1,10 +1,11 @@
-//! How many reviews there may be, and whose.
+//! How many token reviews may run, and how they are shared among senders.
 //!
-//! A review costs a call of the API server, and the sender nothing. So there are two bounds. *At once*: places, of which
-//! tokens that were good before, pods that we know, and strangers have their own; where those are taken, the fleet
-//! (or the stranger's address) that has most makes room. *Over time*: allowances of an address and of a fleet, which
-//! only a token that is not good uses up. So a fleet of thousands that starts is not slowed down, and bogus tokens cost
-//! few calls: of one address 5 in 10 s, of a fleet's pods 5 a second, of all strangers together 10 a second.
+//! A review costs a call of the API server but costs the sender nothing. So there are two bounds. *Concurrency*: tokens
+//! that were valid before, known pods, and unknown senders have separate slots; when those are taken, the fleet (or the
+//! unknown sender's address) that holds most of them gives one up. *Rate*: an allowance for each address and each
+//! fleet, which only invalid tokens use up. So a fleet of thousands that starts is not slowed down, and bogus tokens
+//! cost few calls: 5 in 10 s from one address, 5 a second from one fleet's pods, 10 a second from all unknown senders
+//! together.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -17,18 +18,18 @@ use tokio::time::Instant;
 
 use super::Asker;
 
-/// Reviews at once: 10 ms each, so 4,800 a second at the very most, if all of them are of good tokens.
+/// Concurrent reviews: 10 ms each, so 4,800 a second at most, if all of them are of valid tokens.
 const OF_GOOD_MAX: usize = 16;
 const OF_PODS_MAX: usize = 24;
 const OF_STRANGERS_MAX: usize = 8;
-/// Of one address, in either of the last two.
+/// Concurrent reviews of one address, in either of the last two classes.
 const OF_ADDRESS_MAX: usize = 8;
 
-/// So often one more token that is not good, and so many at once before that.
+/// The interval between two invalid tokens, and the burst before it applies.
 const ADDRESS: Rate = Rate { pause: Duration::from_secs(2), burst: 10 };
 const FLEET: Rate = Rate { pause: Duration::from_millis(200), burst: 50 };
 const STRANGERS: Rate = Rate { pause: Duration::from_millis(100), burst: 50 };
-/// Allowances that are not full: what comes beyond that shares one.
+/// Maximum number of allowances that are tracked because they are not full; senders beyond that share one.
 const ALLOWANCES_MAX: usize = 4_096;
 
 #[derive(Debug, Default)]
@@ -38,7 +39,7 @@ pub struct Shares(Mutex<Inner>);
 struct Inner {
     next: u64,
     under_way: HashMap<u64, Review>,
-    /// When each is to be had in full again.
+    /// When each allowance is full again.
     allowances: HashMap<Key, Instant>,
 }
 
@@ -62,7 +63,7 @@ enum Key {
     Address(IpAddr),
     Fleet(Arc<str>),
     Strangers,
-    /// All for whom there is no allowance of their own.
+    /// Shared by all senders that have no allowance of their own.
     Crowd,
 }
 
@@ -72,7 +73,7 @@ struct Rate {
     burst: u32,
 }
 
-/// A review under way, until it is dropped.
+/// A review in progress, until it is dropped.
 #[derive(Debug)]
 pub struct Ticket {
     shares: Arc<Shares>,
@@ -82,12 +83,12 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// Another has more right to the place.
+    /// Another sender has a stronger claim to the slot.
     pub async fn leave(&self) {
         self.leave.notified().await;
     }
 
-    /// It costs nothing of what bogus tokens cost.
+    /// Refunds what an invalid token would have cost.
     pub fn was_good(mut self) {
         let mut inner = self.shares.lock();
         for (key, rate) in self.used.drain(..) {
@@ -103,7 +104,7 @@ impl Drop for Ticket {
 }
 
 impl Shares {
-    /// `None`: not now.
+    /// `None`: no review at this time.
     pub fn enter(self: &Arc<Shares>, asker: &Asker, was_good: bool) -> Option<Ticket> {
         let kind = match (was_good, &asker.fleet) {
             (true, _) => Kind::Good,
@@ -142,14 +143,15 @@ impl Shares {
         Some(Ticket { shares: Arc::clone(self), number, used, leave })
     }
 
-    // The maps are whole after every statement, so a panic elsewhere does not spoil them.
+    // The maps are consistent after every statement, so a panic elsewhere does not corrupt them.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Inner {
-    /// Is there room for one of these, or can it be made? Only by who has at least two more than this one has.
+    /// Is there a free slot for this sender, or can one be freed? Only a sender with at least two more slots than this
+    /// one gives one up.
     fn make_room<K: Clone + Eq + Hash + Ord>(
         &mut self,
         kind: Kind,
@@ -178,7 +180,7 @@ impl Inner {
         })
     }
 
-    /// As if the token were not good.
+    /// Charged as if the token were invalid.
     fn charge(&mut self, asker: &Asker) -> Option<Vec<(Key, Rate)>> {
         let group = match &asker.fleet {
             Some(fleet) => (Key::Fleet(Arc::clone(fleet)), FLEET),
@@ -199,7 +201,7 @@ impl Inner {
         Some(used)
     }
 
-    /// Its own allowance, or where there are too many, the common one.
+    /// The sender's own allowance, or the shared one if there are too many.
     fn find(&mut self, key: Key, now: Instant) -> Key {
         if self.allowances.len() >= ALLOWANCES_MAX && !self.allowances.contains_key(&key) {
             self.allowances.retain(|_, full_at| now < *full_at);

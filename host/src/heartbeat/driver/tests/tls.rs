@@ -1,4 +1,4 @@
-//! Drivers that speak TLS and want a token, on loopback.
+//! Drivers with TLS and token authentication, on loopback.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,8 @@ fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tls").join(name)
 }
 
-/// A driver with this certificate, that shows its executors to clients with the token. What it was asked.
+/// A driver with this certificate that serves its executors to clients with the token. Returns the requests that it
+/// received.
 async fn secured(
     certificate: &str,
     token: &'static str,
@@ -33,7 +34,7 @@ async fn secured(
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            // A client that does not trust it goes away.
+            // A client that does not trust the certificate disconnects.
             let Ok(mut stream) = acceptor.accept(stream).await else { continue };
             let name = stream.get_ref().1.server_name().unwrap_or("no name").to_owned();
             let mut head = vec![0; 4_096];
@@ -55,7 +56,7 @@ fn trusting(at: SocketAddr, ca: &str, server_name: Option<&str>) -> DriverEntry 
     DriverEntry { tls: Some(DriverTls { ca_file: file(ca), server_name }), ..entry(at) }
 }
 
-/// A file that goes with the test.
+/// A file that is deleted with the test.
 struct Token(PathBuf);
 
 impl Token {
@@ -101,7 +102,7 @@ async fn a_driver_with_a_certificate_and_a_token_is_asked() {
         trouble.message
     );
     assert!(!trouble.message.contains("old"), "a secret is shown: {}", trouble.message);
-    // A renewed one is in use with the next question.
+    // The next request uses the renewed token.
     std::fs::write(&token.0, "eyJ.abc.def\n").unwrap();
     assert_eq!(running.report().await.1, 1);
 }
@@ -139,7 +140,7 @@ async fn a_driver_that_proves_nothing_is_not_asked_and_hears_no_token() {
         }
         assert!(!message.contains("s3cret"), "{message}");
     }
-    assert!(requests.try_recv().is_err(), "it was asked all the same");
+    assert!(requests.try_recv().is_err(), "it was polled all the same");
     let (said, message) = trouble(DriverEntry { token_file: Some(file("none")), ..entry(plain) }).await;
     assert!(said == "Settings" && message.contains("driver.restTokenFile: "), "{message}");
     for bad in ["", "two words", "\u{e4}"] {

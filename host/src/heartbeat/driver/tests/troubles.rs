@@ -1,8 +1,8 @@
-//! What people are told about a driver that does not answer as it should.
+//! The messages for users about a driver that does not answer properly.
 
 use super::*;
 
-/// What is noted of a driver at this address: the code, and the message.
+/// The note about a driver at this address: its code and message.
 pub async fn trouble(entry: DriverEntry) -> (&'static str, String) {
     let running = ask(entry);
     for _ in 0..190 {
@@ -87,7 +87,7 @@ async fn a_driver_that_is_not_there_is_told_from_one_that_is_silent() {
     );
 }
 
-/// It is over with the first answer, and its beginning is that of the code.
+/// The first answer ends the trouble; its start is the time of the first failure with the same code.
 #[tokio::test]
 async fn a_trouble_ends_with_an_answer() {
     let answers = Arc::new(AtomicUsize::new(0));

@@ -24,7 +24,7 @@ fn fleet(directory: &Directory, name: &str, application: &str, check_peer: bool,
     }
 }
 
-/// `true 7 of b (b-7)`, or what is said instead and whom it impairs.
+/// `true 7 of b (b-7)`, or the rejection and the fleets that it impairs.
 fn says(directory: &Directory, last: u8, name: &str) -> String {
     match attribute(directory, ip(last), name.as_bytes()) {
         Attribution::Believed(Believed { fleet, executor, uid, length }) => {
@@ -40,7 +40,7 @@ fn says(directory: &Directory, last: u8, name: &str) -> String {
     }
 }
 
-/// The attacks of the review: a driver calls itself like the beginning of another's names, and like the other itself.
+/// The attacks of the review: a driver names itself like a prefix of another fleet's names, and like the other fleet.
 #[test]
 fn a_name_takes_nothing_from_who_has_a_pod() {
     let honest = |directory: &Directory| {
@@ -68,7 +68,7 @@ fn a_name_takes_nothing_from_who_has_a_pod() {
                     thief(&directory);
                 }
                 honest(&directory);
-                // Nor does the thief speak for it.
+                // The impostor cannot report for it either.
                 for id in [1, 2] {
                     let said = says(&directory, 51, &format!("spark-b.{id}.executor.runTime.count"));
                     assert!(!said.contains("of b "), "{theirs} {check_peer}: {said}");
@@ -92,11 +92,11 @@ fn what_is_not_believed_impairs_only_those_it_may_be_of() {
         (2, "spark-b.1.x", "wrong-peer"),
         (99, "spark-b.1.x", "wrong-peer"),
         (11, "spark-b.1.x", "wrong-peer"),
-        // Its address is not known: no sender is believed, and only a stranger can be it.
+        // Its address is unknown: no sender is accepted, and only an unknown address can be its own.
         (99, "spark-b.3.x", "wrong-peer b"),
         (1, "spark-b.3.x", "wrong-peer"),
         (11, "spark-b.3.x", "wrong-peer"),
-        // Nor can one that does not run yet.
+        // The same for a pod that does not run yet.
         (99, "spark-b.4.x", "wrong-peer"),
         (1, "spark-b.9.x", "unknown-executor"),
         (99, "spark-b.9.x", "unknown-executor"),

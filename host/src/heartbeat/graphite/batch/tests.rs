@@ -71,12 +71,12 @@ fn the_captured_stream_is_45_heartbeats_of_four_executors() {
     heard_beats.extend(beats(&mut queue));
     let beats = heard_beats;
     let of = |id| beats.iter().filter(move |beat| beat.executor == ExecutorId(id));
-    // 46 reports; the last two of executor 1, which was decommissioned, are in the same second.
+    // 46 reports; the last two of executor 1, which was decommissioned, have the same timestamp.
     assert_eq!([1, 2, 3, 4].map(|id| of(id).count()), [12, 6, 18, 9]);
     assert_eq!(beats.len(), 45);
     let last = of(4).next_back().unwrap();
     assert_eq!(last.uid, Some(Uid::from("uid-4")));
-    // 46 known columns, of which this application has no JvmSource's.
+    // 46 known columns; this application lacks those of the JvmSource.
     assert_eq!(last.metrics.len(), 42);
     for (name, number) in [
         ("succeededTasks", 352.0),
@@ -164,7 +164,7 @@ fn forgeries_are_counted_and_not_believed() {
     let count = |fate| intake.counters.get(Source::Graphite, fate);
     assert_eq!((count(Fate::WrongPeer), count(Fate::UnknownExecutor), count(Fate::Ignored)), (1, 1, 1));
     assert_eq!((count(Fate::Malformed), count(Fate::UnknownApplication)), (4, 1));
-    // Anybody could speak for a pod whose address is not known yet.
+    // Any sender could claim to be a pod whose address is not known yet.
     let pod = ExecutorEntry { uid: Uid::from("new"), pod_ip: None, runs: true };
     intake.directory.set_executor("etl", ExecutorId(9), pod);
     stranger.feed(&intake, b"app.9.executor.runTime.count 1 2", now);
@@ -175,7 +175,7 @@ fn forgeries_are_counted_and_not_believed() {
     assert_eq!(intake.counters.get(Source::Graphite, Fate::WrongPeer), 2);
 }
 
-/// Two applications with one name: whose pod is at the address, decides.
+/// Two applications with one name are distinguished by the pod at the address.
 #[test]
 fn a_shared_namespace_is_told_apart_by_addresses() {
     let (intake, mut queue) = intake();
@@ -256,7 +256,7 @@ fn what_is_refused_is_noted_with_the_fleet_that_it_came_from() {
     assert_eq!(noted("app.x.y 1 1", PEER), malformed("app.x.y 1 1", no_executor));
 }
 
-/// A flood of bad lines costs two locks a second, and one line in the log.
+/// A flood of bad lines costs two locks a second and one line in the log.
 #[test]
 fn bad_lines_of_one_sender_are_noted_now_and_then() {
     let (intake, _queue) = hearing("app", true);
@@ -300,8 +300,9 @@ fn lines_per_second() {
     println!("{count} lines, {heard} heartbeats: {:.0} lines/s", count as f64 / elapsed_s);
 }
 
-/// 500,000 lines that are nearly right, through the reader of streams and the gatherer, from four senders; or as many as
-/// `ROLLCALL_FUZZ_LINES` says. Nothing panics, nothing grows, and no executor is heard that does not exist.
+/// 500,000 slightly corrupted lines, or as many as `ROLLCALL_FUZZ_LINES` says, go through the stream reader and the
+/// gatherer, from four senders. Nothing panics, memory does not grow, and no heartbeat of a nonexistent executor is
+/// accepted.
 #[test]
 fn mutated_lines_do_no_harm() {
     let lines =

@@ -27,8 +27,8 @@ fn of_fleet(name: &str) -> Share {
     Share::Fleet(name.into())
 }
 
-/// Ten times the review's attack: 640 addresses with 64 connections each, one garbage line each, beside 60 executors
-/// that report every two seconds, as fast as they can come.
+/// Ten times the attack of the review: 640 addresses with 64 connections each, one garbage line each, beside 60
+/// executors that report every two seconds, as fast as they can connect.
 #[test]
 fn strangers_are_evicted_and_no_report_is_turned_away() {
     let places = places(4_096, 64);
@@ -43,9 +43,9 @@ fn strangers_are_evicted_and_no_report_is_turned_away() {
                 let now = start + Duration::from_micros(number * 100);
                 let admission = places.admit(ip(100_000 + address), &[], now);
                 evicted_pods += usize::from(admission.evicted.is_some_and(|evicted| evicted.ip < ip(1_000)));
-                let seat = admission.seat.expect("there is always one of less use");
+                let seat = admission.seat.expect("there is always a less useful one");
                 seat.useless();
-                // A client that was thrown out comes again; until then its place is gone.
+                // An evicted client reconnects; until then its slot is free.
                 garbage.insert((address, number % 64), seat);
             }
         }
@@ -70,10 +70,10 @@ fn a_fleet_that_takes_all_that_is_left_gives_it_back() {
     let places = places(100, 64);
     let now = Instant::now();
     let mut greedy = Vec::new();
-    // 64 addresses, 160 connections each, all of them of use.
+    // 64 addresses, 160 connections each, all of them useful.
     for number in 0..10_240_u32 {
         let admission = places.admit(ip(number % 64), &pods("greedy", 1), now);
-        let mut seat = admission.seat.expect("its own make room");
+        let mut seat = admission.seat.expect("its own connections are evicted");
         seat.useful(false, now + Duration::from_millis(number.into()));
         greedy.push(seat);
     }
@@ -106,17 +106,17 @@ fn the_unproven_go_first_then_the_longest_silent() {
         let admission = places.admit(ip(from), &fleet, at(ms));
         (admission.evicted.unwrap(), admission.seat.unwrap())
     };
-    // Addresses 2 and 3 have one unproven each: of as many the greater address.
+    // Addresses 2 and 3 have one unproven connection each: a tie goes to the greater address.
     let (three, mut four) = evicted(100, 4);
     assert_eq!(three, Evicted { ip: ip(3), had_no_chance: false });
     four.useful(false, at(101));
     let (two, mut five) = evicted(200, 5);
     assert_eq!(two, Evicted { ip: ip(2), had_no_chance: true });
     five.useful(false, at(201));
-    // All have proved themselves: of the addresses with as many, the greatest.
+    // All are proven: a tie goes to the greatest address.
     let (proven, _six) = evicted(10_000, 6);
     assert_eq!(proven, Evicted { ip: ip(5), had_no_chance: false });
-    // At one address: the longest silent.
+    // At one address: the connection that was silent longest.
     let own = places.admit(ip(1), &fleet, at(10_001));
     assert_eq!(own.evicted, Some(Evicted { ip: ip(6), had_no_chance: true }));
     drop(own);
@@ -125,7 +125,8 @@ fn the_unproven_go_first_then_the_longest_silent() {
     assert!(places.lock().seats.is_empty());
 }
 
-/// A relay has few addresses and many executors behind it: it is not thrown out for garbage, and may have more.
+/// A relay has few addresses and many executors behind it: it is not evicted for garbage, and may have more
+/// connections.
 #[test]
 fn a_relay_that_was_believed_keeps_its_places() {
     let places = places(512, 8);
@@ -160,7 +161,8 @@ async fn who_is_evicted_is_told() {
     told.await;
 }
 
-/// Whatever comes and goes: the books are right, limits hold, and a pod's connection is never turned away.
+/// With random arrivals and departures, the indexes stay consistent, limits hold, and a pod's connection is never
+/// rejected.
 #[test]
 fn books_are_kept_whatever_happens() {
     for seed in 0..50 {

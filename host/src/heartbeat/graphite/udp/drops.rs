@@ -1,5 +1,5 @@
-//! How many datagrams the kernel threw away because they were not taken in time: a column of `/proc/net/udp`, in the row
-//! of our socket. Where that cannot be read, nothing is known, and nothing is said.
+//! How many datagrams the kernel dropped because they were not read in time: a column of `/proc/net/udp`, in the row of
+//! our socket. If the file cannot be read, no drops are reported.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 
 use tokio::net::UdpSocket;
 
-/// A row is about 130 bytes: so many sockets are looked through.
+/// Maximum sockets that are searched; a row is about 130 bytes.
 const ROWS_MAX: usize = 10_000;
 
 pub struct Drops {
@@ -27,7 +27,7 @@ impl Drops {
         drops
     }
 
-    /// Since it was asked last.
+    /// The increase since the last call.
     pub fn more(&mut self) -> u64 {
         let Some(inode) = self.inode else { return 0 };
         let Ok(table) = File::open(self.table) else { return 0 };
@@ -41,7 +41,7 @@ fn inode(link: &str) -> Option<u64> {
     link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// The last column, if the tenth is this.
+/// The last column, if the tenth is this inode.
 fn dropped(row: &str, inode: u64) -> Option<u64> {
     let columns: Vec<&str> = row.split_whitespace().collect();
     let ours = columns.get(9)?.parse() == Ok(inode);

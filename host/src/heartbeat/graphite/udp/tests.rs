@@ -30,7 +30,7 @@ fn heard(signs: &mut Signs) -> Vec<String> {
     let sign = |sign| match sign {
         Sign::Beat { life, .. } => format!("beat {life}"),
         Sign::Impaired { life, why } => format!("{} {life}", why.name()),
-        Sign::Driver { .. } => panic!("nobody asked"),
+        Sign::Driver { .. } => panic!("no driver was polled"),
     };
     std::iter::from_fn(|| signs.try_recv().ok()).map(sign).collect()
 }
@@ -39,7 +39,7 @@ fn heard(signs: &mut Signs) -> Vec<String> {
 async fn a_flood_from_one_address_is_thrown_away_and_impairs_its_own_fleet() {
     let (mut ear, mut signs) = ear(Limits::default());
     let now = Instant::now();
-    // From ever other ports, and each line a report: as fast as they can come.
+    // From a new port each time, and each line a report: as fast as possible.
     for number in 0..200_000_u32 {
         let port = u16::try_from(number % 60_000 + 1).unwrap();
         ear.hear(at(1, port), format!("one.1.executor.runTime.count 1 {number}").as_bytes(), now);
@@ -53,7 +53,7 @@ async fn a_flood_from_one_address_is_thrown_away_and_impairs_its_own_fleet() {
     assert!((470..=480).contains(&parsed), "{parsed}");
     assert!(counters.get(Source::Graphite, Fate::RateLimited) > 199_000);
     assert!(ear.senders.len() < SENDERS_MAX);
-    // It has its rate again later.
+    // Later it has its rate again.
     ear.hear(at(1, 9), b"one.1.executor.runTime.count 1 1", now + Duration::from_secs(1));
     assert_eq!(ear.senders.len(), 1);
     ear.sweep(now + Duration::from_secs(60));
@@ -66,7 +66,7 @@ async fn forged_addresses_are_bounded_and_take_nothing_from_pods() {
     let now = Instant::now();
     for number in 0..100_000_u32 {
         let from = SocketAddr::new(Ipv4Addr::from(0x0b00_0000 + number).into(), 7);
-        ear.hear(from, b"nobody.1.x 1 1", now);
+        ear.hear(from, b"unknown.1.x 1 1", now);
     }
     assert_eq!((ear.strangers.len(), ear.known.len(), ear.senders.len()), (STRANGERS_MAX, 0, 0));
     assert!(ear.intake.counters.get(Source::Graphite, Fate::RateLimited) > 90_000);
@@ -74,7 +74,7 @@ async fn forged_addresses_are_bounded_and_take_nothing_from_pods() {
     ear.hear(at(2, 9), b"two.1.executor.runTime.count 1 1", now);
     ear.sweep(now + Duration::from_secs(1));
     assert_eq!(heard(&mut signs), ["beat 2"]);
-    // What the kernel threw away may have been theirs who were heard.
+    // The datagrams that the kernel dropped may have been from the fleets that have used UDP.
     ear.kernel_dropped(0);
     assert_eq!(heard(&mut signs), [""; 0]);
     ear.kernel_dropped(7);
@@ -84,7 +84,7 @@ async fn forged_addresses_are_bounded_and_take_nothing_from_pods() {
     assert_eq!((heard(&mut signs).len(), ear.heard.len()), (0, 0));
 }
 
-/// A pod's lines that are not understood are always noted, whatever strangers send.
+/// Malformed lines of a pod are always noted, regardless of what strangers send.
 #[tokio::test(start_paused = true)]
 async fn a_pods_garbage_is_not_lost_among_that_of_others() {
     let (mut ear, mut signs) = ear(Limits::default());

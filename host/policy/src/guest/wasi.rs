@@ -1,12 +1,13 @@
-//! WASI for guests whose language runtime imports it (Python, JavaScript, Go): everything is there
-//! and nothing works.
+//! WASI for guests whose language runtime imports it (Python, JavaScript, Go): every interface exists and none
+//! gives access to anything.
 //!
-//! No files, no environment, no arguments, no input; clocks stand still at the question's time and
-//! randomness comes from the question's seed, so that the same question has the same answer. What is
-//! written to stdout and stderr becomes log lines. Sockets and HTTP are not even linked.
+//! No files, no environment, no arguments, no input; clocks stand still at the question's time and randomness
+//! comes from the question's seed, so that the same question has the same answer. Output to stdout and stderr
+//! becomes log lines. Sockets and HTTP are not even linked.
 //!
-//! The hole in an otherwise empty WASI is `wasi:io/poll`: a guest that subscribes to a timer and
-//! polls waits *in the host*, where no epoch can reach it. So polling is ours, and ends the call.
+//! The exception in an otherwise empty WASI is `wasi:io/poll`: a guest that subscribes to a timer and polls
+//! waits *in the host*, where no epoch can interrupt it. So the host implements polling itself, and ends the
+//! call.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,11 +24,11 @@ use wasmtime_wasi::p2::{DynPollable, OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
+use super::Guest;
 use crate::fault::Fault;
 use crate::limits::{HANDLES, Stop};
-use crate::sandbox::Guest;
 
-/// Random bytes in one piece, and kept bytes of each of stdout and stderr.
+/// Random bytes per request, and kept bytes of each of stdout and stderr.
 const BYTES_MAX: usize = 64 << 10;
 
 pub(crate) struct Wasi {
@@ -95,7 +96,7 @@ impl HasData for NoWait {
     type Data<'a> = Waiting<'a>;
 }
 
-/// `wasi:io/poll` whose every wait ends the call.
+/// An implementation of `wasi:io/poll` in which every wait ends the call.
 struct Waiting<'a>(&'a mut ResourceTable);
 
 impl sync::io::poll::Host for Waiting<'_> {
@@ -131,7 +132,7 @@ impl HasData for Io {
     type Data<'a> = &'a mut ResourceTable;
 }
 
-/// A clock that stands still.
+/// A clock that does not advance.
 struct Frozen(Duration);
 
 impl HostWallClock for Frozen {
@@ -154,7 +155,7 @@ impl HostMonotonicClock for Frozen {
     }
 }
 
-/// Keeps the beginning of what is written and swallows the rest: a chatty guest is no fault.
+/// Keeps the beginning of the output and drops the rest: too much output is no fault.
 #[derive(Clone, Default)]
 struct Output {
     bytes: Arc<Mutex<Vec<u8>>>,

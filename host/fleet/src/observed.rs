@@ -1,0 +1,109 @@
+//! The observed state of the cluster: pods, nodes, the driver.
+
+use crate::id::{ExecutorId, Uid};
+use crate::question::{ContainerRole, ContainerState, NodeState, Pod};
+
+/// The parts of a `v1.Pod` that the core uses. The pod is converted on arrival; the rest is dropped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodView {
+    /// Label `spark-exec-id`.
+    pub executor: ExecutorId,
+    pub name: Box<str>,
+    pub uid: Uid,
+    /// `metadata.resourceVersion`.
+    pub revision: u64,
+    /// UID of the controller in `metadata.ownerReferences`.
+    pub owner: Option<Uid>,
+    /// It carries the labels by which the fleet's pods are listed and watched.
+    pub selected: bool,
+    pub phase: Phase,
+    /// `spec.nodeName`.
+    pub node: Option<Box<str>>,
+    /// Annotation `rollcall.dev/do-not-roll: "true"`.
+    pub do_not_roll: bool,
+    /// Everything else, as evidence for policies.
+    pub status: Box<Pod>,
+}
+
+impl PodView {
+    /// `metadata.deletionTimestamp` is set.
+    pub fn terminating(&self) -> bool {
+        self.status.deletion_at_ms.is_some()
+    }
+
+    /// Have all of its containers ended permanently?
+    pub fn ended(&self) -> bool {
+        matches!(self.phase, Phase::Succeeded | Phase::Failed)
+    }
+
+    /// Has the executor ended, alone or with its pod? A sidecar may keep the pod `Running` after it (SPARK-33874).
+    pub fn executor_ended(&self) -> bool {
+        self.ended() || self.executor_exit().is_some()
+    }
+
+    /// Did the executor end successfully? Only meaningful if it has ended.
+    pub fn executor_succeeded(&self) -> bool {
+        self.phase == Phase::Succeeded || !self.ended() && self.executor_exit() == Some(0)
+    }
+
+    /// Exit code of the executor's container.
+    fn executor_exit(&self) -> Option<i32> {
+        let executor = self.status.containers.iter().find(|one| one.role == ContainerRole::Executor)?;
+        match &executor.state {
+            ContainerState::Terminated(end) => Some(end.exit_code),
+            ContainerState::Waiting { .. } | ContainerState::Running { .. } => None,
+        }
+    }
+
+    /// Is Kubernetes or Kueue about to end the pod? Condition `DisruptionTarget` or `TerminationTarget` is `True`.
+    pub fn disrupted(&self) -> bool {
+        self.status.conditions.iter().any(|condition| {
+            matches!(&*condition.name, "DisruptionTarget" | "TerminationTarget") && condition.status == "True"
+        })
+    }
+
+    /// The scheduler ignores the pod while it has `spec.schedulingGates`: Kueue removes them when there is quota.
+    pub fn gated(&self) -> bool {
+        !self.status.scheduling_gates.is_empty()
+    }
+}
+
+/// `status.phase`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Pending,
+    Running,
+    Succeeded,
+    Failed,
+    Unknown,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeView {
+    pub state: NodeState,
+    /// Equal numbers denote the same zone.
+    pub zone: Option<u32>,
+}
+
+impl NodeView {
+    /// Does the node explain that an executor on it was killed? The node is gone or not ready, its end was
+    /// announced, or it is spot capacity, whose end is not always announced. The price of the last rule: an
+    /// application whose executors are killed on spot nodes for a reason of its own never reaches its failure
+    /// limit.
+    pub fn explains_a_kill(&self) -> bool {
+        let state = &self.state;
+        state.gone || state.ready != "True" || state.spot || !state.departures.is_empty()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DriverView {
+    /// Its pod is live.
+    Running {
+        uid: Uid,
+        /// Number of times its container has ended: the executors are not to blame for a restart of the driver.
+        ends: u32,
+    },
+    /// Its pod has ended, is being deleted, or does not exist.
+    Gone,
+}
