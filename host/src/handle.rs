@@ -260,7 +260,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_for_a_loop_that_does_not_answer() {
+    async fn a_loop_that_does_not_answer_is_not_waited_for() {
         let (handle, mut requests) = Handle::new(1, 1);
         let patient = tokio::spawn({
             let handle = handle.clone();

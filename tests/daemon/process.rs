@@ -62,7 +62,7 @@ fn said(output: Output) -> (Option<i32>, String, String) {
 
 /// A Service routes heartbeats to ready pods: to the leader alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_that_stands_by_is_not_ready_and_hears_nobody() {
+async fn a_standby_is_not_ready_and_takes_no_heartbeats() {
     let town = Town::start(6, Chaos::None, TARGET).await;
     let first = Process::replica(&town);
     first.listens().await;

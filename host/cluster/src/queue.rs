@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_removal_by_choice_that_had_to_wait_is_decided_anew() {
+    async fn a_voluntary_disruption_that_had_to_wait_is_decided_again() {
         let (jobs, inbox) = mpsc::unbounded_channel();
         let (done, mut answers) = mpsc::unbounded_channel();
         let (gate, start) = (Gate::default(), Instant::now());

@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn while_somebody_is_heard_the_silent_are_given_up() {
+    fn while_some_are_heard_the_silent_are_given_up() {
         let mut hearing = Hearing::new(at(0));
         hearing.heard(at(1_000));
         for _ in 0..3 {
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn when_nobody_is_heard_one_is_given_up_to_find_out() {
+    fn when_none_is_heard_one_is_given_up_to_find_out() {
         let mut hearing = Hearing::new(at(0));
         hearing.heard(at(1_000));
         assert_eq!(hearing.may_give_up(at(1_101), &SPEC, true), Err(at(1_201)), "the others may still speak");

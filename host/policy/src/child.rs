@@ -43,7 +43,7 @@ pub enum Compiler {
     /// In this process, protected by the fence alone: for trusted modules, and in tests.
     #[default]
     Here,
-    /// In a process per module: a program that calls [`compile_child`] when it is started with these arguments.
+    /// In a process per module: a program that calls [`compile_child`](crate::compile_child) when it is started with these arguments.
     Child { program: PathBuf, arguments: Vec<OsString>, limits: ChildLimits },
 }
 

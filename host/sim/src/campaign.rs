@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use fleet::Fleet;
@@ -116,33 +115,29 @@ pub struct Catch {
 
 /// Runs seeds on all processors until a checker of the bait objects. The result is always the lowest such seed.
 pub fn hunt(bait: &Bait) -> Catch {
-    let (next, found) = (AtomicU64::new(0), Mutex::new(None::<(u64, Violation)>));
-    let lock = || found.lock().unwrap_or_else(PoisonError::into_inner);
+    let (next, end) = (AtomicU64::new(0), AtomicU64::new(bait.seeds_max));
     let work = || {
         let make = core(Some(bait.plant));
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            // Seeds lower than the one found still have to run.
-            if seed >= bait.seeds_max || lock().as_ref().is_some_and(|(lowest, _)| *lowest < seed) {
-                return;
+            if seed >= end.load(Ordering::Relaxed) {
+                return None;
             }
             let violation = run(seed, &Options::default(), &make).violation;
             if let Some(violation) = violation.filter(|violation| bait.checkers.contains(&violation.checker))
             {
-                let mut found = lock();
-                if found.as_ref().is_none_or(|(lowest, _)| seed < *lowest) {
-                    *found = Some((seed, violation));
-                }
+                // Lower seeds are still running, and higher ones are of no interest.
+                end.fetch_min(seed, Ordering::Relaxed);
+                return Some((seed, violation));
             }
         }
     };
     let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(work);
-        }
+    let found: Vec<(u64, Violation)> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().filter_map(|worker| worker.join().expect("a run does not panic")).collect()
     });
-    match found.into_inner().unwrap_or_else(PoisonError::into_inner) {
+    match found.into_iter().min_by_key(|(seed, _)| *seed) {
         Some((seed, violation)) => Catch { seeds: seed + 1, violation: Some(violation) },
         None => Catch { seeds: bait.seeds_max, violation: None },
     }

@@ -77,7 +77,7 @@ fn a_driver_that_went_after_a_restore_is_gone() {
 
 /// In SAR one pod that never started blocked all others permanently.
 #[test]
-fn one_stuck_pod_blocks_nobody() {
+fn one_stuck_pod_blocks_no_other() {
     check(
         draft(2),
         "
@@ -523,7 +523,7 @@ fn a_pod_whose_owner_admission_took_is_cleared_away() {
 
 /// The watch reports the end of a pod; if it does not, the pod is checked.
 #[test]
-fn an_end_that_nobody_tells_of_is_looked_for() {
+fn an_end_that_the_watch_did_not_tell_is_looked_for() {
     check(
         draft(1),
         "

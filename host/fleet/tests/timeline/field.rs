@@ -276,7 +276,7 @@ fn candidates_stand_in_sparks_order() {
 }
 
 #[test]
-fn without_counters_of_late_nobody_is_a_candidate() {
+fn without_recent_counters_no_executor_is_a_candidate() {
     check(
         rolling(2),
         "

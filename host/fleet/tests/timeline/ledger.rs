@@ -64,7 +64,7 @@ fn a_new_leader_uses_no_id_again() {
 }
 
 #[test]
-fn what_ended_while_nobody_looked_is_counted_once() {
+fn what_ended_while_no_host_led_is_counted_once() {
     check(
         draft(2),
         "

@@ -217,7 +217,7 @@ fn silence_counts_from_when_the_pod_is_seen() {
 
 /// All executors are silent: the listener is as likely to blame as they are. One is given up as a probe.
 #[test]
-fn when_nobody_is_heard_one_is_given_up_until_its_replacement_is_heard() {
+fn when_none_is_heard_one_is_given_up_until_its_replacement_is_heard() {
     check(
         draft(3),
         "

@@ -229,7 +229,7 @@ fn a_replacement_that_does_not_come_ends_the_roll() {
 }
 
 #[test]
-fn nobody_is_rolled_while_many_are_being_lost() {
+fn no_executor_is_rolled_while_many_are_being_lost() {
     check(
         rolling(6),
         "
@@ -304,7 +304,7 @@ fn nothing_voluntary_happens_on_a_stale_view() {
 }
 
 #[test]
-fn when_no_policy_answers_nobody_is_rolled() {
+fn when_no_policy_answers_no_executor_is_rolled() {
     let mut draft = rolling(1);
     draft.roll.as_mut().unwrap().policies = vec!["MINE".to_owned(), "OWN".to_owned()];
     check(

@@ -55,7 +55,7 @@ fn killing_an_executor_deletes_its_pod() {
 }
 
 /// The fork created nothing while a pod was pending, so its second batch waited for a registration. Here only
-/// the batch delay is awaited: see `one_stuck_pod_blocks_nobody`.
+/// the batch delay is awaited: see `one_stuck_pod_blocks_no_other`.
 #[test]
 fn executors_are_created_in_batches() {
     let mut draft = draft(2);

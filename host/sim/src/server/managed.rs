@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_belongs_to_whoever_changed_it_last() {
+    fn a_field_belongs_to_its_last_manager() {
         let mut first = json!({ "apiVersion": "v1", "metadata": {}, "data": { "a": "1", "b": "1" } });
         record(&Value::Null, &mut first, by("rollcall", "Update"), "t1");
         assert_eq!(managers(&first), [("rollcall", "t1", r#"{"f:data":{"f:a":{},"f:b":{}}}"#.to_owned())]);

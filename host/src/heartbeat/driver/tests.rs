@@ -144,7 +144,7 @@ async fn a_driver_is_asked_again_and_again() {
 }
 
 #[tokio::test]
-async fn what_is_not_an_answer_is_counted_and_hurts_nobody_else() {
+async fn what_is_not_an_answer_is_counted_and_affects_no_other_driver() {
     let (good, _) = says(ok(b"[{\"id\": \"1\"}, {\"id\": \"x\"}]")).await;
     let (elsewhere, asked) = says(ok(b"[]")).await;
     let redirect =

@@ -110,7 +110,7 @@ async fn who_sends_nothing_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn it_stops_although_somebody_listens_and_answers_what_was_asked() {
+async fn it_stops_with_open_streams_and_answers_pending_requests() {
     let (handle, mut requests) = Handle::new(1, 1);
     let daemon = Daemon::serve(handle, Settings::default()).await;
     let _stream = get_from(&daemon, "/v1/events").await;
