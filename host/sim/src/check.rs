@@ -2,24 +2,15 @@
 //!
 //! They keep their own account, from what the API server applied and from the cluster's true state. What the
 //! core reports is only compared with that account, never used to build it. The first objection ends the run.
-//! The numbers are those of the catalogue of invariants:
+//! `docs/invariants.md` says what each number means. They are checked:
 //!
 //! - S1 S2 S3 S4 when a pod is created: [`bounds`]
-//! - S5 S6 S7 S11 S17 when a pod is deleted: [`victims`]
-//! - S12 S13 S14 S17 S19 S20 S22 when an action is requested: [`conduct`]
+//! - S5 S6 S17 when a pod is deleted: [`victims`]
+//! - S2 S6 S7 S8 S11 S12 S13 S14 S16 S17 S19 S20 S22 when an action is requested: [`conduct`]
 //! - S21 when a loss is asked about and when it is settled: [`silence`]
-//! - S8 S10 S13 when a ledger is written: [`books`]; S9 and S18 in every snapshot
-//! - L1 L3 L4 L5 once the faults are over: [`rest`]
+//! - S8 S10 S13 when a ledger is written, S9 and S18 once a simulated second: [`books`]
+//! - L1 L3 L4 L5 once the faults are over, all reported as L1: [`rest`]
 //! - SPIN: a core that keeps asking to be woken at the same instant
-//!
-//! S18 and those after it are not in the catalogue. S18: an executor that has ended, or whose pod is Pending,
-//! is not available to a host that was told so. S19: a pod that waits for a scheduling gate is not removed for
-//! being pending too long. S20: candidates are in the order of Spark's `executorList(true)`, with counters that
-//! are at most two reports old. S21: no executor is declared lost for silence while one of its heartbeats
-//! reached this host's door within the last timeout, even if the host refused or dropped that heartbeat, or
-//! left it in a socket during a standstill; and an executor that was heard after it was suspected and before
-//! its loss was settled is not lost. S22: a host that was shown an invalid ledger, or another leader's, changes
-//! nothing until it is shown a valid one or has overwritten it.
 //!
 //! Not here: S15 and S16 are about status objects and log lines, which the daemon writes (of S16 only the
 //! length of notices is checked); L6 needs the text of conditions; L7 needs more than one fleet; L2 is part of
