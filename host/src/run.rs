@@ -119,7 +119,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        // Policies run on these threads: each needs its own 1 MiB of stack on top of ours.
+        // Policies run on these threads: each needs its own 1 MiB of stack on top of the daemon's.
         .thread_stack_size(4 << 20)
         .build()
         .context("cannot start the runtime")?;

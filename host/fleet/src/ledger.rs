@@ -1,6 +1,6 @@
 //! The ledger: what survives a restart.
 //!
-//! A host may die between any two calls, so whatever must not happen twice is recorded *before* it is done. Ids
+//! A host may die between any two calls, so anything that must not happen twice is recorded *before* it is done. Ids
 //! are reserved, then used. A verdict is recorded, then acted on. The removal of an executor is recorded, then
 //! requested, so that the next host knows that Rollcall removed it. Writes compare and swap: the write of a
 //! deposed host fails because its version is old, and with that its reservations end. This, and not the Lease,

@@ -431,7 +431,7 @@ impl Fleet {
         let ended = pod.is_some_and(PodView::executor_ended);
         // A pod whose sidecar still runs is not kept: it would hold its place and its node's memory.
         let whole = pod.is_some_and(PodView::ended) && !executor.gone && !executor.is_terminating();
-        // A failure must be observed: an executor that vanished has not failed, whatever the policy's verdict is.
+        // A failure must be observed: an executor that vanished has not failed, regardless of the verdict.
         let late =
             matches!(&executor.stage, Stage::AwaitingReason(loss) if loss.trigger == Trigger::PendingTimeout);
         let seen = ended || late;
