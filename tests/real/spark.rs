@@ -34,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(240);
 const LOOK: Duration = Duration::from_millis(500);
 /// Spark's own driver declares an executor lost only after 120 s.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(40);
+/// How often the daemon asks the driver.
+const REST_INTERVAL: Duration = Duration::from_secs(1);
 /// The period of each executor's GraphiteSink.
 const GRAPHITE_PERIOD: Duration = Duration::from_secs(2);
 
@@ -141,7 +143,7 @@ impl Application {
             "metadata": {"name": FLEET, "namespace": NAMESPACE},
             "spec": {
                 "executors": executors,
-                "driver": {"podName": DRIVER, "restPort": rest_port, "restInterval": "1s", "allowLoopback": true},
+                "driver": {"podName": DRIVER, "restPort": rest_port, "restInterval": format!("{}s", REST_INTERVAL.as_secs()), "allowLoopback": true},
                 // Loopback: every connection comes from 127.0.0.1.
                 "heartbeat": {"timeout": format!("{}s", HEARTBEAT_TIMEOUT.as_secs()), "interval": "2s", "checkPeer": false},
             },
@@ -350,12 +352,21 @@ impl Application {
         rolled
     }
 
-    /// The executor with the greatest value of this field in the driver's REST API.
-    fn with_most(&self, number: &str) -> u64 {
-        let executors = self.all_executors();
-        let active = executors.iter().filter(|executor| executor["isActive"] == true);
-        let most = active.max_by_key(|executor| executor[number].as_u64()).unwrap();
-        most["id"].as_str().unwrap().parse().unwrap()
+    /// Rolls by OUTLIER, which among so few executors finds no outlier and picks the longest total duration. Jobs go on
+    /// meanwhile: the score must be at least what every other executor had a moment before.
+    fn rolls_the_longest(&self) {
+        let before = self.all_executors();
+        // When the daemon picks, its counters are newer than these.
+        sleep(2 * REST_INTERVAL);
+        let rolled = self.roll("OUTLIER");
+        let history = self.history(rolled);
+        let mut scores =
+            history.iter().filter_map(|text| text.strip_prefix("OUTLIER, score ")?.split_once(':'));
+        let score: u64 = scores.next().unwrap().0.parse().unwrap();
+        for executor in before.iter().filter(|executor| executor["isActive"] == true) {
+            let duration = executor["totalDuration"].as_u64().unwrap();
+            assert!(score >= duration, "{rolled} rolled for {score} ms, before: {before:#?}");
+        }
     }
 
     /// Writes another document, and waits until it is in force.

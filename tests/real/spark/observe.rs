@@ -30,9 +30,7 @@ fn observe_mode_classifies_and_rolls() {
     application.loses_one_to_a_kill();
     application.loses_one_to_a_deletion();
 
-    let longest = application.with_most("totalDuration");
-    let rolled = application.roll("OUTLIER");
-    assert_eq!(rolled, longest);
+    application.rolls_the_longest();
 
     let counts = application.ends_well();
     assert_eq!(counts["lost"], json!({"killed": 1, "deleted": 1}));

@@ -39,8 +39,7 @@ fn loses_and_rolls_one(application: &Application) {
     application.loses_one_to_a_kill();
     // OUTLIER cannot distinguish executors that have not run any task yet.
     application.jobs_go_on();
-    let longest = application.with_most("totalDuration");
-    assert_eq!(application.roll("OUTLIER"), longest);
+    application.rolls_the_longest();
     let counts = application.ends_well();
     assert_eq!(counts["lost"], json!({"killed": 1}));
     assert_eq!(counts["removed"], json!({"roll": 1}));

@@ -65,9 +65,7 @@ fn own_mode_whatever_befalls_the_executors() {
     application.change(|spec| spec["allocation"]["pendingTimeout"] = json!("180s"));
     application.lost_and_replaced("kill -9", ids[0], "killed");
 
-    let longest = application.with_most("totalDuration");
-    let rolled = application.roll("OUTLIER");
-    assert_eq!(rolled, longest, "among so few none is an outlier: then it is the longest total duration");
+    application.rolls_the_longest();
 
     let ids = application.at_strength("at strength");
     application.change(|spec| spec["roll"]["policies"] = json!(["ID"]));
