@@ -13,6 +13,5 @@ mod hostile;
 mod loss_cases;
 mod real;
 mod sandbox;
-mod simulate;
 mod support;
 mod tidy;

@@ -11,12 +11,13 @@ use serde_json::Value;
 use crate::support::root;
 
 /// The crates of this workspace that a part may use, and external ones that it must not use.
-const HOUSE: [(&str, &[&str], &[&str]); 9] = [
+const HOUSE: [(&str, &[&str], &[&str]); 10] = [
     ("fleet", &[], &["*"]),
     ("cluster", &["fleet"], &["wasmtime"]),
     ("policy", &["fleet"], &["kube", "k8s-openapi"]),
-    ("sim", &["fleet"], &["kube", "wasmtime", "tokio"]),
-    ("rollcall", &["cluster", "fleet", "policy", "rollcall-policy", "sim", "spark-loss", "spark-roll"], &[]),
+    ("embedded", &["fleet"], &["kube", "wasmtime", "tokio"]),
+    ("lab", &["fleet"], &["kube", "wasmtime", "tokio"]),
+    ("rollcall", &["cluster", "embedded", "fleet", "policy"], &[]),
     ("rollcall-policy", &[], &["wasmtime", "kube", "tokio"]),
     ("spark-roll", &["rollcall-policy"], &["*"]),
     ("spark-loss", &["rollcall-policy"], &["*"]),
@@ -70,19 +71,38 @@ fn the_threat_table_names_tests_that_exist() {
 /// Building the core requires neither a Kubernetes client, nor a sandbox, nor a runtime.
 #[test]
 fn the_core_and_its_simulator_are_light() {
-    for package in ["fleet", "sim"] {
-        let output = Command::new(env!("CARGO"))
-            .args(["tree", "--offline", "--edges=normal,build,dev", "--prefix=none", "--package", package])
-            .current_dir(root())
-            .output()
-            .expect("cargo runs");
-        let tree = String::from_utf8(output.stdout).expect("text");
-        assert!(tree.starts_with(package), "{}", String::from_utf8_lossy(&output.stderr));
-        for heavy in ["kube", "k8s-openapi", "wasmtime", "tokio", "serde"] {
+    for package in ["fleet", "lab"] {
+        let tree = tree(&["--edges=normal,build,dev", "--package", package]);
+        for heavy in ["kube", "k8s-openapi", "wasmtime", "tokio"] {
             let found = tree.lines().find(|line| line.starts_with(heavy));
             assert_eq!(found, None, "{package} compiles {heavy}");
         }
     }
+}
+
+/// What ships has neither the simulator nor the injected bugs in it, nor policies as native code.
+#[test]
+fn the_product_is_without_the_lab() {
+    let tree = tree(&["--edges=normal,build", "--package", "rollcall", "--format={p} {f}"]);
+    let fleet: Vec<&str> = tree.lines().filter(|line| line.starts_with("fleet ")).collect();
+    assert!(!fleet.is_empty());
+    for line in tree.lines() {
+        let package = line.split(' ').next().unwrap_or_default();
+        assert!(!["lab", "rollcall-policy", "spark-roll", "spark-loss"].contains(&package), "{line}");
+        assert!(!line.contains("injected-bugs"), "{line}");
+    }
+}
+
+/// What cargo would compile, a package in each line.
+fn tree(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--prefix=none"])
+        .args(arguments)
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
 }
 
 /// The repository's own files.
@@ -161,9 +181,17 @@ fn the_words_are_those_of_the_field() {
 #[test]
 fn the_map_in_the_readme_names_every_folder() {
     let readme = fs::read_to_string(root().join("README.md")).expect("a README");
-    for folder in
-        ["wit/", "policies/", "host/", "host/fleet/", "host/policy/", "host/cluster/", "host/sim/", "tests/"]
-    {
+    for folder in [
+        "wit/",
+        "policies/",
+        "host/",
+        "host/fleet/",
+        "host/policy/",
+        "host/cluster/",
+        "host/embedded/",
+        "host/lab/",
+        "tests/",
+    ] {
         assert!(root().join(folder).is_dir(), "{folder} is gone");
         let shown = folder.trim_start_matches("host/").trim_end_matches('/');
         assert!(readme.contains(&format!("{shown}/")), "{folder} is not on the map");

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::IntoResponse;
+use embedded::server::{Server, Verdict};
 use serde_json::{Value, json};
-use sim::server::{Server, Verdict};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 

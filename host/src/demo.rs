@@ -15,11 +15,11 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use cluster::Clients;
 use cluster::queue::Rates;
+use embedded::{Chaos, Truth};
 use fleet::election::ElectionSettings;
 use policy::Compiler;
 use serde::Serialize;
 use serde_json::json;
-use sim::embedded::{Chaos, Truth};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -343,8 +343,6 @@ impl Summary {
         for violation in &self.violations {
             output::line(format_args!("VIOLATION: {violation}"))?;
         }
-        output::line(
-            "\nNext steps: rollcall check --schema, examples/own.yaml, rollcall simulate --seeds 0..1000",
-        )
+        output::line("\nNext steps: rollcall check --schema, examples/own.yaml, README.md")
     }
 }

@@ -16,7 +16,6 @@ pub mod output;
 pub mod policy;
 pub mod run;
 pub mod service;
-pub mod simulate;
 pub mod spark;
 
 use std::process::ExitCode;
@@ -41,7 +40,6 @@ enum Command {
     /// Create, inspect, test and run policies.
     #[command(subcommand)]
     Policy(policy::Command),
-    Simulate(simulate::Args),
     /// Compile one module from standard input, for the parent process.
     #[command(name = policy::modules::COMPILE, hide = true)]
     PolicyCompile,
@@ -56,7 +54,6 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Client(command) => client::run(command),
         Command::Policy(command) => policy::run(command),
-        Command::Simulate(args) => simulate::run(args),
         Command::PolicyCompile => Ok(::policy::compile_child()),
     };
     match result {

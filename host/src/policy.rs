@@ -1,13 +1,12 @@
 //! `rollcall policy`: tools for authors and users of policies, with the same sandbox and the same limits as the daemon.
 
 mod answer;
-mod bench;
+pub mod bench;
 mod build;
 mod evidence;
 pub mod input;
 mod list;
 pub mod modules;
-mod native;
 mod new;
 mod run;
 mod test;

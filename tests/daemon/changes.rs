@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use embedded::server::{Server, Verdict};
 use fleet::id::ExecutorId;
 use policy::{ChildLimits, Compiler};
 use rollcall::config::FleetConfig;
@@ -13,7 +14,6 @@ use rollcall::heartbeat::intake::{self, Signs};
 use rollcall::heartbeat::{Directory, Sign};
 use rollcall::policy::modules::COMPILE;
 use serde_json::{Value, json};
-use sim::server::{Server, Verdict};
 use tokio::time::{Instant, sleep};
 
 use super::replay::{cluster, pod, runs};

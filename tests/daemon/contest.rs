@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use embedded::server::Server;
 use rollcall::config::FleetConfig;
 use rollcall::handle::Overview;
 use rollcall::heartbeat::{Directory, intake};
 use serde_json::json;
-use sim::server::Server;
 use tokio::time::sleep;
 
 use super::replay::cluster;

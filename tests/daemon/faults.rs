@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use axum::http::Method;
 use axum::http::request::Parts;
+use embedded::Chaos;
+use embedded::server::{Server, Verdict};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
-use sim::embedded::Chaos;
-use sim::server::{Server, Verdict};
 use tokio::time::{Instant, sleep};
 
 use super::support::{Daemon, How, NAMESPACE, Unseen, balanced, calm, document, strong};

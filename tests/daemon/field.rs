@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use embedded::Chaos;
 use serde_json::{Value, json};
-use sim::embedded::Chaos;
 use tokio::time::sleep;
 
 use super::support::{Daemon, How, Wire, balanced, calm, document, strong};

@@ -6,9 +6,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use embedded::Chaos;
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
-use sim::embedded::Chaos;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::task::JoinSet;

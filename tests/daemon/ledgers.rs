@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use embedded::server::Server;
 use fleet::action::Reply;
 use fleet::event::Command;
 use fleet::guardrail::Refusal;
@@ -12,7 +13,6 @@ use rollcall::config::FleetConfig;
 use rollcall::handle::{Commanded, Overview};
 use rollcall::heartbeat::intake;
 use serde_json::{Value, json};
-use sim::server::Server;
 use tokio::time::{Instant, sleep};
 
 use super::replay::{cluster, runs};

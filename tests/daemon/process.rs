@@ -3,11 +3,11 @@
 use std::process::Output;
 use std::time::Duration;
 
+use embedded::Chaos;
+use embedded::server::Verdict;
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
-use sim::embedded::Chaos;
-use sim::server::Verdict;
 use tokio::time::{Instant, sleep};
 
 use super::real::{Process, Town, rollcall};

@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use embedded::server::Server;
 use fleet::id::ExecutorId;
 use fleet::question::LossKind;
 use rollcall::config::FleetConfig;
 use rollcall::heartbeat::{Counters, Directory, Intake, Sign, graphite, intake};
 use rollcall::listen::Listener;
 use serde_json::{Value, json};
-use sim::server::Server;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, interval, sleep, sleep_until};

@@ -7,12 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use embedded::Chaos;
+use embedded::server::Verdict;
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use rollcall::daemon::Ended;
 use serde_json::json;
-use sim::embedded::Chaos;
-use sim::server::Verdict;
 use tokio::time::{Instant, sleep};
 
 use super::support::{

@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use embedded::server::Server;
 use fleet::event::{Counters, DriverRow};
 use fleet::id::ExecutorId;
 use rollcall::heartbeat::{Sign, intake};
 use serde_json::{Value, json};
-use sim::server::Server;
 use tokio::time::{Instant, sleep};
 
 use super::replay::{cluster, runs};

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use embedded::Chaos;
 use serde_json::{Value, json};
-use sim::embedded::Chaos;
 use tokio::time::{Instant, sleep};
 
 use super::real::{Answered, Process, Town, rollcall};

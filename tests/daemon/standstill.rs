@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
+use embedded::Chaos;
 use serde_json::Value;
-use sim::embedded::Chaos;
 use tokio::time::{Instant, sleep};
 
 use super::real::{Process, Town};

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use embedded::server::Server;
+use embedded::{Chaos, Cluster, Judge, Options, Signal, Truth};
 use fleet::event::{Beat, Counters, DriverRow};
 use fleet::id::ExecutorId;
 use rollcall::heartbeat::Sign;
 use rollcall::heartbeat::intake::{self, Sender, Signs};
 use serde_json::Value;
-use sim::embedded::{Chaos, Cluster, Judge, Options, Signal, Truth};
-use sim::server::Server;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval};

@@ -2,7 +2,7 @@
 //!
 //! `tests/fixtures/conformance/*.txt` are scenarios with the answers of kube-apiserver 1.36 (`script.rs` documents the
 //! format). With a control plane, the test compares it with them; with `ROLLCALL_RECORD=1` it rewrites the answers, and
-//! fails with the differences. The models, `sim::server` and the simulator's `sim::api`, are always compared with them.
+//! fails with the differences. The models, `embedded::server` and the simulator's `lab::api`, are always compared with them.
 //!
 //! Where a model does not answer as the real server does, [`EXCEPTIONS`] has an entry, and the answers must differ
 //! there.
@@ -14,9 +14,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cluster::{Client, Clients};
+use embedded::server::Server;
 use futures_util::{StreamExt, stream};
 use rollcall::metrics::Metrics;
-use sim::server::Server;
 use tokio::time::{Instant, sleep};
 
 use super::control_plane::{ControlPlane, Role};
@@ -30,8 +30,8 @@ mod script;
 mod typed;
 mod words;
 
-const SERVER: &str = "sim::server";
-const TYPED: &str = "sim::api";
+const SERVER: &str = "embedded::server";
+const TYPED: &str = "lab::api";
 
 /// Where a model differs: the name in the scenarios, the model, and the reason why it may.
 const EXCEPTIONS: [(&str, &str, &str); 6] = [

@@ -18,9 +18,9 @@ use crate::executor::{Confirmation, Executor, Stage, kept};
 use crate::fleet::{ATTENDED_MAX, Fleet, Phase};
 use crate::guardrail::{Refusal, unless_dry};
 use crate::id::ExecutorId;
+use crate::injected_bug::InjectedBug;
 use crate::observed::PodView;
 use crate::outcome::{Done, Outcome};
-use crate::plant::Plant;
 use crate::question::{DeletionCause, Trigger};
 use crate::time::Instant;
 use crate::timing::LATE_REQUEST_MS;
@@ -33,7 +33,7 @@ impl Fleet {
         self.shrinking = false;
         let bounds = self.bounds();
         let tally = *self.roster.tally();
-        let unseen = if self.planted(Plant::NoExpectations) { tally.creating } else { 0 };
+        let unseen = if self.has_bug(InjectedBug::NoExpectations) { tally.creating } else { 0 };
         let wanted = bounds.target.saturating_add(unseen).saturating_add(tally.rolling.min(bounds.surge));
         if tally.serving > wanted {
             self.shrink(tally.serving - wanted);
@@ -83,7 +83,7 @@ impl Fleet {
         }
         let bounds = self.bounds();
         let tally = self.roster.tally();
-        let unseen = if self.planted(Plant::NoExpectations) { tally.creating } else { 0 };
+        let unseen = if self.has_bug(InjectedBug::NoExpectations) { tally.creating } else { 0 };
         if tally.occupying - unseen >= bounds.ceiling() {
             return Err(Refusal::MaxSurge);
         }
@@ -101,7 +101,7 @@ impl Fleet {
             return Err(Refusal::BreakerOpen);
         }
         let allocation = &self.spec.allocation;
-        if self.planted(Plant::NoRateLimit) {
+        if self.has_bug(InjectedBug::NoRateLimit) {
             return Ok(());
         }
         if self.creates.level(now, allocation.batch_size, allocation.batch_delay_ms) == 0 {
@@ -138,7 +138,7 @@ impl Fleet {
         let ahead = self.book.reserved_ahead();
         if ahead < batch.div_ceil(2).max(u64::from(missing).min(batch)) {
             self.book.reserve(batch - ahead, ExecutorId(1));
-            if self.planted(Plant::CreateBeforeReserve) {
+            if self.has_bug(InjectedBug::CreateBeforeReserve) {
                 self.book.use_unwritten();
             }
         }
@@ -162,9 +162,11 @@ impl Fleet {
         match outcome {
             Outcome::Ok(Done::Pod(pod)) => self.created(id, *pod),
             // A pod with the name exists. It is only certain that this create was not applied.
-            Outcome::AlreadyExists if self.planted(Plant::TakenIsOurs) => self.born(id),
+            Outcome::AlreadyExists if self.has_bug(InjectedBug::TakenIsOurs) => self.born(id),
             Outcome::AlreadyExists => self.doubt(id, true),
-            Outcome::Unknown(_) if self.planted(Plant::CreateRepeated) => self.not_created(id, None, None),
+            Outcome::Unknown(_) if self.has_bug(InjectedBug::CreateRepeated) => {
+                self.not_created(id, None, None)
+            }
             Outcome::Unknown(why) => {
                 if self.create_failed(None) {
                     self.publish(Reason::FailedCreate, Some(id), format!("it may exist or not: {why}"));
@@ -265,7 +267,7 @@ impl Fleet {
                 self.breaker.forget(id);
                 self.forget(id);
             }
-            Outcome::NotFound if self.planted(Plant::LateCreateForgotten) => self.forget(id),
+            Outcome::NotFound if self.has_bug(InjectedBug::LateCreateForgotten) => self.forget(id),
             Outcome::NotFound => {
                 self.breaker.forget(id);
                 self.enter(id, Stage::AwaitingLateCreate, self.now.instant + LATE_REQUEST_MS);

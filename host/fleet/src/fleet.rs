@@ -23,12 +23,12 @@ use crate::failures::Failures;
 use crate::guardrail::{Bounds, MassLoss, NodeLosses, Refusal};
 use crate::heartbeat::{Hearing, Impairments};
 use crate::id::{ActionId, CommandId, ExecutorId, IdSet, Uid};
+use crate::injected_bug::InjectedBug;
 use crate::ledger::{Book, Request};
 use crate::log::Log;
 use crate::observed::{DriverView, NodeView, PodView};
 use crate::outcome::Outcome;
 use crate::pace::Pace;
-use crate::plant::Plant;
 use crate::rolls::Rolls;
 use crate::spec::{Draft, Mode, Spec, SpecError};
 use crate::time::{Instant, Now};
@@ -110,8 +110,8 @@ pub struct Fleet {
     /// Pod calls in flight.
     pub(crate) calls: BTreeMap<ActionId, ExecutorId>,
     next_action: u64,
-    #[cfg(feature = "plants")]
-    plant: Option<Plant>,
+    #[cfg(feature = "injected-bugs")]
+    bug: Option<InjectedBug>,
 }
 
 /// What the fleet as a whole waits for.
@@ -249,30 +249,30 @@ impl Fleet {
             out: Vec::new(),
             calls: BTreeMap::new(),
             next_action: 0,
-            #[cfg(feature = "plants")]
-            plant: None,
+            #[cfg(feature = "injected-bugs")]
+            bug: None,
         })
     }
 
     /// Switch one rule off, to check that the tests detect it.
-    #[cfg(feature = "plants")]
-    pub fn plant(&mut self, plant: Plant) {
-        self.plant = Some(plant);
-        if plant == Plant::LeadersAlike {
+    #[cfg(feature = "injected-bugs")]
+    pub fn inject(&mut self, bug: InjectedBug) {
+        self.bug = Some(bug);
+        if bug == InjectedBug::LeadersAlike {
             self.book = Book::new(0);
         }
-        if plant == Plant::LedgerUnchecked {
+        if bug == InjectedBug::LedgerUnchecked {
             self.book.believe_all();
         }
     }
 
-    #[cfg(feature = "plants")]
-    pub(crate) fn planted(&self, plant: Plant) -> bool {
-        self.plant == Some(plant)
+    #[cfg(feature = "injected-bugs")]
+    pub(crate) fn has_bug(&self, bug: InjectedBug) -> bool {
+        self.bug == Some(bug)
     }
 
-    #[cfg(not(feature = "plants"))]
-    pub(crate) const fn planted(&self, _: Plant) -> bool {
+    #[cfg(not(feature = "injected-bugs"))]
+    pub(crate) const fn has_bug(&self, _: InjectedBug) -> bool {
         false
     }
 
@@ -346,9 +346,9 @@ impl Fleet {
     pub(crate) fn may_change_pods(&self) -> Result<(), Refusal> {
         if self.phase != Phase::Active {
             Err(Refusal::NotLeading)
-        } else if self.book.refused().is_some() && !self.planted(Plant::ParkedActs) {
+        } else if self.book.refused().is_some() && !self.has_bug(InjectedBug::ParkedActs) {
             Err(Refusal::LedgerRefused)
-        } else if self.planted(Plant::PauseIgnored) {
+        } else if self.has_bug(InjectedBug::PauseIgnored) {
             Ok(())
         } else if self.spec.paused || self.book.get().paused {
             Err(Refusal::Paused)
@@ -384,7 +384,7 @@ impl Fleet {
         self.log.add(self.now, None, "the driver's container has ended");
         self.driver_answered = false;
         self.driver_awaited_since = Some(self.now.instant);
-        if self.planted(Plant::DriverEndsAreFailures) || !self.failures.driver_ended(self.now.instant) {
+        if self.has_bug(InjectedBug::DriverEndsAreFailures) || !self.failures.driver_ended(self.now.instant) {
             return;
         }
         let max = self.spec.failures_max(self.target());
@@ -529,7 +529,7 @@ impl Fleet {
 
     /// Another host leads: never act again.
     fn depose(&mut self) {
-        if self.planted(Plant::DeposedActs) {
+        if self.has_bug(InjectedBug::DeposedActs) {
             return;
         }
         self.out.clear();

@@ -167,8 +167,8 @@ impl Book {
         self.ledger.writes + 1
     }
 
-    /// Planted: accept every stored record.
-    #[cfg(feature = "plants")]
+    /// Injected bug: accept every stored record.
+    #[cfg(feature = "injected-bugs")]
     pub(crate) fn believe_all(&mut self) {
         self.believes_all = true;
     }
@@ -480,7 +480,7 @@ impl Book {
         self.reserving.push_back((self.mark(), ExecutorId(from), ExecutorId(to)));
     }
 
-    /// Planted: use ids before their reservation is written.
+    /// Injected bug: use ids before their reservation is written.
     pub(crate) fn use_unwritten(&mut self) {
         while let Some((_, from, to)) = self.reserving.pop_front() {
             self.spare.extend((from.0..=to.0).map(ExecutorId));

@@ -11,9 +11,9 @@
 use crate::action::{Cause, Reason, Verb};
 use crate::fleet::{Fleet, Phase};
 use crate::id::ExecutorId;
+use crate::injected_bug::InjectedBug;
 use crate::ledger::{Progress, Refused};
 use crate::outcome::Outcome;
-use crate::plant::Plant;
 
 /// A replica of the API server may lag for a few seconds; lists that stay older than the known state for longer
 /// than this are reported.
@@ -81,7 +81,7 @@ impl Fleet {
                 self.phase = Phase::AwaitingClaim;
                 self.book.witness(self.witness);
                 self.forget_requested();
-                if self.planted(Plant::IdsInMemory) {
+                if self.has_bug(InjectedBug::IdsInMemory) {
                     self.book.edit().reserved = ExecutorId(0);
                 }
             }

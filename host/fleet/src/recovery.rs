@@ -21,10 +21,10 @@ use crate::executor::{Executor, Loss, Removal, Stage, Then};
 use crate::failures::{Blame, blame};
 use crate::fleet::Fleet;
 use crate::id::{ActionId, ExecutorId};
+use crate::injected_bug::InjectedBug;
 use crate::ledger::End;
 use crate::observed::PodView;
 use crate::outcome::{Done, Outcome};
-use crate::plant::Plant;
 use crate::question::{Deletion, Driver, Evidence, LossKind, LossReason, Trigger, Verdict};
 use crate::spec::LAST_CLASSIFIER;
 use crate::time::Instant;
@@ -60,7 +60,7 @@ impl Fleet {
             | Stage::Available
             | Stage::AwaitingAnnouncement { .. }
             | Stage::AwaitingExit { cause: None, .. } => self.announced_or_lost(id, trigger),
-            Stage::AwaitingRemoval(_) if self.planted(Plant::SettledTwice) => self.lose(id, trigger),
+            Stage::AwaitingRemoval(_) if self.has_bug(InjectedBug::SettledTwice) => self.lose(id, trigger),
             Stage::AwaitingRemoval(_) | Stage::Kept => self.forget(id),
             Stage::AwaitingCreate(_)
             | Stage::AwaitingConfirmation(_)
@@ -82,7 +82,7 @@ impl Fleet {
 
     /// The executor is lost: find out why. Does nothing if it is already lost.
     pub(crate) fn lose(&mut self, id: ExecutorId, trigger: Trigger) {
-        let again = self.planted(Plant::SettledTwice);
+        let again = self.has_bug(InjectedBug::SettledTwice);
         let may = |executor: &&Executor| executor.stage.can_be_lost() || again;
         let Some(executor) = self.roster.get(id).filter(may) else {
             return;
@@ -118,7 +118,7 @@ impl Fleet {
     /// An executor that was given up for its silence is heard before its loss is settled: it is not lost.
     pub(crate) fn heard_again(&mut self, id: ExecutorId) {
         let Some(executor) = self.roster.get(id).filter(|executor| executor.is_silent()) else { return };
-        if self.planted(Plant::SilenceStands) {
+        if self.has_bug(InjectedBug::SilenceStands) {
             return;
         }
         let Stage::AwaitingReason(loss) = &executor.stage else { return };
@@ -171,7 +171,7 @@ impl Fleet {
             // An earlier host heard it, so its silence counts.
             return self.check_heartbeat(id);
         }
-        if executor.is_gated() && !self.planted(Plant::GatedIsLate) {
+        if executor.is_gated() && !self.has_bug(InjectedBug::GatedIsLate) {
             // The pod waits for admission, and a replacement would wait as long. Its start timeout begins at
             // admission.
             return;
@@ -230,7 +230,7 @@ impl Fleet {
                 let due = self.roster.get(id).map_or(Instant::NEVER, |executor| self.start_due(executor));
                 if unheard && self.now.instant < due {
                     self.roster.wake_at(id, due);
-                } else if pends && (!gated || self.planted(Plant::GatedIsLate)) || unheard {
+                } else if pends && (!gated || self.has_bug(InjectedBug::GatedIsLate)) || unheard {
                     self.pending_from = self.now.instant + self.pending.failed_ms(&mut self.seed);
                     self.lose(id, Trigger::PendingTimeout);
                 } else if self.roster.get(id).is_some_and(|executor| executor.stage.awaits_end()) {
@@ -438,8 +438,8 @@ impl Fleet {
         let explained = node
             .as_deref()
             .and_then(|node| self.nodes.get(node))
-            .is_some_and(|node| node.explains_a_kill() && !self.planted(Plant::ReclaimsAreFailures));
-        let always = self.planted(Plant::RemovalsAreFailures);
+            .is_some_and(|node| node.explains_a_kill() && !self.has_bug(InjectedBug::ReclaimsAreFailures));
+        let always = self.has_bug(InjectedBug::RemovalsAreFailures);
         if ours.is_none() || always {
             let blame = blame(&reason, explained);
             let failed = always || blame == Blame::Fleet && seen && !disrupted;
@@ -484,7 +484,7 @@ impl Fleet {
             self.publish(Reason::ExecutorRemoved, Some(id), message);
             self.start_forgotten(id);
         }
-        let again = self.planted(Plant::SettledTwice);
+        let again = self.has_bug(InjectedBug::SettledTwice);
         let ledger = self.book.edit();
         ledger.settle(id, end, again);
         if then == Then::Keep {
@@ -492,7 +492,7 @@ impl Fleet {
         }
         let mark = self.record(id);
         self.enter(id, Stage::AwaitingRecord { mark, then }, Instant::NEVER);
-        if self.planted(Plant::ActBeforeRecord) {
+        if self.has_bug(InjectedBug::ActBeforeRecord) {
             self.recorded(id);
         }
     }
@@ -507,7 +507,7 @@ impl Fleet {
             return;
         }
         let Stage::AwaitingRecord { mark, then } = executor.stage else { return };
-        if !self.book.is_confirmed(mark) && !self.planted(Plant::ActBeforeRecord) {
+        if !self.book.is_confirmed(mark) && !self.has_bug(InjectedBug::ActBeforeRecord) {
             return;
         }
         match (then, executor.pod.as_deref().filter(|_| !executor.gone)) {

@@ -10,10 +10,10 @@ use crate::executor::{Removal, Stage, Then};
 use crate::fleet::Fleet;
 use crate::guardrail::Refusal;
 use crate::id::{ActionId, ExecutorId};
+use crate::injected_bug::InjectedBug;
 use crate::ledger::End;
 use crate::observed::Phase as PodPhase;
 use crate::outcome::{Done, Outcome};
-use crate::plant::Plant;
 use crate::question::{DeletionCause, Trigger};
 use crate::time::Instant;
 use crate::timing::{LATE_REQUEST_MS, LOOK_AFTER_MS};
@@ -92,7 +92,7 @@ impl Fleet {
             self.roster.wake_at(id, self.now.instant + RECONSIDER_MS);
             return;
         }
-        let uid = if self.planted(Plant::NoUid) { "".into() } else { pod.uid.clone() };
+        let uid = if self.has_bug(InjectedBug::NoUid) { "".into() } else { pod.uid.clone() };
         let pod = pod.name.clone();
         let grace_ms = if voluntary { self.roll_spec().grace_ms } else { None };
         let verb = if removal.evict {

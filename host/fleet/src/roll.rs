@@ -24,8 +24,8 @@ use crate::executor::{Executor, Stage};
 use crate::fleet::Fleet;
 use crate::guardrail::{Refusal, unless_dry};
 use crate::id::{ActionId, ExecutorId};
+use crate::injected_bug::InjectedBug;
 use crate::observed::PodView;
-use crate::plant::Plant;
 use crate::question::{Candidate, Candidates, DeletionCause, Metric, Node, RollQuestion, Selection};
 use crate::rolls::{Roll, State};
 use crate::spec::RollSpec;
@@ -139,7 +139,7 @@ impl Fleet {
         spec: &RollSpec,
         by_hand: bool,
     ) -> Result<(), Refusal> {
-        if self.planted(Plant::PicksUnchecked) && executor.is_available() && !executor.rolling {
+        if self.has_bug(InjectedBug::PicksUnchecked) && executor.is_available() && !executor.rolling {
             return Ok(());
         }
         if executor.rolling
@@ -183,7 +183,7 @@ impl Fleet {
     fn counters<'a>(&self, executor: &'a Executor) -> Option<&'a Counters> {
         let facts = executor.facts.as_deref()?;
         let old = self.now.instant.since_ms(facts.counted) > 2 * self.spec.driver_report_ms;
-        facts.counters.as_ref().filter(|_| !old || self.planted(Plant::OldCountersBelieved))
+        facts.counters.as_ref().filter(|_| !old || self.has_bug(InjectedBug::OldCountersBelieved))
     }
 
     /// The longer of the age that the pod states and the age that this host observed.
@@ -233,7 +233,7 @@ impl Fleet {
         }
         // The order of Spark's plugin, on which its ties depend: `AppStatusStore.executorList(true)` sorts ids
         // as strings, descending.
-        if !self.planted(Plant::CandidatesUnsorted) {
+        if !self.has_bug(InjectedBug::CandidatesUnsorted) {
             may.sort_unstable_by(|(a, ..), (b, ..)| b.cmp(a));
         }
         for (_, id, executor) in may {
@@ -358,9 +358,9 @@ impl Fleet {
         }
     }
 
-    /// Planted: a pick that was not offered.
+    /// Injected bug: a pick that was not offered.
     fn anybody(&self, index: usize) -> Option<ExecutorId> {
-        if !self.planted(Plant::PicksUnchecked) {
+        if !self.has_bug(InjectedBug::PicksUnchecked) {
             return None;
         }
         let count = self.roster.iter().count().max(1);
@@ -479,7 +479,7 @@ impl Fleet {
     pub(crate) fn available_count(&self) -> u32 {
         let tally = self.roster.tally();
         let leaving =
-            if self.planted(Plant::FloorOverLeaving) { tally.occupying + tally.terminating } else { 0 };
+            if self.has_bug(InjectedBug::FloorOverLeaving) { tally.occupying + tally.terminating } else { 0 };
         tally.available.max(leaving)
     }
 

@@ -12,9 +12,9 @@ use crate::executor::{Executor, Facts, Removal, Stage, Then, kept};
 use crate::fleet::{ATTENDED_MAX, Fleet, OTHER_STORE_MS, Phase, RESTORED_MS};
 use crate::heartbeat::{Detector, Hearing};
 use crate::id::{ExecutorId, IdSet, Uid};
+use crate::injected_bug::InjectedBug;
 use crate::ledger::{End, RESERVED_MAX};
 use crate::observed::{NodeView, Phase as PodPhase, PodView};
-use crate::plant::Plant;
 use crate::question::Trigger;
 use crate::time::Instant;
 use crate::timing::LOOK_AFTER_MS;
@@ -35,7 +35,7 @@ impl Fleet {
     pub(crate) fn relisted(&mut self, list: Relist) {
         // A driver that is gone stays gone, also if the list is too old to be used for pods.
         self.driver_is(list.driver.clone(), list.revision);
-        if list.revision < self.revision.min(list.known) && !self.planted(Plant::OldListBelieved) {
+        if list.revision < self.revision.min(list.known) && !self.has_bug(InjectedBug::OldListBelieved) {
             // From a replica that lags: the list shows an earlier state.
             if !self.believes_past(RESTORED_MS) {
                 return self.relisted_past(list.revision);
@@ -46,7 +46,8 @@ impl Fleet {
         }
         let first = self.phase == Phase::AwaitingRelist;
         // Pods of earlier leaders were created before our claim: a list that is older than the claim may lack them.
-        let older = first && list.revision < self.book.revision() && !self.planted(Plant::OldListBelieved);
+        let older =
+            first && list.revision < self.book.revision() && !self.has_bug(InjectedBug::OldListBelieved);
         if older && !self.believes_past(OTHER_STORE_MS) {
             return self.relisted_past(list.revision);
         }
@@ -56,7 +57,7 @@ impl Fleet {
         if first {
             self.phase = Phase::Active;
             self.listens = true;
-            let from = if self.planted(Plant::NoGrace) { Instant::START } else { self.now.instant };
+            let from = if self.has_bug(InjectedBug::NoGrace) { Instant::START } else { self.now.instant };
             self.hearing = Hearing::new(from);
             // If an executor was ever created, the driver was up.
             if self.book.get().created == 0 {
@@ -79,7 +80,7 @@ impl Fleet {
             (known.revision <= list.revision && listed.binary_search(&id).is_err()).then_some(id)
         };
         let mut missing: Vec<ExecutorId> = self.roster.iter().filter_map(missing).collect();
-        if self.planted(Plant::MissingIsKept) {
+        if self.has_bug(InjectedBug::MissingIsKept) {
             missing.clear();
         }
         for id in missing {
@@ -330,11 +331,11 @@ impl Fleet {
     pub(crate) fn follow(&mut self, id: ExecutorId) {
         let Some(executor) = self.roster.get(id) else { return };
         let Some(pod) = &executor.pod else { return };
-        let unseen = self.planted(Plant::EndedUnseen);
+        let unseen = self.has_bug(InjectedBug::EndedUnseen);
         let ended = if unseen { pod.ended() } else { pod.executor_ended() };
         let (phase, terminating) = (pod.phase, pod.terminating());
         let trigger = if pod.executor_succeeded() { Trigger::PodSucceeded } else { Trigger::PodFailed };
-        let again = phase == PodPhase::Pending && !self.planted(Plant::PendingAgainUnseen);
+        let again = phase == PodPhase::Pending && !self.has_bug(InjectedBug::PendingAgainUnseen);
         // The pod became Pending again while its removal was planned, and the removal was cancelled.
         let heard_before = executor.pends_again() && executor.detector.last_heard().is_some();
         match &executor.stage {
@@ -398,7 +399,7 @@ impl Fleet {
         let now = self.now.instant;
         self.enter(id, Stage::AwaitingRegistration, now);
         let disabled = self.spec.heartbeat.disabled;
-        let from = if self.planted(Plant::NoGrace) { Instant::START } else { now };
+        let from = if self.has_bug(InjectedBug::NoGrace) { Instant::START } else { now };
         let interval_ms = self.spec.heartbeat.interval_ms;
         let registered = self.roster.change(id, |executor| {
             // Heartbeats may arrive before the watch event. Heartbeats from long before the pod ran are from
@@ -468,10 +469,12 @@ impl Fleet {
     /// Heartbeats may have been lost on our side: silence of all executors counts from now.
     pub(crate) fn hearing_impaired(&mut self, why: Impairment) {
         let ignored = match why {
-            Impairment::Paused => Plant::StandstillIgnored,
-            Impairment::Refused | Impairment::Dropped | Impairment::Unattributed => Plant::DeafnessIgnored,
+            Impairment::Paused => InjectedBug::StandstillIgnored,
+            Impairment::Refused | Impairment::Dropped | Impairment::Unattributed => {
+                InjectedBug::DeafnessIgnored
+            }
         };
-        if self.spec.heartbeat.disabled || self.planted(ignored) {
+        if self.spec.heartbeat.disabled || self.has_bug(ignored) {
             return;
         }
         self.hearing.excuse(self.now.instant);

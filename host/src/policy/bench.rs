@@ -1,4 +1,4 @@
-//! `rollcall policy bench`: what a decision costs, and how much of that is due to the sandbox.
+//! `rollcall policy bench`: what a decision costs. (`cargo bench --bench policy` shows how much of it is the sandbox.)
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use fleet::question::{
 };
 use serde::Serialize;
 
-use super::{modules, native};
+use super::modules;
 use crate::output::{self, Output};
 
 #[derive(Args)]
@@ -57,8 +57,6 @@ struct Row {
     instantiate_us: Percentiles,
     /// A whole decision in a fresh sandbox, the instance included.
     call_us: Percentiles,
-    /// The same logic linked natively; only for built-in policies.
-    native_us: Option<Percentiles>,
 }
 
 pub fn run(args: BenchArgs) -> Result<ExitCode> {
@@ -85,7 +83,6 @@ pub fn run(args: BenchArgs) -> Result<ExitCode> {
         return watch_memory(&sandbox, module, policy, &settings, size, evaluations, output);
     }
 
-    let builtin = module.is_none();
     let mut rows = Vec::new();
     for (module, policy) in chosen {
         let settings = modules::settings(module, &policy.name, settings.as_ref())?;
@@ -95,7 +92,7 @@ pub fn run(args: BenchArgs) -> Result<ExitCode> {
         };
         for size in sizes {
             output::progress(&format!("{} over {size} executors", policy.name));
-            let row = measure(&sandbox, module, policy, &settings, size, samples, builtin);
+            let row = measure(&sandbox, module, policy, &settings, size, samples);
             rows.push(row.with_context(|| format!("{} over {size} executors", policy.name))?);
         }
     }
@@ -114,13 +111,10 @@ fn measure(
     settings: &Settings,
     size: u32,
     samples: usize,
-    builtin: bool,
 ) -> Result<Row> {
     let ask = asker(sandbox, module, policy, settings, size);
-    let native = if builtin { native::policy(&policy.name, &question(size), &evidence()) } else { None };
     let mut instantiate = Vec::with_capacity(samples);
     let mut call = Vec::with_capacity(samples);
-    let mut natively = Vec::with_capacity(samples);
     // A tenth of the samples first, to warm caches and the pool.
     for round in 0..samples + samples / 10 {
         let warm = round >= samples / 10;
@@ -133,21 +127,12 @@ fn measure(
             instantiate.push(instance.cost.wall);
             call.push(took);
         }
-        if let Some(native) = &native {
-            let start = Instant::now();
-            native();
-            let took = start.elapsed();
-            if warm {
-                natively.push(took);
-            }
-        }
     }
     Ok(Row {
         policy: policy.name.clone(),
         executors: size,
         instantiate_us: percentiles(&mut instantiate),
         call_us: percentiles(&mut call),
-        native_us: native.is_some().then(|| percentiles(&mut natively)),
     })
 }
 
@@ -184,8 +169,6 @@ fn percentiles(samples: &mut [Duration]) -> Percentiles {
 fn print(rows: &[Row], sandbox: &Sandbox) -> Result<()> {
     let us = |value: f64| if value < 10.0 { format!("{value:.1}") } else { format!("{value:.0}") };
     let cells = rows.iter().map(|row| {
-        let native =
-            |pick: fn(Percentiles) -> f64| row.native_us.map_or("-".into(), |native| us(pick(native)));
         vec![
             row.policy.clone(),
             row.executors.to_string(),
@@ -193,11 +176,9 @@ fn print(rows: &[Row], sandbox: &Sandbox) -> Result<()> {
             us(row.instantiate_us.p99),
             us(row.call_us.p50),
             us(row.call_us.p99),
-            native(|native| native.p50),
-            native(|native| native.p99),
         ]
     });
-    let header = ["POLICY", "EXECUTORS", "INSTANCE-P50", "P99", "CALL-P50", "P99", "NATIVE-P50", "P99"];
+    let header = ["POLICY", "EXECUTORS", "INSTANCE-P50", "P99", "CALL-P50", "P99"];
     output::table(&header, &cells.collect::<Vec<_>>())?;
     let pooled = if sandbox.is_pooled() { "pooled" } else { "made on demand" };
     output::line(format_args!(
@@ -259,7 +240,7 @@ fn resident_bytes() -> Result<u64> {
 
 /// A fleet as in the middle of a batch job: no executor is an outlier, so OUTLIER has to check every dimension before
 /// it falls back.
-fn question(size: u32) -> RollQuestion {
+pub fn question(size: u32) -> RollQuestion {
     let mut question = RollQuestion {
         fleet: "bench".into(),
         application_id: "spark-bench".into(),
@@ -300,7 +281,8 @@ fn question(size: u32) -> RollQuestion {
     question
 }
 
-fn evidence() -> Evidence {
+/// A pod whose executor was killed for exceeding its memory limit.
+pub fn evidence() -> Evidence {
     Evidence {
         fleet: "bench".into(),
         application_id: "spark-bench".into(),

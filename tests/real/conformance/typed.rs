@@ -16,8 +16,8 @@ use fleet::id::{ExecutorId, Uid, Version};
 use fleet::ledger::Ledger;
 use fleet::question::Condition;
 use futures_util::stream;
+use lab::api::{Api, Change, NewPod};
 use serde_json::{Map, Value, json};
-use sim::api::{Api, Change, NewPod};
 use tokio::time::{Instant, sleep};
 
 use super::run::Cluster;
@@ -314,7 +314,7 @@ impl State {
         Ok(self.outcome(200, "pods", name, outcome))
     }
 
-    fn patch(&mut self, serial: sim::api::Serial, patch: &Value) -> Result<Value, Lack> {
+    fn patch(&mut self, serial: lab::api::Serial, patch: &Value) -> Result<Value, Lack> {
         let mut pod = Arc::clone(&self.api.pod(serial).unwrap().view);
         let mut meta = self.meta(&pod, pod.revision).clone();
         match (patch.get("finalizers"), patch["labels"].as_object()) {

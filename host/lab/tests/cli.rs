@@ -1,16 +1,13 @@
-//! `rollcall simulate` as a user sees it.
+//! `rollcall-lab simulate` as a user sees it.
 
 use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::root;
-
 fn simulate(args: &[&str]) -> (String, String, Option<i32>) {
-    let output = Command::new(env!("CARGO_BIN_EXE_rollcall"))
+    let output = Command::new(env!("CARGO_BIN_EXE_rollcall-lab"))
         .arg("simulate")
         .args(args)
-        .current_dir(root())
         .output()
         .expect("the binary runs");
     let text = |bytes| String::from_utf8(bytes).expect("text");
@@ -43,12 +40,12 @@ fn a_campaign_is_the_same_on_any_number_of_threads() {
 }
 
 #[test]
-fn a_planted_bug_is_a_violation_and_exit_code_1() {
-    let (run, code) = json(&["--seed=1", "--plant=create-before-reserve"]);
+fn an_injected_bug_is_a_violation_and_exit_code_1() {
+    let (run, code) = json(&["--seed=1", "--bug=create-before-reserve"]);
     assert_eq!((run["violation"]["checker"].as_str(), code), (Some("S2"), Some(1)), "{run}");
-    let (table, _, code) = simulate(&["--seeds=0..3", "--plant=create-before-reserve"]);
+    let (table, _, code) = simulate(&["--seeds=0..3", "--bug=create-before-reserve"]);
     assert_eq!(code, Some(1));
-    assert!(table.contains("replay: rollcall simulate --seed 1 --plant create-before-reserve"), "{table}");
+    assert!(table.contains("replay: rollcall-lab simulate --seed 1 --bug create-before-reserve"), "{table}");
 }
 
 #[test]
@@ -56,7 +53,7 @@ fn what_cannot_be_meant_is_refused_with_the_remedy() {
     for (args, remedy) in [
         (&["--seeds=5..5"][..], "is empty"),
         (&["--seeds=5"], "0..20000"),
-        (&["--plant=nope"], "no-uid"),
+        (&["--bug=nope"], "no-uid"),
         (&["--timeline"], "--seed"),
     ] {
         let (stdout, stderr, code) = simulate(args);

@@ -1,5 +1,4 @@
-//! Random numbers from a seed. Unlike the simulator's [`Tape`](crate::tape::Tape) it records nothing, and so
-//! may run for days.
+//! Random numbers from a seed.
 
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, SeedableRng};

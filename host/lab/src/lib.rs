@@ -24,11 +24,6 @@ pub mod tape;
 pub mod trace;
 pub mod world;
 
-#[cfg(feature = "server")]
-pub mod embedded;
-#[cfg(feature = "server")]
-pub mod server;
-
 mod chaos;
 mod human;
 mod network;

@@ -5,13 +5,13 @@
 //! cluster: garbage collection and the removal of namespaces. There is no socket and no thread here: [`Server`]
 //! is a tower `Service`; to serve a port, put an HTTP server in front of it.
 //!
-//! The simulator's [`Api`](crate::api::Api) is another model of the same thing: typed, and fast enough for
-//! millions of steps. This one is for the adapters, which the simulator bypasses.
+//! The simulator (`host/lab`) has another model of the same thing: typed, and fast enough for millions of steps.
+//! This one is for the adapters, which the simulator bypasses. Both are compared with kube-apiserver.
 //!
 //! What it leaves out: authentication, RBAC, admission webhooks, schemas, protobuf, websockets, logs and
 //! exec; a strategic merge patch and an apply are taken as merge patches (`patch.rs`).
 
-#![allow(clippy::disallowed_types, reason = "real clients have threads; a simulated world never comes here")]
+#![allow(clippy::disallowed_types, reason = "real clients have threads")]
 
 use std::collections::BTreeMap;
 use std::io;

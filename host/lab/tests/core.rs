@@ -1,16 +1,16 @@
-//! The core in the simulator: campaigns, every crash point of short scenarios, planted bugs.
+//! The core in the simulator: campaigns, every crash point of short scenarios, injected bugs.
 
 use fleet::Fleet;
 use fleet::action::Action;
 use fleet::event::Event;
 use fleet::snapshot::Snapshot;
 use fleet::time::{Instant, Now};
-use sim::campaign::{BAITS, Campaign, core, hunt};
-use sim::run::{Options, run};
-use sim::scenarios;
-use sim::world::{Core, CrashPoint};
+use lab::campaign::{Campaign, KNOWN_BUGS, core, hunt};
+use lab::run::{Options, run};
+use lab::scenarios;
+use lab::world::{Core, CrashPoint};
 
-/// A small campaign; `rollcall simulate --seeds 0..20000` is the large one.
+/// A small campaign; `rollcall-lab simulate --seeds 0..20000` is the large one.
 #[test]
 fn some_hundred_seeds_find_nothing() {
     let mut campaign = Campaign::default();
@@ -84,13 +84,13 @@ fn events_that_come_twice_change_nothing() {
 }
 
 /// The checkers work: each rule that is switched off is detected. Those that need many seeds are left to
-/// `rollcall simulate --plants`.
+/// `rollcall-lab simulate --bugs`.
 #[test]
-fn planted_bugs_are_found() {
-    for bait in BAITS.iter().filter(|bait| bait.seeds_max <= 3_000) {
-        let caught = hunt(bait);
-        let name = bait.plant.name();
-        assert!(caught.violation.is_some(), "{name} escaped for {} seeds", bait.seeds_max);
-        println!("{name}: {} of {}, {:?}", caught.seeds, bait.seeds_max, caught.violation);
+fn injected_bugs_are_found() {
+    for known in KNOWN_BUGS.iter().filter(|known| known.seeds_max <= 3_000) {
+        let caught = hunt(known);
+        let name = known.bug.name();
+        assert!(caught.violation.is_some(), "{name} escaped for {} seeds", known.seeds_max);
+        println!("{name}: {} of {}, {:?}", caught.seeds, known.seeds_max, caught.violation);
     }
 }

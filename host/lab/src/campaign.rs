@@ -1,7 +1,7 @@
 //! Many runs: their totals, and whether those suffice.
 //!
 //! A campaign in which a fault never fired has not shown that the core withstands it, so a zero is a failure,
-//! just as a violation is. The same goes for planted bugs: each has a number of seeds within which the checkers
+//! just as a violation is. The same goes for injected bugs: each has a number of seeds within which the checkers
 //! must object, and a bug that escapes shows that the simulator no longer detects it.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use std::thread;
 
 use fleet::Fleet;
 use fleet::guardrail::Refusal;
-use fleet::plant::Plant;
+use fleet::injected_bug::InjectedBug;
 use fleet::spec::{Draft, SpecError};
 
 use crate::check::Violation;
@@ -22,14 +22,14 @@ use crate::world::Core;
 /// A campaign of fewer runs may miss a rare fault by chance.
 pub const RUNS_MIN: u64 = 2_000;
 
-/// The real core, with a planted bug where one is named.
+/// The real core, with an injected bug where one is named.
 pub fn core(
-    plant: Option<Plant>,
+    bug: Option<InjectedBug>,
 ) -> impl Fn(Draft, &[String], u64) -> Result<Box<dyn Core>, Vec<SpecError>> + Copy {
     move |draft, policies, seed| {
         let mut fleet = Fleet::new(draft, policies, seed)?;
-        if let Some(plant) = plant {
-            fleet.plant(plant);
+        if let Some(bug) = bug {
+            fleet.inject(bug);
         }
         Ok(Box::new(fleet))
     }
@@ -96,35 +96,35 @@ impl Campaign {
     }
 }
 
-/// A planted bug, and what it takes to find it.
+/// An injected bug, and what it takes to find it.
 #[derive(Clone, Copy, Debug)]
-pub struct Bait {
-    pub plant: Plant,
+pub struct KnownBug {
+    pub bug: InjectedBug,
     /// Found within this many seeds, from 0 on.
     pub seeds_max: u64,
     /// By one of these checkers.
     pub checkers: &'static [&'static str],
 }
 
-/// Result of hunting one planted bug.
+/// Result of hunting one injected bug.
 #[derive(Clone, Debug)]
 pub struct Catch {
     pub seeds: u64,
     pub violation: Option<Violation>,
 }
 
-/// Runs seeds on all processors until a checker of the bait objects. The result is always the lowest such seed.
-pub fn hunt(bait: &Bait) -> Catch {
-    let (next, end) = (AtomicU64::new(0), AtomicU64::new(bait.seeds_max));
+/// Runs seeds on all processors until one of its checkers objects. The result is always the lowest such seed.
+pub fn hunt(known: &KnownBug) -> Catch {
+    let (next, end) = (AtomicU64::new(0), AtomicU64::new(known.seeds_max));
     let work = || {
-        let make = core(Some(bait.plant));
+        let make = core(Some(known.bug));
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= end.load(Ordering::Relaxed) {
                 return None;
             }
             let violation = run(seed, &Options::default(), &make).violation;
-            if let Some(violation) = violation.filter(|violation| bait.checkers.contains(&violation.checker))
+            if let Some(violation) = violation.filter(|violation| known.checkers.contains(&violation.checker))
             {
                 // Lower seeds are still running, and higher ones are of no interest.
                 end.fetch_min(seed, Ordering::Relaxed);
@@ -139,42 +139,42 @@ pub fn hunt(bait: &Bait) -> Catch {
     });
     match found.into_iter().min_by_key(|(seed, _)| *seed) {
         Some((seed, violation)) => Catch { seeds: seed + 1, violation: Some(violation) },
-        None => Catch { seeds: bait.seeds_max, violation: None },
+        None => Catch { seeds: known.seeds_max, violation: None },
     }
 }
 
-/// Every planted bug, with its seed limit: about ten times the seeds needed when this was written, because a
+/// Every injected bug, with its seed limit: about ten times the seeds needed when this was written, because a
 /// change of the simulator changes what each seed does.
-pub const BAITS: [Bait; 31] = [
-    Bait { plant: Plant::NoUid, seeds_max: 10, checkers: &["S6"] },
-    Bait { plant: Plant::IdsInMemory, seeds_max: 10, checkers: &["S2", "S13"] },
-    Bait { plant: Plant::CreateBeforeReserve, seeds_max: 10, checkers: &["S2"] },
-    Bait { plant: Plant::NoExpectations, seeds_max: 50, checkers: &["S3"] },
-    Bait { plant: Plant::TakenIsOurs, seeds_max: 500, checkers: &["S10", "L1"] },
-    Bait { plant: Plant::MissingIsKept, seeds_max: 8_000, checkers: &["L1"] },
-    Bait { plant: Plant::FloorOverLeaving, seeds_max: 100, checkers: &["S5"] },
-    Bait { plant: Plant::NoGrace, seeds_max: 500, checkers: &["S17"] },
-    Bait { plant: Plant::DeposedActs, seeds_max: 200, checkers: &["S13"] },
-    Bait { plant: Plant::PicksUnchecked, seeds_max: 500, checkers: &["S11"] },
-    Bait { plant: Plant::RemovalsAreFailures, seeds_max: 100, checkers: &["S10"] },
-    Bait { plant: Plant::SettledTwice, seeds_max: 50, checkers: &["S8", "S9", "AUDIT"] },
-    Bait { plant: Plant::LateCreateForgotten, seeds_max: 2_000, checkers: &["S3"] },
-    Bait { plant: Plant::PauseIgnored, seeds_max: 400, checkers: &["S14"] },
-    Bait { plant: Plant::NoRateLimit, seeds_max: 50, checkers: &["S12"] },
-    Bait { plant: Plant::OldListBelieved, seeds_max: 3_000, checkers: &["L1", "S17", "S3"] },
-    Bait { plant: Plant::CreateRepeated, seeds_max: 200, checkers: &["S2"] },
-    Bait { plant: Plant::ActBeforeRecord, seeds_max: 100, checkers: &["S8"] },
-    Bait { plant: Plant::LeadersAlike, seeds_max: 20_000, checkers: &["S13", "S2"] },
-    Bait { plant: Plant::EndedUnseen, seeds_max: 200, checkers: &["S18"] },
-    Bait { plant: Plant::PendingAgainUnseen, seeds_max: 200, checkers: &["S18"] },
-    Bait { plant: Plant::GatedIsLate, seeds_max: 200, checkers: &["S19"] },
-    Bait { plant: Plant::ReclaimsAreFailures, seeds_max: 500, checkers: &["S10"] },
-    Bait { plant: Plant::DriverEndsAreFailures, seeds_max: 500, checkers: &["S10"] },
-    Bait { plant: Plant::CandidatesUnsorted, seeds_max: 50, checkers: &["S20"] },
-    Bait { plant: Plant::OldCountersBelieved, seeds_max: 500, checkers: &["S20"] },
-    Bait { plant: Plant::DeafnessIgnored, seeds_max: 1_000, checkers: &["S21"] },
-    Bait { plant: Plant::StandstillIgnored, seeds_max: 200, checkers: &["S21"] },
-    Bait { plant: Plant::SilenceStands, seeds_max: 700, checkers: &["S21"] },
-    Bait { plant: Plant::ParkedActs, seeds_max: 500, checkers: &["S22"] },
-    Bait { plant: Plant::LedgerUnchecked, seeds_max: 2_000, checkers: &["S22"] },
+pub const KNOWN_BUGS: [KnownBug; 31] = [
+    KnownBug { bug: InjectedBug::NoUid, seeds_max: 10, checkers: &["S6"] },
+    KnownBug { bug: InjectedBug::IdsInMemory, seeds_max: 10, checkers: &["S2", "S13"] },
+    KnownBug { bug: InjectedBug::CreateBeforeReserve, seeds_max: 10, checkers: &["S2"] },
+    KnownBug { bug: InjectedBug::NoExpectations, seeds_max: 50, checkers: &["S3"] },
+    KnownBug { bug: InjectedBug::TakenIsOurs, seeds_max: 500, checkers: &["S10", "L1"] },
+    KnownBug { bug: InjectedBug::MissingIsKept, seeds_max: 8_000, checkers: &["L1"] },
+    KnownBug { bug: InjectedBug::FloorOverLeaving, seeds_max: 100, checkers: &["S5"] },
+    KnownBug { bug: InjectedBug::NoGrace, seeds_max: 500, checkers: &["S17"] },
+    KnownBug { bug: InjectedBug::DeposedActs, seeds_max: 200, checkers: &["S13"] },
+    KnownBug { bug: InjectedBug::PicksUnchecked, seeds_max: 500, checkers: &["S11"] },
+    KnownBug { bug: InjectedBug::RemovalsAreFailures, seeds_max: 100, checkers: &["S10"] },
+    KnownBug { bug: InjectedBug::SettledTwice, seeds_max: 50, checkers: &["S8", "S9", "AUDIT"] },
+    KnownBug { bug: InjectedBug::LateCreateForgotten, seeds_max: 2_000, checkers: &["S3"] },
+    KnownBug { bug: InjectedBug::PauseIgnored, seeds_max: 400, checkers: &["S14"] },
+    KnownBug { bug: InjectedBug::NoRateLimit, seeds_max: 50, checkers: &["S12"] },
+    KnownBug { bug: InjectedBug::OldListBelieved, seeds_max: 3_000, checkers: &["L1", "S17", "S3"] },
+    KnownBug { bug: InjectedBug::CreateRepeated, seeds_max: 200, checkers: &["S2"] },
+    KnownBug { bug: InjectedBug::ActBeforeRecord, seeds_max: 100, checkers: &["S8"] },
+    KnownBug { bug: InjectedBug::LeadersAlike, seeds_max: 20_000, checkers: &["S13", "S2"] },
+    KnownBug { bug: InjectedBug::EndedUnseen, seeds_max: 200, checkers: &["S18"] },
+    KnownBug { bug: InjectedBug::PendingAgainUnseen, seeds_max: 200, checkers: &["S18"] },
+    KnownBug { bug: InjectedBug::GatedIsLate, seeds_max: 200, checkers: &["S19"] },
+    KnownBug { bug: InjectedBug::ReclaimsAreFailures, seeds_max: 500, checkers: &["S10"] },
+    KnownBug { bug: InjectedBug::DriverEndsAreFailures, seeds_max: 500, checkers: &["S10"] },
+    KnownBug { bug: InjectedBug::CandidatesUnsorted, seeds_max: 50, checkers: &["S20"] },
+    KnownBug { bug: InjectedBug::OldCountersBelieved, seeds_max: 500, checkers: &["S20"] },
+    KnownBug { bug: InjectedBug::DeafnessIgnored, seeds_max: 1_000, checkers: &["S21"] },
+    KnownBug { bug: InjectedBug::StandstillIgnored, seeds_max: 200, checkers: &["S21"] },
+    KnownBug { bug: InjectedBug::SilenceStands, seeds_max: 700, checkers: &["S21"] },
+    KnownBug { bug: InjectedBug::ParkedActs, seeds_max: 500, checkers: &["S22"] },
+    KnownBug { bug: InjectedBug::LedgerUnchecked, seeds_max: 2_000, checkers: &["S22"] },
 ];
