@@ -1,32 +1,33 @@
-//! The main loop: one task owns the fleets and processes all events one by one.
+//! The main loop: one task owns the supervisor, and processes all inputs one by one.
 //!
 //! ```text
-//!  watches ─┐                                   ┌─► queue of calls ─► API server ─┐
-//!  heartbeats ─► event ─► Fleet::step ─► actions ├─► policies, on threads of their own ─┐
-//!  operators ─┘            ▲                    └─► notices, replies              │  │
-//!                          └──────────────── outcomes and answers ◄───────────────┴──┘
+//!  watches ─┐                                       ┌─► queue of calls ─► API server ─┐
+//!  heartbeats ─► input ─► Supervisor::step ─► outputs ├─► policies, on threads of their own ─┐
+//!  operators ─┘             ▲                        └─► notices, replies               │  │
+//!                           └─────────────── outcomes and answers ◄────────────────────┴──┘
 //! ```
 //!
-//! The loop itself makes no decision and never blocks: it passes events in and actions out, and checks before each step
-//! whether this replica still leads. If not, the process ends: its state is a copy, and the next leader starts from the
-//! ledgers. A ledger that names another leader is only a reason to read the Lease: the tenant who may write the ledger
-//! must not be able to end the daemon of all other fleets.
+//! The loop itself makes no decision and never blocks: `inputs` translates what it is told, `outputs` carries out what
+//! the supervisor wants. If this replica leads no more, the process ends: its state is a copy, and the next leader
+//! starts from the ledgers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::fleet::election::{ElectionEvent, StopCause};
-use ::fleet::event::{Answer, Event, Fault, Impairment, Outcome};
-use ::fleet::id::{ActionId, CommandId};
-use ::fleet::standstill::Standstill;
-use ::fleet::time::{Instant, Now};
 use cluster::Clients;
+use cluster::lease::LeaseApi;
 use cluster::node::NodeSeen;
 use cluster::notice::Notices;
-use cluster::pod::DriverSeen;
 use cluster::queue::{self, Gate, Job, Rates};
-use cluster::watch::{self, Told as Watched};
+use cluster::watch::Told as Watched;
+use fleet::backoff::Seed;
+use fleet::election::{Election, ElectionEvent, ElectionSettings, Identity};
+use fleet::event::{Answer, Fault, Outcome};
+use fleet::id::{ActionId, CommandId};
+use fleet::observed::DriverPod;
+use fleet::supervisor::{Input, Supervisor};
+use fleet::time::{Instant, Now};
 use tokio::sync::{mpsc, oneshot, watch as flag};
 use tokio::time::{Instant as Clock, sleep_until, timeout};
 
@@ -35,17 +36,13 @@ use crate::heartbeat::Directory;
 use crate::heartbeat::intake::Signs;
 use crate::metrics::Metrics;
 
-mod hearing;
+mod fleets;
 mod hearsay;
-mod leader;
-mod lives;
-mod managed;
+mod inputs;
+mod outputs;
 mod policies;
-mod steps;
 
-pub use leader::LeaseConfig;
-use leader::{Leader, Turn};
-use managed::Managed;
+use fleets::{Alive, Sources};
 pub use policies::{Judge, Judged, Policies};
 
 /// The minimum interval between log messages about missing heartbeats.
@@ -56,6 +53,17 @@ const NEWS_MAX: usize = 4_096;
 const SIGNS_AT_ONCE: usize = 256;
 /// How long shutdown waits for calls in flight.
 const DRAIN: Duration = Duration::from_secs(10);
+/// The action number of the supervisor's own lists. A core counts from 1.
+const OWN_LIST: ActionId = ActionId(0);
+
+/// The Lease, and how replicas compete for it.
+#[derive(Clone, Debug)]
+pub struct LeaseConfig {
+    pub namespace: String,
+    pub name: String,
+    pub settings: ElectionSettings,
+}
+
 /// The dependencies of the loop.
 pub struct Parts {
     pub clients: Clients,
@@ -105,45 +113,36 @@ enum News {
         fleet: String,
         /// Namespace and name of the requested pod.
         sought: (String, String),
-        found: Result<Option<DriverSeen>, Outcome>,
+        found: Result<Option<DriverPod>, Outcome>,
     },
     Answered {
-        number: u64,
+        life: u64,
         action: ActionId,
         answer: Result<Answer, Fault>,
     },
-    /// Time to look for a driver's pod again, or to retry a list.
-    Seek(String),
-    List(u64),
 }
 
 struct Daemon {
     start: Clock,
-    fleets: BTreeMap<String, Managed>,
-    /// By life.
-    names: BTreeMap<u64, String>,
-    /// By namespace and application id.
-    applications: BTreeMap<(Arc<str>, Box<str>), u64>,
-    deadlines: BTreeSet<(Instant, u64)>,
-    lives: u64,
+    supervisor: Supervisor,
+    sources: Sources,
+    /// By the number of the fleet's life.
+    alive: BTreeMap<u64, Alive>,
     commands: u64,
-    replies: BTreeMap<(u64, CommandId), oneshot::Sender<Commanded>>,
-    /// Watched namespaces, and whether the watch is up.
-    watched: BTreeMap<Arc<str>, bool>,
+    /// With the life that the command was for.
+    replies: BTreeMap<CommandId, (Option<u64>, oneshot::Sender<Commanded>)>,
     nodes: BTreeMap<String, NodeSeen>,
-    leader: Leader,
-    leading: Option<u64>,
-    /// When the current event arrived.
+    /// When the current input arrived.
     since: Clock,
     /// When the log is next told about missing heartbeats.
     tell_at: Clock,
-    /// Detects that the loop was not scheduled in time.
-    standstill: Standstill,
+    /// Checked by the executor of calls right before each call.
+    gate: Gate,
     jobs: mpsc::UnboundedSender<Job>,
     news: mpsc::Sender<News>,
+    lease: Option<LeaseApi>,
+    votes: mpsc::UnboundedSender<ElectionEvent>,
     notices: Notices,
-    /// A ledger names another leader, or is about to be overwritten: read the Lease first.
-    doubted: bool,
     ended: Option<Ended>,
     clients: Clients,
     policies: Arc<Policies>,
@@ -151,7 +150,6 @@ struct Daemon {
     handle: Handle,
     metrics: Metrics,
     watch_nodes: bool,
-    random: u128,
 }
 
 /// Runs until it is stopped or loses the leadership.
@@ -163,28 +161,31 @@ pub async fn run(parts: Parts) -> Ended {
     let queue = tokio::spawn(queue::run(inbox, done, parts.rates, gate.clone(), start));
     let (votes, mut elections) = mpsc::unbounded_channel();
     let (news, mut inbox) = mpsc::channel(NEWS_MAX);
-    let lease = parts.lease.map(|lease| (lease, parts.clients.call.clone()));
+    #[allow(clippy::cast_possible_truncation, reason = "any bits will do")]
+    let seed = parts.random as u64;
+    let election = parts.lease.as_ref().map(|lease| {
+        let identity = Identity::new(&parts.instance, parts.random);
+        Election::new(lease.settings, identity, Seed::new(seed))
+    });
+    let lease =
+        parts.lease.map(|lease| LeaseApi::new(parts.clients.call.clone(), &lease.namespace, &lease.name));
     let Parts { mut signs, mut requests, mut changes, mut stop, .. } = parts;
     let mut daemon = Daemon {
         start,
-        fleets: BTreeMap::new(),
-        names: BTreeMap::new(),
-        applications: BTreeMap::new(),
-        deadlines: BTreeSet::new(),
-        lives: 0,
+        supervisor: Supervisor::new(election, seed),
+        sources: Sources::default(),
+        alive: BTreeMap::new(),
         commands: 0,
         replies: BTreeMap::new(),
-        watched: BTreeMap::new(),
         nodes: BTreeMap::new(),
-        leader: Leader::new(lease, &parts.instance, gate.clone(), votes, parts.random),
-        leading: None,
         since: start,
         tell_at: start,
-        standstill: Standstill::new(Instant::START),
+        gate: gate.clone(),
         jobs,
         news,
+        lease,
+        votes,
         notices: Notices::start(parts.clients.call.clone(), &parts.instance),
-        doubted: false,
         ended: None,
         clients: parts.clients,
         policies: parts.policies,
@@ -192,22 +193,18 @@ pub async fn run(parts: Parts) -> Ended {
         handle: parts.handle,
         metrics: parts.metrics,
         watch_nodes: parts.watch_nodes,
-        random: parts.random,
     };
-    daemon.configure(parts.fleets);
-    daemon.elect(ElectionEvent::Deadline);
+    daemon.change(Change::Fleets(parts.fleets));
+    daemon.step(Input::Deadline);
     while daemon.ended.is_none() {
         daemon.handle.pulse().advance();
         let waiting = inbox.len() + outcomes.len() + signs.len() + requests.len();
         daemon.handle.pulse().set_waiting(waiting as u64);
-        daemon.look_for_standstill(daemon.now().instant);
         daemon.tell_hearing();
-        if std::mem::take(&mut daemon.doubted) {
-            daemon.elect(ElectionEvent::Doubt);
-        }
-        let wake = daemon.deadline().min(Clock::now() + daemon.pulse());
+        let pulse = Duration::from_millis(daemon.supervisor.pulse_ms());
+        let wake = daemon.deadline().min(Clock::now() + pulse);
         tokio::select! {
-            Some(event) = elections.recv() => daemon.elect(event),
+            Some(event) = elections.recv() => daemon.step(Input::Election(event)),
             Some(done) = outcomes.recv() => daemon.done(done),
             Some(news) = inbox.recv() => daemon.hear(news),
             Some(sign) = signs.recv() => {
@@ -219,7 +216,10 @@ pub async fn run(parts: Parts) -> Ended {
             }
             Some(request) = requests.recv() => daemon.request(request),
             Some(change) = changes.recv() => daemon.change(change),
-            () = sleep_until(wake) => daemon.wake(),
+            () = sleep_until(wake) => {
+                daemon.since = Clock::now();
+                daemon.step(Input::Deadline);
+            }
             _ = stop.wait_for(|stop| *stop) => break,
         }
     }
@@ -229,8 +229,6 @@ pub async fn run(parts: Parts) -> Ended {
     let ended = daemon.ended.take();
     let (jobs, _) = mpsc::unbounded_channel();
     daemon.jobs = jobs;
-    daemon.fleets.clear();
-    daemon.deadlines.clear();
     if ended.is_some() {
         // Its calls may hang as the Lease's did: do not wait for them.
         queue.abort();
@@ -241,14 +239,12 @@ pub async fn run(parts: Parts) -> Ended {
         }
     }
     // Also if it ends because it was late: a Lease that it still holds delays the next leader.
-    daemon.elect(ElectionEvent::Release);
+    daemon.step(Input::Election(ElectionEvent::Release));
     let release = async {
-        while daemon.ended.is_none() && daemon.leader.deadline().is_some() {
+        while daemon.ended.is_none() && daemon.supervisor.deadline().is_some() {
             tokio::select! {
-                Some(event) = elections.recv() => daemon.elect(event),
-                () = sleep_until(daemon.deadline().min(Clock::now() + PULSE)) => {
-                    daemon.elect(ElectionEvent::Deadline);
-                }
+                Some(event) = elections.recv() => daemon.step(Input::Election(event)),
+                () = sleep_until(daemon.deadline().min(Clock::now() + PULSE)) => daemon.step(Input::Deadline),
             }
         }
     };
@@ -268,96 +264,15 @@ impl Daemon {
             return;
         }
         self.tell_at = Clock::now() + PULSE;
-        self.standstill.follow(self.fleets.values().filter_map(Managed::timeout_ms).min());
-        for managed in self.fleets.values_mut() {
-            managed.tell_hearing(&self.directory);
+        for alive in self.alive.values_mut() {
+            alive.tell_hearing(&self.directory);
         }
-    }
-
-    /// Maximum loop period; feeds the liveness probe.
-    fn pulse(&self) -> Duration {
-        Duration::from_millis(self.standstill.pulse_ms())
-    }
-
-    /// Runs before any event is given to a fleet: after a standstill of this process, the silence of executors proves
-    /// nothing. Heartbeats are unread in sockets and queues, and deadlines have passed meanwhile. Returns whether there
-    /// was one.
-    fn look_for_standstill(&mut self, now: Instant) -> bool {
-        let Some(stood_ms) = self.standstill.look(now).filter(|_| self.leading.is_some()) else {
-            return false;
-        };
-        tracing::warn!(stood_ms, "this host stood still: executors' silence is counted from now");
-        for number in self.numbers() {
-            if self.ended.is_none() {
-                self.step(number, Event::HearingImpaired(Impairment::Paused));
-            }
-        }
-        true
     }
 
     /// When the loop has to wake up next.
     fn deadline(&self) -> Clock {
-        let first = self.deadlines.first().map(|(at, _)| *at);
-        let at = [first, self.leader.deadline()].into_iter().flatten().min().unwrap_or(Instant::NEVER);
+        let at = self.supervisor.deadline().unwrap_or(Instant::NEVER);
         let hour_ms = 3_600_000;
         self.start + Duration::from_millis(at.as_ms().min(self.now().instant.as_ms() + hour_ms))
-    }
-
-    fn wake(&mut self) {
-        let now = self.now().instant;
-        if self.leader.deadline().is_some_and(|at| at <= now) {
-            self.elect(ElectionEvent::Deadline);
-        }
-        self.since = Clock::now();
-        let later = self.deadlines.split_off(&(now + 1, 0));
-        let due = std::mem::replace(&mut self.deadlines, later);
-        for (_, number) in due {
-            self.step(number, Event::Deadline);
-        }
-    }
-
-    // ------------------------------------------------------------------------------ leadership --
-
-    fn elect(&mut self, event: ElectionEvent) {
-        match self.leader.step(event, self.now()) {
-            Some(Turn::Lead { term }) => {
-                tracing::info!(term, "this host leads");
-                self.handle.pulse().lead();
-                self.directory.open();
-                self.leading = Some(term);
-                let fleets: Vec<String> = self.fleets.keys().cloned().collect();
-                for fleet in fleets {
-                    self.seek(&fleet);
-                }
-                if self.watch_nodes {
-                    let (client, news) = (self.clients.watch.clone(), self.news.clone());
-                    tokio::spawn(async move { watch::nodes(client, news, News::Node).await });
-                }
-            }
-            Some(Turn::Affirm) => {
-                tracing::info!("the lease was read, and this host holds it");
-                let lives: Vec<u64> = self.names.keys().copied().collect();
-                for number in lives {
-                    self.step(number, Event::LeadershipConfirmed);
-                }
-            }
-            Some(Turn::Stop(cause)) => {
-                self.stand_by();
-                match cause {
-                    StopCause::Released => tracing::info!("the lease is released"),
-                    StopCause::Late => tracing::error!("the lease was not renewed in time"),
-                    StopCause::Deposed => tracing::error!("another host leads"),
-                }
-                self.ended = Some(if cause == StopCause::Released { Ended::Stopped } else { Ended::Deposed });
-            }
-            None if self.leading.is_none() => self.stand_by(),
-            None => {}
-        }
-    }
-
-    /// Rejects heartbeats on a replica that does not lead.
-    fn stand_by(&self) {
-        self.directory.close();
-        self.handle.pulse().stand_by(self.leader.holder());
     }
 }

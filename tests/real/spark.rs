@@ -371,7 +371,7 @@ impl Application {
 
     /// Writes another document, and waits until it is in force.
     fn change(&mut self, change: impl FnOnce(&mut Value)) {
-        const CHANGES: &str = "rollcall_step_seconds_count{event=\"spec-changed\"}";
+        const CHANGES: &str = "rollcall_step_seconds_count{event=\"documents\"}";
         let before = self.metric(CHANGES).unwrap_or_default();
         change(&mut self.fleet["spec"]);
         fs::write(&self.document, self.fleet.to_string()).unwrap();

@@ -11,6 +11,7 @@ use fleet::action::{Action, Verb};
 use fleet::event::{Done, DriverView, Event, Outcome, PodView, Relist, finished};
 use fleet::id::{ExecutorId, Uid, Version};
 use fleet::ledger::Ledger;
+use fleet::observed::DriverPod;
 use k8s_openapi::api::core::v1 as k8s;
 use k8s_openapi::api::policy::v1::Eviction;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, OwnerReference};
@@ -248,11 +249,7 @@ fn delete_params(uid: &Uid, grace_ms: Option<u64>) -> DeleteParams {
 }
 
 /// The driver's pod with this name, if it exists.
-pub async fn find_driver(
-    client: Client,
-    namespace: &str,
-    name: &str,
-) -> Result<Option<pod::DriverSeen>, Outcome> {
+pub async fn find_driver(client: Client, namespace: &str, name: &str) -> Result<Option<DriverPod>, Outcome> {
     match within(CALL_TIMEOUT, Api::<k8s::Pod>::namespaced(client, namespace).get(name)).await {
         Ok(pod) => Ok(pod::driver(&pod)),
         Err(Outcome::NotFound) => Ok(None),

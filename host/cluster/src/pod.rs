@@ -5,8 +5,9 @@
 
 use std::net::IpAddr;
 
-use fleet::event::{DriverView, Phase, PodView};
+use fleet::event::{Phase, PodView};
 use fleet::id::{ExecutorId, Uid};
+use fleet::observed::DriverPod;
 use fleet::question::{Condition, Container, ContainerRole, ContainerState, Pod as Status, Terminated};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as k8s;
@@ -60,40 +61,11 @@ impl Seen {
     }
 }
 
-/// The driver's pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DriverSeen {
-    pub name: Box<str>,
-    pub uid: Uid,
-    pub application_id: Option<Box<str>>,
-    /// Labels that Spark gives to its executors as well.
-    pub app_name: Option<Box<str>>,
-    pub spark_version: Option<Box<str>>,
-    /// `creationTimestamp`. If two drivers claim the same thing, the older one wins.
-    pub created_at_ms: Option<i64>,
-    pub revision: u64,
-    /// It has not ended and is not being deleted.
-    pub live: bool,
-    /// How often the driver's container has ended.
-    pub ends: u32,
-    pub address: Option<IpAddr>,
-}
-
-impl DriverSeen {
-    pub fn view(&self) -> DriverView {
-        if self.live {
-            DriverView::Running { uid: self.uid.clone(), ends: self.ends }
-        } else {
-            DriverView::Gone
-        }
-    }
-}
-
 /// The role of a pod.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Role {
     Executor(Box<Seen>),
-    Driver(DriverSeen),
+    Driver(DriverPod),
     /// Not an executor: a label is missing or the executor id is invalid.
     Other,
 }
@@ -105,12 +77,12 @@ pub fn role(pod: &k8s::Pod) -> Role {
     }
 }
 
-pub fn driver(pod: &k8s::Pod) -> Option<DriverSeen> {
+pub fn driver(pod: &k8s::Pod) -> Option<DriverPod> {
     let ended = matches!(phase(pod), Phase::Succeeded | Phase::Failed);
     let ends = container::driver_ends(pod);
     let never = pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()) == Some("Never");
     let label = |name: &str| pod.labels().get(name).map(|value| Box::from(value.as_str()));
-    Some(DriverSeen {
+    Some(DriverPod {
         name: pod.metadata.name.as_deref()?.into(),
         uid: Uid::from(pod.metadata.uid.as_deref()?),
         application_id: label(APP),

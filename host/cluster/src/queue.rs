@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use fleet::action::{Action, Verb};
 use fleet::event::{Event, Outcome};
+use fleet::id::ActionId;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -93,6 +94,7 @@ impl Job {
         let outcome = Outcome::Throttled { after_ms: None };
         Done {
             fleet: self.fleet,
+            action: self.action.id,
             verb: verb(&self.action.verb),
             outcome: word(&outcome),
             waited: self.since.elapsed(),
@@ -104,6 +106,7 @@ impl Job {
 /// The answer to an action.
 pub struct Done {
     pub fleet: u64,
+    pub action: ActionId,
     pub verb: &'static str,
     pub outcome: &'static str,
     /// From the cause of the action until it was sent.
@@ -180,7 +183,7 @@ async fn call(job: Job, done: &mpsc::UnboundedSender<Done>) -> Duration {
         ("ok", Duration::ZERO)
     };
     let verb = verb(&job.action.verb);
-    let _ = done.send(Done { fleet: job.fleet, verb, outcome, waited, answer });
+    let _ = done.send(Done { fleet: job.fleet, action: job.action.id, verb, outcome, waited, answer });
     throttled
 }
 

@@ -11,6 +11,7 @@
 
 use std::time::Duration;
 
+use fleet::observed::DriverPod;
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::runtime::watcher::{self, Event, watcher};
@@ -21,7 +22,7 @@ use tower::ServiceBuilder;
 
 use crate::call::describe;
 use crate::node::{NodeSeen, Nodes};
-use crate::pod::{self, DriverSeen, Role, Seen};
+use crate::pod::{self, Role, Seen};
 
 /// How long the API server keeps one watch open.
 const WATCH_S: u32 = 90;
@@ -47,8 +48,8 @@ pub enum Told {
     Changed(Box<Seen>),
     /// With its last state and the revision of its deletion.
     Gone(Box<Seen>),
-    Driver(DriverSeen),
-    DriverGone(DriverSeen),
+    Driver(DriverPod),
+    DriverGone(DriverPod),
     Node(Box<NodeSeen>),
     /// The watch failed and is being retried.
     Broken(String),

@@ -267,6 +267,12 @@ impl Fleet {
     }
 
     #[cfg(feature = "injected-bugs")]
+    pub(crate) fn with(mut self, bug: Option<InjectedBug>) -> Fleet {
+        bug.into_iter().for_each(|bug| self.inject(bug));
+        self
+    }
+
+    #[cfg(feature = "injected-bugs")]
     pub(crate) fn has_bug(&self, bug: InjectedBug) -> bool {
         self.bug == Some(bug)
     }

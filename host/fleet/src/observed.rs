@@ -1,5 +1,7 @@
 //! The observed state of the cluster: pods, nodes, the driver.
 
+use std::net::IpAddr;
+
 use crate::id::{ExecutorId, Uid};
 use crate::question::{ContainerRole, ContainerState, NodeState, Pod};
 
@@ -106,4 +108,35 @@ pub enum DriverView {
     },
     /// Its pod has ended, is being deleted, or does not exist.
     Gone,
+}
+
+/// A driver's pod, as far as fleets need it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DriverPod {
+    pub name: Box<str>,
+    pub uid: Uid,
+    /// Label `spark-app-selector`.
+    pub application_id: Option<Box<str>>,
+    /// Labels that Spark gives to its executors as well.
+    pub app_name: Option<Box<str>>,
+    pub spark_version: Option<Box<str>>,
+    /// `creationTimestamp`. If two drivers claim the same thing, the older one wins.
+    pub created_at_ms: Option<i64>,
+    pub revision: u64,
+    /// It has not ended and is not being deleted.
+    pub live: bool,
+    /// How often the driver's container has ended.
+    pub ends: u32,
+    /// `status.podIP`.
+    pub address: Option<IpAddr>,
+}
+
+impl DriverPod {
+    pub fn view(&self) -> DriverView {
+        if self.live {
+            DriverView::Running { uid: self.uid.clone(), ends: self.ends }
+        } else {
+            DriverView::Gone
+        }
+    }
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use fleet::event::{DriverView, Outcome, PodView};
 use fleet::id::{Uid, Version};
 use fleet::ledger::Ledger;
+use fleet::observed::DriverPod;
 
 use fleet::election::{ElectionOutcome, Lease};
 
@@ -25,6 +26,11 @@ pub mod watch;
 pub use pods::{NewPod, PodObject};
 pub use records::Patch;
 pub use watch::{Change, Entry};
+
+/// The name of the driver's pod.
+pub const DRIVER: &str = "driver";
+/// The namespace of everything.
+pub const NAMESPACE: &str = "n";
 
 /// A pod's position in the order of creation; its UID is derived from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,6 +136,21 @@ impl Api {
             DriverView::Running { uid: self.driver.clone(), ends: self.driver_ends }
         } else {
             DriverView::Gone
+        }
+    }
+
+    pub fn driver_pod(&self) -> DriverPod {
+        DriverPod {
+            name: DRIVER.into(),
+            uid: self.driver.clone(),
+            application_id: None,
+            app_name: None,
+            spark_version: None,
+            created_at_ms: Some(self.wall_base_ms),
+            revision: self.revision,
+            live: self.driver_running,
+            ends: self.driver_ends,
+            address: Some([10, 0, 0, 1].into()),
         }
     }
 

@@ -9,10 +9,10 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use fleet::Fleet;
+use fleet::election::Election;
 use fleet::guardrail::Refusal;
 use fleet::injected_bug::InjectedBug;
-use fleet::spec::{Draft, SpecError};
+use fleet::supervisor::Supervisor;
 
 use crate::check::Violation;
 use crate::fault::Fault;
@@ -23,15 +23,13 @@ use crate::world::Core;
 pub const RUNS_MIN: u64 = 2_000;
 
 /// The real core, with an injected bug where one is named.
-pub fn core(
-    bug: Option<InjectedBug>,
-) -> impl Fn(Draft, &[String], u64) -> Result<Box<dyn Core>, Vec<SpecError>> + Copy {
-    move |draft, policies, seed| {
-        let mut fleet = Fleet::new(draft, policies, seed)?;
+pub fn core(bug: Option<InjectedBug>) -> impl Fn(Option<Election>, u64) -> Box<dyn Core> + Copy {
+    move |election, seed| {
+        let mut supervisor = Supervisor::new(election, seed);
         if let Some(bug) = bug {
-            fleet.inject(bug);
+            supervisor.inject(bug);
         }
-        Ok(Box::new(fleet))
+        Box::new(supervisor)
     }
 }
 

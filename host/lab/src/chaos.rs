@@ -11,7 +11,6 @@ use fleet::id::ExecutorId;
 use crate::api::{Patch, Serial};
 use crate::cluster::{NodeStep, PodStep, Process};
 use crate::fault::Fault;
-use crate::host::HostTask;
 use crate::human::Lift;
 use crate::lease;
 use crate::world::World;
@@ -346,14 +345,6 @@ impl World<'_> {
             (host.door.deaf_until_ms, host.door.partial_until_ms) = (0, 0);
             host.skew_ms = 0;
             self.watch_lags(at, 0);
-        }
-    }
-
-    pub(crate) fn tell_all(&mut self, ms: u64, event: &fleet::event::Event) {
-        for at in 0..self.hosts.len() {
-            if self.hosts[at].is_up() {
-                self.post(at, ms, HostTask::Tell(Box::new(event.clone())));
-            }
         }
     }
 }

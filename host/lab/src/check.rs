@@ -267,10 +267,16 @@ impl Checks {
 
     // ------------------------------------------------------------------------- what goes into it --
 
-    pub fn host_started(&mut self, at: usize, life: u32, draft: &Draft) {
+    pub fn host_started(&mut self, at: usize, life: u32) {
         self.current.insert(at, life);
-        let still = draft.paused || draft.dry_run;
-        self.lives.insert((at, life), Life { spec_still: still, ..Life::default() });
+        self.lives.insert((at, life), Life::default());
+    }
+
+    /// Its fleet has a core now, by a document that makes it stand still or not.
+    pub fn fleet_begins(&mut self, at: usize, still: bool) {
+        if let Some(life) = self.life(at) {
+            life.spec_still = still;
+        }
     }
 
     fn life(&mut self, at: usize) -> Option<&mut Life> {

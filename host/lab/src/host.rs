@@ -1,16 +1,19 @@
 //! A host: the process around the core, with everything that can happen to a process.
 //!
-//! It has a monotonic clock since its start, a wall clock that jumps, one core, one watch, pending calls, and a
-//! lease to renew. When it dies all of that is lost. When it stands still, everything that arrives waits, and
+//! It has a monotonic clock since its start, a wall clock that jumps, a supervisor, one watch, and pending calls. It
+//! translates as the daemon does: what arrives is an input, and what the supervisor wants is sent. When it dies all of that is lost. When it stands still, everything that arrives waits, and
 //! is handled in order when it resumes: the core then sees past events at a late *now*.
 
 use std::collections::BTreeMap;
 
-use fleet::election::{Election, ElectionEvent};
+use fleet::Fleet;
+use fleet::action::{Action, Cause, Verb};
+use fleet::election::ElectionAction;
 use fleet::event::{Beat, Event, Impairment, Outcome};
 use fleet::guardrail::Refusal;
 use fleet::id::ActionId;
-use fleet::standstill::Standstill;
+use fleet::snapshot::Snapshot;
+use fleet::supervisor::{Input, Output, Supervisor};
 use fleet::time::{Instant, Now};
 
 use crate::lease;
@@ -26,18 +29,21 @@ pub use view::Watch;
 pub enum HostTask {
     /// The core's deadline is due, unless another one was armed since.
     Wake(u64),
-    Election(Box<ElectionEvent>),
-    /// The election's deadline for this time is due.
-    ElectionDue(Instant),
+    Input(Box<Input>),
+    /// For the life that the host has when it arrives.
     Tell(Box<Event>),
+    /// An event of the watch, once more.
+    Watched(Box<Event>),
     /// A heartbeat reaches the host's door.
     Beat(Box<Beat>),
     /// Heartbeats were turned away since the core was last told.
     Impaired(Impairment),
     /// The loop runs once, even when nothing happens.
     Pulse,
-    /// The spec has changed; the current one is read.
+    /// The document has changed; the current one is read.
     Spec,
+    /// A request for the driver's pod reaches the API server.
+    ReadDriver,
     /// The answer to a call arrives.
     Answer(u64, Box<Event>),
     /// The client gives up on a call.
@@ -64,14 +70,12 @@ pub struct Host {
     /// How long its monotonic clock did not advance.
     suspended_ms: u64,
     pub skew_ms: i64,
-    pub election: Option<Election>,
     pub leading: bool,
     pub watch: Watch,
-    pub(crate) calls: BTreeMap<u64, ActionId>,
+    /// The fleet's life and the action that each pending call is for.
+    pub(crate) calls: BTreeMap<u64, (u64, ActionId)>,
     frozen: bool,
     pub(crate) stands: Stands,
-    /// Detects whether its loop runs in time, as the host itself does.
-    standstill: Standstill,
     pub door: Door,
     inbox: Vec<HostTask>,
     armed: Option<Instant>,
@@ -98,6 +102,9 @@ pub struct Stands {
     hasty: bool,
 }
 
+/// The action number of the supervisor's own lists. A core counts from 1.
+pub(crate) const OWN_LIST: ActionId = ActionId(0);
+
 /// A core that keeps asking to be woken at once would use a whole CPU.
 const SPINS_MAX: u32 = 200;
 
@@ -110,13 +117,11 @@ impl Host {
             started_ms: 0,
             suspended_ms: 0,
             skew_ms: 0,
-            election: None,
             leading: false,
             watch: Watch::default(),
             calls: BTreeMap::new(),
             frozen: false,
             stands: Stands::default(),
-            standstill: Standstill::new(Instant::START),
             door: Door::default(),
             inbox: Vec::new(),
             armed: None,
@@ -134,6 +139,23 @@ impl Host {
         let instant = Instant::from_ms(now_ms.saturating_sub(self.started_ms + self.suspended_ms));
         let wall_ms = WALL_BASE_MS.saturating_add_unsigned(now_ms).saturating_add(self.skew_ms);
         Now { instant, wall_ms }
+    }
+
+    pub fn supervisor(&self) -> Option<&Supervisor> {
+        self.core.as_ref().map(|core| core.view())
+    }
+
+    /// The fleet's core, while it has one.
+    pub fn fleet(&self) -> Option<&Fleet> {
+        Some(self.supervisor()?.fleets().next()?.life()?.fleet())
+    }
+
+    pub fn fleet_life(&self) -> Option<u64> {
+        self.supervisor()?.lives().first().copied()
+    }
+
+    pub fn snapshot(&self, now_ms: u64) -> Option<Snapshot> {
+        Some(self.fleet()?.snapshot(self.now(now_ms)))
     }
 
     pub fn is_up(&self) -> bool {
@@ -157,12 +179,6 @@ impl World<'_> {
         }
         // A seed of its own, even on a tape of zeros.
         let seed = self.sim.tape.below(1 << 32) << 32 | u64::from(self.hosts[at].life) << 8 | at as u64;
-        let made = (self.make)(self.human.draft.clone(), &self.human.policies, seed);
-        let Ok(core) = made else {
-            // The spec in force is refused: start again later, as a supervisor does.
-            self.sim.after(5_000, Task::Start(at));
-            return;
-        };
         let old = &self.hosts[at];
         let (life, skew_ms, deaf) = (old.life + 1, old.skew_ms, old.deaf_until_ms);
         let door = old.door.of_next_life();
@@ -172,28 +188,23 @@ impl World<'_> {
         host.deaf_until_ms = deaf;
         host.door = door;
         host.started_ms = self.sim.now_ms;
-        host.standstill.follow(Some(self.human.draft.heartbeat.timeout_ms));
-        host.election = (!self.alone).then(|| lease::election(at, life, seed));
-        host.core = Some(core);
-        self.checks.host_started(at, life, &self.human.draft);
+        let election = (!self.alone).then(|| lease::election(at, life, seed));
+        host.core = Some((self.make)(election, seed));
+        self.checks.host_started(at, life);
         self.hosts[at] = host;
         self.sim.trace.number(at as u64);
         self.sim.say(|| format!("host {at} starts, life {life}"));
-        self.arm(at);
-        let pulse_ms = self.hosts[at].standstill.pulse_ms();
-        self.post(at, pulse_ms, HostTask::Pulse);
-        if self.alone {
-            self.lead(at, 1);
-        }
-        self.elect(at, ElectionEvent::Deadline);
+        let documents = self.human.documents();
+        self.step(at, documents);
+        self.host_task(at, life, HostTask::Pulse);
     }
 
     /// How often each guardrail refused an action, in all lives of all hosts.
     pub fn refusals(&self) -> BTreeMap<Refusal, u64> {
         let mut sum = self.refused.clone();
         for host in &self.hosts {
-            let Some(core) = &host.core else { continue };
-            for (refusal, count) in core.snapshot(host.now(self.sim.now_ms)).refusals {
+            let Some(snapshot) = host.snapshot(self.sim.now_ms) else { continue };
+            for (refusal, count) in snapshot.refusals {
                 *sum.entry(refusal).or_default() += count;
             }
         }
@@ -206,13 +217,12 @@ impl World<'_> {
         if !host.is_up() {
             return;
         }
-        if let Some(core) = host.core.take() {
-            let now = host.now(self.sim.now_ms);
-            for (refusal, count) in core.snapshot(now).refusals {
+        if let Some(snapshot) = host.snapshot(self.sim.now_ms) {
+            for (refusal, count) in snapshot.refusals {
                 *self.refused.entry(refusal).or_default() += count;
             }
         }
-        let host = &mut self.hosts[at];
+        host.core = None;
         host.leading = false;
         host.frozen = false;
         host.inbox.clear();
@@ -228,7 +238,9 @@ impl World<'_> {
             return;
         }
         host.frozen = true;
-        let noticed = !clock_stops && ms > host.standstill.unseen_max_ms();
+        // A loop notices a gap of more than two pulses.
+        let pulse_ms = host.supervisor().map_or(0, Supervisor::pulse_ms);
+        let noticed = !clock_stops && ms > 2 * pulse_ms;
         host.stands = Stands { noticed, room: usize::MAX, hasty: false };
         let life = host.life;
         if clock_stops {
@@ -267,7 +279,7 @@ impl World<'_> {
             host.frozen = false;
             let inbox = std::mem::take(&mut host.inbox);
             if host.stands.hasty {
-                self.tell(at, Event::Deadline);
+                self.step(at, Input::Deadline);
             }
             for waiting in inbox {
                 self.host_task(at, life, waiting);
@@ -282,39 +294,36 @@ impl World<'_> {
                     let spins = if host.spins.0 == self.sim.now_ms { host.spins.1 + 1 } else { 0 };
                     host.spins = (self.sim.now_ms, spins);
                     if spins > SPINS_MAX {
-                        let why = host.core.as_ref().map(|core| core.why()).unwrap_or_default();
+                        let why = host.fleet().and_then(Fleet::deadline).map(|(_, why)| why.to_string());
+                        let why = why.unwrap_or_default();
                         self.checks.object("SPIN", self.sim.now_ms, || {
                             format!("host {at} wakes without end: {why}")
                         });
                         return;
                     }
-                    self.tell(at, Event::Deadline);
+                    self.step(at, Input::Deadline);
                 }
             }
-            HostTask::Election(event) => self.elect(at, *event),
-            HostTask::ElectionDue(due) => self.election_due(at, due),
+            HostTask::Input(input) => self.step(at, *input),
             HostTask::Tell(event) => self.tell(at, *event),
+            HostTask::Watched(event) => self.watched(at, *event),
             HostTask::Beat(beat) => self.beat_arrives(at, *beat),
             HostTask::Impaired(why) => self.say_impaired(at, why),
             HostTask::Pulse => {
-                let pulse_ms = host.standstill.pulse_ms();
+                let pulse_ms = host.supervisor().map_or(1_000, Supervisor::pulse_ms);
                 self.post(at, pulse_ms, HostTask::Pulse);
-                self.look_for_standstill(at);
+                self.step(at, Input::Deadline);
             }
             HostTask::Spec => {
-                let draft = Box::new(self.human.draft.clone());
-                let policies = self.human.policies.clone();
-                self.tell(at, Event::SpecChanged { draft, policies });
+                let documents = self.human.documents();
+                self.step(at, documents);
             }
-            HostTask::Answer(call, event) => {
-                if host.calls.remove(&call).is_some() {
-                    self.tell(at, *event);
-                }
-            }
+            HostTask::ReadDriver => self.driver_read(at),
+            HostTask::Answer(call, event) => self.answered(at, call, *event),
             HostTask::TimeOut(call) => {
-                if let Some(action) = host.calls.remove(&call) {
+                if let Some((_, action)) = host.calls.get(&call).copied() {
                     let outcome = Outcome::Unknown("timed out".to_owned());
-                    self.tell(at, Event::Finished { action, outcome });
+                    self.answered(at, call, Event::Finished { action, outcome });
                 }
             }
             HostTask::Watch(generation) => self.watch_delivers(at, generation),
@@ -325,44 +334,116 @@ impl World<'_> {
         }
     }
 
-    /// One step of the core, and everything that follows from it.
+    /// An event for the life that the fleet has; without one it is dropped.
     pub(crate) fn tell(&mut self, at: usize, event: Event) {
-        if self.hosts[at].leading && !self.leads_still(at) {
-            return;
+        if let Some(life) = self.hosts[at].fleet_life() {
+            self.step(at, Input::Fleet { life, event });
         }
-        let life = self.hosts[at].life;
-        self.look_for_standstill(at);
+    }
+
+    fn answered(&mut self, at: usize, call: u64, event: Event) {
+        let Some((life, action)) = self.hosts[at].calls.remove(&call) else { return };
+        let input = match event {
+            Event::Relisted(list) if action == OWN_LIST => Input::Listed { life, list: Some(list) },
+            _ if action == OWN_LIST => Input::Listed { life, list: None },
+            event => Input::Fleet { life, event },
+        };
+        self.step(at, input);
+    }
+
+    /// One step of the supervisor, and everything that follows from it.
+    pub(crate) fn step(&mut self, at: usize, input: Input) {
         let host = &mut self.hosts[at];
-        let now = host.now(self.sim.now_ms);
-        let Some(core) = host.core.as_mut().filter(|_| host.life == life) else { return };
-        self.checks.told(at, &event, self.sim.now_ms, now.instant);
+        let (life, now) = (host.life, host.now(self.sim.now_ms));
+        let Some(core) = host.core.as_mut() else { return };
         self.sim.trace.number(self.sim.now_ms);
-        self.sim.trace.number(event_number(&event) | (at as u64) << 56);
-        self.sim.trace.say(self.sim.now_ms, || format!("host {at} <- {}", view::words(&event)));
-        let actions = core.step(event, now);
-        if let Err(error) = core.audit() {
+        let outputs = core.step(input, now);
+        let told = core.supervisor().take_told();
+        let audit = core.view().audit();
+        if let Err(error) = audit {
             self.checks.object("AUDIT", self.sim.now_ms, || error);
         }
-        for action in actions {
-            self.sim.trace.number(action.id.0);
-            self.sim.trace.number(view::verb_number(&action.verb));
-            self.sim.trace.say(self.sim.now_ms, || {
-                format!("host {at} -> {} {:?}: {}", action.id, action.cause, view::verb_words(&action.verb))
-            });
-            self.check_action(at, &action);
-            self.act(at, action);
+        let mut told = told.into_iter().peekable();
+        for (before, output) in outputs.into_iter().enumerate() {
+            while let Some(told) = told.next_if(|told| told.before <= before) {
+                self.fleet_told(at, &told.event, now.instant);
+            }
+            self.output(at, output);
             if self.hosts[at].life != life || !self.hosts[at].is_up() {
                 return;
             }
         }
+        for told in told {
+            self.fleet_told(at, &told.event, now.instant);
+        }
         self.arm(at);
     }
 
-    /// Schedules the core's wake-up for the time that it asked for.
+    fn fleet_told(&mut self, at: usize, event: &Event, instant: Instant) {
+        self.checks.told(at, event, self.sim.now_ms, instant);
+        self.sim.trace.number(event_number(event) | (at as u64) << 56);
+        self.sim.trace.say(self.sim.now_ms, || format!("host {at} <- {}", view::words(event)));
+    }
+
+    fn output(&mut self, at: usize, output: Output) {
+        match output {
+            Output::Act { life, action } => {
+                self.sim.trace.number(action.id.0);
+                self.sim.trace.number(view::verb_number(&action.verb));
+                self.sim.trace.say(self.sim.now_ms, || {
+                    format!(
+                        "host {at} -> {} {:?}: {}",
+                        action.id,
+                        action.cause,
+                        view::verb_words(&action.verb)
+                    )
+                });
+                self.check_action(at, &action);
+                self.act(at, life, action);
+            }
+            Output::List { life, known } => {
+                let action = Action { id: OWN_LIST, cause: Cause::Start, verb: Verb::Relist { known } };
+                self.act(at, life, action);
+            }
+            Output::FindDriver { .. } => self.find_driver(at),
+            Output::Watch { .. } => self.watch_opens(at),
+            Output::Begin { version, .. } => {
+                let still = self.human.stood_still(version);
+                self.checks.fleet_begins(at, still);
+                self.nodes_shown(at);
+            }
+            Output::Election(action) => self.elected(at, action),
+            Output::NotCommanded { .. } => {}
+            Output::Place { .. }
+            | Output::End { .. }
+            | Output::Still { .. }
+            | Output::StoodStill { .. }
+            | Output::Tell { .. } => {
+                self.sim.trace.say(self.sim.now_ms, || format!("host {at} -- {output:?}"));
+            }
+        }
+    }
+
+    fn elected(&mut self, at: usize, action: ElectionAction) {
+        match action {
+            ElectionAction::ReadLease { request } => self.call_lease(at, request, None),
+            ElectionAction::WriteLease { request, lease, over } => {
+                self.call_lease(at, request, Some((lease, over)));
+            }
+            ElectionAction::Lead { .. } => self.lead(at),
+            ElectionAction::Affirm => {}
+            ElectionAction::Stop(_) => {
+                self.hosts[at].leading = false;
+                self.post(at, 300, HostTask::Exit);
+            }
+        }
+    }
+
+    /// Schedules the supervisor's wake-up for the time that it asked for.
     fn arm(&mut self, at: usize) {
         let host = &mut self.hosts[at];
-        let Some(core) = &host.core else { return };
-        let deadline = core.deadline().filter(|deadline| *deadline < Instant::NEVER);
+        let Some(supervisor) = host.supervisor() else { return };
+        let deadline = supervisor.deadline().filter(|deadline| *deadline < Instant::NEVER);
         if host.frozen || deadline == host.armed {
             return;
         }

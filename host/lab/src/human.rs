@@ -4,12 +4,17 @@
 //! repeated until a reply arrives. Rejected: operators who react to `kubectl get`. Their actions are drawn from
 //! the tape instead, sensible or not.
 
+use std::collections::BTreeSet;
+
 use fleet::action::Reply;
-use fleet::event::{Command, Event};
+use fleet::event::Command;
 use fleet::guardrail::Refusal;
 use fleet::id::{CommandId, ExecutorId};
+use fleet::observed::DriverPod;
 use fleet::spec::{Draft, Mode, Spec};
+use fleet::supervisor::{Document, Input, Judged};
 
+use crate::api::{DRIVER, NAMESPACE};
 use crate::fault::Fault;
 use crate::host::HostTask;
 use crate::policies;
@@ -20,6 +25,10 @@ pub struct Human {
     /// The spec in force, which a host reads when it starts.
     pub draft: Draft,
     pub policies: Vec<String>,
+    /// Counts the documents.
+    version: u64,
+    /// The versions in which the fleet is paused or makes a dry run.
+    still: BTreeSet<u64>,
     pub template_invalid: bool,
     /// The faults are over.
     pub healed: bool,
@@ -49,8 +58,10 @@ pub enum Lift {
 impl Human {
     pub fn new(draft: Draft) -> Human {
         Human {
+            still: [1].into_iter().filter(|_| draft.paused || draft.dry_run).collect(),
             draft,
             policies: policies::NAMES.map(str::to_owned).to_vec(),
+            version: 1,
             template_invalid: false,
             healed: false,
             lifts: Vec::new(),
@@ -62,6 +73,40 @@ impl Human {
 
     pub(crate) fn lift_after(&mut self, at_ms: u64, lift: Lift) {
         self.lifts.push((at_ms, lift));
+    }
+
+    /// The document in force.
+    pub(crate) fn documents(&self) -> Input {
+        self.documents_of(self.draft.clone())
+    }
+
+    fn documents_of(&self, draft: Draft) -> Input {
+        let errors = Spec::check(draft.clone(), &self.policies).err().unwrap_or_default();
+        let document = Document {
+            fleet: draft.name.clone(),
+            namespace: NAMESPACE.to_owned(),
+            driver_pod: DRIVER.to_owned(),
+            application_id: Some(draft.application_id.clone()),
+            needs_address: true,
+            metrics_namespace: None,
+            graphite_prefix: None,
+            check_peer: true,
+            unusable: None,
+            version: self.version,
+            draft,
+        };
+        let problems = errors.iter().map(ToString::to_string).collect();
+        Input::Documents(vec![Judged { document, problems, pending: None, policies: self.policies.clone() }])
+    }
+
+    /// Does the fleet change nothing, according to this version of its document?
+    pub(crate) fn stood_still(&self, version: u64) -> bool {
+        self.still.contains(&version)
+    }
+
+    pub(crate) fn driver_found(&self, found: Result<Option<DriverPod>, String>) -> Input {
+        let (namespace, pod) = (NAMESPACE.to_owned(), DRIVER.to_owned());
+        Input::DriverFound { fleet: self.draft.name.clone(), namespace, pod, found }
     }
 
     pub fn has_orders(&self) -> bool {
@@ -121,8 +166,11 @@ impl World<'_> {
             let mut draft = self.human.draft.clone();
             draft.limits.executors_max = 0;
             draft.heartbeat.timeout_ms = 0;
-            let event = Event::SpecChanged { draft: Box::new(draft), policies: self.human.policies.clone() };
-            self.tell_all(50, &event);
+            self.human.version += 1;
+            for at in 0..self.hosts.len() {
+                let documents = self.human.documents_of(draft.clone());
+                self.post(at, 50, HostTask::Input(Box::new(documents)));
+            }
         }
         if self.sim.strikes(Fault::PolicyRemoved) {
             self.human.policies = vec!["OTHER".to_owned()];
@@ -184,6 +232,10 @@ impl World<'_> {
     }
 
     pub(crate) fn publish_spec(&mut self, ms: u64) {
+        self.human.version += 1;
+        if self.human.draft.paused || self.human.draft.dry_run {
+            self.human.still.insert(self.human.version);
+        }
         for at in 0..self.hosts.len() {
             self.post(at, ms, HostTask::Spec);
         }
@@ -196,7 +248,8 @@ impl World<'_> {
         let at = (0..self.hosts.len()).find(|at| self.hosts[*at].leading)?;
         self.human.commands += 1;
         let command = CommandId(self.human.commands);
-        self.post(at, 5, HostTask::Tell(Box::new(Event::Commanded { command, verb })));
+        let fleet = self.human.draft.name.clone();
+        self.post(at, 5, HostTask::Input(Box::new(Input::Command { fleet, command, verb })));
         Some(command)
     }
 
@@ -218,7 +271,7 @@ impl World<'_> {
             self.human.orders.push((Command::ResetBreaker, None));
         }
         let parked = self.hosts.iter().filter(|host| host.leading).any(|host| {
-            let snapshot = host.core.as_ref().map(|core| core.snapshot(host.now(self.sim.now_ms)));
+            let snapshot = host.snapshot(self.sim.now_ms);
             snapshot.is_some_and(|it| it.conditions.iter().any(|one| one.name == "LedgerRefused"))
         });
         let asked = self.human.orders.iter().any(|(order, _)| *order == Command::ResetLedger);

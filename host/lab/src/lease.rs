@@ -1,16 +1,12 @@
 //! Leader election: the core's own election, over a Lease in the API server.
 //!
-//! The state machine is the one of production; only its environment is here. Its calls use the same network as
-//! any other, so they can be lost, delayed or have an unknown outcome. Before every step a host asks it whether
-//! it still leads, as a daemon has to: a process that stood still finds out before it acts.
+//! The state machine is the one of production, in the supervisor; only its environment is here. Its calls use the same
+//! network as any other, so they can be lost, delayed or have an unknown outcome.
 
 use fleet::backoff::Seed;
-use fleet::election::{
-    Election, ElectionAction, ElectionEvent, ElectionOutcome, ElectionSettings, Identity, Lease,
-};
-use fleet::event::Event;
+use fleet::election::{Election, ElectionEvent, ElectionOutcome, ElectionSettings, Identity, Lease};
 use fleet::id::{ActionId, Version};
-use fleet::time::Instant;
+use fleet::supervisor::Input;
 
 use crate::api::Api;
 use crate::fault::Fault;
@@ -41,81 +37,21 @@ pub fn holder(api: &Api) -> Option<usize> {
 }
 
 impl World<'_> {
-    pub(crate) fn elect(&mut self, at: usize, event: ElectionEvent) {
-        if self.alone && event == ElectionEvent::Doubt {
-            // No other host can lead.
-            return self.tell(at, Event::LeadershipConfirmed);
-        }
-        let now = self.hosts[at].now(self.sim.now_ms);
-        let Some(election) = &mut self.hosts[at].election else { return };
-        for action in election.step(event, now) {
-            match action {
-                ElectionAction::ReadLease { request } => self.call_lease(at, request, None),
-                ElectionAction::WriteLease { request, lease, over } => {
-                    self.call_lease(at, request, Some((lease, over)));
-                }
-                ElectionAction::Lead { term } => self.lead(at, term),
-                ElectionAction::Affirm => self.tell(at, Event::LeadershipConfirmed),
-                ElectionAction::Stop(_) => {
-                    self.depose(at);
-                    self.post(at, 300, HostTask::Exit);
-                }
-            }
-        }
-        let host = &self.hosts[at];
-        let deadline = host.election.as_ref().and_then(Election::deadline);
-        if let Some(deadline) = deadline {
-            let wait_ms = deadline.since_ms(host.now(self.sim.now_ms).instant);
-            self.post(at, wait_ms, HostTask::ElectionDue(deadline));
-        }
-    }
-
-    /// The election's deadline, unless another one was set since.
-    pub(crate) fn election_due(&mut self, at: usize, due: Instant) {
-        if self.hosts[at].election.as_ref().and_then(Election::deadline) == Some(due) {
-            self.elect(at, ElectionEvent::Deadline);
-        }
-    }
-
-    /// Does the host still lead? One that does not finds out before it acts.
-    pub(crate) fn leads_still(&mut self, at: usize) -> bool {
-        if self.alone {
-            return self.hosts[at].leading;
-        }
-        let host = &self.hosts[at];
-        let now = host.now(self.sim.now_ms).instant;
-        let leads = host.election.as_ref().is_some_and(|election| election.is_leader(now));
-        if host.leading && !leads {
-            self.elect(at, ElectionEvent::Deadline);
-            self.depose(at);
-        }
-        leads
-    }
-
-    pub(crate) fn lead(&mut self, at: usize, term: u64) {
+    pub(crate) fn lead(&mut self, at: usize) {
         let now_ms = self.sim.now_ms;
         self.hosts[at].leading = true;
         if self.sim.swarm.is_on(Fault::Herd) && self.sim.strikes(Fault::Herd) {
             self.hosts[at].deaf_until_ms = now_ms + self.human.draft.heartbeat.interval_ms * 2;
         }
-        self.tell(at, Event::LeadershipGained { term });
-        if self.hosts[at].is_up() {
-            self.watch_opens(at);
-            self.post(at, 1_500, HostTask::PollDriver);
-        }
+        self.post(at, 1_500, HostTask::PollDriver);
     }
 
-    /// It was the leader and must stop: the core is told, and the process exits.
-    pub(crate) fn depose(&mut self, at: usize) {
-        if !self.hosts[at].leading {
-            return;
-        }
-        self.hosts[at].leading = false;
-        self.tell(at, Event::LeadershipLost);
-        self.post(at, 300, HostTask::Exit);
-    }
-
-    fn call_lease(&mut self, host: usize, request: ActionId, write: Option<(Lease, Option<Version>)>) {
+    pub(crate) fn call_lease(
+        &mut self,
+        host: usize,
+        request: ActionId,
+        write: Option<(Lease, Option<Version>)>,
+    ) {
         let now_ms = self.sim.now_ms;
         let there_ms = self.sim.tape.between(2, 30);
         let answer_ms = self.sim.tape.between(2, 30);
@@ -153,6 +89,6 @@ impl World<'_> {
         };
         let Some(wait_ms) = answer_ms.filter(|_| self.hosts[host].life == life) else { return };
         let answer = ElectionEvent::Finished { request, outcome };
-        self.post(host, wait_ms, HostTask::Election(Box::new(answer)));
+        self.post(host, wait_ms, HostTask::Input(Box::new(Input::Election(answer))));
     }
 }

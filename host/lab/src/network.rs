@@ -5,8 +5,8 @@
 //! the request is still applied. Requests of a host that dies stay in transit.
 
 use fleet::action::{Action, Verb};
-use fleet::election::ElectionEvent;
 use fleet::event::{Answer, Event, Outcome, Phase, Relist, finished};
+use fleet::supervisor::Input;
 
 use crate::api::NewPod;
 use crate::cluster::Maker;
@@ -49,15 +49,15 @@ const TIMEOUT_MS: u64 = 10_000;
 const SLOW_MS: u64 = 2_000;
 
 impl World<'_> {
-    pub(crate) fn act(&mut self, at: usize, action: Action) {
+    pub(crate) fn act(&mut self, at: usize, of: u64, action: Action) {
         match &action.verb {
-            Verb::Ask { .. } => self.ask(at, action),
+            Verb::Ask { .. } => self.ask(at, of, action),
             Verb::Reply { command, reply } => {
                 let (command, reply) = (*command, reply.clone());
                 self.replied(at, command, &reply);
             }
-            Verb::CheckLease => self.elect(at, ElectionEvent::Doubt),
-            Verb::Publish(_) => {}
+            // The supervisor answers the first itself.
+            Verb::CheckLease | Verb::Publish(_) => {}
             Verb::Relist { .. }
             | Verb::ReadLedger
             | Verb::WriteLedger { .. }
@@ -65,11 +65,11 @@ impl World<'_> {
             | Verb::GetPod { .. }
             | Verb::DeletePod { .. }
             | Verb::EvictPod { .. }
-            | Verb::DeleteDriver { .. } => self.send(at, action),
+            | Verb::DeleteDriver { .. } => self.send(at, of, action),
         }
     }
 
-    fn send(&mut self, at: usize, action: Action) {
+    fn send(&mut self, at: usize, of: u64, action: Action) {
         self.calls += 1;
         let point = self.crash_at.filter(|(call, _)| *call == self.calls).map(|(_, point)| point);
         let worn = match &mut self.hosts[at].requests_left {
@@ -87,7 +87,7 @@ impl World<'_> {
         let awaiting = self.sim.strikes(Fault::CrashAwaiting);
         let id = self.calls;
         let host = &mut self.hosts[at];
-        host.calls.insert(id, action.id);
+        host.calls.insert(id, (of, action.id));
         let life = host.life;
         self.post(at, TIMEOUT_MS, HostTask::TimeOut(id));
         let partitioned = self.sim.now_ms < self.hosts[at].partitioned_until_ms;
@@ -132,7 +132,7 @@ impl World<'_> {
         if self.sim.tape.chance(500) {
             return;
         }
-        let Some(action) = self.hosts[at].calls.get(&id).copied() else { return };
+        let Some((_, action)) = self.hosts[at].calls.get(&id).copied() else { return };
         let outcome = Outcome::Unknown("connection reset".to_owned());
         let wait_ms = self.sim.tape.between(50, 2_000);
         self.post(at, wait_ms, HostTask::Answer(id, Box::new(Event::Finished { action, outcome })));
@@ -273,9 +273,39 @@ impl World<'_> {
         Event::Relisted(Relist { known, ..list })
     }
 
+    // ------------------------------------------------------------------------------------- driver --
+
+    /// A host reads the driver's pod.
+    pub(crate) fn find_driver(&mut self, at: usize) {
+        let there_ms = self.sim.tape.between(2, 30);
+        let partitioned = self.sim.now_ms < self.hosts[at].partitioned_until_ms;
+        if partitioned || self.sim.strikes(Fault::RequestLost) {
+            let found = self.human.driver_found(Err("timed out".to_owned()));
+            return self.post(at, TIMEOUT_MS, HostTask::Input(Box::new(found)));
+        }
+        self.post(at, there_ms, HostTask::ReadDriver);
+    }
+
+    /// That request reaches the API server.
+    pub(crate) fn driver_read(&mut self, at: usize) {
+        let answer_ms = self.sim.tape.between(2, 30);
+        let answer_ms = if self.sim.strikes(Fault::AnswerLate) {
+            self.sim.tape.between(100, TIMEOUT_MS)
+        } else {
+            answer_ms
+        };
+        let found = if self.sim.strikes(Fault::PermissionCut) {
+            Err("not allowed".to_owned())
+        } else {
+            Ok(self.api.is_driver_running().then(|| self.api.driver_pod()))
+        };
+        let found = self.human.driver_found(found);
+        self.post(at, answer_ms, HostTask::Input(Box::new(found)));
+    }
+
     // ----------------------------------------------------------------------------------- policies --
 
-    fn ask(&mut self, at: usize, action: Action) {
+    fn ask(&mut self, at: usize, life: u64, action: Action) {
         let Verb::Ask { question, .. } = &action.verb else { return };
         let mut wait_ms = self.sim.tape.between(1, 50);
         let answer: Result<Answer, _> = policies::answer(&mut self.sim, question, self.human.healed);
@@ -284,6 +314,6 @@ impl World<'_> {
         }
         self.checks.answered(at, question, &answer);
         let event = Event::Answered { action: action.id, answer };
-        self.post(at, wait_ms, HostTask::Tell(Box::new(event)));
+        self.post(at, wait_ms, HostTask::Input(Box::new(Input::Fleet { life, event })));
     }
 }

@@ -13,14 +13,12 @@ use std::collections::BinaryHeap;
 
 use std::collections::BTreeMap;
 
-use fleet::Fleet;
-use fleet::action::Action;
-use fleet::event::Event;
+use fleet::election::Election;
 use fleet::guardrail::Refusal;
 use fleet::id::Uid;
-use fleet::snapshot::Snapshot;
-use fleet::spec::{Draft, SpecError};
-use fleet::time::{Instant, Now};
+use fleet::spec::Draft;
+use fleet::supervisor::{Input, Output, Supervisor};
+use fleet::time::Now;
 
 use crate::api::{Api, News, Serial};
 use crate::check::Checks;
@@ -33,20 +31,15 @@ use crate::network::Call;
 use crate::tape::Tape;
 use crate::trace::Trace;
 
-/// The system under test: a state machine that receives events and returns actions.
+/// The system under test: a supervisor, or one with something around it.
 pub trait Core {
-    fn step(&mut self, event: Event, now: Now) -> Vec<Action>;
-    /// When it is to be woken next.
-    fn deadline(&self) -> Option<Instant>;
-    /// The reason for that deadline, as text. Called only when a timeline is kept.
-    fn why(&self) -> String;
-    fn snapshot(&self, now: Now) -> Snapshot;
-    /// Checks the core's own totals.
-    fn audit(&self) -> Result<(), String>;
+    fn step(&mut self, input: Input, now: Now) -> Vec<Output>;
+    fn supervisor(&mut self) -> &mut Supervisor;
+    fn view(&self) -> &Supervisor;
 }
 
-/// Creates a core, as a host does when it starts.
-pub type Make<'a> = dyn Fn(Draft, &[String], u64) -> Result<Box<dyn Core>, Vec<SpecError>> + 'a;
+/// Creates a core, as a host does when it starts: with its election, if there is one, and a seed.
+pub type Make<'a> = dyn Fn(Option<Election>, u64) -> Box<dyn Core> + 'a;
 
 #[derive(Debug)]
 pub enum Task {
@@ -260,24 +253,16 @@ impl Ord for Queued {
     }
 }
 
-impl Core for Fleet {
-    fn step(&mut self, event: Event, now: Now) -> Vec<Action> {
-        Fleet::step(self, event, now)
+impl Core for Supervisor {
+    fn step(&mut self, input: Input, now: Now) -> Vec<Output> {
+        Supervisor::step(self, input, now)
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        Fleet::deadline(self).map(|(at, _)| at)
+    fn supervisor(&mut self) -> &mut Supervisor {
+        self
     }
 
-    fn why(&self) -> String {
-        Fleet::deadline(self).map_or(String::new(), |(_, why)| why.to_string())
-    }
-
-    fn snapshot(&self, now: Now) -> Snapshot {
-        Fleet::snapshot(self, now)
-    }
-
-    fn audit(&self) -> Result<(), String> {
-        Fleet::audit(self)
+    fn view(&self) -> &Supervisor {
+        self
     }
 }

@@ -1,10 +1,8 @@
 //! The core in the simulator: campaigns, every crash point of short scenarios, injected bugs.
 
-use fleet::Fleet;
-use fleet::action::Action;
 use fleet::event::Event;
-use fleet::snapshot::Snapshot;
-use fleet::time::{Instant, Now};
+use fleet::supervisor::{Input, Output, Supervisor};
+use fleet::time::Now;
 use lab::campaign::{Campaign, KNOWN_BUGS, core, hunt};
 use lab::run::{Options, run};
 use lab::scenarios;
@@ -43,40 +41,34 @@ fn every_crash_point_of_every_scenario_is_survived() {
     assert!(runs > 1_000, "{runs}");
 }
 
-/// A core that receives every event twice, except operators' commands: two kills are two kills.
-struct Twice(Fleet);
+/// A core whose fleets receive every event twice, except operators' commands: two kills are two kills.
+struct Twice(Supervisor);
 
 impl Core for Twice {
-    fn step(&mut self, event: Event, now: Now) -> Vec<Action> {
-        let again = (!matches!(event, Event::Commanded { .. })).then(|| event.clone());
-        let mut actions = self.0.step(event, now);
-        actions.extend(again.into_iter().flat_map(|event| self.0.step(event, now)));
-        actions
+    fn step(&mut self, input: Input, now: Now) -> Vec<Output> {
+        let again = match &input {
+            Input::Fleet { event: Event::Commanded { .. }, .. } => None,
+            Input::Fleet { life, event } => Some(Input::Fleet { life: *life, event: event.clone() }),
+            _ => None,
+        };
+        let mut outputs = self.0.step(input, now);
+        outputs.extend(again.into_iter().flat_map(|again| self.0.step(again, now)));
+        outputs
     }
 
-    fn deadline(&self) -> Option<Instant> {
-        Core::deadline(&self.0)
+    fn supervisor(&mut self) -> &mut Supervisor {
+        &mut self.0
     }
 
-    fn why(&self) -> String {
-        self.0.why()
-    }
-
-    fn snapshot(&self, now: Now) -> Snapshot {
-        self.0.snapshot(now)
-    }
-
-    fn audit(&self) -> Result<(), String> {
-        self.0.audit()
+    fn view(&self) -> &Supervisor {
+        &self.0
     }
 }
 
 /// D5 and D6: a repeated event changes nothing.
 #[test]
 fn events_that_come_twice_change_nothing() {
-    let make = |draft, policies: &[String], seed| {
-        Fleet::new(draft, policies, seed).map(|fleet| Box::new(Twice(fleet)) as Box<dyn Core>)
-    };
+    let make = |election, seed| Box::new(Twice(Supervisor::new(election, seed))) as Box<dyn Core>;
     for seed in 0..200 {
         let violation = run(seed, &Options::default(), &make).violation;
         assert_eq!(violation, None, "seed {seed}");

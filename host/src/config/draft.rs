@@ -3,15 +3,46 @@
 use std::path::PathBuf;
 
 use cluster::node::{Place, Sign, Signs};
-use cluster::pod::DriverSeen;
 use cluster::template::{Remark, Spark, Template};
 use fleet::id::Uid;
+use fleet::observed::DriverPod;
 use fleet::spec::{self, Draft, SpecError};
+use fleet::supervisor::Document;
 
 use super::document::{Departure, DepartureKind, Mode, Roll, Window};
 use super::{FleetConfig, Problem, schema};
 
 impl FleetConfig {
+    /// The document as the supervisor needs it. The same version, the same document.
+    pub fn document(&self, version: u64) -> Document {
+        let spec = &self.fleet.spec;
+        let told = |remarks: Vec<Remark>| {
+            let told = remarks.iter().map(|remark| format!("{}: {}", remark.path, remark.message));
+            told.collect::<Vec<_>>().join("; ")
+        };
+        Document {
+            fleet: self.fleet.metadata.name.clone(),
+            namespace: self.fleet.metadata.namespace.clone(),
+            driver_pod: spec.driver.pod_name.clone(),
+            application_id: spec.application_id.clone(),
+            draft: self.draft(Uid::from("stand-in"), "spark-0"),
+            needs_address: spec.spark.as_ref().is_none_or(|spark| spark.driver_url.is_none()),
+            metrics_namespace: spec.heartbeat.metrics_namespace.clone(),
+            graphite_prefix: self.graphite_prefix(),
+            check_peer: spec.heartbeat.check_peer,
+            unusable: match spec.mode {
+                Mode::Own => self.stand_in().err().map(told),
+                Mode::Observe => None,
+            },
+            version,
+        }
+    }
+
+    /// `spark.metrics.conf.executor.sink.graphite.prefix`, if there is one.
+    pub fn graphite_prefix(&self) -> Option<String> {
+        Some(self.fleet.spec.heartbeat.graphite_prefix.clone()).filter(|prefix| !prefix.is_empty())
+    }
+
     /// The draft of this fleet, with what is known only from the driver's pod: its UID, and the application id if the
     /// document has none.
     pub fn draft(&self, driver: Uid, application_id: &str) -> Draft {
@@ -91,7 +122,7 @@ impl FleetConfig {
     pub fn template(
         &self,
         driver_url: String,
-        driver: Option<&DriverSeen>,
+        driver: Option<&DriverPod>,
     ) -> Result<Option<Template>, Vec<Remark>> {
         let Some(template) = &self.fleet.spec.template else { return Ok(None) };
         let spark = self.fleet.spec.spark.clone().unwrap_or_default();

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use cluster::pod::DriverSeen;
+use fleet::observed::DriverPod;
 use fleet::snapshot::Condition;
 use tokio::time::Instant;
 
@@ -29,7 +29,7 @@ const CONTEST: Duration = Duration::from_secs(15);
 pub fn complete(
     mut conditions: Vec<Condition>,
     config: &FleetConfig,
-    driver: &DriverSeen,
+    driver: &DriverPod,
     directory: &Directory,
 ) -> Vec<Condition> {
     let Some(fleet) = directory.fleet(&config.fleet.metadata.name) else { return conditions };
@@ -48,7 +48,7 @@ pub fn complete(
     conditions
 }
 
-fn driver_rest(driver: &DriverSeen, fleet: &Fleet, now: Instant) -> Option<String> {
+fn driver_rest(driver: &DriverPod, fleet: &Fleet, now: Instant) -> Option<String> {
     if fleet.entry.driver.is_none() {
         return Some(format!("NoAddress: driver pod {} has no address yet", driver.name));
     }

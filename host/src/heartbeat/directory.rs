@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use fleet::id::{ExecutorId, Uid};
+pub use fleet::identity::{Claim, Contest, Identity, SHARED_REMEDY};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
@@ -64,6 +65,15 @@ impl FleetEntry {
     /// The beginning of its metric names, before the executor id.
     pub fn head(&self) -> String {
         names::head(self.graphite_prefix.as_deref(), self.namespace())
+    }
+
+    pub fn identity(&self) -> Identity {
+        Identity {
+            namespace: self.pods_namespace.clone(),
+            application_id: self.application_id.clone(),
+            head: self.head(),
+            check_peer: self.check_peer,
+        }
     }
 
     /// The part of its metric names that identifies the application.
@@ -120,45 +130,6 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// How strong a fleet's claim to its names is. The order is the same after every restart and does not depend on the
-/// order of arrival: an id from a document takes precedence over one from a label, and an older driver pod over a
-/// younger one. A fleet that is already registered has no advantage, because after a restart no fleet is. Pods of the
-/// same age are ordered by UID, and two documents that name one driver by the names of their fleets.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Claim {
-    /// The id comes from `spec.applicationId` and not from the label of the driver's pod.
-    pub documented: bool,
-    /// When the driver's pod was created.
-    pub since_ms: i64,
-    pub driver: Option<Uid>,
-    /// Two documents may name the same driver.
-    pub fleet: String,
-}
-
-impl Claim {
-    pub fn outranks(&self, other: &Claim) -> bool {
-        self.rank() < other.rank()
-    }
-
-    /// The smallest claim is the best.
-    fn rank(&self) -> (bool, i64, Option<&Uid>, &str) {
-        (!self.documented, self.since_ms, self.driver.as_ref(), &self.fleet)
-    }
-
-    /// What this claim has that the other lacks.
-    pub fn advantage(&self, other: &Claim) -> &'static str {
-        if self.documented != other.documented {
-            "has the id from its document, and not from a label"
-        } else if self.since_ms != other.since_ms {
-            "has the older driver pod"
-        } else if self.driver == other.driver {
-            "has the same driver, and the name that comes first"
-        } else {
-            "has the driver pod with the lesser UID"
-        }
-    }
-}
-
 /// A fleet was rejected; the directory is unchanged.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DirectoryError {
@@ -171,41 +142,6 @@ pub enum DirectoryError {
     #[error("columns: {count} beside the known ones; at most {EXTRA_COLUMNS_MAX}")]
     Columns { count: usize },
 }
-
-/// What only one of two fleets can have.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Contest {
-    #[error(
-        "application id {id:?} is also that of fleet {fleet} in the same namespace; an application has one fleet"
-    )]
-    Application { id: String, fleet: Arc<str> },
-    #[error(
-        "metrics of fleet {fleet} begin with {head:?} as well, and both take them from any address: {SHARED_REMEDY}"
-    )]
-    Head { head: String, fleet: Arc<str> },
-}
-
-impl Contest {
-    /// The same conflict with another fleet.
-    pub fn with(self, name: &str) -> Contest {
-        let fleet = name.into();
-        match self {
-            Contest::Application { id, .. } => Contest::Application { id, fleet },
-            Contest::Head { head, .. } => Contest::Head { head, fleet },
-        }
-    }
-
-    pub fn what(&self) -> String {
-        match self {
-            Contest::Application { id, .. } => format!("application id {id:?}"),
-            Contest::Head { head, .. } => format!("metrics that begin with {head:?}"),
-        }
-    }
-}
-
-/// The conflict if two fleets have the same names.
-pub const SHARED_REMEDY: &str = "leave heartbeat.checkPeer: true in both, so that their pods' addresses tell them \
-                                 apart, or give one application another spark.metrics.namespace or sink prefix";
 
 /// Maximum columns of a fleet beside the known ones: more than policies can use; each costs 8 bytes per executor.
 pub const EXTRA_COLUMNS_MAX: usize = 64;
@@ -306,7 +242,7 @@ impl Directory {
     pub fn set_fleet(&self, name: &str, entry: FleetEntry) -> Result<(), DirectoryError> {
         Directory::check(&entry)?;
         let mut maps = write(&self.maps);
-        if let Some((_, contest)) = maps.rivals(name, &entry).pop() {
+        if let Some(contest) = maps.contest(name, &entry) {
             return Err(DirectoryError::Contested(contest));
         }
         let (mut executors, mut notes, mut columns) = (Arc::default(), Arc::default(), None);
@@ -341,11 +277,6 @@ impl Directory {
         for ip in were_at {
             addresses.moved(&fleet.name, Some(ip), None);
         }
-    }
-
-    /// The fleets that claim what this one would take, and what that is.
-    pub fn rivals(&self, name: &str, entry: &FleetEntry) -> Vec<(Arc<Fleet>, Contest)> {
-        read(&self.maps).rivals(name, entry)
     }
 
     /// Sets the current pod of an executor. Does nothing if the fleet is unknown.
@@ -432,22 +363,10 @@ impl Directory {
 }
 
 impl Maps {
-    /// The application id is unique in its namespace, because labels with it select the executors' pods. A head is
-    /// unique only among fleets that accept heartbeats from any address: all others are distinguished by their pods'
-    /// addresses.
-    fn rivals(&self, name: &str, entry: &FleetEntry) -> Vec<(Arc<Fleet>, Contest)> {
-        let others = self.fleets.values().filter(|other| *other.name != *name);
-        let contest = |other: &Arc<Fleet>| {
-            let (them, fleet) = (&other.entry, Arc::clone(&other.name));
-            if (&them.pods_namespace, &them.application_id) == (&entry.pods_namespace, &entry.application_id)
-            {
-                return Some(Contest::Application { id: entry.application_id.clone(), fleet });
-            }
-            let head = entry.head();
-            let shared = *other.head == *head.as_bytes() && !them.check_peer && !entry.check_peer;
-            shared.then_some(Contest::Head { head, fleet })
-        };
-        others.filter_map(|other| Some((Arc::clone(other), contest(other)?))).collect()
+    fn contest(&self, name: &str, entry: &FleetEntry) -> Option<Contest> {
+        let identity = entry.identity();
+        let mut others = self.fleets.values().filter(|other| *other.name != *name);
+        others.find_map(|other| identity.contest(&other.name, &other.entry.identity()))
     }
 
     /// Rebuilds the indexes derived from `fleets`: there are few fleets, and they rarely change.

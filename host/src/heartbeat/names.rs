@@ -3,45 +3,9 @@
 //! Spark joins the parts with dots (`MetricsSystem.buildRegistryName`), and Dropwizard's sender replaces white space
 //! before it writes. The parts may contain dots themselves, so a name alone does not show where one ends.
 
+pub use fleet::identity::{NAME_MAX, head, is_name, is_namespace};
+
 use super::graphite::executor_id;
-
-/// Maximum bytes of an application id, a namespace, a prefix or a column's name.
-pub const NAME_MAX: usize = 253;
-
-/// Is this a valid application id, prefix or column name?
-pub fn is_name(value: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    // Dots alone would be a parent directory in a URL.
-    let dots = value.bytes().all(|byte| byte == b'.');
-    !dots && value.len() <= NAME_MAX && value.bytes().all(plain)
-}
-
-/// Is this a valid `spark.metrics.namespace`? Application names are used for it, and they are free text.
-pub fn is_namespace(value: &str) -> bool {
-    value.len() <= NAME_MAX && !value.trim().is_empty() && !value.chars().any(char::is_control)
-}
-
-/// The head of a fleet's names, before the dot and the executor id.
-pub fn head(prefix: Option<&str>, namespace: &str) -> String {
-    let joined = match prefix {
-        Some(prefix) => format!("{prefix}.{namespace}"),
-        None => namespace.to_owned(),
-    };
-    // `GraphiteSanitize`: trimmed, and one dash for each run of white space. Trimmed only at the front, because the
-    // name continues after it.
-    let mut head = String::with_capacity(joined.len());
-    let mut space = false;
-    for c in joined.trim_start_matches(|c: char| c <= ' ').chars() {
-        let is_space = matches!(c, ' ' | '\t' | '\n' | '\u{b}' | '\u{c}' | '\r');
-        if !is_space {
-            head.push(c);
-        } else if !space {
-            head.push('-');
-        }
-        space = is_space;
-    }
-    head
-}
 
 /// The part before the executor id in a name of an unknown application. `None`: it has no executor id.
 pub fn unknown_head(name: &[u8]) -> Option<&[u8]> {

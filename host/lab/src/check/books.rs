@@ -149,10 +149,8 @@ impl World<'_> {
     pub(crate) fn check_snapshots(&mut self) {
         let now_ms = self.sim.now_ms;
         for host in &self.hosts {
-            let Some(core) = host.core.as_ref().filter(|_| host.leading && !host.is_frozen()) else {
-                continue;
-            };
-            let snapshot = core.snapshot(host.now(now_ms));
+            let snapshot = host.snapshot(now_ms).filter(|_| host.leading && !host.is_frozen());
+            let Some(snapshot) = snapshot else { continue };
             let life = self.checks.current.get(&host.index);
             let life = life.and_then(|life| self.checks.lives.get(&(host.index, *life)));
             let twins = |id| self.cluster.executors.values().filter(|truth| truth.executor == id).count();

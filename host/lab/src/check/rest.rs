@@ -91,7 +91,7 @@ impl World<'_> {
             return Some(format!("the ledger holds what is over: {ledger:?} (L4)"));
         }
         let leader = self.hosts.iter().find(|host| host.leading)?;
-        let snapshot = leader.core.as_ref()?.snapshot(leader.now(self.sim.now_ms));
+        let snapshot = leader.snapshot(self.sim.now_ms)?;
         let open = snapshot.conditions.iter().any(|condition| condition.name == "BreakerOpen");
         open.then(|| "the breaker is still open (L5)".to_owned())
     }
@@ -124,11 +124,8 @@ impl World<'_> {
     /// The leader's view, for debugging.
     fn leaders_view(&self) -> String {
         let leader = self.hosts.iter().find(|host| host.leading);
-        let Some(core) = leader.and_then(|host| Some((host, host.core.as_ref()?))) else {
-            return "No host leads".to_owned();
-        };
-        let (host, core) = core;
-        let snapshot = core.snapshot(host.now(self.sim.now_ms));
+        let seen = leader.and_then(|host| Some((host, host.snapshot(self.sim.now_ms)?)));
+        let Some((host, snapshot)) = seen else { return "No host leads a fleet".to_owned() };
         let stages = snapshot.executors.iter().map(|row| format!("{} {}", row.executor, row.stage));
         let stages: Vec<String> = stages.collect();
         let conditions = snapshot.conditions.iter().map(|c| format!("{}: {}", c.name, c.message));

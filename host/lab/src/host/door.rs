@@ -89,13 +89,4 @@ impl World<'_> {
         *room = room.saturating_sub(1);
         has
     }
-
-    /// Checks for a standstill before each step, as a daemon does.
-    pub(super) fn look_for_standstill(&mut self, at: usize) {
-        let now = self.hosts[at].now(self.sim.now_ms).instant;
-        let stood = self.hosts[at].standstill.look(now);
-        if stood.is_some() && self.hosts[at].leading {
-            self.tell(at, Event::HearingImpaired(Impairment::Paused));
-        }
-    }
 }

@@ -5,10 +5,13 @@
 //! because they use the same kind of connection.
 
 use fleet::action::Verb;
-use fleet::event::{Event, NodeView, Outcome};
+use fleet::event::{DriverView, Event, NodeView, Outcome};
+use fleet::observed::DriverPod;
+
+use fleet::supervisor::Input;
 
 use super::{HostTask, World};
-use crate::api::Change;
+use crate::api::{Change, NAMESPACE};
 use crate::fault::Fault;
 
 #[derive(Debug, Default)]
@@ -22,8 +25,8 @@ pub struct Watch {
     pub told: u64,
     pub lag_ms: u64,
     scheduled: bool,
-    /// The core was told that its view is stale.
-    stale: bool,
+    /// The supervisor was told that it is broken.
+    broken: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,9 +42,13 @@ pub enum WatchState {
 const SILENT_MS: u64 = 60_000;
 
 impl World<'_> {
-    /// A host that becomes leader lists and watches.
+    /// The supervisor wants to watch.
     pub(crate) fn watch_opens(&mut self, at: usize) {
         self.watch_restarts(at, 10, true);
+    }
+
+    /// A fleet that begins is told of all nodes.
+    pub(crate) fn nodes_shown(&mut self, at: usize) {
         for node in 0..self.cluster.nodes.len() {
             let view = self.cluster.nodes[node].view();
             self.post(at, 20, HostTask::Tell(Box::new(Event::NodeChanged(Box::new(view)))));
@@ -67,7 +74,7 @@ impl World<'_> {
             // kube's backoff; a watch that stays silent for too long is reported as stale.
             let wait_ms = self.sim.tape.between(800, 8_000);
             self.watch_restarts(at, wait_ms, list);
-            self.say_stale(at);
+            self.watch_breaks(at);
             return;
         }
         let list = list || self.api.is_compacted(self.hosts[at].watch.at);
@@ -79,16 +86,16 @@ impl World<'_> {
         let watch = &mut self.hosts[at].watch;
         watch.state = WatchState::Open;
         watch.lag_ms = lag_ms;
+        let broken = std::mem::take(&mut watch.broken);
         if list {
+            // The list with which the stream starts is only where it starts.
             let revision = self.api.revision_at(self.sim.now_ms.saturating_sub(lag_ms));
             watch.at = revision;
             watch.told = revision;
-            self.check_listed(at, revision);
-            let list = if lag_ms == 0 { self.api.list() } else { self.api.list_at(revision) };
-            self.tell(at, Event::Relisted(list));
         }
-        if self.hosts[at].is_up() && std::mem::take(&mut self.hosts[at].watch.stale) {
-            self.tell(at, Event::ViewFresh);
+        // A watch that closes in order resumes where it was, and nothing is reported.
+        if list || broken {
+            self.step(at, Input::WatchStarted { namespace: NAMESPACE.to_owned() });
         }
     }
 
@@ -129,7 +136,8 @@ impl World<'_> {
         }
         if self.sim.strikes(Fault::WatchExpires) {
             let wait_ms = self.sim.tape.between(10, 30_000);
-            return self.watch_restarts(at, wait_ms, true);
+            self.watch_restarts(at, wait_ms, true);
+            return self.watch_breaks(at);
         }
         if self.sim.strikes(Fault::WatchHangs) {
             let watch = &mut self.hosts[at].watch;
@@ -172,20 +180,33 @@ impl World<'_> {
                 pod.status.deletion_grace_ms = None;
                 pod.status.conditions.clear();
             }
-            if self.sim.strikes(Fault::EventDuplicated) {
+            let again = self.sim.strikes(Fault::EventDuplicated).then(|| event.clone());
+            if let Some(event) = again {
                 let wait_ms = self.sim.tape.between(0, 20_000);
-                self.post(at, wait_ms, HostTask::Tell(Box::new(event.clone())));
+                self.post(at, wait_ms, HostTask::Watched(Box::new(event)));
             }
-            self.tell(at, event);
+            self.watched(at, event);
             if !self.hosts[at].is_up() {
                 return;
             }
         }
     }
 
+    /// The watch delivers: a driver's pod is the supervisor's business, everything else is the fleet's.
+    pub(crate) fn watched(&mut self, at: usize, event: Event) {
+        let Event::DriverChanged { driver, revision } = event else { return self.tell(at, event) };
+        let pod = self.api.driver_pod();
+        let (live, ends) = match driver {
+            DriverView::Running { ends, .. } => (true, ends),
+            DriverView::Gone => (false, pod.ends),
+        };
+        let driver = DriverPod { live, ends, revision, ..pod };
+        self.step(at, Input::Driver { namespace: NAMESPACE.to_owned(), driver });
+    }
+
     pub(crate) fn watch_is_stale(&mut self, at: usize, generation: u32) {
         if self.hosts[at].watch.generation == generation {
-            self.say_stale(at);
+            self.watch_breaks(at);
             if self.hosts[at].is_up() {
                 let list = self.sim.tape.chance(300);
                 self.watch_restarts(at, 1_000, list);
@@ -193,9 +214,9 @@ impl World<'_> {
         }
     }
 
-    fn say_stale(&mut self, at: usize) {
-        if !std::mem::replace(&mut self.hosts[at].watch.stale, true) {
-            self.tell(at, Event::ViewStale);
+    fn watch_breaks(&mut self, at: usize) {
+        if !std::mem::replace(&mut self.hosts[at].watch.broken, true) {
+            self.step(at, Input::WatchBroken { namespace: NAMESPACE.to_owned() });
         }
     }
 

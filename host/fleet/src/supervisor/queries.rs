@@ -1,0 +1,129 @@
+//! What a host may read: when to call, whether it leads, and the fleets.
+
+use super::Supervisor;
+use super::managed::Managed;
+#[cfg(feature = "injected-bugs")]
+use super::message::Told;
+use crate::election::{Election, StopCause};
+#[cfg(feature = "injected-bugs")]
+use crate::event::Event;
+use crate::guardrail::Refusal;
+use crate::id::ExecutorId;
+#[cfg(feature = "injected-bugs")]
+use crate::injected_bug::InjectedBug;
+use crate::snapshot::Explanation;
+use crate::time::Instant;
+
+impl Supervisor {
+    /// When to call `step` with [`Input::Deadline`] if no other input comes first. In addition the loop must run once
+    /// per [`Supervisor::pulse_ms`], so that a standstill is noticed.
+    pub fn deadline(&self) -> Option<Instant> {
+        let election = match &self.election {
+            Some(election) => election.deadline(),
+            None => (self.term.is_none() && self.stopped.is_none()).then_some(Instant::START),
+        };
+        let timer = self.timers.first().map(|(at, _)| *at);
+        election.into_iter().chain(timer).min()
+    }
+
+    /// Maximum period of the loop.
+    pub fn pulse_ms(&self) -> u64 {
+        self.standstill.pulse_ms()
+    }
+
+    /// Does this host lead now?
+    pub fn leads(&self) -> bool {
+        let elected = |election: &Election| election.is_leader(self.now.instant);
+        self.stopped.is_none() && self.term.is_some() && self.election.as_ref().is_none_or(elected)
+    }
+
+    /// Until when its calls may be sent; `None`: not at all.
+    pub fn leads_until(&self) -> Option<Instant> {
+        match &self.election {
+            Some(election) => election.leads_until(),
+            None => self.leads().then_some(Instant::NEVER),
+        }
+    }
+
+    /// Why this host must stop.
+    pub fn stopped(&self) -> Option<StopCause> {
+        self.stopped
+    }
+
+    /// The identity of the current leader, if known.
+    pub fn holder(&self) -> Option<&str> {
+        self.election.as_ref().and_then(Election::holder)
+    }
+
+    /// In the order of their names.
+    pub fn fleets(&self) -> impl Iterator<Item = &Managed> {
+        self.fleets.values()
+    }
+
+    pub fn fleet(&self, name: &str) -> Option<&Managed> {
+        self.fleets.get(name)
+    }
+
+    /// The numbers of all lives.
+    pub fn lives(&self) -> Vec<u64> {
+        self.lives.keys().copied().collect()
+    }
+
+    /// The fleet of which this is the life.
+    pub fn fleet_of(&self, life: u64) -> Option<&Managed> {
+        self.fleets.get(self.lives.get(&life)?)
+    }
+
+    /// The life whose executors have this application id.
+    pub fn life_of(&self, namespace: &str, application_id: &str) -> Option<u64> {
+        // Fewer than a thousand applications, and two short strings to build the key.
+        self.applications.get(&(namespace.to_owned(), application_id.to_owned())).copied()
+    }
+
+    /// One fleet has listed its pods, or has no driver. Do not wait for all fleets: one without access must not block
+    /// the heartbeats of the others. Nor require its watch to be up: heartbeats that are rejected while it is broken
+    /// would cost executors.
+    pub fn is_synced(&self) -> bool {
+        let synced = |managed: &Managed| match &managed.life {
+            Some(life) => life.listed,
+            None => managed.looked,
+        };
+        self.fleets.is_empty() || self.fleets.values().any(synced)
+    }
+
+    /// What is known of an executor. Without a core, no executor of the fleet is known.
+    pub fn explain(&self, fleet: &str, executor: ExecutorId) -> Option<Explanation> {
+        let managed = self.fleets.get(fleet)?;
+        let unknown = || Explanation {
+            executor,
+            stage: None,
+            not_rolled: Some(Refusal::UnknownExecutor),
+            history: Vec::new(),
+        };
+        Some(managed.life().map_or_else(unknown, |life| life.fleet().explain(executor)))
+    }
+
+    /// Switches one rule off, to check that the tests detect it.
+    #[cfg(feature = "injected-bugs")]
+    pub fn inject(&mut self, bug: InjectedBug) {
+        self.bug = Some(bug);
+    }
+
+    /// What fleets were told in the last step.
+    #[cfg(feature = "injected-bugs")]
+    pub fn take_told(&mut self) -> Vec<Told> {
+        std::mem::take(&mut self.told)
+    }
+
+    #[cfg(feature = "injected-bugs")]
+    pub(super) fn trace(&mut self, life: u64, event: &Event) {
+        if self.lives.contains_key(&life) {
+            self.told.push(Told { life, event: event.clone(), before: self.out.len() });
+        }
+    }
+
+    /// Checks the totals of all fleets.
+    pub fn audit(&self) -> Result<(), String> {
+        self.fleets.values().filter_map(Managed::life).try_for_each(|life| life.fleet.audit())
+    }
+}
