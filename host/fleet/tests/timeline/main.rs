@@ -152,13 +152,14 @@
 //! To write a timeline, list the events and run
 //!
 //! ```console
-//! $ UPDATE_TIMELINES=1 cargo test -p fleet --test timeline
+//! $ cargo bless
 //! ```
 //!
-//! It writes the output that came into each timeline that differs (`support/bless.rs`). Tests pass then, so
-//! the output is only as good as its review: read `git diff`, and check that each line is right and is due at
-//! that time. What fails in another way (an outcome without its call, a failed audit) is not written; correct
-//! the events first. The text has to be a plain string literal among the arguments of `check`.
+//! That is `UPDATE_TIMELINES=1 cargo test -p fleet --test timeline`, and takes the name of a test. It writes
+//! the output that came into each timeline that differs (`support/bless.rs`). Tests pass then, so the output
+//! is only as good as its review: read `git diff`, and check that each line is right and is due at that time.
+//! What fails in another way (an outcome without its call, a failed audit) is not written; correct the events
+//! first. The text has to be a plain string literal among the arguments of `check`.
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "what goes wrong in a test panics")]
 

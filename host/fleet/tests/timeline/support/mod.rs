@@ -55,7 +55,7 @@ pub fn check(draft: Draft, timeline: &str) {
     }
     let at = told.iter().zip(&heard).take_while(|(a, b)| a == b).count();
     panic!(
-        "the timeline differs from line {}: expected {:?}, was {:?}. UPDATE_TIMELINES=1 writes it into the \
+        "the timeline differs from line {}: expected {:?}, was {:?}. `cargo bless` writes it into the \
          source. All that came out:\n\n{text}",
         at + 1,
         told.get(at),
