@@ -5,6 +5,7 @@
 pub struct Builtin {
     /// Name of its crate in `policies/`.
     pub name: &'static str,
+    /// The component's bytes, as in `policies/built/<name>.wasm`.
     pub component: &'static [u8],
 }
 
@@ -15,5 +16,6 @@ impl Builtin {
     /// The loss classifier for Spark on Kubernetes.
     pub const SPARK_LOSS: Builtin =
         Builtin { name: "spark-loss", component: include_bytes!("../../../policies/built/spark-loss.wasm") };
+    /// All of them.
     pub const ALL: [Builtin; 2] = [Builtin::SPARK_ROLL, Builtin::SPARK_LOSS];
 }

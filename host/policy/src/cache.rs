@@ -54,7 +54,9 @@ struct Counts {
 /// How often the cache was used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheCounts {
+    /// Modules whose compiled code was found.
     pub hits: u64,
+    /// Modules without a readable entry, which had to be compiled.
     pub misses: u64,
     /// Entries with an invalid seal: damaged, or tampered with.
     pub corrupt: u64,
@@ -63,22 +65,46 @@ pub struct CacheCounts {
 /// Why a directory cannot be used as the cache. Policies work without one; they load slower.
 #[derive(Debug, Error)]
 pub enum CacheError {
+    /// The directory cannot be created or read, is no directory, or its key cannot be read or written.
     #[error("cannot use {path} as the cache of compiled policies: {source}")]
-    Io { path: PathBuf, source: io::Error },
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: io::Error,
+    },
+    /// The directory belongs to another user, who could write code into it.
     #[error(
         "cannot use {path} as the cache of compiled policies: it belongs to user {owner}, not to user {us}; \
          compiled code from there could not be trusted"
     )]
-    Owner { path: PathBuf, owner: u32, us: u32 },
+    Owner {
+        /// The directory.
+        path: PathBuf,
+        /// The user id of its owner.
+        owner: u32,
+        /// The effective user id of this process.
+        us: u32,
+    },
+    /// The group or others may read or write the directory.
     #[error(
         "cannot use {path} as the cache of compiled policies: its mode is {mode:o}, others may write or read; \
          chmod 700 it"
     )]
-    Mode { path: PathBuf, mode: u32 },
+    Mode {
+        /// The directory.
+        path: PathBuf,
+        /// Its permission bits; 0700 would be right.
+        mode: u32,
+    },
 }
 
 impl Cache {
     /// Opens the directory, created if necessary, with its own random key in it.
+    ///
+    /// # Errors
+    ///
+    /// If the directory cannot be used, or could be written or read by another user.
     pub fn open(directory: &Path) -> Result<Cache, CacheError> {
         let io = |source| CacheError::Io { path: directory.into(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io)?;
@@ -97,10 +123,12 @@ impl Cache {
         Ok(Cache { directory: directory.into(), key, counts: Counts::default() })
     }
 
+    /// Where the entries are.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
+    /// How often the cache was used since it was opened.
     pub fn counts(&self) -> CacheCounts {
         CacheCounts {
             hits: self.counts.hits.load(Ordering::Relaxed),

@@ -43,19 +43,29 @@ pub enum Compiler {
     /// In this process, protected by the fence alone: for trusted modules, and in tests.
     #[default]
     Here,
-    /// In a process per module: a program that calls [`compile_child`](crate::compile_child) when it is started with these arguments.
-    Child { program: PathBuf, arguments: Vec<OsString>, limits: ChildLimits },
+    /// In a process for each module.
+    Child {
+        /// The program, which calls [`compile_child`](crate::compile_child) when it is started with `arguments`.
+        /// Usually the path of this executable: its output is trusted.
+        program: PathBuf,
+        /// What tells the program to compile instead of its usual work.
+        arguments: Vec<OsString>,
+        /// What the process may use.
+        limits: ChildLimits,
+    },
 }
 
 /// Limits for compiling one module. All of them grow with the module: Python components have 38 MB.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ChildLimits {
-    /// CPU time, for a small module and for each MiB. The built-in ones, of 0.3 MB, take 0.3 s.
+    /// CPU time for any module, seconds. The built-in ones, of 0.3 MB, take 0.3 s.
     pub cpu_s: u64,
+    /// CPU time in addition, for each full MiB of the module, seconds.
     pub cpu_s_per_mib: u64,
-    /// Writable memory. The built-in ones take 35 MiB. The daemon's container usually has 512 MiB, of which
+    /// Writable memory for any module (`RLIMIT_DATA`). The built-in ones take 35 MiB. The daemon's container usually has 512 MiB, of which
     /// this is half; an interpreter with its library takes a gigabyte in all and needs a larger container.
     pub memory_bytes: u64,
+    /// Writable memory in addition, for each full MiB of the module.
     pub memory_bytes_per_mib: u64,
 }
 

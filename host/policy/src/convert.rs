@@ -12,10 +12,22 @@ const LOSS_KIND_BYTES: usize = 64;
 /// A defect of an answer that is still used, without the defective part.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Complaint {
+    /// A pick of no candidate. If none of the picks is one, the answer as a whole is invalid:
+    /// [`InvalidAnswer::NoKnownPick`].
     #[error("index {index} is none of the {candidates} candidates; dropped")]
-    UnknownIndex { index: u32, candidates: usize },
+    UnknownIndex {
+        /// What the policy answered.
+        index: u32,
+        /// How many candidates there were: an index has to be lower.
+        candidates: usize,
+    },
+    /// Only the first pick of a candidate counts.
     #[error("index {index} was picked more than once")]
-    DuplicateIndex { index: u32 },
+    DuplicateIndex {
+        /// The candidate's index.
+        index: u32,
+    },
+    /// The last complaint of an answer with more defects than are listed.
     #[error("more than 10 further complaints")]
     More,
 }

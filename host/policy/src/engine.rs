@@ -17,12 +17,16 @@ pub(crate) enum Engines {
 /// With less address space, 4 GiB for each memory are not available.
 pub(crate) const ADDRESSES: u64 = 64 << 30;
 
+/// What a call's budget is measured in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// For decisions: pooled instances, CPU time as the budget.
     Serve,
     /// For tests: a deterministic budget, the same on every machine, beside the CPU time.
-    Lab { fuel: u64 },
+    Lab {
+        /// The budget of a call in wasmtime's fuel: about one unit for each instruction.
+        fuel: u64,
+    },
 }
 
 pub(crate) fn engine_config(mode: Mode, engines: Engines) -> Config {

@@ -8,15 +8,22 @@ const LINE_BYTES: usize = 512;
 /// A log line of a guest.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogLine {
+    /// As the guest gave it; `Info` for what it wrote to WASI's standard output or error.
     pub level: LogLevel,
+    /// One line without control characters, at most 512 bytes.
     pub message: String,
 }
 
+/// The level of a log line: `log.level` of the contract, and the SDK's functions of the same names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLevel {
+    /// For the policy's author.
     Debug,
+    /// Worth knowing for an operator.
     Info,
+    /// Something is odd, and the answer stands.
     Warn,
+    /// The answer suffers.
     Error,
 }
 

@@ -25,8 +25,9 @@ pub struct Module {
     pub(crate) exports: Exports,
     pub(crate) wasi: bool,
     checker: Checker,
-    /// Name and version from the module's own description.
+    /// The name from the module's own description; usually its crate's. For people: it need not be unique.
     pub name: String,
+    /// The version from the module's own description, for people.
     pub version: String,
     /// SHA-256 of the file, in hex: the module's identity.
     pub digest: String,
@@ -34,7 +35,9 @@ pub struct Module {
     pub size_bytes: usize,
     /// Names of its imports.
     pub imports: Vec<String>,
+    /// What each instance of it takes.
     pub needs: Needs,
+    /// Its policies, in the order of its description; at least one. Names are unique.
     pub policies: Vec<Policy>,
     schemas: BTreeMap<String, Schema>,
     verdicts: Mutex<VecDeque<Verdict>>,
@@ -65,10 +68,13 @@ pub(crate) struct Exports {
 /// A policy as its module describes it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
+    /// By which documents and the command line call it: 1 to 64 of `A-Z a-z 0-9 . _ -`.
     pub name: String,
+    /// Which question it answers.
     pub question: Question,
-    /// The first line is a summary.
+    /// Markdown. The first line is a summary.
     pub docs: String,
+    /// JSON Schema (draft 2020-12) of its settings.
     pub settings_schema: Value,
 }
 
@@ -82,6 +88,7 @@ pub enum Question {
 }
 
 impl Question {
+    /// The name in JSON and listings, and of the contract's interface.
     pub fn name(self) -> &'static str {
         match self {
             Question::Roll => "roll",
@@ -93,9 +100,13 @@ impl Question {
 /// The cost of an instance before it has done anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
+    /// Number of linear memories.
     pub memories: u32,
+    /// Initial size of the largest memory.
     pub memory_bytes_initial: u64,
+    /// Number of tables.
     pub tables: u32,
+    /// Initial size of the largest table.
     pub table_elements_initial: u64,
 }
 
@@ -113,6 +124,10 @@ impl Module {
     }
 
     /// Settings for a policy of this module: checked against its schema, then by the policy.
+    ///
+    /// # Errors
+    ///
+    /// If the module has no such policy, the settings are wrong, or the policy fails when it is asked about them.
     pub fn settings(&self, policy: &str, settings: &Value) -> Result<Settings, SettingsError> {
         let accepted = || self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
         let same = |known: &&Verdict| known.policy == policy && known.given == *settings;
@@ -148,10 +163,18 @@ impl std::fmt::Debug for Module {
 /// Why settings cannot be used.
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum SettingsError {
+    /// The name is wrong, or the policy is in another module.
     #[error("this module has no policy {policy}; it has: {}", known.join(", "))]
-    NoSuchPolicy { policy: String, known: Vec<String> },
+    NoSuchPolicy {
+        /// The name that was asked for.
+        policy: String,
+        /// The names that the module has.
+        known: Vec<String>,
+    },
+    /// They do not fit the schema, or the policy refused them (`check-settings`). At least one problem.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Problems(Vec<SettingsProblem>),
+    /// The policy was asked about them and gave no answer.
     #[error("the policy fails when asked about its settings")]
     Fault(#[from] Fault),
 }

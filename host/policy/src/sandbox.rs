@@ -35,6 +35,7 @@ use crate::world;
 /// How a sandbox is set up.
 #[derive(Debug)]
 pub struct SandboxConfig {
+    /// How calls are limited: by CPU time, or in tests also by fuel.
     pub mode: Mode,
     /// Limits of each call.
     pub limits: Limits,
@@ -81,11 +82,15 @@ struct Shared {
 /// Result of a call.
 #[derive(Clone, Debug)]
 pub struct Evaluation<A> {
+    /// The answer, whose form was checked; or why there is none.
     pub answer: Result<A, Fault>,
     /// Parts of the answer that were ignored.
     pub complaints: Vec<Complaint>,
+    /// What the policy logged, also in a call that failed: at most 100 lines.
     pub log: Vec<LogLine>,
+    /// How many further lines it logged.
     pub log_dropped: u64,
+    /// What the call cost, also if it failed.
     pub cost: Cost,
 }
 
@@ -112,6 +117,12 @@ struct Moment {
 }
 
 impl Sandbox {
+    /// Prepares the engine and starts its clock, a thread that lives as long as the sandbox.
+    ///
+    /// # Errors
+    ///
+    /// If this machine cannot run WebAssembly, or the thread cannot be started. With too little address space for a
+    /// pool, instances are created on demand: that is no error.
     pub fn new(config: SandboxConfig) -> Result<Sandbox, SandboxError> {
         let (mode, limits, calls_max) = (config.mode, config.limits, config.calls_max.max(1));
         let narrow = rustix::process::getrlimit(rustix::process::Resource::As).current;
@@ -177,11 +188,16 @@ impl Sandbox {
         self.shared.engines == Engines::Pooled
     }
 
+    /// The cache of compiled code, if there is one.
     pub fn cache(&self) -> Option<&Cache> {
         self.shared.cache.as_ref()
     }
 
     /// Like [`Sandbox::load`], but from a file. Reads at most the maximum size of a module.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Sandbox::load`], and [`Refusal::Unreadable`].
     pub fn load_file(&self, path: &Path) -> Result<Module, Refusal> {
         let refusal = |error: std::io::Error| {
             if error.kind() == ErrorKind::FileTooLarge {
@@ -196,6 +212,10 @@ impl Sandbox {
 
     /// Checks, compiles and links a component, and asks it for its description. The configured compiler does
     /// the first two.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the module; only [`Refusal::NoCompiler`] is the host's fault.
     pub fn load(&self, bytes: &[u8]) -> Result<Module, Refusal> {
         Ok(self.load_by(&self.shared.compiler, bytes)?.0)
     }

@@ -19,6 +19,7 @@ pub struct Settings {
 pub struct SettingsProblem {
     /// JSON pointer into the settings; empty for the whole.
     pub path: String,
+    /// What is wrong, and what would be right. Printable, and bounded in length.
     pub message: String,
 }
 

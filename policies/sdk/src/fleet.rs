@@ -3,30 +3,52 @@
 
 use crate::{Executors, Fleet};
 
-/// One candidate. The fields are those of [`Executors`], one value each.
+/// One candidate. The fields are those of [`Executors`], one value each: Spark's counters come from the
+/// driver's `ExecutorSummary` (REST: `/api/v1/applications/<id>/allexecutors`) and have its width and sign.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Executor {
     /// Which row it is: what [`crate::Pick::index`] wants.
     pub index: u32,
+    /// Executor id: a number, never reused within an application. Spark: `ExecutorSummary.id`; label
+    /// `spark-exec-id`.
     pub id: u64,
+    /// When it registered with the driver, milliseconds since the epoch. Spark: `addTime`.
     pub add_time_ms: i64,
+    /// Tasks running now. Spark: `activeTasks`.
     pub active_tasks: i32,
+    /// Tasks that failed here. Spark: `failedTasks`.
     pub failed_tasks: i32,
+    /// Tasks that succeeded here. Spark: `completedTasks`.
     pub completed_tasks: i32,
+    /// Active, failed and completed tasks. Spark: `totalTasks`.
     pub total_tasks: i32,
+    /// Sum of the durations of ended tasks, milliseconds. Spark: `totalDuration`.
     pub total_duration_ms: i64,
+    /// JVM garbage collection during ended tasks, milliseconds. Spark: `totalGCTime`.
     pub total_gc_time_ms: i64,
+    /// Bytes read by input tasks. Spark: `totalInputBytes`.
     pub total_input_bytes: i64,
+    /// Shuffle bytes read. Spark: `totalShuffleRead`.
     pub total_shuffle_read_bytes: i64,
+    /// Shuffle bytes written. Spark: `totalShuffleWrite`.
     pub total_shuffle_write_bytes: i64,
+    /// Storage memory in use, bytes. Spark: `memoryUsed`.
     pub memory_used_bytes: i64,
+    /// Storage disk in use, bytes. Spark: `diskUsed`.
     pub disk_used_bytes: i64,
+    /// The highest use of the heap, bytes; -1 where the driver has none. Spark:
+    /// `peakMemoryMetrics.JVMHeapMemory`.
     pub peak_jvm_onheap_bytes: i64,
+    /// The highest JVM use off the heap, bytes; 0 where the driver has none. Spark:
+    /// `peakMemoryMetrics.JVMOffHeapMemory`.
     pub peak_jvm_offheap_bytes: i64,
+    /// Time since its pod was created (`metadata.creationTimestamp`) or, where the pod is not known,
+    /// since `add_time_ms`; milliseconds.
     pub age_ms: u64,
-    /// `None`: no heartbeat has been seen.
+    /// Time since its last heartbeat, milliseconds. `None`: no heartbeat has been seen.
     pub since_heartbeat_ms: Option<u64>,
-    /// An index into [`Fleet::nodes`]; `None`: not known.
+    /// On which node it runs: an index into [`Fleet::nodes`]. `None`: not known. Kubernetes:
+    /// `spec.nodeName`.
     pub node: Option<u32>,
 }
 

@@ -39,6 +39,8 @@
 //! The crate that holds this is an ordinary library (`crate-type = ["cdylib", "rlib"]`): its logic
 //! is tested natively with `cargo test`, and `rollcall policy build` turns it into a component.
 
+#![warn(missing_docs)]
+
 // The macros name this crate by the name that their users know it by.
 extern crate self as rollcall_policy;
 

@@ -227,7 +227,7 @@ fn when_none_is_heard_one_is_given_up_until_its_replacement_is_heard() {
             > 0s create 3
         1s start 1 2 3
         240s conditions
-            > 240s conditions 
+            > 240s conditions
             > 241.001s ask SPARK why 1 was lost: HeartbeatTimeout, check 0
             > 241.001s create 4 for 1
         242s lost 1 heartbeat-lost

@@ -31,7 +31,7 @@ fn what_we_may_have_turned_away_is_no_silence() {
         222s lost 1 heartbeat-lost
             > 222s delete 1 uid u1
         222s conditions
-            > 222s conditions 
+            > 222s conditions
         223s delete 1 ok
         223s start 3
         223s beating 2 3
@@ -45,33 +45,39 @@ fn what_we_may_have_turned_away_is_no_silence() {
 /// are found. After the last impairment it takes one timeout.
 #[test]
 fn an_impairment_excuses_for_as_long_as_it_lasts_and_a_timeout_longer() {
-    let deaf: String = (1..=10).map(|n| format!("{}s deaf unattributed\n", n * 100)).collect();
     check(
         draft(3),
-        &format!(
-            "
-            0s lead
-                > 0s create 1
-                > 0s create 2
-                > 0s create 3
-            1s start 1 2 3
-            1s beating 2
-            {deaf}
-            1000s driver 1 removed
-                > 1000s ask SPARK why 1 was lost: DriverRemoved, check 0
-                > 1000s create 4 for 1
-            1000s lost 1 exit-status
-                > 1000s delete 1 uid u1
-            1001s delete 1 ok
-            1001s gone 1
-            1001s start 4
-            1001s beating 2 4
-                > 1120.001s ask SPARK why 3 was lost: HeartbeatTimeout, check 0
-                > 1120.001s create 5 for 3
-            1121s lost 3 heartbeat-lost
-                > 1121s delete 3 uid u3
-            ",
-        ),
+        "
+        0s lead
+            > 0s create 1
+            > 0s create 2
+            > 0s create 3
+        1s start 1 2 3
+        1s beating 2
+        100s deaf unattributed
+        200s deaf unattributed
+        300s deaf unattributed
+        400s deaf unattributed
+        500s deaf unattributed
+        600s deaf unattributed
+        700s deaf unattributed
+        800s deaf unattributed
+        900s deaf unattributed
+        1000s deaf unattributed
+        1000s driver 1 removed
+            > 1000s ask SPARK why 1 was lost: DriverRemoved, check 0
+            > 1000s create 4 for 1
+        1000s lost 1 exit-status
+            > 1000s delete 1 uid u1
+        1001s delete 1 ok
+        1001s gone 1
+        1001s start 4
+        1001s beating 2 4
+            > 1120.001s ask SPARK why 3 was lost: HeartbeatTimeout, check 0
+            > 1120.001s create 5 for 3
+        1121s lost 3 heartbeat-lost
+            > 1121s delete 3 uid u3
+        ",
     );
 }
 
@@ -372,7 +378,7 @@ fn without_heartbeats_hearing_is_not_impaired() {
         1s pod 1 running
         2s deaf paused
         3s conditions
-            > 3s conditions 
+            > 3s conditions
         ",
     );
 }
