@@ -38,6 +38,7 @@ pub mod backoff;
 mod breaker;
 mod bucket;
 mod command;
+mod counters;
 pub mod election;
 mod ending;
 pub mod event;

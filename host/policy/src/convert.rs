@@ -43,8 +43,23 @@ impl<'a> Lent<'a> {
     }
 }
 
+macro_rules! executors {
+    ($($counter:ident: $type:ident = $how:ident($name:literal),)*) => {
+        fn executors(columns: q::Columns<'_>) -> wit::Executors<'_> {
+            wit::Executors {
+                id: columns.id,
+                $($counter: columns.$counter,)*
+                age_ms: columns.age_ms,
+                since_heartbeat_ms: columns.since_heartbeat_ms,
+                node: columns.node,
+            }
+        }
+    };
+}
+
+fleet::with_counters!(executors);
+
 pub(crate) fn fleet<'a>(question: &'a q::RollQuestion, lent: &'a Lent<'a>) -> wit::Fleet<'a> {
-    let columns = question.candidates.columns();
     wit::Fleet {
         name: &question.fleet,
         application_id: &question.application_id,
@@ -53,26 +68,7 @@ pub(crate) fn fleet<'a>(question: &'a q::RollQuestion, lent: &'a Lent<'a>) -> wi
         now_ms: question.now_ms,
         seed: question.seed,
         picks_max: question.picks_max,
-        executors: wit::Executors {
-            id: columns.id,
-            add_time_ms: columns.add_time_ms,
-            active_tasks: columns.active_tasks,
-            failed_tasks: columns.failed_tasks,
-            completed_tasks: columns.completed_tasks,
-            total_tasks: columns.total_tasks,
-            total_duration_ms: columns.total_duration_ms,
-            total_gc_time_ms: columns.total_gc_time_ms,
-            total_input_bytes: columns.total_input_bytes,
-            total_shuffle_read_bytes: columns.total_shuffle_read_bytes,
-            total_shuffle_write_bytes: columns.total_shuffle_write_bytes,
-            memory_used_bytes: columns.memory_used_bytes,
-            disk_used_bytes: columns.disk_used_bytes,
-            peak_jvm_onheap_bytes: columns.peak_jvm_onheap_bytes,
-            peak_jvm_offheap_bytes: columns.peak_jvm_offheap_bytes,
-            age_ms: columns.age_ms,
-            since_heartbeat_ms: columns.since_heartbeat_ms,
-            node: columns.node,
-        },
+        executors: executors(question.candidates.columns()),
         nodes: &lent.nodes,
         metrics: &lent.metrics,
     }
