@@ -36,7 +36,7 @@ mod allocation;
 mod ask;
 pub mod backoff;
 mod breaker;
-mod bucket;
+pub mod bucket;
 mod command;
 mod counters;
 pub mod election;
