@@ -53,6 +53,7 @@ use crate::metrics::Metrics;
 use self::answers::Answers;
 use self::events::Streams;
 use self::hosts::Hosts;
+pub(crate) use guards::bearer;
 pub use serve::serve;
 
 /// Maximum bytes of a body. A kill of 5,000 executors has 50 KB.
