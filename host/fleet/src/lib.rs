@@ -51,6 +51,7 @@ pub mod id;
 pub mod injected_bug;
 pub mod ledger;
 pub mod log;
+mod named;
 mod observed;
 mod outcome;
 mod pace;

@@ -188,27 +188,20 @@ pub struct Deletion {
     pub at_ms: i64,
 }
 
-/// Why Rollcall requested a pod's deletion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DeletionCause {
-    Roll,
-    ScaleDown,
-    Kill,
-    PendingTimeout,
-    Lost,
-    FleetRemoved,
+crate::named! {
+    /// Why Rollcall requested a pod's deletion.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    pub enum DeletionCause {
+        Roll = "roll",
+        ScaleDown = "scale-down",
+        Kill = "kill",
+        PendingTimeout = "pending-timeout",
+        Lost = "lost",
+        FleetRemoved = "fleet-removed",
+    }
 }
 
 impl DeletionCause {
-    pub const ALL: [DeletionCause; 6] = [
-        DeletionCause::Roll,
-        DeletionCause::ScaleDown,
-        DeletionCause::Kill,
-        DeletionCause::PendingTimeout,
-        DeletionCause::Lost,
-        DeletionCause::FleetRemoved,
-    ];
-
     /// Is the removal a voluntary disruption: for the benefit of the fleet, of a healthy executor? Then it can wait.
     pub fn is_voluntary(self) -> bool {
         match self {
@@ -217,18 +210,6 @@ impl DeletionCause {
             | DeletionCause::PendingTimeout
             | DeletionCause::Lost
             | DeletionCause::FleetRemoved => false,
-        }
-    }
-
-    /// The cause's name in JSON, records and messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            DeletionCause::Roll => "roll",
-            DeletionCause::ScaleDown => "scale-down",
-            DeletionCause::Kill => "kill",
-            DeletionCause::PendingTimeout => "pending-timeout",
-            DeletionCause::Lost => "lost",
-            DeletionCause::FleetRemoved => "fleet-removed",
         }
     }
 }
@@ -345,90 +326,56 @@ pub struct LossReason {
     pub keep_pod: bool,
 }
 
-/// The kinds of loss, under which losses are counted.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LossKind {
-    Released,
-    Deleted,
-    DriverGone,
-    Completed,
-    MemoryLimit,
-    OutOfMemory,
-    AppFailure,
-    NativeCrash,
-    ExitStatus,
-    Killed,
-    Disk,
-    DriverConnection,
-    Evicted,
-    Preempted,
-    NodeLost,
-    NotAdmitted,
-    Image,
-    Config,
-    StartFailed,
-    HeartbeatLost,
-    Unknown,
-    /// A kind of a user's classifier: kebab-case, at most 64 bytes.
-    Other(String),
+macro_rules! loss_kinds {
+    ($($kind:ident = $name:literal,)*) => {
+        /// The kinds of loss, under which losses are counted.
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum LossKind {
+            $($kind,)*
+            /// A kind of a user's classifier: kebab-case, at most 64 bytes.
+            Other(String),
+        }
+
+        impl LossKind {
+            /// The kind with this name; a name that is not built in is a user's.
+            pub fn named(name: &str) -> LossKind {
+                match name {
+                    $($name => LossKind::$kind,)*
+                    other => LossKind::Other(other.to_owned()),
+                }
+            }
+
+            /// The kind's name in JSON, records and messages.
+            pub fn name(&self) -> &str {
+                match self {
+                    $(LossKind::$kind => $name,)*
+                    LossKind::Other(name) => name,
+                }
+            }
+        }
+    };
 }
 
-impl LossKind {
-    const KNOWN: [LossKind; 21] = [
-        LossKind::Released,
-        LossKind::Deleted,
-        LossKind::DriverGone,
-        LossKind::Completed,
-        LossKind::MemoryLimit,
-        LossKind::OutOfMemory,
-        LossKind::AppFailure,
-        LossKind::NativeCrash,
-        LossKind::ExitStatus,
-        LossKind::Killed,
-        LossKind::Disk,
-        LossKind::DriverConnection,
-        LossKind::Evicted,
-        LossKind::Preempted,
-        LossKind::NodeLost,
-        LossKind::NotAdmitted,
-        LossKind::Image,
-        LossKind::Config,
-        LossKind::StartFailed,
-        LossKind::HeartbeatLost,
-        LossKind::Unknown,
-    ];
-
-    /// The kind with this name; a name that is not built in is a user's.
-    pub fn named(name: &str) -> LossKind {
-        let known = Self::KNOWN.iter().find(|kind| kind.name() == name);
-        known.cloned().unwrap_or_else(|| LossKind::Other(name.to_owned()))
-    }
-
-    /// The kind's name in JSON, records and messages.
-    pub fn name(&self) -> &str {
-        match self {
-            LossKind::Released => "released",
-            LossKind::Deleted => "deleted",
-            LossKind::DriverGone => "driver-gone",
-            LossKind::Completed => "completed",
-            LossKind::MemoryLimit => "memory-limit",
-            LossKind::OutOfMemory => "out-of-memory",
-            LossKind::AppFailure => "app-failure",
-            LossKind::NativeCrash => "native-crash",
-            LossKind::ExitStatus => "exit-status",
-            LossKind::Killed => "killed",
-            LossKind::Disk => "disk",
-            LossKind::DriverConnection => "driver-connection",
-            LossKind::Evicted => "evicted",
-            LossKind::Preempted => "preempted",
-            LossKind::NodeLost => "node-lost",
-            LossKind::NotAdmitted => "not-admitted",
-            LossKind::Image => "image",
-            LossKind::Config => "config",
-            LossKind::StartFailed => "start-failed",
-            LossKind::HeartbeatLost => "heartbeat-lost",
-            LossKind::Unknown => "unknown",
-            LossKind::Other(name) => name,
-        }
-    }
+loss_kinds! {
+    Released = "released",
+    Deleted = "deleted",
+    DriverGone = "driver-gone",
+    Completed = "completed",
+    MemoryLimit = "memory-limit",
+    OutOfMemory = "out-of-memory",
+    AppFailure = "app-failure",
+    NativeCrash = "native-crash",
+    ExitStatus = "exit-status",
+    Killed = "killed",
+    Disk = "disk",
+    DriverConnection = "driver-connection",
+    Evicted = "evicted",
+    Preempted = "preempted",
+    NodeLost = "node-lost",
+    NotAdmitted = "not-admitted",
+    Image = "image",
+    Config = "config",
+    StartFailed = "start-failed",
+    HeartbeatLost = "heartbeat-lost",
+    Unknown = "unknown",
 }
