@@ -86,12 +86,9 @@ fn the_captured_fleets_get_an_answer_from_every_policy() {
 
 /// An executor as Spark writes it, reduced to the fields that are read, with some of them replaced.
 fn executor(id: &str, fields: &Value) -> Value {
-    let mut executor = json!({
-        "id": id, "hostPort": "10.0.0.7:7079", "isActive": true, "addTime": "2026-03-02T07:00:00.000GMT",
-        "activeTasks": 0, "failedTasks": 0, "completedTasks": 0, "totalTasks": 0, "totalDuration": 0,
-        "totalGCTime": 0, "totalInputBytes": 0, "totalShuffleRead": 0, "totalShuffleWrite": 0, "memoryUsed": 0,
-        "diskUsed": 0,
-    });
+    let mut executor = json!({"id": id, "hostPort": "10.0.0.7:7079", "isActive": true});
+    rollcall::spark::counter_fields().for_each(|counter| executor[counter] = 0.into());
+    executor["addTime"] = "2026-03-02T07:00:00.000GMT".into();
     let fields = fields.as_object().expect("fields").clone();
     executor.as_object_mut().expect("an object").extend(fields);
     executor

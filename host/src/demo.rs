@@ -24,7 +24,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::config::{ExecutorFleet, FleetConfig};
+use crate::config::{ExecutorFleet, FleetConfig, Millis};
 use crate::daemon::{LeaseConfig, Policies};
 use crate::files::Files;
 use crate::handle::{Overview, Told};
@@ -92,9 +92,7 @@ impl Weather {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let span: jiff::Span = text.parse().map_err(|error| format!("{error}; use a duration such as 60s"))?;
-    let duration = jiff::SignedDuration::try_from(span).map_err(|error| error.to_string())?;
-    Duration::try_from(duration).map_err(|_| "it must not be negative".to_owned())
+    Millis::parse(text).map(|ms| Duration::from_millis(ms.0))
 }
 
 /// The result of the demo.

@@ -30,7 +30,6 @@ pub mod fake;
 mod fleets;
 mod guards;
 mod hosts;
-pub(crate) mod hush;
 mod places;
 pub mod probes;
 pub mod serve;
@@ -48,12 +47,13 @@ use axum::routing::{get, post};
 use tokio::sync::Semaphore;
 
 use crate::handle::Handle;
+use crate::hush::Hush;
 use crate::metrics::Metrics;
 
 use self::answers::Answers;
 use self::events::Streams;
 use self::hosts::Hosts;
-use self::hush::Hush;
+pub(crate) use guards::bearer;
 pub use serve::serve;
 
 /// Maximum bytes of a body. A kill of 5,000 executors has 50 KB.

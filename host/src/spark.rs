@@ -189,8 +189,9 @@ fn summary<'a>(row: Token<'a>, place: usize, notes: &mut Notes) -> Result<Option
     let remove_reason = row.text("removeReason")?;
     let host_port = row.text("hostPort")?;
     let peaks = row.peaks()?;
-    let mut lacks = Vec::new();
-    let counters = counters(&mut row, peaks.as_ref(), &mut lacks)?;
+    let mut reader = Reader { row: &mut row, peaks: peaks.as_ref(), lacks: Vec::new() };
+    let counters = counters(&mut reader)?;
+    let lacks = reader.lacks;
     if active && !lacks.is_empty() {
         notes.lacking(executor, &lacks);
     }
@@ -209,50 +210,64 @@ fn summary<'a>(row: Token<'a>, place: usize, notes: &mut Notes) -> Result<Option
     }))
 }
 
-fn counters(
-    row: &mut Object<'_>,
-    peaks: Option<&BTreeMap<Cow<'_, str>, i64>>,
-    lacks: &mut Vec<&'static str>,
-) -> Result<Counters, String> {
-    let mut counters = Counters::default();
-    match row.text("addTime")? {
-        Some(time) => {
-            counters.add_time_ms = spark_time(&time).map_err(|error| format!(".addTime: {error}"))?;
-        }
-        None => lacks.push("addTime"),
-    }
-    for (name, counter) in [
-        ("activeTasks", &mut counters.active_tasks),
-        ("failedTasks", &mut counters.failed_tasks),
-        ("completedTasks", &mut counters.completed_tasks),
-        ("totalTasks", &mut counters.total_tasks),
-    ] {
-        match row.int(name)? {
-            Some(number) => *counter = number,
-            None => lacks.push(name),
-        }
-    }
-    for (name, counter) in [
-        ("totalDuration", &mut counters.total_duration_ms),
-        ("totalGCTime", &mut counters.total_gc_time_ms),
-        ("totalInputBytes", &mut counters.total_input_bytes),
-        ("totalShuffleRead", &mut counters.total_shuffle_read_bytes),
-        ("totalShuffleWrite", &mut counters.total_shuffle_write_bytes),
-        ("memoryUsed", &mut counters.memory_used_bytes),
-        ("diskUsed", &mut counters.disk_used_bytes),
-    ] {
-        match row.long(name)? {
-            Some(number) => *counter = number,
-            None => lacks.push(name),
-        }
-    }
-    // Without the map, Spark's plugin uses an `ExecutorMetrics` that was never set. It marks that by -1 in its first
-    // element, which is JVMHeapMemory. A map without the key is different.
-    let peak = |name| peaks.map(|peaks| peaks.get(name).copied().unwrap_or(0));
-    counters.peak_jvm_onheap_bytes = peak("JVMHeapMemory").unwrap_or(-1);
-    counters.peak_jvm_offheap_bytes = peak("JVMOffHeapMemory").unwrap_or(0);
-    Ok(counters)
+/// Reads counters of a row.
+struct Reader<'r, 'a> {
+    row: &'r mut Object<'a>,
+    peaks: Option<&'r BTreeMap<Cow<'a, str>, i64>>,
+    /// The counters that the row lacks.
+    lacks: Vec<&'static str>,
 }
+
+impl Reader<'_, '_> {
+    fn time(&mut self, name: &'static str) -> Result<i64, String> {
+        let time = self.row.text(name)?;
+        let time = time.map(|time| spark_time(&time).map_err(|error| format!(".{name}: {error}")));
+        Ok(self.needed(name, time.transpose()?))
+    }
+
+    fn int(&mut self, name: &'static str) -> Result<i32, String> {
+        let number = self.row.int(name)?;
+        Ok(self.needed(name, number))
+    }
+
+    fn long(&mut self, name: &'static str) -> Result<i64, String> {
+        let number = self.row.long(name)?;
+        Ok(self.needed(name, number))
+    }
+
+    /// Without the map, Spark's plugin uses an `ExecutorMetrics` that was never set. It marks that by -1 in its first
+    /// element, which is JVMHeapMemory. A map without the key is different.
+    fn peak(&mut self, name: &'static str) -> Result<i64, String> {
+        Ok(match self.peaks {
+            Some(peaks) => peaks.get(name).copied().unwrap_or(0),
+            None if name == "JVMHeapMemory" => -1,
+            None => 0,
+        })
+    }
+
+    fn needed<T: Default>(&mut self, name: &'static str, value: Option<T>) -> T {
+        value.unwrap_or_else(|| {
+            self.lacks.push(name);
+            T::default()
+        })
+    }
+}
+
+macro_rules! counters {
+    ($($field:ident: $type:ident = $how:ident($name:literal),)*) => {
+        fn counters(reader: &mut Reader<'_, '_>) -> Result<Counters, String> {
+            Ok(Counters { $($field: reader.$how($name)?,)* })
+        }
+
+        /// The fields of a row that hold counters. Peaks share one field, which may be missing.
+        pub fn counter_fields() -> impl Iterator<Item = &'static str> {
+            let all = [$((stringify!($how), $name)),*].into_iter();
+            all.filter(|(how, _)| *how != "peak").map(|(_, name)| name)
+        }
+    };
+}
+
+fleet::with_counters!(counters);
 
 /// Parses the date format of Spark's REST API: `2026-11-21T09:45:09.856GMT`.
 fn spark_time(text: &str) -> Result<i64, String> {
@@ -270,29 +285,18 @@ fn quoted(text: &str) -> &str {
 /// Whether this field of `ExecutorSummary` is kept. Spark writes about 30 fields, and `jq -S` sorts them: a row's id
 /// may come last, so a field cannot be refused before the whole row is read.
 fn is_read(name: &str) -> bool {
-    matches!(
-        name,
-        "id" | "hostPort"
-            | "isActive"
-            | "addTime"
-            | "removeReason"
-            | "activeTasks"
-            | "failedTasks"
-            | "completedTasks"
-            | "totalTasks"
-            | "totalDuration"
-            | "totalGCTime"
-            | "totalInputBytes"
-            | "totalShuffleRead"
-            | "totalShuffleWrite"
-            | "memoryUsed"
-            | "diskUsed"
-            | "rddBlocks"
-            | "totalCores"
-            | "maxTasks"
-            | "maxMemory"
-            | "peakMemoryMetrics"
-    )
+    counter_fields().any(|counter| counter == name)
+        || matches!(
+            name,
+            "id" | "hostPort"
+                | "isActive"
+                | "removeReason"
+                | "rddBlocks"
+                | "totalCores"
+                | "maxTasks"
+                | "maxMemory"
+                | "peakMemoryMetrics"
+        )
 }
 
 /// A JSON value in a row, with only as much detail as the parser needs.

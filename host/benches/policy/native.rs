@@ -1,7 +1,7 @@
 //! The built-in policies as native code: the baseline that `policy bench` compares the sandbox with. They never make
 //! decisions here.
 
-use fleet::question::{Evidence, RollQuestion};
+use fleet::question::{Columns, Evidence, RollQuestion};
 use rollcall_policy::{
     Container, ContainerRole, ContainerState, Driver, Executor, Fleet, Node, Pod, Terminated, Trigger,
 };
@@ -19,29 +19,26 @@ pub fn policy(name: &str, question: &RollQuestion, evidence: &Evidence) -> Optio
     None
 }
 
+macro_rules! executor {
+    ($($counter:ident: $type:ident = $how:ident($name:literal),)*) => {
+        fn executor(columns: Columns<'_>, row: usize) -> Executor {
+            Executor {
+                index: row as u32,
+                id: columns.id[row],
+                $($counter: columns.$counter[row],)*
+                age_ms: columns.age_ms[row],
+                since_heartbeat_ms: Some(columns.since_heartbeat_ms[row]),
+                node: Some(columns.node[row]),
+            }
+        }
+    };
+}
+
+fleet::with_counters!(executor);
+
 fn fleet(question: &RollQuestion) -> Fleet {
     let columns = question.candidates.columns();
-    let rows = (0..columns.id.len()).map(|i| Executor {
-        index: i as u32,
-        id: columns.id[i],
-        add_time_ms: columns.add_time_ms[i],
-        active_tasks: columns.active_tasks[i],
-        failed_tasks: columns.failed_tasks[i],
-        completed_tasks: columns.completed_tasks[i],
-        total_tasks: columns.total_tasks[i],
-        total_duration_ms: columns.total_duration_ms[i],
-        total_gc_time_ms: columns.total_gc_time_ms[i],
-        total_input_bytes: columns.total_input_bytes[i],
-        total_shuffle_read_bytes: columns.total_shuffle_read_bytes[i],
-        total_shuffle_write_bytes: columns.total_shuffle_write_bytes[i],
-        memory_used_bytes: columns.memory_used_bytes[i],
-        disk_used_bytes: columns.disk_used_bytes[i],
-        peak_jvm_onheap_bytes: columns.peak_jvm_onheap_bytes[i],
-        peak_jvm_offheap_bytes: columns.peak_jvm_offheap_bytes[i],
-        age_ms: columns.age_ms[i],
-        since_heartbeat_ms: Some(columns.since_heartbeat_ms[i]),
-        node: Some(columns.node[i]),
-    });
+    let rows = (0..columns.id.len()).map(|row| executor(columns, row));
     let nodes = question.nodes.iter().map(|node| Node {
         zone: node.zone,
         spot: node.spot,

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use fleet::action::{Action, Verb};
+use fleet::bucket::{Bucket, Rate};
 use fleet::event::{Event, Outcome};
 use fleet::id::ActionId;
 use tokio::sync::{Semaphore, mpsc};
@@ -124,24 +125,24 @@ pub async fn run(
 ) {
     let permits = Arc::new(Semaphore::new(rates.calls_max));
     let mut lines = Lines::default();
-    let mut bucket = Bucket::new(rates);
+    let mut pace = Pace::new(rates);
     let mut calls = JoinSet::new();
     let mut open = true;
     loop {
         while let Some(Ok(throttled)) = calls.try_join_next() {
-            bucket.hold(throttled);
+            pace.hold(throttled);
         }
         // First the calls that the core waits for, before those that change pods.
         while let Some(permit) =
             (!lines.is_empty()).then(|| permits.clone().try_acquire_owned().ok()).flatten()
         {
-            let Some(job) = lines.next(bucket.ready_at() <= Instant::now()) else { break };
+            let Some(job) = lines.next(pace.ready_at() <= Instant::now()) else { break };
             if job.is_outdated() {
                 let _ = done.send(job.unsent());
                 continue;
             }
             if job.action.verb.mutates() {
-                bucket.take();
+                pace.take();
             }
             if !gate.is_open(start) {
                 // This host no longer leads: the remaining jobs are left to the next leader.
@@ -154,14 +155,14 @@ pub async fn run(
                 throttled
             });
         }
-        let wait = lines.has_changes().then(|| bucket.ready_at());
+        let wait = lines.has_changes().then(|| pace.ready_at());
         tokio::select! {
             job = jobs.recv(), if open => match job {
                 Some(job) => lines.push(job),
                 None => open = false,
             },
             Some(result) = calls.join_next(), if !calls.is_empty() => {
-                bucket.hold(result.unwrap_or_default());
+                pace.hold(result.unwrap_or_default());
             }
             () = sleep_until(wait.unwrap_or_else(Instant::now)), if wait.is_some_and(|at| at > Instant::now()) => {}
             else => return,
@@ -278,29 +279,27 @@ impl Lines {
     }
 }
 
-/// A token bucket, stored as the time at which it is full.
-struct Bucket {
-    every: Duration,
-    burst: Duration,
-    /// When it will be full.
-    full_at: Instant,
+/// When changes may be sent.
+struct Pace {
+    rate: Rate,
+    bucket: Bucket<Instant>,
     held_until: Instant,
 }
 
-impl Bucket {
-    fn new(rates: Rates) -> Bucket {
+impl Pace {
+    fn new(rates: Rates) -> Pace {
         let every = Duration::from_secs_f64(1.0 / rates.changes_per_s.max(0.001));
         let now = Instant::now();
-        Bucket { every, burst: every * rates.burst.max(1), full_at: now, held_until: now }
+        Pace { rate: Rate { size: rates.burst.max(1), every }, bucket: Bucket::full(now), held_until: now }
     }
 
     fn ready_at(&self) -> Instant {
-        let token = (self.full_at + self.every).checked_sub(self.burst).unwrap_or(self.full_at);
-        token.max(self.held_until)
+        let now = Instant::now();
+        self.held_until.max(now + self.bucket.wait(1, self.rate, now))
     }
 
     fn take(&mut self) {
-        self.full_at = self.full_at.max(Instant::now()) + self.every;
+        self.bucket.spend(1, self.rate, Instant::now());
     }
 
     fn hold(&mut self, how_long: Duration) {

@@ -32,7 +32,7 @@ pub(crate) mod eviction;
 pub(crate) mod gates;
 mod kinds;
 mod managed;
-mod names;
+pub mod names;
 mod patch;
 mod removal;
 mod selector;

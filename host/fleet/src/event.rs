@@ -7,6 +7,7 @@
 //! conclude that a missing pod is gone.
 
 use crate::action::Action;
+pub use crate::counters::Counters;
 use crate::id::{ActionId, CommandId, ExecutorId, Uid};
 pub use crate::observed::{DriverView, NodeView, Phase, PodView};
 pub use crate::outcome::{Done, Outcome};
@@ -116,26 +117,6 @@ pub struct DriverRow {
     pub remove_reason: Option<Box<str>>,
     /// `None`: the driver did not report all of them.
     pub counters: Option<Counters>,
-}
-
-/// Spark's counters of an executor (`ExecutorSummary`), under the names of
-/// [`Candidate`](crate::question::Candidate).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    pub add_time_ms: i64,
-    pub active_tasks: i32,
-    pub failed_tasks: i32,
-    pub completed_tasks: i32,
-    pub total_tasks: i32,
-    pub total_duration_ms: i64,
-    pub total_gc_time_ms: i64,
-    pub total_input_bytes: i64,
-    pub total_shuffle_read_bytes: i64,
-    pub total_shuffle_write_bytes: i64,
-    pub memory_used_bytes: i64,
-    pub disk_used_bytes: i64,
-    pub peak_jvm_onheap_bytes: i64,
-    pub peak_jvm_offheap_bytes: i64,
 }
 
 #[derive(Clone, Debug, PartialEq)]

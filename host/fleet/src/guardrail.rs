@@ -11,160 +11,74 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::spec::{AllocationSpec, Draft, LOSSES_KEPT, Limits};
 use crate::time::Instant;
 
-/// Why a change is not made, or not yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Refusal {
-    NotLeading,
-    LedgerRefused,
-    LedgerInOrder,
-    ViewStale,
-    Paused,
-    DryRun,
-    DriverGone,
-    DriverStarting,
-    FleetFailed,
-    ObserveMode,
-    NoIds,
-    MaxSurge,
-    MaxTerminating,
-    MaxPending,
-    RateLimit,
-    SlowStart,
-    BreakerOpen,
-    OutsideWindow,
-    MassLoss,
-    CoolDown,
-    MaxRolls,
-    RollUnderWay,
-    MinAvailable,
-    AwaitingReplacement,
-    DisruptionBudget,
-    DoNotRoll,
-    TooYoung,
-    TooFewTasks,
-    NoCounters,
-    NotAvailable,
-    AlreadyLeaving,
-    Busy,
-    UnknownExecutor,
-    AboveMaximum,
-    NoCandidate,
-    NotPicked,
-    NoRollPolicy,
-    PolicyDeclined,
-    PolicyFailed,
+macro_rules! refusals {
+    ($($refusal:ident = $code:literal: $meaning:literal,)*) => {
+        /// Why a change is not made, or not yet.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Refusal {
+            $($refusal,)*
+        }
+
+        impl Refusal {
+            pub const ALL: [Refusal; [$($code),*].len()] = [$(Refusal::$refusal),*];
+
+            /// The code, for machines.
+            pub fn code(self) -> &'static str {
+                match self {
+                    $(Refusal::$refusal => $code,)*
+                }
+            }
+
+            /// The sentence for users.
+            pub fn meaning(self) -> &'static str {
+                match self {
+                    $(Refusal::$refusal => $meaning,)*
+                }
+            }
+        }
+    };
 }
 
-impl Refusal {
-    /// All refusals.
-    pub const ALL: [Refusal; 39] = [
-        Refusal::NotLeading,
-        Refusal::LedgerRefused,
-        Refusal::LedgerInOrder,
-        Refusal::ViewStale,
-        Refusal::Paused,
-        Refusal::DryRun,
-        Refusal::DriverGone,
-        Refusal::DriverStarting,
-        Refusal::FleetFailed,
-        Refusal::ObserveMode,
-        Refusal::NoIds,
-        Refusal::MaxSurge,
-        Refusal::MaxTerminating,
-        Refusal::MaxPending,
-        Refusal::RateLimit,
-        Refusal::SlowStart,
-        Refusal::BreakerOpen,
-        Refusal::OutsideWindow,
-        Refusal::MassLoss,
-        Refusal::CoolDown,
-        Refusal::MaxRolls,
-        Refusal::RollUnderWay,
-        Refusal::MinAvailable,
-        Refusal::AwaitingReplacement,
-        Refusal::DisruptionBudget,
-        Refusal::DoNotRoll,
-        Refusal::TooYoung,
-        Refusal::TooFewTasks,
-        Refusal::NoCounters,
-        Refusal::NotAvailable,
-        Refusal::AlreadyLeaving,
-        Refusal::Busy,
-        Refusal::UnknownExecutor,
-        Refusal::AboveMaximum,
-        Refusal::NoCandidate,
-        Refusal::NotPicked,
-        Refusal::NoRollPolicy,
-        Refusal::PolicyDeclined,
-        Refusal::PolicyFailed,
-    ];
-
-    /// The code, for machines.
-    pub fn code(self) -> &'static str {
-        self.words().0
-    }
-
-    /// The sentence for users.
-    pub fn meaning(self) -> &'static str {
-        self.words().1
-    }
-
-    fn words(self) -> (&'static str, &'static str) {
-        match self {
-            Refusal::NotLeading => {
-                ("not-leading", "this host does not lead, or has not seen the cluster yet")
-            }
-            Refusal::LedgerRefused => (
-                "ledger-refused",
-                "the ledger is refused: nothing is changed until it is good again, or is reset",
-            ),
-            Refusal::LedgerInOrder => {
-                ("ledger-in-order", "the ledger is in order: there is nothing to reset")
-            }
-            Refusal::ViewStale => ("view-stale", "the watch is broken: what is known may be old"),
-            Refusal::Paused => ("paused", "the fleet is paused"),
-            Refusal::DryRun => ("dry-run", "dry run: decided, told, not done"),
-            Refusal::DriverGone => ("driver-gone", "the driver's pod has ended, and executors end with it"),
-            Refusal::DriverStarting => {
-                ("driver-starting", "the driver has not answered yet: executors could not register")
-            }
-            Refusal::FleetFailed => ("fleet-failed", "too many executors failed; reset the breaker to go on"),
-            Refusal::ObserveMode => ("observe-mode", "the driver allocates: Rollcall only observes"),
-            Refusal::NoIds => ("no-ids", "ids have to be reserved in the ledger first"),
-            Refusal::MaxSurge => ("max-surge", "there are as many live pods as target and surge allow"),
-            Refusal::MaxTerminating => ("max-terminating", "too many pods are still being deleted"),
-            Refusal::MaxPending => ("max-pending", "too many pods are pending"),
-            Refusal::RateLimit => ("rate-limit", "the batch of this moment is used up"),
-            Refusal::SlowStart => ("slow-start", "after errors or a mass loss, few are tried at a time"),
-            Refusal::BreakerOpen => ("breaker-open", "executors fail as they start: one probe at a time"),
-            Refusal::OutsideWindow => ("outside-window", "no roll window is open"),
-            Refusal::MassLoss => ("mass-loss", "many executors were lost at once"),
-            Refusal::CoolDown => ("cool-down", "the last roll ended only now"),
-            Refusal::MaxRolls => ("max-rolls", "enough executors were rolled in this hour"),
-            Refusal::RollUnderWay => ("roll-under-way", "as many rolls as allowed are under way"),
-            Refusal::MinAvailable => ("min-available", "too few executors would be left available"),
-            Refusal::AwaitingReplacement => ("awaiting-replacement", "its replacement is not available yet"),
-            Refusal::DisruptionBudget => {
-                ("disruption-budget", "a PodDisruptionBudget does not allow its eviction now")
-            }
-            Refusal::DoNotRoll => ("do-not-roll", "its pod has the annotation do-not-roll"),
-            Refusal::TooYoung => ("too-young", "it is younger than the minimum age"),
-            Refusal::TooFewTasks => ("too-few-tasks", "it has run fewer tasks than the minimum"),
-            Refusal::NoCounters => {
-                ("no-counters", "the driver's REST API has not reported its counters lately")
-            }
-            Refusal::NotAvailable => ("not-available", "it is not available"),
-            Refusal::AlreadyLeaving => ("already-leaving", "it is already being removed or rolled"),
-            Refusal::Busy => ("busy", "it has running tasks, and force was not asked for"),
-            Refusal::UnknownExecutor => ("unknown-executor", "there is no such executor"),
-            Refusal::AboveMaximum => ("above-maximum", "more than limits.maxExecutors"),
-            Refusal::NoCandidate => ("no-candidate", "no executor may be rolled now"),
-            Refusal::NotPicked => ("not-picked", "the policy did not pick it"),
-            Refusal::NoRollPolicy => ("no-roll-policy", "the fleet has no roll policy: spec.roll.policies"),
-            Refusal::PolicyDeclined => ("policy-declined", "the policy picked no executor"),
-            Refusal::PolicyFailed => ("policy-failed", "no policy of the chain answered"),
-        }
-    }
+refusals! {
+    NotLeading = "not-leading": "this host does not lead, or has not seen the cluster yet",
+    LedgerRefused = "ledger-refused": "the ledger is refused: nothing is changed until it is good again, or is reset",
+    LedgerInOrder = "ledger-in-order": "the ledger is in order: there is nothing to reset",
+    ViewStale = "view-stale": "the watch is broken: what is known may be old",
+    Paused = "paused": "the fleet is paused",
+    DryRun = "dry-run": "dry run: decided, told, not done",
+    DriverGone = "driver-gone": "the driver's pod has ended, and executors end with it",
+    DriverStarting = "driver-starting": "the driver has not answered yet: executors could not register",
+    FleetFailed = "fleet-failed": "too many executors failed; reset the breaker to go on",
+    ObserveMode = "observe-mode": "the driver allocates: Rollcall only observes",
+    NoIds = "no-ids": "ids have to be reserved in the ledger first",
+    MaxSurge = "max-surge": "there are as many live pods as target and surge allow",
+    MaxTerminating = "max-terminating": "too many pods are still being deleted",
+    MaxPending = "max-pending": "too many pods are pending",
+    RateLimit = "rate-limit": "the batch of this moment is used up",
+    SlowStart = "slow-start": "after errors or a mass loss, few are tried at a time",
+    BreakerOpen = "breaker-open": "executors fail as they start: one probe at a time",
+    OutsideWindow = "outside-window": "no roll window is open",
+    MassLoss = "mass-loss": "many executors were lost at once",
+    CoolDown = "cool-down": "the last roll ended only now",
+    MaxRolls = "max-rolls": "enough executors were rolled in this hour",
+    RollUnderWay = "roll-under-way": "as many rolls as allowed are under way",
+    MinAvailable = "min-available": "too few executors would be left available",
+    AwaitingReplacement = "awaiting-replacement": "its replacement is not available yet",
+    DisruptionBudget = "disruption-budget": "a PodDisruptionBudget does not allow its eviction now",
+    DoNotRoll = "do-not-roll": "its pod has the annotation do-not-roll",
+    TooYoung = "too-young": "it is younger than the minimum age",
+    TooFewTasks = "too-few-tasks": "it has run fewer tasks than the minimum",
+    NoCounters = "no-counters": "the driver's REST API has not reported its counters lately",
+    NotAvailable = "not-available": "it is not available",
+    AlreadyLeaving = "already-leaving": "it is already being removed or rolled",
+    Busy = "busy": "it has running tasks, and force was not asked for",
+    UnknownExecutor = "unknown-executor": "there is no such executor",
+    AboveMaximum = "above-maximum": "more than limits.maxExecutors",
+    NoCandidate = "no-candidate": "no executor may be rolled now",
+    NotPicked = "not-picked": "the policy did not pick it",
+    NoRollPolicy = "no-roll-policy": "the fleet has no roll policy: spec.roll.policies",
+    PolicyDeclined = "policy-declined": "the policy picked no executor",
+    PolicyFailed = "policy-failed": "no policy of the chain answered",
 }
 
 /// The dry run is checked last: it proposes only what would really be done.

@@ -5,6 +5,8 @@
 //! documented here. Times are wall-clock milliseconds since the Unix epoch: they come from Spark and
 //! Kubernetes, are passed through to policies, and are never compared with the core's own clock.
 
+use crate::counters::Counters;
+
 /// Which executor should be rolled? Contains the fleet and its candidates: exactly the executors that may be rolled.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RollQuestion {
@@ -21,83 +23,77 @@ pub struct RollQuestion {
     pub metrics: Vec<Metric>,
 }
 
-/// The candidates, with one column per fact. All columns have the same length: only [`Candidates::push`] adds
-/// to them.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Candidates {
-    id: Vec<u64>,
-    add_time_ms: Vec<i64>,
-    active_tasks: Vec<i32>,
-    failed_tasks: Vec<i32>,
-    completed_tasks: Vec<i32>,
-    total_tasks: Vec<i32>,
-    total_duration_ms: Vec<i64>,
-    total_gc_time_ms: Vec<i64>,
-    total_input_bytes: Vec<i64>,
-    total_shuffle_read_bytes: Vec<i64>,
-    total_shuffle_write_bytes: Vec<i64>,
-    memory_used_bytes: Vec<i64>,
-    disk_used_bytes: Vec<i64>,
-    peak_jvm_onheap_bytes: Vec<i64>,
-    peak_jvm_offheap_bytes: Vec<i64>,
-    age_ms: Vec<u64>,
-    since_heartbeat_ms: Vec<u64>,
-    node: Vec<u32>,
-}
-
-/// One candidate.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Candidate {
-    pub id: u64,
-    pub add_time_ms: i64,
-    pub active_tasks: i32,
-    pub failed_tasks: i32,
-    pub completed_tasks: i32,
-    pub total_tasks: i32,
-    pub total_duration_ms: i64,
-    pub total_gc_time_ms: i64,
-    pub total_input_bytes: i64,
-    pub total_shuffle_read_bytes: i64,
-    pub total_shuffle_write_bytes: i64,
-    pub memory_used_bytes: i64,
-    pub disk_used_bytes: i64,
-    pub peak_jvm_onheap_bytes: i64,
-    pub peak_jvm_offheap_bytes: i64,
-    pub age_ms: u64,
-    /// `None`: no heartbeat has been seen.
-    pub since_heartbeat_ms: Option<u64>,
-    /// An index into [`RollQuestion::nodes`]; `None`: not known.
-    pub node: Option<u32>,
-}
-
 /// The largest value of a column's type means "not known".
 const UNKNOWN_MS: u64 = u64::MAX;
 const UNKNOWN_NODE: u32 = u32::MAX;
 
-/// The columns, borrowed, for code that passes them on.
-#[derive(Clone, Copy, Debug)]
-pub struct Columns<'a> {
-    pub id: &'a [u64],
-    pub add_time_ms: &'a [i64],
-    pub active_tasks: &'a [i32],
-    pub failed_tasks: &'a [i32],
-    pub completed_tasks: &'a [i32],
-    pub total_tasks: &'a [i32],
-    pub total_duration_ms: &'a [i64],
-    pub total_gc_time_ms: &'a [i64],
-    pub total_input_bytes: &'a [i64],
-    pub total_shuffle_read_bytes: &'a [i64],
-    pub total_shuffle_write_bytes: &'a [i64],
-    pub memory_used_bytes: &'a [i64],
-    pub disk_used_bytes: &'a [i64],
-    pub peak_jvm_onheap_bytes: &'a [i64],
-    pub peak_jvm_offheap_bytes: &'a [i64],
-    pub age_ms: &'a [u64],
-    /// `u64::MAX`: no heartbeat has been seen.
-    pub since_heartbeat_ms: &'a [u64],
-    /// `u32::MAX`: not known.
-    pub node: &'a [u32],
+macro_rules! candidates {
+    ($($counter:ident: $type:ident = $how:ident($name:literal),)*) => {
+        /// The candidates, with one column per fact. All columns have the same length: only [`Candidates::push`] adds
+        /// to them.
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct Candidates {
+            id: Vec<u64>,
+            $($counter: Vec<$type>,)*
+            age_ms: Vec<u64>,
+            since_heartbeat_ms: Vec<u64>,
+            node: Vec<u32>,
+        }
+
+        /// One candidate.
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct Candidate {
+            pub id: u64,
+            $(pub $counter: $type,)*
+            pub age_ms: u64,
+            /// `None`: no heartbeat has been seen.
+            pub since_heartbeat_ms: Option<u64>,
+            /// An index into [`RollQuestion::nodes`]; `None`: not known.
+            pub node: Option<u32>,
+        }
+
+        /// The columns, borrowed, for code that passes them on.
+        #[derive(Clone, Copy, Debug)]
+        pub struct Columns<'a> {
+            pub id: &'a [u64],
+            $(pub $counter: &'a [$type],)*
+            pub age_ms: &'a [u64],
+            /// `u64::MAX`: no heartbeat has been seen.
+            pub since_heartbeat_ms: &'a [u64],
+            /// `u32::MAX`: not known.
+            pub node: &'a [u32],
+        }
+
+        /// A candidate of which only the counters are known.
+        impl From<&Counters> for Candidate {
+            fn from(counters: &Counters) -> Candidate {
+                Candidate { $($counter: counters.$counter,)* ..Candidate::default() }
+            }
+        }
+
+        impl Candidates {
+            pub fn push(&mut self, row: Candidate) {
+                self.id.push(row.id);
+                $(self.$counter.push(row.$counter);)*
+                self.age_ms.push(row.age_ms);
+                self.since_heartbeat_ms.push(row.since_heartbeat_ms.unwrap_or(UNKNOWN_MS));
+                self.node.push(row.node.unwrap_or(UNKNOWN_NODE));
+            }
+
+            pub fn columns(&self) -> Columns<'_> {
+                Columns {
+                    id: &self.id,
+                    $($counter: &self.$counter,)*
+                    age_ms: &self.age_ms,
+                    since_heartbeat_ms: &self.since_heartbeat_ms,
+                    node: &self.node,
+                }
+            }
+        }
+    };
 }
+
+crate::with_counters!(candidates);
 
 impl Candidates {
     pub fn len(&self) -> usize {
@@ -111,70 +107,6 @@ impl Candidates {
     /// The executor id of each candidate.
     pub fn ids(&self) -> &[u64] {
         &self.id
-    }
-
-    pub fn push(&mut self, row: Candidate) {
-        let Candidate {
-            id,
-            add_time_ms,
-            active_tasks,
-            failed_tasks,
-            completed_tasks,
-            total_tasks,
-            total_duration_ms,
-            total_gc_time_ms,
-            total_input_bytes,
-            total_shuffle_read_bytes,
-            total_shuffle_write_bytes,
-            memory_used_bytes,
-            disk_used_bytes,
-            peak_jvm_onheap_bytes,
-            peak_jvm_offheap_bytes,
-            age_ms,
-            since_heartbeat_ms,
-            node,
-        } = row;
-        self.id.push(id);
-        self.add_time_ms.push(add_time_ms);
-        self.active_tasks.push(active_tasks);
-        self.failed_tasks.push(failed_tasks);
-        self.completed_tasks.push(completed_tasks);
-        self.total_tasks.push(total_tasks);
-        self.total_duration_ms.push(total_duration_ms);
-        self.total_gc_time_ms.push(total_gc_time_ms);
-        self.total_input_bytes.push(total_input_bytes);
-        self.total_shuffle_read_bytes.push(total_shuffle_read_bytes);
-        self.total_shuffle_write_bytes.push(total_shuffle_write_bytes);
-        self.memory_used_bytes.push(memory_used_bytes);
-        self.disk_used_bytes.push(disk_used_bytes);
-        self.peak_jvm_onheap_bytes.push(peak_jvm_onheap_bytes);
-        self.peak_jvm_offheap_bytes.push(peak_jvm_offheap_bytes);
-        self.age_ms.push(age_ms);
-        self.since_heartbeat_ms.push(since_heartbeat_ms.unwrap_or(UNKNOWN_MS));
-        self.node.push(node.unwrap_or(UNKNOWN_NODE));
-    }
-
-    pub fn columns(&self) -> Columns<'_> {
-        Columns {
-            id: &self.id,
-            add_time_ms: &self.add_time_ms,
-            active_tasks: &self.active_tasks,
-            failed_tasks: &self.failed_tasks,
-            completed_tasks: &self.completed_tasks,
-            total_tasks: &self.total_tasks,
-            total_duration_ms: &self.total_duration_ms,
-            total_gc_time_ms: &self.total_gc_time_ms,
-            total_input_bytes: &self.total_input_bytes,
-            total_shuffle_read_bytes: &self.total_shuffle_read_bytes,
-            total_shuffle_write_bytes: &self.total_shuffle_write_bytes,
-            memory_used_bytes: &self.memory_used_bytes,
-            disk_used_bytes: &self.disk_used_bytes,
-            peak_jvm_onheap_bytes: &self.peak_jvm_onheap_bytes,
-            peak_jvm_offheap_bytes: &self.peak_jvm_offheap_bytes,
-            age_ms: &self.age_ms,
-            since_heartbeat_ms: &self.since_heartbeat_ms,
-            node: &self.node,
-        }
     }
 }
 
@@ -256,27 +188,20 @@ pub struct Deletion {
     pub at_ms: i64,
 }
 
-/// Why Rollcall requested a pod's deletion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DeletionCause {
-    Roll,
-    ScaleDown,
-    Kill,
-    PendingTimeout,
-    Lost,
-    FleetRemoved,
+crate::named! {
+    /// Why Rollcall requested a pod's deletion.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    pub enum DeletionCause {
+        Roll = "roll",
+        ScaleDown = "scale-down",
+        Kill = "kill",
+        PendingTimeout = "pending-timeout",
+        Lost = "lost",
+        FleetRemoved = "fleet-removed",
+    }
 }
 
 impl DeletionCause {
-    pub const ALL: [DeletionCause; 6] = [
-        DeletionCause::Roll,
-        DeletionCause::ScaleDown,
-        DeletionCause::Kill,
-        DeletionCause::PendingTimeout,
-        DeletionCause::Lost,
-        DeletionCause::FleetRemoved,
-    ];
-
     /// Is the removal a voluntary disruption: for the benefit of the fleet, of a healthy executor? Then it can wait.
     pub fn is_voluntary(self) -> bool {
         match self {
@@ -285,18 +210,6 @@ impl DeletionCause {
             | DeletionCause::PendingTimeout
             | DeletionCause::Lost
             | DeletionCause::FleetRemoved => false,
-        }
-    }
-
-    /// The cause's name in JSON, records and messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            DeletionCause::Roll => "roll",
-            DeletionCause::ScaleDown => "scale-down",
-            DeletionCause::Kill => "kill",
-            DeletionCause::PendingTimeout => "pending-timeout",
-            DeletionCause::Lost => "lost",
-            DeletionCause::FleetRemoved => "fleet-removed",
         }
     }
 }
@@ -413,90 +326,56 @@ pub struct LossReason {
     pub keep_pod: bool,
 }
 
-/// The kinds of loss, under which losses are counted.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LossKind {
-    Released,
-    Deleted,
-    DriverGone,
-    Completed,
-    MemoryLimit,
-    OutOfMemory,
-    AppFailure,
-    NativeCrash,
-    ExitStatus,
-    Killed,
-    Disk,
-    DriverConnection,
-    Evicted,
-    Preempted,
-    NodeLost,
-    NotAdmitted,
-    Image,
-    Config,
-    StartFailed,
-    HeartbeatLost,
-    Unknown,
-    /// A kind of a user's classifier: kebab-case, at most 64 bytes.
-    Other(String),
+macro_rules! loss_kinds {
+    ($($kind:ident = $name:literal,)*) => {
+        /// The kinds of loss, under which losses are counted.
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum LossKind {
+            $($kind,)*
+            /// A kind of a user's classifier: kebab-case, at most 64 bytes.
+            Other(String),
+        }
+
+        impl LossKind {
+            /// The kind with this name; a name that is not built in is a user's.
+            pub fn named(name: &str) -> LossKind {
+                match name {
+                    $($name => LossKind::$kind,)*
+                    other => LossKind::Other(other.to_owned()),
+                }
+            }
+
+            /// The kind's name in JSON, records and messages.
+            pub fn name(&self) -> &str {
+                match self {
+                    $(LossKind::$kind => $name,)*
+                    LossKind::Other(name) => name,
+                }
+            }
+        }
+    };
 }
 
-impl LossKind {
-    const KNOWN: [LossKind; 21] = [
-        LossKind::Released,
-        LossKind::Deleted,
-        LossKind::DriverGone,
-        LossKind::Completed,
-        LossKind::MemoryLimit,
-        LossKind::OutOfMemory,
-        LossKind::AppFailure,
-        LossKind::NativeCrash,
-        LossKind::ExitStatus,
-        LossKind::Killed,
-        LossKind::Disk,
-        LossKind::DriverConnection,
-        LossKind::Evicted,
-        LossKind::Preempted,
-        LossKind::NodeLost,
-        LossKind::NotAdmitted,
-        LossKind::Image,
-        LossKind::Config,
-        LossKind::StartFailed,
-        LossKind::HeartbeatLost,
-        LossKind::Unknown,
-    ];
-
-    /// The kind with this name; a name that is not built in is a user's.
-    pub fn named(name: &str) -> LossKind {
-        let known = Self::KNOWN.iter().find(|kind| kind.name() == name);
-        known.cloned().unwrap_or_else(|| LossKind::Other(name.to_owned()))
-    }
-
-    /// The kind's name in JSON, records and messages.
-    pub fn name(&self) -> &str {
-        match self {
-            LossKind::Released => "released",
-            LossKind::Deleted => "deleted",
-            LossKind::DriverGone => "driver-gone",
-            LossKind::Completed => "completed",
-            LossKind::MemoryLimit => "memory-limit",
-            LossKind::OutOfMemory => "out-of-memory",
-            LossKind::AppFailure => "app-failure",
-            LossKind::NativeCrash => "native-crash",
-            LossKind::ExitStatus => "exit-status",
-            LossKind::Killed => "killed",
-            LossKind::Disk => "disk",
-            LossKind::DriverConnection => "driver-connection",
-            LossKind::Evicted => "evicted",
-            LossKind::Preempted => "preempted",
-            LossKind::NodeLost => "node-lost",
-            LossKind::NotAdmitted => "not-admitted",
-            LossKind::Image => "image",
-            LossKind::Config => "config",
-            LossKind::StartFailed => "start-failed",
-            LossKind::HeartbeatLost => "heartbeat-lost",
-            LossKind::Unknown => "unknown",
-            LossKind::Other(name) => name,
-        }
-    }
+loss_kinds! {
+    Released = "released",
+    Deleted = "deleted",
+    DriverGone = "driver-gone",
+    Completed = "completed",
+    MemoryLimit = "memory-limit",
+    OutOfMemory = "out-of-memory",
+    AppFailure = "app-failure",
+    NativeCrash = "native-crash",
+    ExitStatus = "exit-status",
+    Killed = "killed",
+    Disk = "disk",
+    DriverConnection = "driver-connection",
+    Evicted = "evicted",
+    Preempted = "preempted",
+    NodeLost = "node-lost",
+    NotAdmitted = "not-admitted",
+    Image = "image",
+    Config = "config",
+    StartFailed = "start-failed",
+    HeartbeatLost = "heartbeat-lost",
+    Unknown = "unknown",
 }

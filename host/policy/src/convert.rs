@@ -34,6 +34,17 @@ pub enum Complaint {
 
 const COMPLAINTS: usize = 10;
 
+/// Maps a variant to the one of the same name of another enum.
+macro_rules! same_variant {
+    ($value:expr, $from_module:ident::$from:ident => $to_module:ident::$to:ident { $($variant:ident),* }
+        $(else { $($other:tt)* })?) => {
+        match $value {
+            $($from_module::$from::$variant => $to_module::$to::$variant,)*
+            $($($other)*)?
+        }
+    };
+}
+
 /// The lists of small records that have to be built for a question, because the core stores them in another
 /// form. The columns are lent as they are.
 pub(crate) struct Lent<'a> {
@@ -55,8 +66,23 @@ impl<'a> Lent<'a> {
     }
 }
 
+macro_rules! executors {
+    ($($counter:ident: $type:ident = $how:ident($name:literal),)*) => {
+        fn executors(columns: q::Columns<'_>) -> wit::Executors<'_> {
+            wit::Executors {
+                id: columns.id,
+                $($counter: columns.$counter,)*
+                age_ms: columns.age_ms,
+                since_heartbeat_ms: columns.since_heartbeat_ms,
+                node: columns.node,
+            }
+        }
+    };
+}
+
+fleet::with_counters!(executors);
+
 pub(crate) fn fleet<'a>(question: &'a q::RollQuestion, lent: &'a Lent<'a>) -> wit::Fleet<'a> {
-    let columns = question.candidates.columns();
     wit::Fleet {
         name: &question.fleet,
         application_id: &question.application_id,
@@ -65,26 +91,7 @@ pub(crate) fn fleet<'a>(question: &'a q::RollQuestion, lent: &'a Lent<'a>) -> wi
         now_ms: question.now_ms,
         seed: question.seed,
         picks_max: question.picks_max,
-        executors: wit::Executors {
-            id: columns.id,
-            add_time_ms: columns.add_time_ms,
-            active_tasks: columns.active_tasks,
-            failed_tasks: columns.failed_tasks,
-            completed_tasks: columns.completed_tasks,
-            total_tasks: columns.total_tasks,
-            total_duration_ms: columns.total_duration_ms,
-            total_gc_time_ms: columns.total_gc_time_ms,
-            total_input_bytes: columns.total_input_bytes,
-            total_shuffle_read_bytes: columns.total_shuffle_read_bytes,
-            total_shuffle_write_bytes: columns.total_shuffle_write_bytes,
-            memory_used_bytes: columns.memory_used_bytes,
-            disk_used_bytes: columns.disk_used_bytes,
-            peak_jvm_onheap_bytes: columns.peak_jvm_onheap_bytes,
-            peak_jvm_offheap_bytes: columns.peak_jvm_offheap_bytes,
-            age_ms: columns.age_ms,
-            since_heartbeat_ms: columns.since_heartbeat_ms,
-            node: columns.node,
-        },
+        executors: executors(question.candidates.columns()),
         nodes: &lent.nodes,
         metrics: &lent.metrics,
     }
@@ -159,37 +166,22 @@ pub(crate) fn with_evidence<R>(evidence: &q::Evidence, call: impl FnOnce(wit::Ev
         executor_id: evidence.executor_id,
         pod_name: &evidence.pod_name,
         now_ms: evidence.now_ms,
-        trigger: match evidence.trigger {
-            q::Trigger::HeartbeatTimeout => wit::Trigger::HeartbeatTimeout,
-            q::Trigger::PodFailed => wit::Trigger::PodFailed,
-            q::Trigger::PodSucceeded => wit::Trigger::PodSucceeded,
-            q::Trigger::PodDeleted => wit::Trigger::PodDeleted,
-            q::Trigger::PodMissing => wit::Trigger::PodMissing,
-            q::Trigger::DriverRemoved => wit::Trigger::DriverRemoved,
-            q::Trigger::PendingTimeout => wit::Trigger::PendingTimeout,
-            q::Trigger::OperatorKill => wit::Trigger::OperatorKill,
-        },
+        trigger: same_variant!(evidence.trigger, q::Trigger => wit::Trigger {
+            HeartbeatTimeout, PodFailed, PodSucceeded, PodDeleted, PodMissing, DriverRemoved,
+            PendingTimeout, OperatorKill
+        }),
         lost_at_ms: evidence.lost_at_ms,
         checks_made: evidence.checks_made,
         checks_max: evidence.checks_max,
         ever_registered: evidence.ever_registered,
         since_heartbeat_ms: evidence.since_heartbeat_ms,
         our_deletion: evidence.our_deletion.map(|deletion| wit::Deletion {
-            why: match deletion.why {
-                q::DeletionCause::Roll => wit::DeletionCause::Roll,
-                q::DeletionCause::ScaleDown => wit::DeletionCause::ScaleDown,
-                q::DeletionCause::Kill => wit::DeletionCause::Kill,
-                q::DeletionCause::PendingTimeout => wit::DeletionCause::PendingTimeout,
-                q::DeletionCause::Lost => wit::DeletionCause::Lost,
-                q::DeletionCause::FleetRemoved => wit::DeletionCause::FleetRemoved,
-            },
+            why: same_variant!(deletion.why, q::DeletionCause => wit::DeletionCause {
+                Roll, ScaleDown, Kill, PendingTimeout, Lost, FleetRemoved
+            }),
             at_ms: deletion.at_ms,
         }),
-        driver: match evidence.driver {
-            q::Driver::Unknown => wit::Driver::Unknown,
-            q::Driver::Running => wit::Driver::Running,
-            q::Driver::Gone => wit::Driver::Gone,
-        },
+        driver: same_variant!(evidence.driver, q::Driver => wit::Driver { Unknown, Running, Gone }),
         driver_remove_reason: evidence.driver_remove_reason.as_deref(),
         pod: evidence.pod.as_ref().map(|pod| wit::Pod {
             phase: &pod.phase,
@@ -219,11 +211,9 @@ pub(crate) fn with_evidence<R>(evidence: &q::Evidence, call: impl FnOnce(wit::Ev
 
 fn departure(departure: &q::Departure) -> wit::Departure<'_> {
     wit::Departure {
-        kind: match departure.kind {
-            q::DepartureKind::Reclaimed => wit::DepartureKind::Reclaimed,
-            q::DepartureKind::Drained => wit::DepartureKind::Drained,
-            q::DepartureKind::Cordoned => wit::DepartureKind::Cordoned,
-        },
+        kind: same_variant!(departure.kind, q::DepartureKind => wit::DepartureKind {
+            Reclaimed, Drained, Cordoned
+        }),
         sign: &departure.sign,
     }
 }
@@ -240,11 +230,9 @@ fn condition(condition: &q::Condition) -> wit::Condition<'_> {
 fn container(container: &q::Container) -> wit::Container<'_> {
     wit::Container {
         name: &container.name,
-        role: match container.role {
-            q::ContainerRole::Executor => wit::ContainerRole::Executor,
-            q::ContainerRole::Sidecar => wit::ContainerRole::Sidecar,
-            q::ContainerRole::Init => wit::ContainerRole::Init,
-        },
+        role: same_variant!(container.role, q::ContainerRole => wit::ContainerRole {
+            Executor, Sidecar, Init
+        }),
         state: match &container.state {
             q::ContainerState::Waiting { reason, message } => wit::ContainerState::Waiting(wit::Waiting {
                 reason: reason.as_deref(),
@@ -285,34 +273,17 @@ pub(crate) fn verdict(answer: wit::Verdict) -> Result<q::Verdict, Fault> {
 }
 
 fn loss_kind(kind: wit::LossKind) -> Result<q::LossKind, Fault> {
-    Ok(match kind {
-        wit::LossKind::Released => q::LossKind::Released,
-        wit::LossKind::Deleted => q::LossKind::Deleted,
-        wit::LossKind::DriverGone => q::LossKind::DriverGone,
-        wit::LossKind::Completed => q::LossKind::Completed,
-        wit::LossKind::MemoryLimit => q::LossKind::MemoryLimit,
-        wit::LossKind::OutOfMemory => q::LossKind::OutOfMemory,
-        wit::LossKind::AppFailure => q::LossKind::AppFailure,
-        wit::LossKind::NativeCrash => q::LossKind::NativeCrash,
-        wit::LossKind::ExitStatus => q::LossKind::ExitStatus,
-        wit::LossKind::Killed => q::LossKind::Killed,
-        wit::LossKind::Disk => q::LossKind::Disk,
-        wit::LossKind::DriverConnection => q::LossKind::DriverConnection,
-        wit::LossKind::Evicted => q::LossKind::Evicted,
-        wit::LossKind::Preempted => q::LossKind::Preempted,
-        wit::LossKind::NodeLost => q::LossKind::NodeLost,
-        wit::LossKind::NotAdmitted => q::LossKind::NotAdmitted,
-        wit::LossKind::Image => q::LossKind::Image,
-        wit::LossKind::Config => q::LossKind::Config,
-        wit::LossKind::StartFailed => q::LossKind::StartFailed,
-        wit::LossKind::HeartbeatLost => q::LossKind::HeartbeatLost,
-        wit::LossKind::Unknown => q::LossKind::Unknown,
+    Ok(same_variant!(kind, wit::LossKind => q::LossKind {
+        Released, Deleted, DriverGone, Completed, MemoryLimit, OutOfMemory, AppFailure, NativeCrash,
+        ExitStatus, Killed, Disk, DriverConnection, Evicted, Preempted, NodeLost, NotAdmitted, Image,
+        Config, StartFailed, HeartbeatLost, Unknown
+    } else {
         wit::LossKind::Other(name) if is_kebab(&name) => q::LossKind::Other(name),
         wit::LossKind::Other(name) => {
             let name = printable(&name, LOSS_KIND_BYTES);
             return Err(Fault::InvalidAnswer(InvalidAnswer::LossKind(name)));
         }
-    })
+    }))
 }
 
 fn is_kebab(name: &str) -> bool {

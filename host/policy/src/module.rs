@@ -1,6 +1,6 @@
 //! A loaded module: its contents and its checks.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
@@ -40,19 +40,17 @@ pub struct Module {
     /// Its policies, in the order of its description; at least one. Names are unique.
     pub policies: Vec<Policy>,
     schemas: BTreeMap<String, Schema>,
-    verdicts: Mutex<VecDeque<Verdict>>,
+    verdicts: Mutex<Verdicts>,
 }
 
-/// A policy's answer about settings. The policy is a pure function, so it would give the same answer again: a
-/// decision need not ask it, which takes an instance of its own and as much time as the policy likes.
-struct Verdict {
-    policy: String,
-    given: Value,
-    settings: Result<Settings, Vec<SettingsProblem>>,
-}
+/// The policy's answers about settings that conform to its schema. The policy is a pure function, so it would give the
+/// same answer again: a decision need not ask it, which takes an instance of its own and as much time as the policy
+/// likes.
+type Verdicts = HashMap<(String, Settings), Result<(), Vec<SettingsProblem>>>;
 
-/// How many verdicts are remembered, the newest ones. Usually there is one for each fleet and policy.
-const VERDICTS: usize = 256;
+/// How many answers are remembered; beyond this, all are forgotten. Usually there is one for each policy and class of
+/// fleets. Settings have at most 64 KiB, so these are 64 MiB at most.
+const VERDICTS_MAX: usize = 1_024;
 
 /// Asks the module itself about settings.
 pub(crate) type Checker =
@@ -128,28 +126,29 @@ impl Module {
     /// # Errors
     ///
     /// If the module has no such policy, the settings are wrong, or the policy fails when it is asked about them.
-    pub fn settings(&self, policy: &str, settings: &Value) -> Result<Settings, SettingsError> {
-        let accepted = || self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |known: &&Verdict| known.policy == policy && known.given == *settings;
-        if let Some(known) = accepted().iter().find(same) {
-            return known.settings.clone().map_err(SettingsError::Problems);
-        }
-        let schema = self.schemas.get(policy).ok_or_else(|| SettingsError::NoSuchPolicy {
-            policy: policy.into(),
-            known: self.policies.iter().map(|policy| policy.name.clone()).collect(),
-        })?;
-        schema.check(settings).map_err(SettingsError::Problems)?;
-        let given = settings.clone();
-        let settings = Settings::checked(settings);
-        let said = (self.checker)(self, policy, settings.as_json()).map_err(SettingsError::Fault)?;
-        let settings = said.map(|()| settings);
+    pub fn settings(&self, policy: &str, given: &Value) -> Result<Settings, SettingsError> {
+        let settings = Settings::of(given);
+        let key = (policy.to_owned(), settings.clone());
         // Not locked while the policy is asked, because that takes time.
-        let mut accepted = accepted();
-        if accepted.len() == VERDICTS {
-            accepted.pop_front();
-        }
-        accepted.push_back(Verdict { policy: policy.to_owned(), given, settings: settings.clone() });
-        settings.map_err(SettingsError::Problems)
+        let verdicts = || self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = verdicts().get(&key).cloned();
+        let verdict = if let Some(known) = known {
+            known
+        } else {
+            let schema = self.schemas.get(policy).ok_or_else(|| SettingsError::NoSuchPolicy {
+                policy: policy.into(),
+                known: self.policies.iter().map(|policy| policy.name.clone()).collect(),
+            })?;
+            schema.check(given).map_err(SettingsError::Problems)?;
+            let verdict = (self.checker)(self, policy, settings.as_json()).map_err(SettingsError::Fault)?;
+            let mut verdicts = verdicts();
+            if verdicts.len() >= VERDICTS_MAX {
+                verdicts.clear();
+            }
+            verdicts.insert(key, verdict.clone());
+            verdict
+        };
+        verdict.map(|()| settings).map_err(SettingsError::Problems)
     }
 }
 
@@ -398,16 +397,12 @@ mod tests {
         // Refused by the schema: the policy is not asked.
         let (refused, before) = ask("OUTLIER", json!({"nonsense": 1}));
         assert!(refused.is_err() && before == 3, "{refused:?}");
-        // Other settings evict it, one by one.
-        let other = |at: usize| Verdict {
-            policy: "X".to_owned(),
-            given: json!(at),
-            settings: Ok(Settings::checked(&json!(at))),
-        };
-        module.verdicts.lock().expect("no panic").extend((2..VERDICTS).map(other));
-        assert_eq!(ask("OUTLIER", json!({})), (accepted.clone(), 3), "it is the oldest, and still there");
+        // Others are forgotten only when there are too many.
+        let other = |at: usize| (("X".to_owned(), Settings::of(&json!(at))), Ok(()));
+        module.verdicts.lock().expect("no panic").extend((2..VERDICTS_MAX).map(other));
+        assert_eq!(ask("OUTLIER", json!({})), (accepted.clone(), 3));
         assert_eq!(ask("MAX_HEAP", json!({})).1, 3, "there is no such policy");
         assert_eq!(ask("ADD_TIME", json!({})), (accepted.clone(), 4));
-        assert_eq!(ask("OUTLIER", json!({})), (accepted, 5), "there was no room for it any more");
+        assert_eq!(ask("OUTLIER", json!({})), (accepted, 5), "there was no room for all");
     }
 }

@@ -1,6 +1,8 @@
 //! Settings of a policy: JSON, checked against the schema that the policy declares before the policy
 //! itself sees them.
 
+use std::sync::Arc;
+
 use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::Value;
 use thiserror::Error;
@@ -8,9 +10,9 @@ use thiserror::Error;
 use crate::guest_log::printable;
 
 /// Settings that fit the schema and that the policy has accepted.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Settings {
-    json: String,
+    json: Arc<str>,
 }
 
 /// One error in settings.
@@ -24,9 +26,9 @@ pub struct SettingsProblem {
 }
 
 impl Settings {
-    /// Settings that were checked.
-    pub(crate) fn checked(value: &Value) -> Settings {
-        Settings { json: value.to_string() }
+    /// The caller checks them.
+    pub(crate) fn of(value: &Value) -> Settings {
+        Settings { json: value.to_string().into() }
     }
 
     pub(crate) fn as_json(&self) -> &str {
@@ -38,7 +40,7 @@ impl Settings {
 #[derive(Clone, Debug)]
 pub(crate) struct Schema {
     text: Value,
-    validator: std::sync::Arc<Validator>,
+    validator: Arc<Validator>,
 }
 
 pub(crate) const SCHEMA_BYTES: usize = 64 << 10;

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use embedded::server::names::{is_label, is_subdomain};
 use serde_json::Value;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::document::{Mode, Spark, Spec};
 use super::{FleetConfig, Problem};
@@ -58,7 +60,7 @@ impl<'a> Rules<'a> {
         );
         let driver = &self.spec().driver;
         self.refuse_if(
-            driver.pod_name.len() > 253 || !driver.pod_name.split('.').all(is_label),
+            !is_subdomain(&driver.pod_name),
             "spec.driver.podName",
             &format!("{:?} is not a pod's name", driver.pod_name),
             "write what `kubectl get pods` calls the driver",
@@ -279,18 +281,7 @@ pub(super) fn sharing(fleets: &[FleetConfig]) -> Vec<Problem> {
     problems
 }
 
-/// As in certificates: neither a wildcard nor an address is a name.
+/// Neither a wildcard nor an address: what the TLS library takes as the name in a certificate.
 fn is_dns_name(name: &str) -> bool {
-    let label = |label: &str| {
-        let plain = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-        plain && (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')
-    };
-    let last_is_number = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
-    name.len() <= 253 && !last_is_number && name.split('.').all(label)
-}
-
-/// An RFC 1123 label, as in Kubernetes.
-fn is_label(name: &str) -> bool {
-    let letters = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    letters && (1..=63).contains(&name.len()) && !name.starts_with('-') && !name.ends_with('-')
+    matches!(ServerName::try_from(name), Ok(ServerName::DnsName(_)))
 }

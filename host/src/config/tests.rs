@@ -240,6 +240,9 @@ fn what_is_wrong_is_told_with_its_place_and_remedy() {
     }
     assert_eq!(dir.problems("f.yaml", b"\xff"), ["f.yaml: is not UTF-8 text"]);
     assert!(dir.problems("f.yaml", MINIMAL).is_empty());
+    // Unlike a label, a part of a pod's name may have more than 63 letters.
+    let long = format!("podName: {}", "d".repeat(64));
+    assert!(dir.problems("f.yaml", instead("podName: d", &long)).is_empty());
 }
 
 #[test]

@@ -20,7 +20,7 @@ const LONGEST_MS: u64 = 10 * 365 * 24 * 3_600_000;
 const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 impl Millis {
-    fn parse(text: &str) -> Result<Millis, String> {
+    pub fn parse(text: &str) -> Result<Millis, String> {
         if text.starts_with('-') {
             return Err(format!("{text:?} is negative"));
         }

@@ -37,9 +37,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::CONTENT_LENGTH;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use fleet::event::{Beat, Impairment};
@@ -51,9 +50,9 @@ use tokio::time::timeout;
 use self::review::{Asker, Denied, Known, Reviews, TokenReviewer};
 use super::directory::{ExecutorEntry, Fleet, Secret};
 use super::{Fate, Intake, Source};
+use crate::http::bearer;
 use crate::http::error::Error;
 use crate::http::serve::{Neighbours, Peer};
-use crate::http::wire::Reason;
 
 pub mod review;
 
@@ -115,9 +114,6 @@ struct Said {
 
 #[derive(Serialize)]
 struct Answer {
-    /// Every beat was rejected.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Reason>,
     accepted: usize,
     rejected: Vec<Rejected>,
 }
@@ -134,36 +130,24 @@ type Found = Result<(Arc<Fleet>, Option<ExecutorEntry>), Fate>;
 
 /// The request had no effect.
 struct Refusal {
-    status: StatusCode,
-    fate: Fate,
-    error: String,
+    /// `None`: the fates of its beats have been counted.
+    fate: Option<Fate>,
+    error: Error,
 }
 
 impl Refusal {
     fn new(status: StatusCode, fate: Fate, error: impl Into<String>) -> Refusal {
-        Refusal { status, fate, error: error.into() }
+        Refusal { fate: Some(fate), error: Error::new(status, code(fate), error) }
     }
 }
 
-async fn answer(State(api): State<Arc<Api>>, request: Request) -> Response {
-    let (status, body) = match api.answer(request).await {
-        Ok((status, answer)) => (status, Json(answer).into_response()),
-        Err(Refusal { status, fate, error }) => {
+async fn answer(State(api): State<Arc<Api>>, request: Request) -> Result<Json<Answer>, Error> {
+    api.answer(request).await.map(Json).map_err(|Refusal { fate, error }| {
+        if let Some(fate) = fate {
             api.intake.counters.add(Source::Api, fate);
-            (status, Error::new(status, code(fate), error).into_response())
         }
-    };
-    let mut response = (status, body).into_response();
-    match status {
-        StatusCode::UNAUTHORIZED => {
-            response.headers_mut().insert(WWW_AUTHENTICATE, "Bearer".parse().expect("it is ASCII"));
-        }
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-            response.headers_mut().insert(RETRY_AFTER, 1.into());
-        }
-        _ => {}
-    }
-    response
+        error
+    })
 }
 
 /// The name that the other endpoints use, if they have this outcome too; otherwise the name in metrics.
@@ -190,14 +174,14 @@ fn code(fate: Fate) -> &'static str {
 }
 
 impl Api {
-    async fn answer(&self, request: Request) -> Result<(StatusCode, Answer), Refusal> {
+    async fn answer(&self, request: Request) -> Result<Answer, Refusal> {
         if !self.intake.directory.is_open() {
             let error = "this host stands by: send heartbeats to the leader";
             return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Fate::StandingBy, error));
         }
         let peer = request.extensions().get::<Peer>().cloned();
         let ip = peer.as_ref().map_or(IpAddr::from([0, 0, 0, 0]), Peer::ip);
-        let token = bearer(request.headers()).ok_or_else(unauthorized)?;
+        let token = token(request.headers()).ok_or_else(unauthorized)?;
         let secret = Secret::new(&token);
         let fleets_own = self.intake.directory.trusts(&secret);
         let reviews = self.reviews.as_ref().filter(|_| is_jwt(&token));
@@ -224,7 +208,7 @@ impl Api {
             // A token that could have no effect is not sent to the API server.
             return Err(unauthorized());
         };
-        let mut answer = Answer { error: None, accepted: 0, rejected: Vec::new() };
+        let mut answer = Answer { accepted: 0, rejected: Vec::new() };
         let mut fates = Vec::new();
         for (index, (said, found)) in beats.into_iter().zip(&found).enumerate() {
             let heard = match found {
@@ -244,7 +228,7 @@ impl Api {
             }
         }
         if answer.accepted > 0 {
-            return Ok((StatusCode::OK, answer));
+            return Ok(answer);
         }
         let (status, code, message) = if fates.contains(&Fate::Dropped) {
             (StatusCode::TOO_MANY_REQUESTS, "dropped", "the queue is full; send the beats again in a second")
@@ -258,8 +242,8 @@ impl Api {
             let message = "no beat names a known executor; see `rejected`";
             (StatusCode::UNPROCESSABLE_ENTITY, "unknown-executor", message)
         };
-        answer.error = Some(Reason { code: code.to_owned(), message: message.to_owned() });
-        Ok((status, answer))
+        let error = Error::new(status, code, message).with("accepted", 0).with("rejected", answer.rejected);
+        Err(Refusal { fate: None, error })
     }
 
     /// Application ids are unique only within a namespace. Of several fleets with this id, this is the one that the
@@ -382,11 +366,9 @@ fn unauthorized() -> Refusal {
     Refusal::new(StatusCode::UNAUTHORIZED, Fate::Unauthorized, error)
 }
 
-fn bearer(headers: &HeaderMap) -> Option<String> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    let token = token.trim();
-    let usable = scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.len() <= TOKEN_MAX;
-    usable.then(|| token.to_owned())
+fn token(headers: &HeaderMap) -> Option<String> {
+    let token = str::from_utf8(bearer(headers)?).ok()?.trim();
+    (1..=TOKEN_MAX).contains(&token.len()).then(|| token.to_owned())
 }
 
 /// Three base64url parts: a JWT, and so worth a review.

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fleet::bucket::Rate;
 use fleet::event::Impairment;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -22,14 +23,15 @@ use self::places::{Evicted, Places, Seat};
 pub use self::udp::run_udp;
 use super::notes::Why;
 use super::{Fate, Intake, Source};
+use crate::hush::Hush;
 use crate::listen::Listener;
 
 mod attribution;
 mod batch;
-mod bucket;
 mod connection;
 mod line;
 mod places;
+mod price;
 mod udp;
 
 /// Limits for senders.
@@ -51,6 +53,12 @@ pub struct Limits {
     pub burst_lines: u32,
 }
 
+impl Limits {
+    fn rate(&self) -> Rate {
+        Rate { size: self.burst_lines, every: Duration::from_secs(1) / self.lines_per_s.max(1) }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
@@ -67,15 +75,13 @@ impl Default for Limits {
 
 /// How long accepting pauses when no connection can be accepted.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
-/// The minimum interval between log messages about that.
-const EXHAUSTED_TOLD: Duration = Duration::from_secs(10);
 
 /// Listens over TCP until it is dropped, together with every connection.
 pub async fn run(mut listener: Listener, intake: Intake, limits: Limits) {
     let mut connections = JoinSet::new();
     let places = Places::new(limits.clone());
     let limits = Arc::new(limits);
-    let mut doorman = Doorman { intake, told_at: None };
+    let doorman = Doorman { intake, hush: Hush::default() };
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -103,7 +109,7 @@ pub async fn run(mut listener: Listener, intake: Intake, limits: Limits) {
             Err(error) => tracing::debug!(%error, "a Graphite connection ended before it was accepted"),
         }
         if listener.has_lost() {
-            doorman.lost(now);
+            doorman.lost();
         }
         while connections.try_join_next().is_some() {}
     }
@@ -120,12 +126,12 @@ fn is_exhausted(error: &io::Error) -> bool {
 /// Admits connections, and reports rejected ones to their fleets.
 struct Doorman {
     intake: Intake,
-    /// When the log last said that connections are not accepted.
-    told_at: Option<Instant>,
+    /// Limits the log lines about connections that are not accepted.
+    hush: Hush,
 }
 
 impl Doorman {
-    fn admit(&mut self, places: &Arc<Places>, ip: IpAddr, now: Instant) -> Option<Seat> {
+    fn admit(&self, places: &Arc<Places>, ip: IpAddr, now: Instant) -> Option<Seat> {
         let admission = places.admit(ip, &self.intake.directory.pods_at(ip), now);
         if let Some(evicted) = &admission.evicted {
             self.made_room(evicted, now);
@@ -152,9 +158,10 @@ impl Doorman {
     }
 
     /// The kernel has dropped connections before they were accepted.
-    fn lost(&mut self, now: Instant) {
-        if self.may_tell(now) {
+    fn lost(&self) {
+        if let Some(left_out) = self.hush.may_say(None) {
             tracing::warn!(
+                left_out,
                 "connections came faster than they are accepted, and some were lost: until that ends executors' \
                  silence proves nothing"
             );
@@ -162,19 +169,12 @@ impl Doorman {
         self.intake.impaired_all(Impairment::Refused);
     }
 
-    fn may_tell(&mut self, now: Instant) -> bool {
-        let tell = self.told_at.is_none_or(|at| now - at >= EXHAUSTED_TOLD);
-        if tell {
-            self.told_at = Some(now);
-        }
-        tell
-    }
-
     /// No new connection can be accepted.
-    fn exhausted(&mut self, places: &Places, error: &io::Error, now: Instant) {
-        if self.may_tell(now) {
+    fn exhausted(&self, places: &Places, error: &io::Error, now: Instant) {
+        if let Some(left_out) = self.hush.may_say(None) {
             tracing::error!(
                 %error,
+                left_out,
                 "no Graphite connection can be accepted: raise the limit of open files. Until then executors' silence \
                  proves nothing"
             );

@@ -90,107 +90,54 @@ impl Intake {
     }
 }
 
-/// The source of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    Graphite,
-    Api,
-    Driver,
-}
-
-impl Source {
-    const ALL: [Source; 3] = [Source::Graphite, Source::Api, Source::Driver];
-
-    fn name(self) -> &'static str {
-        match self {
-            Source::Graphite => "graphite",
-            Source::Api => "api",
-            Source::Driver => "driver",
-        }
+fleet::named! {
+    /// The source of a message.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Source {
+        Graphite = "graphite",
+        Api = "api",
+        Driver = "driver",
     }
 }
 
-/// The outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// A message was passed on: a beat, or a driver's report.
-    Accepted,
-    /// The daemon was shutting down.
-    Dropped,
-    /// Cannot be parsed: a Graphite line, a request, a driver's answer or a row of it.
-    Malformed,
-    /// A line, a request or an answer that exceeds its maximum length.
-    Oversized,
-    /// No fleet has this application: a Graphite line or a beat.
-    UnknownApplication,
-    /// The fleet has no pod for this executor: a batch or a beat.
-    UnknownExecutor,
-    /// A batch from another address than the pod's, or while the pod has none; or a beat with another pod's token or UID.
-    WrongPeer,
-    /// A batch that matches several fleets: they share the name and the address.
-    Ambiguous,
-    /// A request without a valid token.
-    Unauthorized,
-    /// More than one sender may send: a connection was throttled, or a request was rejected.
-    RateLimited,
-    /// A connection was rejected or evicted.
-    TooManyConnections,
-    /// A connection was closed that had sent nothing useful for too long.
-    IdleClosed,
-    /// Not about an executor: a batch of a driver's metrics.
-    Ignored,
-    /// A connection, a datagram or a request to a standby replica: rejected.
-    StandingBy,
-    /// The driver does not know the application (404).
-    NotFound,
-    /// A driver, or the TokenReview, did not answer properly.
-    Failed,
-    /// A driver address that must not be polled.
-    ForbiddenAddress,
-}
-
-impl Fate {
-    const ALL: [Fate; 17] = [
-        Fate::Accepted,
-        Fate::Dropped,
-        Fate::Malformed,
-        Fate::Oversized,
-        Fate::UnknownApplication,
-        Fate::UnknownExecutor,
-        Fate::WrongPeer,
-        Fate::Ambiguous,
-        Fate::Unauthorized,
-        Fate::RateLimited,
-        Fate::TooManyConnections,
-        Fate::IdleClosed,
-        Fate::Ignored,
-        Fate::StandingBy,
-        Fate::NotFound,
-        Fate::Failed,
-        Fate::ForbiddenAddress,
-    ];
-
-    /// The name in metrics and in answers.
-    pub fn name(self) -> &'static str {
-        match self {
-            Fate::Accepted => "accepted",
-            Fate::Dropped => "dropped",
-            Fate::Malformed => "malformed",
-            Fate::Oversized => "oversized",
-            Fate::UnknownApplication => "unknown-application",
-            Fate::UnknownExecutor => "unknown-executor",
-            Fate::WrongPeer => "wrong-peer",
-            Fate::Ambiguous => "ambiguous",
-            Fate::Unauthorized => "unauthorized",
-            Fate::RateLimited => "rate-limited",
-            Fate::TooManyConnections => "too-many-connections",
-            Fate::IdleClosed => "idle-closed",
-            Fate::Ignored => "ignored",
-            Fate::StandingBy => "standing-by",
-            Fate::NotFound => "not-found",
-            Fate::Failed => "failed",
-            Fate::ForbiddenAddress => "forbidden-address",
-        }
+fleet::named! {
+    /// The outcome.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Fate {
+        /// A message was passed on: a beat, or a driver's report.
+        Accepted = "accepted",
+        /// The daemon was shutting down.
+        Dropped = "dropped",
+        /// Cannot be parsed: a Graphite line, a request, a driver's answer or a row of it.
+        Malformed = "malformed",
+        /// A line, a request or an answer that exceeds its maximum length.
+        Oversized = "oversized",
+        /// No fleet has this application: a Graphite line or a beat.
+        UnknownApplication = "unknown-application",
+        /// The fleet has no pod for this executor: a batch or a beat.
+        UnknownExecutor = "unknown-executor",
+        /// A batch from another address than the pod's, or while the pod has none; or a beat with another pod's token or UID.
+        WrongPeer = "wrong-peer",
+        /// A batch that matches several fleets: they share the name and the address.
+        Ambiguous = "ambiguous",
+        /// A request without a valid token.
+        Unauthorized = "unauthorized",
+        /// More than one sender may send: a connection was throttled, or a request was rejected.
+        RateLimited = "rate-limited",
+        /// A connection was rejected or evicted.
+        TooManyConnections = "too-many-connections",
+        /// A connection was closed that had sent nothing useful for too long.
+        IdleClosed = "idle-closed",
+        /// Not about an executor: a batch of a driver's metrics.
+        Ignored = "ignored",
+        /// A connection, a datagram or a request to a standby replica: rejected.
+        StandingBy = "standing-by",
+        /// The driver does not know the application (404).
+        NotFound = "not-found",
+        /// A driver, or the TokenReview, did not answer properly.
+        Failed = "failed",
+        /// A driver address that must not be polled.
+        ForbiddenAddress = "forbidden-address",
     }
 }
 

@@ -5,7 +5,6 @@
 //! the connection. When they exceed the limit, the address that holds most bytes loses one answer, with its connection:
 //! the one of which nothing was read for longest. So a client that reads gets its answer, however many do not.
 
-use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -20,6 +19,7 @@ use hyper::body::{Frame, SizeHint};
 
 use super::error::Error;
 use super::serve::Peer;
+use crate::eviction::greediest;
 
 /// Eight lists of 10,000 executors. A single longer answer is held alone.
 const HELD_MAX_BYTES: usize = 16 << 20;
@@ -101,11 +101,8 @@ impl Inner {
 
     /// Scans all of them: at most 1,024, of more than a piece each.
     fn greediest(&self, newcomer: IpAddr, bytes: usize) -> Option<u64> {
-        let mut of_ip = HashMap::from([(newcomer, bytes)]);
-        self.held.values().for_each(|held| *of_ip.entry(held.ip).or_default() += held.bytes);
-        let most = |held: &Held| Reverse(of_ip.get(&held.ip).copied().unwrap_or(0));
-        let victim = self.held.iter().min_by_key(|(number, held)| (most(held), held.read, **number));
-        victim.map(|(number, _)| *number)
+        let held = self.held.iter().map(|(number, held)| (held.ip, held.bytes, (held.read, *number)));
+        greediest(held, Some((newcomer, bytes))).map(|(_, (_, number))| number)
     }
 }
 

@@ -1,14 +1,17 @@
-//! The answer to a request that fails: `{"error": {"code", "message"}}`.
+//! The answer to a request that fails: `{"error": {"code", "message"}}`, for some errors with further fields.
 //!
-//! The code is for machines and never changes; the message names the remedy.
+//! The code is for machines and never changes; the message names the remedy. The status decides about the headers:
+//! which token is needed, or when to try again.
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts};
-use axum::http::header::WWW_AUTHENTICATE;
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use fleet::guardrail::Refusal;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 use super::wire;
 use crate::handle::Unavailable;
@@ -16,13 +19,27 @@ use crate::handle::Unavailable;
 #[derive(Debug)]
 pub struct Error {
     status: StatusCode,
-    body: wire::Failure,
+    body: Content,
+}
+
+/// What [`wire::Failure`] reads.
+#[derive(Debug, Serialize)]
+struct Content {
+    error: wire::Reason,
+    #[serde(flatten)]
+    details: Map<String, Value>,
 }
 
 impl Error {
     pub fn new(status: StatusCode, code: &str, message: impl Into<String>) -> Error {
         let error = wire::Reason { code: code.to_owned(), message: message.into() };
-        Error { status, body: wire::Failure { error, executors: Vec::new() } }
+        Error { status, body: Content { error, details: Map::new() } }
+    }
+
+    /// With one more field.
+    pub fn with(mut self, name: &str, value: impl Serialize) -> Error {
+        self.body.details.insert(name.to_owned(), json!(value));
+        self
     }
 
     pub fn no_such_fleet(fleet: &str) -> Error {
@@ -38,19 +55,21 @@ impl Error {
 
     /// A guardrail rejected the whole command, or each of these executors.
     pub fn refused(refusal: Refusal, executors: Vec<wire::ExecutorResult>) -> Error {
-        Error { status: StatusCode::CONFLICT, body: wire::Failure { error: refusal.into(), executors } }
+        let error = Error::new(StatusCode::CONFLICT, refusal.code(), refusal.meaning());
+        if executors.is_empty() { error } else { error.with("executors", executors) }
     }
 }
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let challenge = self.status == StatusCode::UNAUTHORIZED;
-        let response = (self.status, Json(self.body));
-        if challenge {
-            ([(WWW_AUTHENTICATE, "Bearer")], response).into_response()
-        } else {
-            response.into_response()
-        }
+        let mut response = (self.status, Json(self.body)).into_response();
+        let header = match self.status {
+            StatusCode::UNAUTHORIZED => (WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => (RETRY_AFTER, 1.into()),
+            _ => return response,
+        };
+        response.headers_mut().extend([header]);
+        response
     }
 }
 

@@ -5,10 +5,8 @@
 //! address with most streams loses its oldest: a reader that has vanished without closing its connection keeps its slot
 //! only until then, or until the next write to it.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +22,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::error::{Error, Query};
 use super::serve::Peer;
 use super::{App, STREAMS_MAX, wire};
+use crate::eviction::greediest;
 
 /// The interval of keep-alives on a quiet stream. `serve` closes a connection that is silent for longer.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -53,12 +52,8 @@ impl Streams {
         readers.next += 1;
         readers.all.insert(number, peer);
         if readers.all.len() > STREAMS_MAX {
-            let mut of_ip: HashMap<IpAddr, usize> = HashMap::new();
-            readers.all.values().for_each(|peer| *of_ip.entry(peer.ip()).or_default() += 1);
-            let victim =
-                readers.all.iter().min_by_key(|(number, peer)| (Reverse(of_ip[&peer.ip()]), **number));
-            let victim = victim.map(|(number, _)| *number);
-            if let Some(peer) = victim.and_then(|number| readers.all.remove(&number)) {
+            let victim = greediest(readers.all.iter().map(|(number, peer)| (peer.ip(), 1, *number)), None);
+            if let Some(peer) = victim.and_then(|(_, number)| readers.all.remove(&number)) {
                 peer.dismiss();
             }
         }

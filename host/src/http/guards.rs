@@ -83,7 +83,7 @@ pub async fn harden(mut response: Response) -> Response {
 }
 
 /// The credentials of RFC 6750; the scheme's case does not matter.
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+pub fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked("Bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
 }

@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::eviction::greediest;
+
 /// In ascending rank; a connection's rank only rises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
@@ -189,15 +191,10 @@ fn most_useless(
     let has_one = |standing: &usize| open.values().any(|one| one.standing() == *standing);
     let standing = (0..STANDINGS).rev().filter(has_one).max_by_key(over)?;
     let of_kind = |one: &Arc<Open>| one.standing() == standing;
-    let mut of_ip: HashMap<IpAddr, usize> = HashMap::new();
-    let counted = open.values().chain(newcomer).filter(|one| of_kind(one));
-    counted.for_each(|one| *of_ip.entry(one.ip).or_default() += 1);
-    let candidates = open.iter().filter(|(_, one)| of_kind(one));
-    let victim = candidates.min_by_key(|(number, one)| {
-        let count = of_ip.get(&one.ip).copied().unwrap_or(0);
-        (std::cmp::Reverse(count), age(one), **number)
-    });
-    victim.map(|(number, _)| *number)
+    let held =
+        open.iter().filter(|(_, one)| of_kind(one)).map(|(number, one)| (one.ip, 1, (age(one), *number)));
+    let newcomer = newcomer.filter(|one| of_kind(one)).map(|one| (one.ip, 1));
+    greediest(held, newcomer).map(|(_, (_, number))| number)
 }
 
 /// The smallest has been silent longest.

@@ -33,8 +33,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use super::hush::Hush;
 use super::places::{Open, Place, Places, Room};
+use crate::hush::Hush;
 use crate::listen::Listener;
 
 /// How much hyper may read ahead: a token of 8 KiB and the other headers.
@@ -150,7 +150,7 @@ pub async fn serve(
                 connections.spawn(connection(stream, router.clone(), place, limits, stopped.clone()));
                 if listener.has_lost() {
                     neighbours.not_accepted();
-                    if let Some(left_out) = hush.may_say(IpAddr::from([0, 0, 0, 0])) {
+                    if let Some(left_out) = hush.may_say(None) {
                         tracing::warn!(
                             left_out,
                             "HTTP connections came faster than they are accepted, and some were lost"
@@ -163,7 +163,7 @@ pub async fn serve(
                 // Most likely out of file descriptors. Evict a connection, so that the next one can be accepted.
                 tell(places.make_room(), &*neighbours);
                 neighbours.not_accepted();
-                if let Some(left_out) = hush.may_say(IpAddr::from([0, 0, 0, 0])) {
+                if let Some(left_out) = hush.may_say(None) {
                     tracing::warn!(%error, left_out, "an HTTP connection could not be accepted");
                 }
                 sleep(ACCEPT_PAUSE).await;

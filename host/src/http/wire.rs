@@ -123,12 +123,12 @@ pub struct ExecutorResult {
     pub refused: Option<Reason>,
 }
 
-/// The body of every error.
-#[derive(Debug, Serialize, Deserialize)]
+/// The body of every error, as [`Error`](super::error::Error) writes it.
+#[derive(Debug, Deserialize)]
 pub struct Failure {
     pub error: Reason,
     /// If a kill was rejected completely: the reason for each executor.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub executors: Vec<ExecutorResult>,
 }
 

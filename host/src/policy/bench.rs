@@ -258,20 +258,18 @@ pub fn question(size: u32) -> RollQuestion {
             add_time_ms: 1_799_990_000_000 + (spread(i, 20) * 1_000) as i64,
             active_tasks: spread(i, 21) as i32 % 5,
             failed_tasks: spread(i, 22) as i32,
-            completed_tasks: 500 + spread(i, 23) as i32,
             total_tasks: 1_000,
             total_duration_ms: 4_000_000 + (spread(i, 24) * 1_000) as i64,
             total_gc_time_ms: 10_000 + spread(i, 25) as i64,
-            total_input_bytes: (spread(i, 26) << 20) as i64,
-            total_shuffle_read_bytes: (spread(i, 27) << 20) as i64,
             total_shuffle_write_bytes: (spread(i, 28) << 20) as i64,
-            memory_used_bytes: (spread(i, 29) << 20) as i64,
             disk_used_bytes: (spread(i, 30) << 20) as i64,
             peak_jvm_onheap_bytes: (spread(i, 31) << 20) as i64,
             peak_jvm_offheap_bytes: (spread(i, 32) << 16) as i64,
             age_ms: spread(i, 33) * 1_000,
             since_heartbeat_ms: Some(spread(i, 34) * 10),
             node: Some((i / 20) as u32),
+            // Counters that no built-in policy reads.
+            ..Candidate::default()
         });
     }
     question.nodes = vec![

@@ -193,23 +193,9 @@ fn from_spark(executors: &Executors, min_tasks: i32, now_ms: i64) -> Asked {
         }
         question.candidates.push(Candidate {
             id: row.id,
-            add_time_ms: counters.add_time_ms,
-            active_tasks: counters.active_tasks,
-            failed_tasks: counters.failed_tasks,
-            completed_tasks: counters.completed_tasks,
-            total_tasks: counters.total_tasks,
-            total_duration_ms: counters.total_duration_ms,
-            total_gc_time_ms: counters.total_gc_time_ms,
-            total_input_bytes: counters.total_input_bytes,
-            total_shuffle_read_bytes: counters.total_shuffle_read_bytes,
-            total_shuffle_write_bytes: counters.total_shuffle_write_bytes,
-            memory_used_bytes: counters.memory_used_bytes,
-            disk_used_bytes: counters.disk_used_bytes,
-            peak_jvm_onheap_bytes: counters.peak_jvm_onheap_bytes,
-            peak_jvm_offheap_bytes: counters.peak_jvm_offheap_bytes,
             age_ms: u64::try_from(now_ms.saturating_sub(counters.add_time_ms)).unwrap_or(0),
-            since_heartbeat_ms: None,
             node,
+            ..Candidate::from(counters)
         });
     }
     question.metrics = metrics.finish(question.candidates.len());
@@ -261,46 +247,32 @@ struct Fleet {
     nodes: Vec<FleetNode>,
 }
 
-/// A row of the contract's `executors` record.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Executor {
-    id: u64,
-    #[serde(default)]
-    add_time_ms: i64,
-    #[serde(default)]
-    active_tasks: i32,
-    #[serde(default)]
-    failed_tasks: i32,
-    #[serde(default)]
-    completed_tasks: i32,
-    #[serde(default)]
-    total_tasks: i32,
-    #[serde(default)]
-    total_duration_ms: i64,
-    #[serde(default)]
-    total_gc_time_ms: i64,
-    #[serde(default)]
-    total_input_bytes: i64,
-    #[serde(default)]
-    total_shuffle_read_bytes: i64,
-    #[serde(default)]
-    total_shuffle_write_bytes: i64,
-    #[serde(default)]
-    memory_used_bytes: i64,
-    #[serde(default)]
-    disk_used_bytes: i64,
-    #[serde(default)]
-    peak_jvm_onheap_bytes: i64,
-    #[serde(default)]
-    peak_jvm_offheap_bytes: i64,
-    #[serde(default)]
-    age_ms: u64,
-    since_heartbeat_ms: Option<u64>,
-    node: Option<u32>,
-    #[serde(default)]
-    metrics: BTreeMap<String, f64>,
+macro_rules! executor {
+    ($($counter:ident: $type:ident = $how:ident($name:literal),)*) => {
+        /// A row of the contract's `executors` record.
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase", deny_unknown_fields)]
+        struct Executor {
+            id: u64,
+            $(#[serde(default)] $counter: $type,)*
+            #[serde(default)]
+            age_ms: u64,
+            since_heartbeat_ms: Option<u64>,
+            node: Option<u32>,
+            #[serde(default)]
+            metrics: BTreeMap<String, f64>,
+        }
+
+        impl From<Executor> for Candidate {
+            fn from(row: Executor) -> Candidate {
+                let Executor { id, age_ms, since_heartbeat_ms, node, .. } = row;
+                Candidate { id, $($counter: row.$counter,)* age_ms, since_heartbeat_ms, node }
+            }
+        }
+    };
 }
+
+fleet::with_counters!(executor);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -355,26 +327,7 @@ fn from_fleet(document: &Value, min_tasks: i32, now_ms: i64) -> Result<RollQuest
         for (name, value) in &executor.metrics {
             metrics.set(name, question.candidates.len(), *value);
         }
-        question.candidates.push(Candidate {
-            id: executor.id,
-            add_time_ms: executor.add_time_ms,
-            active_tasks: executor.active_tasks,
-            failed_tasks: executor.failed_tasks,
-            completed_tasks: executor.completed_tasks,
-            total_tasks: executor.total_tasks,
-            total_duration_ms: executor.total_duration_ms,
-            total_gc_time_ms: executor.total_gc_time_ms,
-            total_input_bytes: executor.total_input_bytes,
-            total_shuffle_read_bytes: executor.total_shuffle_read_bytes,
-            total_shuffle_write_bytes: executor.total_shuffle_write_bytes,
-            memory_used_bytes: executor.memory_used_bytes,
-            disk_used_bytes: executor.disk_used_bytes,
-            peak_jvm_onheap_bytes: executor.peak_jvm_onheap_bytes,
-            peak_jvm_offheap_bytes: executor.peak_jvm_offheap_bytes,
-            age_ms: executor.age_ms,
-            since_heartbeat_ms: executor.since_heartbeat_ms,
-            node: executor.node,
-        });
+        question.candidates.push(executor.into());
     }
     question.metrics = metrics.finish(question.candidates.len());
     question.nodes = nodes
@@ -393,6 +346,7 @@ fn from_fleet(document: &Value, min_tasks: i32, now_ms: i64) -> Result<RollQuest
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spark::counter_fields;
     use serde_json::json;
 
     fn document(document: Value) -> Result<Document> {
@@ -414,12 +368,9 @@ mod tests {
 
     /// An executor as Spark writes it, with some fields replaced; `null` removes one.
     fn executor(id: &str, fields: Value) -> Value {
-        let mut executor = json!({
-            "id": id, "isActive": true, "hostPort": "a:7080", "addTime": "1970-01-01T00:00:00.000GMT",
-            "activeTasks": 0, "failedTasks": 0, "completedTasks": 0, "totalTasks": 0, "totalDuration": 0,
-            "totalGCTime": 0, "totalInputBytes": 0, "totalShuffleRead": 0, "totalShuffleWrite": 0,
-            "memoryUsed": 0, "diskUsed": 0,
-        });
+        let mut executor = json!({"id": id, "isActive": true, "hostPort": "a:7080"});
+        counter_fields().for_each(|counter| executor[counter] = 0.into());
+        executor["addTime"] = "1970-01-01T00:00:00.000GMT".into();
         let fields = fields.as_object().expect("fields").clone();
         executor.as_object_mut().expect("fields").extend(fields);
         executor

@@ -1,5 +1,6 @@
 //! The daemon and the command line must interpret the same document in the same way.
 
+use fleet::question::Columns;
 use serde_json::{Value, json};
 
 use super::*;
@@ -68,27 +69,22 @@ fn command_line(body: &[u8]) -> Answer {
         let columns = question.map_err(|error| format!("{error:#}"))?.question.candidates;
         let columns = columns.columns();
         for (row, id) in columns.id.iter().enumerate() {
-            let counters = Counters {
-                add_time_ms: columns.add_time_ms[row],
-                active_tasks: columns.active_tasks[row],
-                failed_tasks: columns.failed_tasks[row],
-                completed_tasks: columns.completed_tasks[row],
-                total_tasks: columns.total_tasks[row],
-                total_duration_ms: columns.total_duration_ms[row],
-                total_gc_time_ms: columns.total_gc_time_ms[row],
-                total_input_bytes: columns.total_input_bytes[row],
-                total_shuffle_read_bytes: columns.total_shuffle_read_bytes[row],
-                total_shuffle_write_bytes: columns.total_shuffle_write_bytes[row],
-                memory_used_bytes: columns.memory_used_bytes[row],
-                disk_used_bytes: columns.disk_used_bytes[row],
-                peak_jvm_onheap_bytes: columns.peak_jvm_onheap_bytes[row],
-                peak_jvm_offheap_bytes: columns.peak_jvm_offheap_bytes[row],
-            };
+            let counters = counters_at(columns, row);
             assert_eq!(asked.insert(*id, counters), None, "an executor is asked about once");
         }
     }
     if documents == 1 { Ok(asked) } else { Err(format!("{documents} documents")) }
 }
+
+macro_rules! columns {
+    ($($field:ident: $type:ident = $how:ident($name:literal),)*) => {
+        fn counters_at(columns: Columns<'_>, row: usize) -> Counters {
+            Counters { $($field: columns.$field[row],)* }
+        }
+    };
+}
+
+fleet::with_counters!(columns);
 
 #[track_caller]
 fn both_take(body: &[u8], expected: &[(u64, Counters)]) {
@@ -312,21 +308,8 @@ fn missing_peaks_are_sparks_own_values() {
 
 #[test]
 fn a_row_that_lacks_one_counter_has_none_and_is_named() {
-    let needed = [
-        "addTime",
-        "activeTasks",
-        "failedTasks",
-        "completedTasks",
-        "totalTasks",
-        "totalDuration",
-        "totalGCTime",
-        "totalInputBytes",
-        "totalShuffleRead",
-        "totalShuffleWrite",
-        "memoryUsed",
-        "diskUsed",
-    ];
-    for field in needed {
+    assert_eq!(counter_fields().count(), 12);
+    for field in counter_fields() {
         let mut row = executor("7", json!({}));
         row.as_object_mut().expect("an object").remove(field);
         let body = json!([row, executor("1", json!({}))]).to_string();

@@ -212,11 +212,9 @@ impl Executor {
 
 /// The driver's own row.
 pub(super) fn driver_row(added_wall_ms: i64) -> Value {
-    json!({
-        "id": "driver", "hostPort": "127.0.0.1:7079", "isActive": true, "rddBlocks": 0, "memoryUsed": 0,
-        "diskUsed": 0, "totalCores": 0, "maxTasks": 0, "activeTasks": 0, "failedTasks": 0, "completedTasks": 0,
-        "totalTasks": 0, "totalDuration": 0, "totalGCTime": 0, "totalInputBytes": 0, "totalShuffleRead": 0,
-        "totalShuffleWrite": 0, "isBlacklisted": false, "maxMemory": HEAP * 6 / 10,
+    let mut row = json!({
+        "id": "driver", "hostPort": "127.0.0.1:7079", "isActive": true, "rddBlocks": 0, "totalCores": 0,
+        "maxTasks": 0, "isBlacklisted": false, "maxMemory": HEAP * 6 / 10,
         "addTime": spark_time(added_wall_ms), "executorLogs": {},
         "memoryMetrics": {
             "usedOnHeapStorageMemory": 0, "usedOffHeapStorageMemory": 0,
@@ -224,7 +222,18 @@ pub(super) fn driver_row(added_wall_ms: i64) -> Value {
         },
         "blacklistedInStages": [], "attributes": {}, "resources": {}, "resourceProfileId": 0,
         "isExcluded": false, "excludedInStages": [],
-    })
+    });
+    macro_rules! zeroes {
+        ($($field:ident: $type:ident = $how:ident($name:literal),)*) => {
+            for (how, name) in [$((stringify!($how), $name)),*] {
+                if matches!(how, "int" | "long") {
+                    row[name] = 0.into();
+                }
+            }
+        };
+    }
+    fleet::with_counters!(zeroes);
+    row
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! Valid names of objects, containers and labels.
 
 /// RFC 1123: an object's name.
-pub(super) fn is_subdomain(name: &str) -> bool {
+pub fn is_subdomain(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_part)
 }
 
 /// RFC 1123: a container's name.
-pub(super) fn is_label(name: &str) -> bool {
+pub fn is_label(name: &str) -> bool {
     name.len() <= 63 && is_part(name)
 }
 

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 
 use self::shares::{Shares, Ticket};
 use crate::heartbeat::directory::Secret;
-use crate::http::hush::Hush;
+use crate::hush::Hush;
 
 mod shares;
 

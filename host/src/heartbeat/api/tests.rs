@@ -8,6 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::review::{AUDIENCE, BoxFuture, ReviewError, Reviewed};
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+
 use super::*;
 use crate::heartbeat::Sign;
 use crate::heartbeat::directory::{Claim, FleetEntry};

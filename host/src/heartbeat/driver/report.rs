@@ -75,20 +75,23 @@ mod tests {
                 assert_eq!(says["id"], row.executor.to_string());
                 assert_eq!(says["isActive"], row.active);
                 assert_eq!(says.get("removeReason").and_then(Value::as_str), row.remove_reason.as_deref());
-                assert_eq!(says["activeTasks"], counters.active_tasks);
-                assert_eq!(says["failedTasks"], counters.failed_tasks);
-                assert_eq!(says["completedTasks"], counters.completed_tasks);
-                assert_eq!(says["totalTasks"], counters.total_tasks);
-                assert_eq!(says["totalDuration"], counters.total_duration_ms);
-                assert_eq!(says["totalGCTime"], counters.total_gc_time_ms);
-                assert_eq!(says["totalInputBytes"], counters.total_input_bytes);
-                assert_eq!(says["totalShuffleRead"], counters.total_shuffle_read_bytes);
-                assert_eq!(says["totalShuffleWrite"], counters.total_shuffle_write_bytes);
-                assert_eq!(says["memoryUsed"], counters.memory_used_bytes);
-                assert_eq!(says["diskUsed"], counters.disk_used_bytes);
-                let peak = |name: &str| says["peakMemoryMetrics"][name].as_i64();
-                assert_eq!(peak("JVMHeapMemory").unwrap_or(-1), counters.peak_jvm_onheap_bytes);
-                assert_eq!(peak("JVMOffHeapMemory").unwrap_or(0), counters.peak_jvm_offheap_bytes);
+                let written = |how: &str, name: &str| match how {
+                    "time" => {
+                        let time = says[name].as_str().unwrap().replace("GMT", "Z");
+                        time.parse::<jiff::Timestamp>().unwrap().as_millisecond()
+                    }
+                    "peak" => {
+                        let missing = if name == "JVMHeapMemory" { -1 } else { 0 };
+                        says["peakMemoryMetrics"][name].as_i64().unwrap_or(missing)
+                    }
+                    _ => says[name].as_i64().unwrap(),
+                };
+                macro_rules! compare {
+                    ($($field:ident: $type:ident = $how:ident($name:literal),)*) => {
+                        $(assert_eq!(i64::from(counters.$field), written(stringify!($how), $name), $name);)*
+                    };
+                }
+                fleet::with_counters!(compare);
             }
         }
         let rows = parse(&fixture("allexecutors/060s.json"), 100).unwrap().rows;

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
+use fleet::bucket::Bucket;
 use fleet::event::Impairment;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Limits;
 use super::batch::{Gatherer, Heard};
-use super::bucket::{Bucket, Price};
 use super::line::LINE_MAX;
 use super::places::Seat;
+use super::price::Price;
 use crate::heartbeat::{Fate, Intake, Source};
 
 /// Room for the rest of an unfinished line and three times as much.
@@ -28,7 +29,8 @@ pub async fn serve(
 ) {
     let started = Instant::now();
     let mut lines = Lines::default();
-    let mut bucket = Bucket::new(limits, started);
+    let rate = limits.rate();
+    let mut bucket = Bucket::full(started);
     let mut useful_at = started;
     let mut unfinished_since = Some(started);
     let mut price = Price::default();
@@ -78,7 +80,9 @@ pub async fn serve(
             Some(since) if ended == 0 => Some(since),
             Some(_) | None => Some(now),
         };
-        let wait = bucket.charge(cost_lines, now);
+        bucket.spend(cost_lines, rate, now);
+        // One buffer costs at most 9,000 lines, so at the default rate this is at most 5 s.
+        let wait = bucket.wait(0, rate, now);
         if !wait.is_zero() {
             intake.counters.add(Source::Graphite, Fate::RateLimited);
             gatherer.impair(intake, Impairment::Refused, seat.relays());

@@ -19,6 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fleet::bucket::{Bucket, Rate};
 use fleet::event::Impairment;
 use tokio::net::UdpSocket;
 use tokio::task::yield_now;
@@ -27,8 +28,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 use self::drops::Drops;
 use super::Limits;
 use super::batch::Gatherer;
-use super::bucket::{Bucket, Price};
 use super::line::LINE_MAX;
+use super::price::Price;
 use crate::heartbeat::{Fate, Intake, Source};
 
 mod drops;
@@ -50,7 +51,7 @@ const DROPS_PAUSE: Duration = Duration::from_secs(1);
 pub async fn run_udp(socket: UdpSocket, intake: Intake, limits: Limits) {
     let mut datagram = vec![0; 64 * 1024];
     let mut drops = Drops::of(&socket);
-    let mut ear = Ear::new(intake, limits);
+    let mut ear = Ear::new(intake, &limits);
     let mut sweep_at = Instant::now() + SWEEP;
     let mut drops_at = Instant::now() + DROPS_PAUSE;
     let mut turn = 0;
@@ -83,7 +84,8 @@ pub async fn run_udp(socket: UdpSocket, intake: Intake, limits: Limits) {
 
 struct Ear {
     intake: Intake,
-    limits: Limits,
+    /// Of each address.
+    rate: Rate,
     senders: HashMap<SocketAddr, Gatherer>,
     /// Allowances of addresses with a pod in the view.
     known: HashMap<IpAddr, Allowance>,
@@ -97,25 +99,25 @@ struct Ear {
 
 #[derive(Debug)]
 struct Allowance {
-    bucket: Bucket,
+    bucket: Bucket<Instant>,
     price: Price,
     /// When the fleets were last told that datagrams were dropped.
     told_at: Option<Instant>,
 }
 
 impl Allowance {
-    fn new(limits: &Limits, now: Instant) -> Allowance {
-        Allowance { bucket: Bucket::new(limits, now), price: Price::default(), told_at: None }
+    fn new(now: Instant) -> Allowance {
+        Allowance { bucket: Bucket::full(now), price: Price::default(), told_at: None }
     }
 }
 
 impl Ear {
-    fn new(intake: Intake, limits: Limits) -> Ear {
+    fn new(intake: Intake, limits: &Limits) -> Ear {
         let now = Instant::now();
         Ear {
-            others: Allowance::new(&limits, now),
+            others: Allowance::new(now),
             intake,
-            limits,
+            rate: limits.rate(),
             senders: HashMap::new(),
             known: HashMap::new(),
             strangers: HashMap::new(),
@@ -131,13 +133,13 @@ impl Ear {
         let ip = peer.ip().to_canonical();
         let has_pods = !self.intake.directory.pods_at(ip).is_empty();
         let allowance = if has_pods {
-            self.known.entry(ip).or_insert_with(|| Allowance::new(&self.limits, now))
+            self.known.entry(ip).or_insert_with(|| Allowance::new(now))
         } else if self.strangers.contains_key(&ip) || self.strangers.len() < STRANGERS_MAX {
-            self.strangers.entry(ip).or_insert_with(|| Allowance::new(&self.limits, now))
+            self.strangers.entry(ip).or_insert_with(|| Allowance::new(now))
         } else {
             &mut self.others
         };
-        if allowance.bucket.is_empty(now) {
+        if !allowance.bucket.wait(1, self.rate, now).is_zero() {
             self.intake.counters.add(Source::Graphite, Fate::RateLimited);
             // The intake tells a fleet at most once a second; this only saves the look-up.
             if allowance.told_at.is_none_or(|at| now - at >= SWEEP) {
@@ -166,7 +168,7 @@ impl Ear {
             };
             cost_lines += allowance.price.of(heard, sender.is_relayed());
         }
-        allowance.bucket.charge(cost_lines, now);
+        allowance.bucket.spend(cost_lines, self.rate, now);
         if let Some(fleet) = sender.speaks_for() {
             self.heard.entry(fleet.entry.life).or_insert_with(|| Arc::clone(&fleet.name));
             self.senders.insert(peer, sender);

@@ -13,10 +13,12 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use fleet::bucket::{Bucket, Rate};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Asker;
+use crate::eviction::greediest;
 
 /// Concurrent reviews: 10 ms each, so 4,800 a second at most, if all of them are of valid tokens.
 const OF_GOOD_MAX: usize = 16;
@@ -26,9 +28,9 @@ const OF_STRANGERS_MAX: usize = 8;
 const OF_ADDRESS_MAX: usize = 8;
 
 /// The interval between two invalid tokens, and the burst before it applies.
-const ADDRESS: Rate = Rate { pause: Duration::from_secs(2), burst: 10 };
-const FLEET: Rate = Rate { pause: Duration::from_millis(200), burst: 50 };
-const STRANGERS: Rate = Rate { pause: Duration::from_millis(100), burst: 50 };
+const ADDRESS: Rate = Rate { every: Duration::from_secs(2), size: 10 };
+const FLEET: Rate = Rate { every: Duration::from_millis(200), size: 50 };
+const STRANGERS: Rate = Rate { every: Duration::from_millis(100), size: 50 };
 /// Maximum number of allowances that are tracked because they are not full; senders beyond that share one.
 const ALLOWANCES_MAX: usize = 4_096;
 
@@ -39,8 +41,7 @@ pub struct Shares(Mutex<Inner>);
 struct Inner {
     next: u64,
     under_way: HashMap<u64, Review>,
-    /// When each allowance is full again.
-    allowances: HashMap<Key, Instant>,
+    allowances: HashMap<Key, Bucket<Instant>>,
 }
 
 #[derive(Debug)]
@@ -65,12 +66,6 @@ enum Key {
     Strangers,
     /// Shared by all senders that have no allowance of their own.
     Crowd,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Rate {
-    pause: Duration,
-    burst: u32,
 }
 
 /// A review in progress, until it is dropped.
@@ -152,7 +147,7 @@ impl Shares {
 impl Inner {
     /// Is there a free slot for this sender, or can one be freed? Only a sender with at least two more slots than this
     /// one gives one up.
-    fn make_room<K: Clone + Eq + Hash + Ord>(
+    fn make_room<K: Eq + Hash>(
         &mut self,
         kind: Kind,
         most: usize,
@@ -163,18 +158,10 @@ impl Inner {
         if of_kind().count() < most {
             return true;
         }
-        let mut counts: HashMap<K, usize> = HashMap::new();
-        of_kind().for_each(|(_, other)| *counts.entry(key(other)).or_default() += 1);
-        let mine = counts.get(own).copied().unwrap_or(0);
-        let Some((greediest, count)) = counts.iter().max_by_key(|(key, count)| (**count, *key)) else {
-            return false;
-        };
-        if mine + 1 >= *count {
-            return false;
-        }
-        let oldest = of_kind().filter(|(_, other)| key(other) == *greediest).map(|(number, _)| *number).min();
-        let left = oldest.and_then(|number| self.under_way.remove(&number));
-        left.is_some_and(|left| {
+        let mine = of_kind().filter(|(_, other)| key(other) == *own).count();
+        let held = of_kind().map(|(number, other)| (key(other), 1, *number));
+        let victim = greediest(held, None).filter(|(count, _)| mine + 1 < *count);
+        victim.and_then(|(_, number)| self.under_way.remove(&number)).is_some_and(|left| {
             left.leave.notify_one();
             true
         })
@@ -190,12 +177,12 @@ impl Inner {
         let mut used: Vec<(Key, Rate)> = Vec::new();
         for (key, rate) in [(Key::Address(asker.ip), ADDRESS), group] {
             let key = self.find(key, now);
-            let full_at = self.allowances.get(&key).map_or(now, |at| (*at).max(now)) + rate.pause;
-            if full_at - now > rate.pause * rate.burst {
+            let bucket = self.allowances.entry(key.clone()).or_insert_with(|| Bucket::full(now));
+            if !bucket.wait(1, rate, now).is_zero() {
                 used.iter().for_each(|(key, rate)| self.give_back(key, *rate));
                 return None;
             }
-            self.allowances.insert(key.clone(), full_at);
+            bucket.spend(1, rate, now);
             used.push((key, rate));
         }
         Some(used)
@@ -204,7 +191,7 @@ impl Inner {
     /// The sender's own allowance, or the shared one if there are too many.
     fn find(&mut self, key: Key, now: Instant) -> Key {
         if self.allowances.len() >= ALLOWANCES_MAX && !self.allowances.contains_key(&key) {
-            self.allowances.retain(|_, full_at| now < *full_at);
+            self.allowances.retain(|_, bucket| !bucket.is_full(now));
             if self.allowances.len() >= ALLOWANCES_MAX {
                 return Key::Crowd;
             }
@@ -213,8 +200,8 @@ impl Inner {
     }
 
     fn give_back(&mut self, key: &Key, rate: Rate) {
-        if let Some(full_at) = self.allowances.get_mut(key) {
-            *full_at -= rate.pause;
+        if let Some(bucket) = self.allowances.get_mut(key) {
+            bucket.give_back(1, rate, Instant::now());
         }
     }
 }

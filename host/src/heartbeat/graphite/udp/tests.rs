@@ -23,7 +23,7 @@ fn ear(limits: Limits) -> (Ear, Signs) {
         let pod = ExecutorEntry { uid: Uid::from(name), pod_ip, runs: true };
         intake.directory.set_executor(name, ExecutorId(1), pod);
     }
-    (Ear::new(intake, limits), signs)
+    (Ear::new(intake, &limits), signs)
 }
 
 fn heard(signs: &mut Signs) -> Vec<String> {

@@ -1,4 +1,5 @@
-//! Limits log lines that a stranger can cause: one per address and minute; the rest is counted.
+//! Limits log lines that a stranger can cause: one per address and minute, or one per minute if it has no address; the
+//! rest is counted.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -17,13 +18,14 @@ pub struct Hush(Mutex<Said>);
 
 #[derive(Debug, Default)]
 struct Said {
-    at: HashMap<IpAddr, Instant>,
+    at: HashMap<Option<IpAddr>, Instant>,
     left_out: u64,
 }
 
 impl Hush {
     /// May a line about this address be logged? Returns how many were suppressed since the last one.
-    pub fn may_say(&self, peer: IpAddr) -> Option<u64> {
+    pub fn may_say(&self, peer: impl Into<Option<IpAddr>>) -> Option<u64> {
+        let peer = peer.into();
         let now = Instant::now();
         let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         said.at.retain(|_, at| now - *at < MINUTE);
