@@ -8,10 +8,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::event::Fault;
+use crate::event::{Answer, Fault};
 use crate::id::{ActionId, ExecutorId};
+use crate::question::{Selection, Verdict};
 use crate::spec::LAST_CLASSIFIER;
 use crate::time::Instant;
+
+pub(crate) mod loss;
+pub(crate) mod roll;
 
 /// How long to wait for an answer: a hundred times a policy's CPU budget, so that only a starved host is late.
 const ANSWER_MS: u64 = 5_000;
@@ -35,6 +39,26 @@ pub(crate) struct Open {
     /// Its place in the chain.
     pub place: usize,
     deadline: Instant,
+}
+
+/// An answer to the question that was asked.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Answered {
+    Loss(ExecutorId, Verdict),
+    Roll(Selection),
+}
+
+impl Open {
+    /// The answer, if it is one to this question.
+    pub(crate) fn accept(&self, answer: Result<Answer, Fault>) -> Result<Answered, Fault> {
+        match (self.about, answer?) {
+            (About::Loss(id), Answer::Loss(verdict)) => Ok(Answered::Loss(id, verdict)),
+            (About::Roll, Answer::Roll(selection)) => Ok(Answered::Roll(selection)),
+            (About::Loss(_), Answer::Roll(_)) | (About::Roll, Answer::Loss(_)) => {
+                Err(Fault::Host("the answer to another question".to_owned()))
+            }
+        }
+    }
 }
 
 #[derive(Debug, Default)]

@@ -16,32 +16,37 @@
 //! |---|---|
 //! | [`heartbeat`] | which executors are silent, and whether the silence can be trusted |
 //! | [`standstill`] | whether the host itself was stalled; one for all fleets |
-//! | `executor` | the stages of one executor's life, and the totals over all executors |
-//! | `view` | how pods, drivers and heartbeats are interpreted |
-//! | `recovery` | which executors are lost, why, and what happens to their pods |
-//! | `failures` | which losses count towards the failure limit of the fleet |
-//! | `allocation` | how many executors are created, and when |
-//! | `roll` | which executors are rolled, and when their pods may be removed |
-//! | `removal` | how a pod is deleted or evicted |
+//! | `executor`, `table` | the stages of one executor's life, and the totals over all executors |
+//! | `lifecycle` | how one executor moves from stage to stage, and what follows from it |
+//! | `executors` | what those effects do to the ledger, the rates and the other parts |
+//! | `plan` | how many executors are created, which are removed, which are rolled |
+//! | `view`, `driver`, `signals` | what is known of the cluster, of the driver, and of heartbeats |
+//! | `losses`, `failures` | what losses mean: incidents, failures, bad nodes |
+//! | `rolling`, `rolls` | which executors are rolled, and when their pods may be removed |
+//! | `creation` | how fast executors are created and removed |
+//! | `outcomes` | what each kind of call can answer |
 //! | [`guardrail`], `breaker`, `bucket` | limits that apply to every change, regardless of who requests it |
 //! | [`ledger`] | what survives a restart, and which ids may be used |
-//! | `parked` | what happens to a fleet whose ledger is invalid or another leader's |
+//! | `parked` | why a fleet changes nothing: its ledger is invalid or another leader's |
 //! | `ask` | which policy is asked, and what happens if it does not answer |
 //! | `command` | what operators can request |
 //! | [`election`] | whether this host leads; one for all fleets |
 //! | [`snapshot`] | the read model that users see |
 
 pub mod action;
-mod allocation;
 mod ask;
 pub mod backoff;
 mod breaker;
 mod bucket;
 mod command;
+mod creation;
+mod driver;
 pub mod election;
 mod ending;
+mod env;
 pub mod event;
 mod executor;
+mod executors;
 mod failures;
 mod fleet;
 pub mod guardrail;
@@ -49,19 +54,26 @@ pub mod heartbeat;
 pub mod id;
 pub mod injected_bug;
 pub mod ledger;
+mod lifecycle;
 pub mod log;
+mod losses;
 mod observed;
+mod outbox;
 mod outcome;
+mod outcomes;
 mod pace;
 mod parked;
+mod permits;
+mod phase;
+mod plan;
 pub mod question;
-mod recovery;
-mod removal;
-mod roll;
+mod rolling;
 mod rolls;
+mod signals;
 pub mod snapshot;
 pub mod spec;
 pub mod standstill;
+mod table;
 pub mod time;
 mod timing;
 mod view;

@@ -1,0 +1,123 @@
+//! How many executors to create now, each exactly once.
+//!
+//! Each step compares the serving executors with the target, and creates the difference as far as every limit
+//! allows. Creates are not queued; an executor that could not be created now is simply still missing in the
+//! next step. So one pod that never starts, one create that fails, or one delete that is refused takes one
+//! place and does not block other executors: SAR stopped creating executors while a single one was pending, and
+//! permanently after a create that threw an exception.
+
+use crate::breaker::Breaker;
+use crate::bucket::Bucket;
+use crate::env::Env;
+use crate::executor::Tally;
+use crate::guardrail::{Bounds, Refusal};
+use crate::id::ExecutorId;
+use crate::injected_bug::InjectedBug;
+use crate::pace::Pace;
+use crate::time::Instant;
+
+/// How many executors should serve: a roll in progress wants one more, as far as surge allows.
+pub(crate) fn wanted(tally: &Tally, bounds: &Bounds, env: Env<'_>) -> u32 {
+    let target = bounds.target.saturating_add(tally.uncounted(env.bugs));
+    target.saturating_add(tally.rolling.min(bounds.surge))
+}
+
+/// How many ids to reserve: at least half a batch is kept ready, so that a loss is answered in the step that detects
+/// it.
+pub(crate) fn ids_to_reserve(missing: u32, ahead: u64, env: Env<'_>) -> u64 {
+    let batch = u64::from(env.spec.allocation.batch_size);
+    if ahead < batch.div_ceil(2).max(u64::from(missing).min(batch)) { batch - ahead } else { 0 }
+}
+
+/// Everything that limits creates.
+pub(crate) struct Limits<'a> {
+    pub tally: Tally,
+    pub bounds: Bounds,
+    /// The state of the fleet as a whole: paused, failed, without a driver.
+    pub fleet: Result<(), Refusal>,
+    pub pace: &'a Pace,
+    pub breaker: &'a Breaker,
+    pub creates: &'a Bucket,
+}
+
+/// The creates that are permitted now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Creates {
+    pub count: u32,
+    /// Why there are no more of them, if executors are still missing.
+    pub held: Option<Refusal>,
+}
+
+/// How many of the missing executors may be created now?
+pub(crate) fn creates(missing: u32, limits: &Limits<'_>, env: Env<'_>) -> Creates {
+    let allocation = &env.spec.allocation;
+    let (mut tally, mut breaker, mut bucket) = (limits.tally, limits.breaker.clone(), limits.creates.clone());
+    let mut count = 0;
+    while count < missing {
+        let may = limits.fleet.and_then(|()| may_create(&tally, limits, &breaker, &bucket, env));
+        if let Err(refusal) = may {
+            return Creates { count, held: Some(refusal) };
+        }
+        count += 1;
+        tally.creating += 1;
+        tally.pending += 1;
+        tally.occupying += 1;
+        breaker.created(ExecutorId(0), env.now.instant);
+        bucket.take(env.now.instant, allocation.batch_size, allocation.batch_delay_ms);
+    }
+    Creates { count, held: None }
+}
+
+/// May one more executor be created?
+fn may_create(
+    tally: &Tally,
+    limits: &Limits<'_>,
+    breaker: &Breaker,
+    bucket: &Bucket,
+    env: Env<'_>,
+) -> Result<(), Refusal> {
+    let (now, bounds, allocation) = (env.now.instant, &limits.bounds, &env.spec.allocation);
+    if tally.occupying - tally.uncounted(env.bugs) >= bounds.ceiling() {
+        return Err(Refusal::MaxSurge);
+    }
+    if tally.occupying + tally.terminating >= bounds.ceiling().saturating_add(bounds.terminating) {
+        return Err(Refusal::MaxTerminating);
+    }
+    if tally.pending >= allocation.pending_max {
+        return Err(Refusal::MaxPending);
+    }
+    if limits.pace.permits(tally.creating, now) == 0 {
+        return Err(Refusal::SlowStart);
+    }
+    if breaker.permits(now) == 0 {
+        return Err(Refusal::BreakerOpen);
+    }
+    if env.has_bug(InjectedBug::NoRateLimit) {
+        return Ok(());
+    }
+    if bucket.level(now, allocation.batch_size, allocation.batch_delay_ms) == 0 {
+        return Err(Refusal::RateLimit);
+    }
+    Ok(())
+}
+
+/// When the limit that holds creation back ends, if it ends by time. `driver_starts`: until when executors wait for
+/// the driver.
+pub(crate) fn deadline(
+    held: Option<Refusal>,
+    driver_starts: Option<Instant>,
+    limits: &Limits<'_>,
+    env: Env<'_>,
+) -> Option<Instant> {
+    let (now, allocation) = (env.now.instant, &env.spec.allocation);
+    match held {
+        None => limits.breaker.deadline().filter(|at| *at > now),
+        Some(Refusal::RateLimit) => {
+            Some(limits.creates.next(allocation.batch_size, allocation.batch_delay_ms))
+        }
+        Some(Refusal::SlowStart) => Some(limits.pace.not_before).filter(|at| *at > now),
+        Some(Refusal::BreakerOpen) => limits.breaker.deadline(),
+        Some(Refusal::DriverStarting) => driver_starts,
+        Some(_) => None,
+    }
+}
