@@ -13,38 +13,37 @@
 //! The work of a step is bounded: a limited number of due executors, of questions and of creates. If work is
 //! left over, the deadline is *now*.
 
-use crate::action::{Action, Cause, Question, Reason, Reply, Verb};
-use crate::ask::loss;
+use crate::action::{Action, Cause, Reason, Reply, Verb};
 use crate::ask::{About, Answered, Asker, Open};
 use crate::breaker::Breaker;
-use crate::command::may_kill;
 use crate::driver::DriverState;
 use crate::env::Env;
-use crate::event::{Answer, Beat, Command, DriverRow, Event, Fault, Relist};
-use crate::executor::{Executor, Stage};
+use crate::event::{Answer, Command, Event, Fault, Relist};
 use crate::executors::Executors;
+use crate::flow::allocate::Allocating;
+use crate::flow::classify::Classifying;
+use crate::flow::command;
+use crate::flow::observe::Observing;
+use crate::flow::pod_call::PodCalls;
+use crate::flow::roll::Rolling;
 use crate::guardrail::{Permits, Refusal};
-use crate::id::{ActionId, CommandId, ExecutorId, IdSet};
+use crate::id::{ActionId, CommandId, ExecutorId};
 use crate::injected_bug::{Bugs, InjectedBug};
-use crate::ledger::{Progress, Request, Requested};
-use crate::lifecycle::removal::{Clearance, remove, remove_finished};
-use crate::lifecycle::{Context, create, due, end, pod, start};
-use crate::observed::{DriverView, Phase as PodPhase, PodView};
-use crate::outbox::PodCallKind;
+use crate::ledger::{Progress, Request};
+use crate::lifecycle::due;
+use crate::lifecycle::removal::{Clearance, remove};
+use crate::observed::PodView;
 use crate::outcome::Outcome;
-use crate::outcomes::{CreateOutcome, GetOutcome};
 use crate::pace::Pace;
 use crate::parked;
 use crate::permits::Situation;
 use crate::phase::Phase;
-use crate::plan::{allocate, shrink};
-use crate::question::{DeletionCause, LossReason, Trigger, Verdict};
-use crate::rolling::Rolling;
+use crate::plan::allocate;
 use crate::rolls::Rolls;
-use crate::spec::{Draft, LAST_CLASSIFIER, Spec, SpecError};
+use crate::spec::{Draft, Spec, SpecError};
 use crate::table::ATTENDED_MAX;
 use crate::time::{Instant, Now};
-use crate::view::{ClusterView, missing};
+use crate::view::ClusterView;
 
 pub use crate::phase::Why;
 
@@ -202,6 +201,35 @@ impl Fleet {
         self.situation().permits()
     }
 
+    fn observing(&mut self) -> Observing<'_> {
+        Observing {
+            executors: &mut self.executors,
+            view: &mut self.view,
+            driver: &mut self.driver,
+            env: env!(self),
+        }
+    }
+
+    fn classifying(&mut self) -> Classifying<'_> {
+        Classifying {
+            executors: &mut self.executors,
+            asker: &mut self.asker,
+            view: &self.view,
+            driver: &self.driver,
+            env: env!(self),
+        }
+    }
+
+    fn allocating(&mut self) -> Allocating<'_> {
+        Allocating {
+            executors: &mut self.executors,
+            view: &mut self.view,
+            driver: &self.driver,
+            phase: self.phase,
+            env: env!(self),
+        }
+    }
+
     fn rolling(&mut self) -> Rolling<'_> {
         Rolling {
             permits: self.permits(),
@@ -211,10 +239,6 @@ impl Fleet {
             view: &self.view,
             env: env!(self),
         }
-    }
-
-    fn change(&mut self, id: ExecutorId, transition: impl FnOnce(&mut Executor, &mut Context<'_>)) {
-        self.executors.change(id, env!(self), transition);
     }
 
     fn act(&mut self, cause: Cause, verb: Verb) -> ActionId {
@@ -252,14 +276,15 @@ impl Fleet {
             Event::SpecChanged { draft, policies } => self.respec(*draft, &policies),
             Event::Commanded { command, verb } => self.command(command, verb),
             Event::Answered { action, answer } => self.answered(action, answer),
-            Event::DriverChanged { driver, revision } => self.driver_is(driver, revision),
+            Event::DriverChanged { driver, revision } => self.observing().driver_is(driver, revision),
             Event::Relisted(list) => {
                 if matches!(self.phase, Phase::AwaitingRelist | Phase::Active) {
                     self.relisted(list);
                 } else {
-                    self.view.witnessed(self.highest_named(&list.pods));
+                    let highest = self.observing().highest_named(&list.pods);
+                    self.view.witnessed(highest);
                     self.view.saw(list.revision);
-                    self.driver_is(list.driver, list.revision);
+                    self.observing().driver_is(list.driver, list.revision);
                 }
             }
             // Before the first complete list nothing is known; events that are newer than that list are applied
@@ -271,11 +296,16 @@ impl Fleet {
             }
             Event::ViewStale => self.view.fresh = false,
             Event::ViewFresh => self.view.fresh = true,
-            Event::DriverReported(rows) => self.driver_reported(rows),
+            Event::DriverReported(rows) => {
+                self.driver.reported(&rows, self.executors.ledger.get().reserved);
+                if self.listens {
+                    self.observing().driver_reported(rows);
+                }
+            }
             _ if !self.listens => {}
-            Event::PodChanged(pod) => self.pod_changed(*pod),
-            Event::PodGone(pod) => self.pod_gone(&pod),
-            Event::Heartbeat(beat) => self.heard(*beat),
+            Event::PodChanged(pod) => self.observing().pod_changed(*pod),
+            Event::PodGone(pod) => self.observing().pod_gone(&pod),
+            Event::Heartbeat(beat) => self.observing().heard(*beat),
             Event::HearingImpaired(why) => {
                 self.executors.signals.impaired(why, env!(self), &mut self.executors.outbox)
             }
@@ -306,61 +336,8 @@ impl Fleet {
                 &mut self.executors.outbox,
             );
         } else if let Some(call) = self.executors.outbox.call_finished(action) {
-            let id = call.executor;
-            match call.kind {
-                PodCallKind::Create => self.create_finished(id, action, outcome.into()),
-                PodCallKind::Get => self.get_finished(id, action, outcome.into()),
-                PodCallKind::Remove => self.change(id, |executor, cx| {
-                    if executor.stage.removal().is_some_and(|removal| removal.call == Some(action)) {
-                        remove_finished(executor, outcome.into(), cx);
-                    }
-                }),
-            }
-        }
-    }
-
-    fn create_finished(&mut self, id: ExecutorId, action: ActionId, outcome: CreateOutcome) {
-        let Some(executor) = self.executors.table.get(id) else { return };
-        if matches!(executor.stage, Stage::AwaitingCreate(call) if call == action) {
-            if let CreateOutcome::Created(pod) = &outcome {
-                self.view.saw(pod.revision);
-            }
-            self.change(id, |executor, cx| create::create_finished(executor, outcome, cx));
-        } else if let CreateOutcome::Created(pod) = outcome {
-            self.seen_before_answer(id, &pod);
-        }
-    }
-
-    fn get_finished(&mut self, id: ExecutorId, action: ActionId, outcome: GetOutcome) {
-        let Some(executor) = self.executors.table.get(id) else { return };
-        let confirms =
-            matches!(&executor.stage, Stage::AwaitingConfirmation(doubt) if doubt.get == Some(action));
-        let (verifies, stage) = (executor.verifying == Some(action), &executor.stage);
-        if let GetOutcome::Found(pod) = &outcome {
-            let late = matches!(stage, Stage::AwaitingLateCreate);
-            let counts =
-                if verifies { !late || env!(self).is_ours(pod) } else { confirms && env!(self).is_ours(pod) };
-            if counts {
-                self.view.saw(pod.revision);
-            }
-        }
-        if verifies {
-            self.change(id, |executor, cx| due::pod_verified(executor, outcome, cx));
-        } else if confirms {
-            self.change(id, |executor, cx| create::confirmed(executor, outcome, cx));
-        } else if let GetOutcome::Found(pod) = outcome {
-            self.seen_before_answer(id, &pod);
-        }
-    }
-
-    /// The watch event arrived before the answer to the create.
-    fn seen_before_answer(&mut self, id: ExecutorId, pod: &PodView) {
-        let doubted = matches!(
-            self.executors.table.get(id).map(|executor| &executor.stage),
-            Some(Stage::AwaitingConfirmation(_))
-        );
-        if pod.phase == PodPhase::Pending && !doubted {
-            self.executors.creation.pace.succeeded(self.spec.allocation.batch_size);
+            let (executors, view) = (&mut self.executors, &mut self.view);
+            PodCalls { executors, view, env }.finished(call, action, outcome);
         }
     }
 
@@ -504,7 +481,7 @@ impl Fleet {
 
     fn relisted(&mut self, list: Relist) {
         // A driver that is gone stays gone, also if the list is too old to be used for pods.
-        self.driver_is(list.driver.clone(), list.revision);
+        self.observing().driver_is(list.driver.clone(), list.revision);
         let first = self.phase == Phase::AwaitingRelist;
         let claimed = first.then(|| self.executors.ledger.revision());
         let belief = self.view.believes(&list, claimed, env!(self));
@@ -516,27 +493,11 @@ impl Fleet {
         }
         self.view.saw(list.revision);
         self.view.relist_done();
-        self.driver_is(list.driver.clone(), list.revision);
+        self.observing().driver_is(list.driver.clone(), list.revision);
         if first {
             self.activate(&list.pods);
         }
-        let ours = list.pods.iter().filter(|pod| env!(self).is_ours(pod));
-        let mut listed: Vec<ExecutorId> = ours.map(|pod| pod.executor).collect();
-        listed.sort_unstable();
-        for pod in list.pods {
-            if self.executors.table.get(pod.executor).is_some() || !self.view.is_buried(&pod) {
-                self.pod_changed(pod);
-            }
-        }
-        if !self.bugs.has(InjectedBug::MissingIsKept) {
-            for id in missing(list.revision, &listed, &self.executors.table) {
-                self.change(id, |executor, cx| pod::vanished(executor, Trigger::PodMissing, cx));
-            }
-        }
-        if first {
-            self.first_listed(&listed, list.revision);
-        }
-        self.view.prune_nodes(&self.executors.table);
+        self.observing().listed(list.pods, list.revision, first);
     }
 
     /// A list is older than the known state. For the first list the reason may be a ledger that is newer than
@@ -560,135 +521,8 @@ impl Fleet {
             self.driver.await_answer(now);
         }
         self.rolls.start(self.spec.roll.as_ref(), now);
-        self.check_restored(pods);
+        self.observing().check_restored(pods);
     }
-
-    /// The first list was applied: what does it lack, and what was reported before it?
-    fn first_listed(&mut self, listed: &[ExecutorId], revision: u64) {
-        let ledger = self.executors.ledger.get();
-        self.view.find_absent(listed, ledger, &self.executors.table);
-        let kept: IdSet = listed.iter().copied().filter(|id| ledger.kept.contains(*id)).collect();
-        if kept != ledger.kept {
-            self.executors.ledger.edit().kept = kept;
-        }
-        self.take_absent();
-        let (early, overflowed) = self.view.take_early(revision);
-        if overflowed {
-            self.view.relist_again(self.now.instant, &mut self.executors.seed);
-        }
-        for (pod, gone) in early {
-            if gone { self.pod_gone(&pod) } else { self.pod_changed(pod) }
-        }
-    }
-
-    /// Classifies executors that the first list lacked, some at a time.
-    fn take_absent(&mut self) {
-        for _ in 0..ATTENDED_MAX {
-            let Some(id) = self.view.next_absent(&self.executors.table) else { return };
-            let known = self.executors.table.get(id).is_some();
-            if !known && self.executors.ledger.get().born.contains(id) {
-                self.executors.table.insert(id, Executor::new(Stage::AwaitingStart, self.now.instant));
-                self.change(id, |executor, cx| pod::vanished(executor, Trigger::PodMissing, cx));
-            }
-        }
-    }
-
-    fn highest_named(&self, pods: &[PodView]) -> ExecutorId {
-        ClusterView::highest_named(pods, self.executors.ledger.get().reserved, env!(self))
-    }
-
-    /// Is the ledger older than the cluster? Then ids beyond it may have been used.
-    fn check_restored(&mut self, pods: &[PodView]) {
-        if !env!(self).owns() {
-            return;
-        }
-        let highest = self.highest_named(pods).max(self.driver.named());
-        let ledger = self.executors.ledger.get();
-        // Without a ledger and without pods, the fleet is new.
-        let distrusts = self.executors.ledger.distrusts();
-        let fresh = ledger.reserved == ExecutorId(0) && highest == ExecutorId(0) && !distrusts;
-        if fresh && ledger.suspect {
-            self.executors.ledger.edit().suspect = false;
-        } else if highest > ledger.reserved || ledger.suspect || distrusts {
-            self.restored(highest);
-        }
-    }
-
-    fn restored(&mut self, highest: ExecutorId) {
-        self.executors.ledger.jump(highest, self.view.revision());
-        let message = "the ledger may be older than the world: ids jump ahead".to_owned();
-        self.publish(Reason::LedgerRestored, message);
-    }
-
-    fn pod_changed(&mut self, pod: PodView) {
-        let id = pod.executor;
-        self.view.saw(pod.revision);
-        if self.executors.table.get(id).is_some() {
-            self.change(id, |executor, cx| pod::pod_changed(executor, pod, cx));
-        } else if env!(self).is_ours(&pod) {
-            let found = pod::found(id, pod, self.executors.ledger.get(), env!(self));
-            let Some(executor) = found else { return };
-            self.view.not_absent(id);
-            self.executors.table.insert(id, executor);
-            self.change(id, pod::adopt);
-        }
-    }
-
-    fn pod_gone(&mut self, pod: &PodView) {
-        self.view.saw(pod.revision);
-        self.view.bury(pod);
-        self.change(pod.executor, |executor, cx| pod::pod_gone(executor, pod, cx));
-    }
-
-    fn driver_is(&mut self, driver: DriverView, revision: u64) {
-        if !self.driver.update(driver, revision, env!(self)) {
-            return;
-        }
-        self.note("the driver's container has ended");
-        let max = self.spec.failures_max(self.target());
-        let Executors { losses, ledger, .. } = &mut self.executors;
-        if losses.driver_ended(max, ledger, env!(self)) {
-            self.note("its failures were the driver's: the fleet goes on");
-        }
-    }
-
-    fn driver_reported(&mut self, rows: Vec<DriverRow>) {
-        self.driver.reported(&rows, self.executors.ledger.get().reserved);
-        if !self.listens {
-            return;
-        }
-        // The driver remembers executors that the ledger may have forgotten.
-        let ids = rows.iter().map(|row| row.executor).filter(|id| *id <= ExecutorId::MAX);
-        let highest = ids.max().unwrap_or_default();
-        if env!(self).owns() && highest > self.executors.ledger.get().reserved {
-            self.restored(highest);
-        }
-        // The driver expires heartbeats itself, but late: `isActive` counts as a sign of life only while no
-        // executor is heard directly. Otherwise only counters that changed since its last report do.
-        let liveness = self.executors.signals.liveness();
-        let believed = !liveness.hears(self.now.instant, &self.spec.heartbeat);
-        for row in rows {
-            self.change(row.executor, |executor, cx| start::driver_reported(executor, row, believed, cx));
-        }
-    }
-
-    fn heard(&mut self, beat: Beat) {
-        let Some(executor) = self.executors.table.get(beat.executor) else { return };
-        let other = |known: &PodView| beat.uid.as_ref().is_some_and(|uid| *uid != known.uid);
-        if executor.gone || executor.pod.as_deref().is_none_or(other) {
-            // From an earlier pod with this id, from a pod that was deleted with its lost node, or from one
-            // that is not known yet.
-            return;
-        }
-        if self.executors.signals.heard(self.now.instant) {
-            // Silence can be trusted again.
-            self.executors.table.wake_all(self.now.instant);
-        }
-        let metrics = self.executors.signals.indexed(beat.metrics);
-        self.change(beat.executor, |executor, cx| start::heard(executor, metrics, cx));
-    }
-
-    // ------------------------------------------------------------------------------------ advance --
 
     /// Let every part check whether it has something to do.
     fn advance(&mut self) {
@@ -705,19 +539,14 @@ impl Fleet {
         }
         if self.phase == Phase::Active {
             self.executors.signals.recover(env!(self), &mut self.executors.outbox);
-            self.take_absent();
+            self.observing().take_absent();
             for _ in 0..ATTENDED_MAX {
                 let Some(id) = self.executors.table.next_due(now) else { break };
                 self.attend(id);
             }
-            while self.asker.has_room() {
-                let Some(id) = self.executors.losses.next_to_ask() else { break };
-                if loss::awaits(id, None, &self.executors.table) {
-                    self.ask_why(id, 0);
-                }
-            }
+            self.classifying().run();
             self.rolling().run();
-            self.allocate();
+            self.allocating().run();
             if self.ending_deadline().is_some_and(|due| due <= now) {
                 self.executors.losses.end_application(env!(self), &mut self.executors.outbox);
             }
@@ -736,11 +565,11 @@ impl Fleet {
 
     /// Process an executor that is due.
     fn attend(&mut self, id: ExecutorId) {
+        let env = env!(self);
         let Some(executor) = self.executors.table.get(id) else { return };
         if !executor.stage.awaits_end() {
-            return self.change(id, due::attend);
+            return self.executors.change(id, env, due::attend);
         }
-        let env = env!(self);
         let clearance = Clearance {
             permits: self.permits(),
             roll: env.roll_spec(&self.rolls.by_hand),
@@ -757,93 +586,6 @@ impl Fleet {
         self.executors.ending_due(env!(self)).filter(|_| permitted)
     }
 
-    // ----------------------------------------------------------------------------------- allocate --
-
-    fn allocate(&mut self) {
-        if !env!(self).owns() {
-            return;
-        }
-        self.executors.creation.shrinking = false;
-        let bounds = self.executors.bounds(env!(self));
-        let tally = *self.executors.table.tally();
-        let wanted = allocate::wanted(&tally, &bounds, env!(self));
-        if tally.serving > wanted && self.permits().shrink.is_ok() {
-            let excess = tally.serving - wanted;
-            let removals = shrink::shrink(excess, bounds.floor, &self.executors.table, env!(self));
-            self.executors.creation.shrinking = removals.more;
-            for id in removals.executors {
-                self.change(id, |executor, cx| {
-                    end::record_removal_intent(executor, DeletionCause::ScaleDown, cx);
-                });
-            }
-        }
-        if tally.serving < wanted && tally.recallable > 0 {
-            for id in shrink::recall(wanted - tally.serving, &self.executors.table) {
-                self.change(id, |executor, cx| pod::cancel_removal(executor, "wanted again", cx));
-            }
-        }
-        let tally = *self.executors.table.tally();
-        let missing = wanted.saturating_sub(tally.serving);
-        if missing == 0 {
-            self.executors.creation.is_complete();
-            // At full strength the breaker has nothing to probe.
-            if tally.starting == 0 && self.executors.losses.breaker.rested(self.now.instant) {
-                self.publish(Reason::BreakerClosed, "the fleet is at strength".to_owned());
-            }
-        }
-        self.reserve_ids(bounds.target, missing);
-        let held = self.create(missing);
-        if let Some(refusal) = self.executors.creation.hold(held) {
-            self.executors.outbox.refused(refusal);
-        }
-    }
-
-    fn reserve_ids(&mut self, target: u32, missing: u32) {
-        if target == 0 && missing == 0 || self.situation().may_change_pods().is_err() {
-            return;
-        }
-        let ledger = &mut self.executors.ledger;
-        let count = allocate::ids_to_reserve(missing, ledger.reserved_ahead(), env!(self));
-        if count > 0 {
-            ledger.reserve(count, ExecutorId(1));
-            if self.bugs.has(InjectedBug::CreateBeforeReserve) {
-                ledger.use_unwritten();
-            }
-        }
-    }
-
-    /// Create the missing executors, as far as that is permitted. Returns why not all.
-    fn create(&mut self, missing: u32) -> Option<Refusal> {
-        if missing == 0 {
-            return None;
-        }
-        let creates = allocate::creates(missing, &self.situation().create_limits(), env!(self));
-        for _ in 0..creates.count {
-            let Some(id) = self.executors.ledger.take_spare() else { return Some(Refusal::NoIds) };
-            let avoided = self.executors.losses.avoided_nodes(self.view.nodes_len(), env!(self));
-            self.view.not_absent(id);
-            self.executors.create(id, avoided, env!(self));
-        }
-        creates.held
-    }
-
-    // ------------------------------------------------------------------------------------ answers --
-
-    /// Ask the first available classifier of the chain, from `place` on.
-    fn ask_why(&mut self, id: ExecutorId, place: usize) {
-        let Executors { table, ledger, .. } = &self.executors;
-        let from = loss::Sources { table, ledger: ledger.get(), view: &self.view, driver: &self.driver };
-        let Some(evidence) = loss::question(id, from, env!(self)) else { return };
-        let chain = self.spec.recovery.policies.iter().map(String::as_str).chain([LAST_CLASSIFIER]);
-        let Some((place, policy)) = self.asker.next(chain, place, self.now.instant) else {
-            return self.undetermined(id);
-        };
-        let question = Question::Loss(Box::new(evidence));
-        let action = self.act(Cause::Loss(id), Verb::Ask { policy: policy.clone(), question });
-        self.asker.asked(action, About::Loss(id), place, policy, self.now.instant);
-        self.executors.table.change(id, |executor| executor.asked(action));
-    }
-
     fn answered(&mut self, action: ActionId, answer: Result<Answer, Fault>) {
         let Some(open) = self.asker.close(action) else { return };
         match open.accept(answer) {
@@ -851,10 +593,9 @@ impl Fleet {
                 self.asker.answered(&open.policy);
                 match answer {
                     Answered::Roll(selection) => self.rolling().selected(action, &open, selection),
-                    Answered::Loss(id, _) if !loss::awaits(id, Some(action), &self.executors.table) => {}
-                    Answered::Loss(id, Verdict::Known(reason)) => self.verdict(id, &reason),
-                    Answered::Loss(id, Verdict::Undetermined) => self.undetermined(id),
-                    Answered::Loss(id, Verdict::Abstain) => self.ask_why(id, open.place + 1),
+                    Answered::Loss(id, verdict) => {
+                        self.classifying().answered(id, action, &open, verdict);
+                    }
                 }
             }
             Err(fault) => self.unanswered(action, &open, &fault),
@@ -874,29 +615,10 @@ impl Fleet {
             self.publish(Reason::PolicyQuarantined, format!("{} is skipped for a while", open.policy));
         }
         match open.about {
-            About::Loss(id) if loss::awaits(id, Some(action), &self.executors.table) => {
-                self.ask_why(id, open.place + 1);
-            }
-            About::Loss(_) => {}
+            About::Loss(id) => self.classifying().unanswered(id, action, open),
             About::Roll => self.rolling().unanswered(action, open.place + 1),
         }
     }
-
-    /// This check was inconclusive. Check again after the interval, or settle the loss as unknown.
-    fn undetermined(&mut self, id: ExecutorId) {
-        let mut over = false;
-        self.change(id, |executor, cx| over = end::undetermined(executor, cx));
-        if over {
-            self.verdict(id, &loss::unknown());
-        }
-    }
-
-    fn verdict(&mut self, id: ExecutorId, reason: &LossReason) {
-        let node = self.executors.table.get(id).and_then(|executor| self.view.node_of(executor));
-        self.executors.verdict(id, reason, node, env!(self));
-    }
-
-    // ----------------------------------------------------------------------------------- commands --
 
     fn command(&mut self, command: CommandId, verb: Command) {
         if verb == Command::ResetLedger {
@@ -909,30 +631,20 @@ impl Fleet {
         } else {
             Reply::Refused(Refusal::NotLeading)
         };
-        let Executors { ledger, outbox, .. } = &mut self.executors;
-        match &reply {
-            Reply::Done => {}
-            Reply::Refused(refusal) => outbox.refused(*refusal),
-            Reply::Executors(each) => {
-                each.iter()
-                    .filter_map(|(_, result)| result.err())
-                    .for_each(|refusal| outbox.refused(refusal));
-            }
-        }
-        // A change that was confirmed to an operator must survive this host.
-        let mark = ledger.mark();
-        if ledger.is_confirmed(mark) || matches!(reply, Reply::Refused(_)) {
-            outbox.reply(command, reply);
-        } else {
-            outbox.reply_after(mark, command, reply);
-        }
+        command::answer(command, reply, &mut self.executors);
     }
 
     fn execute(&mut self, verb: Command) -> Reply {
         let done = |result: Result<(), Refusal>| result.map_or_else(Reply::Refused, |()| Reply::Done);
         match verb {
-            Command::RequestTotalExecutors(total) => done(self.request_total(total)),
-            Command::Kill { executors, replace, force } => self.kill(&executors, replace, force),
+            Command::RequestTotalExecutors(total) => {
+                done(command::request_total(total, &mut self.executors, env!(self)))
+            }
+            Command::Kill { executors, replace, force } => {
+                let may = self.situation().may_change_pods();
+                let options = command::Kill { replace, force };
+                command::kill(&executors, options, may, &mut self.executors, env!(self))
+            }
             Command::Roll(executor) => done(self.rolling().by_hand(executor)),
             Command::Pause => {
                 self.executors.ledger.edit().paused = true;
@@ -975,39 +687,5 @@ impl Fleet {
         self.resets_ledger = true;
         outbox.reply_after(ledger.next_write(), command, Reply::Done);
         outbox.act(Cause::Command(command), Verb::CheckLease);
-    }
-
-    fn request_total(&mut self, total: u32) -> Result<(), Refusal> {
-        if !env!(self).owns() {
-            return Err(Refusal::ObserveMode);
-        }
-        if total > self.spec.limits.executors_max {
-            return Err(Refusal::AboveMaximum);
-        }
-        let spec_target = self.spec.target;
-        self.executors.ledger.edit().requested = Some(Requested { total, spec_target });
-        Ok(())
-    }
-
-    fn kill(&mut self, executors: &[ExecutorId], replace: bool, force: bool) -> Reply {
-        if let Err(refusal) = self.situation().may_change_pods() {
-            return Reply::Refused(refusal);
-        }
-        let mut results = Vec::new();
-        for &id in executors {
-            let result = may_kill(self.executors.table.get(id), force);
-            if result.is_ok() {
-                self.executors.ledger.edit().leaving.insert(id, DeletionCause::Kill);
-                self.executors.mark_lost(id, Trigger::OperatorKill, env!(self));
-            }
-            results.push((id, result));
-        }
-        let killed = results.iter().filter(|(_, result)| result.is_ok()).count();
-        if !replace && killed > 0 && env!(self).owns() {
-            let total = self.target().saturating_sub(u32::try_from(killed).unwrap_or(u32::MAX));
-            let spec_target = self.spec.target;
-            self.executors.ledger.edit().requested = Some(Requested { total, spec_target });
-        }
-        Reply::Executors(results)
     }
 }

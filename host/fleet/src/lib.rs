@@ -22,14 +22,14 @@
 //! | `plan` | how many executors are created, which are removed, which are rolled |
 //! | `view`, `driver`, `signals` | what is known of the cluster, of the driver, and of heartbeats |
 //! | `losses`, `failures` | what losses mean: incidents, failures, bad nodes |
-//! | `rolling`, `rolls` | which executors are rolled, and when their pods may be removed |
+//! | `rolls` | the rolls in progress, and when the next decision is due |
+//! | `flow` | how observations, answers, outcomes and commands reach these parts, and what is done then |
 //! | `creation` | how fast executors are created and removed |
 //! | `outcomes` | what each kind of call can answer |
 //! | [`guardrail`], `breaker`, `bucket` | limits that apply to every change, regardless of who requests it |
 //! | [`ledger`] | what survives a restart, and which ids may be used |
 //! | `parked` | why a fleet changes nothing: its ledger is invalid or another leader's |
 //! | `ask` | which policy is asked, and what happens if it does not answer |
-//! | `command` | what operators can request |
 //! | [`election`] | whether this host leads; one for all fleets |
 //! | [`snapshot`] | the read model that users see |
 
@@ -38,7 +38,6 @@ mod ask;
 pub mod backoff;
 mod breaker;
 mod bucket;
-mod command;
 mod creation;
 mod driver;
 pub mod election;
@@ -49,6 +48,7 @@ mod executor;
 mod executors;
 mod failures;
 mod fleet;
+mod flow;
 pub mod guardrail;
 pub mod heartbeat;
 pub mod id;
@@ -67,7 +67,6 @@ mod permits;
 mod phase;
 mod plan;
 pub mod question;
-mod rolling;
 mod rolls;
 mod signals;
 pub mod snapshot;

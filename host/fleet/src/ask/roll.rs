@@ -33,8 +33,9 @@ pub(crate) fn question(
     let mut offered = Vec::new();
     let node_names: BTreeSet<&str> = from.table.iter().filter_map(|(_, executor)| executor.node()).collect();
     let node_names: Vec<&str> = node_names.into_iter().collect();
-    let empty = |name: &Box<str>| Metric { name: name.as_ref().to_owned(), values: Vec::new() };
-    let mut metrics: Vec<Metric> = from.metric_names.iter().map(empty).collect();
+    let names = from.metric_names.iter();
+    let mut metrics: Vec<Metric> =
+        names.map(|name| Metric { name: name.as_ref().to_owned(), values: Vec::new() }).collect();
     for &id in eligible {
         let Some(executor) = from.table.get(id) else { continue };
         let Some(counters) = counters(executor, env) else { continue };
