@@ -148,3 +148,37 @@ impl Asker {
         self.records.retain(|name, _| names.contains(&&**name));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::world;
+    use crate::table::ExecutorTable;
+
+    #[test]
+    fn only_an_answer_to_the_question_is_one() {
+        let open = Open {
+            about: About::Loss(ExecutorId(1)),
+            policy: "p".into(),
+            place: 0,
+            deadline: Instant::START,
+        };
+        let undetermined = Verdict::Undetermined;
+        assert_eq!(
+            open.accept(Ok(Answer::Loss(undetermined.clone()))),
+            Ok(Answered::Loss(ExecutorId(1), undetermined))
+        );
+        let other = open.accept(Ok(Answer::Roll(Selection::Abstain)));
+        assert!(matches!(other, Err(Fault::Host(_))), "the policy is not to blame");
+        let fault = Fault::Policy("trap".to_owned());
+        assert_eq!(open.accept(Err(fault.clone())), Err(fault));
+    }
+
+    #[test]
+    fn a_pick_is_one_of_the_offered() {
+        let (world, table) = (world(2), ExecutorTable::default());
+        let offered = [ExecutorId(4), ExecutorId(2)];
+        assert_eq!(roll::picked(1, &offered, &table, world.env()), Some(ExecutorId(2)));
+        assert_eq!(roll::picked(2, &offered, &table, world.env()), None);
+    }
+}

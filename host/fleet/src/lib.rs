@@ -47,6 +47,8 @@ pub mod event;
 mod executor;
 mod executors;
 mod failures;
+#[cfg(test)]
+mod fixtures;
 mod fleet;
 mod flow;
 pub mod guardrail;

@@ -22,4 +22,7 @@ pub(crate) mod pod;
 pub(crate) mod removal;
 pub(crate) mod start;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use effect::{Context, Effect};

@@ -121,3 +121,88 @@ pub(crate) fn deadline(
         Some(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backoff::Seed;
+    use crate::fixtures::{World, at, world};
+
+    /// A fleet of 100 that has nothing yet, and what limits its creates.
+    struct Fixture {
+        world: World,
+        tally: Tally,
+        fleet: Result<(), Refusal>,
+        pace: Pace,
+        breaker: Breaker,
+    }
+
+    impl Fixture {
+        fn new() -> Fixture {
+            let world = world(100);
+            let (pace, breaker) = (Pace::new(&world.spec.allocation), Breaker::new(&world.spec.allocation));
+            Fixture { world, tally: Tally::default(), fleet: Ok(()), pace, breaker }
+        }
+
+        fn plan(&self, missing: u32) -> (u32, Option<Refusal>) {
+            let limits = Limits {
+                tally: self.tally,
+                bounds: Bounds::new(&self.world.spec, 100),
+                fleet: self.fleet,
+                pace: &self.pace,
+                breaker: &self.breaker,
+                creates: &Bucket::new(),
+            };
+            let Creates { count, held } = creates(missing, &limits, self.world.env());
+            (count, held)
+        }
+    }
+
+    #[test]
+    fn creates_are_planned_up_to_the_first_limit() {
+        let mut fleet = Fixture::new();
+        assert_eq!(fleet.plan(5), (5, None));
+        assert_eq!(fleet.plan(100), (20, Some(Refusal::RateLimit)), "one batch");
+        fleet.tally.occupying = 122;
+        assert_eq!(fleet.plan(5), (3, Some(Refusal::MaxSurge)));
+        fleet.tally.terminating = 101;
+        assert_eq!(fleet.plan(5), (2, Some(Refusal::MaxTerminating)));
+        fleet.fleet = Err(Refusal::Paused);
+        assert_eq!(fleet.plan(5), (0, Some(Refusal::Paused)));
+    }
+
+    #[test]
+    fn an_open_breaker_permits_one_probe() {
+        let mut fleet = Fixture::new();
+        for id in 0..5 {
+            fleet.breaker.failed(ExecutorId(id), at(1), 5, &mut Seed::new(1));
+        }
+        assert_eq!(fleet.plan(5), (0, Some(Refusal::BreakerOpen)), "its wait is not over");
+        fleet.world.now = at(100);
+        assert_eq!(fleet.plan(5), (1, Some(Refusal::BreakerOpen)));
+        assert_eq!(fleet.plan(5), (1, Some(Refusal::BreakerOpen)), "a plan changes nothing");
+    }
+
+    #[test]
+    fn after_an_error_creates_start_slowly() {
+        let mut fleet = Fixture::new();
+        fleet.pace.restart();
+        assert_eq!(fleet.plan(5), (1, Some(Refusal::SlowStart)));
+    }
+
+    #[test]
+    fn a_roll_wants_one_more_as_far_as_surge_allows() {
+        let world = world(4);
+        let bounds = Bounds::new(&world.spec, 4);
+        let rolling = |rolling| wanted(&Tally { rolling, ..Tally::default() }, &bounds, world.env());
+        assert_eq!((rolling(0), rolling(1), rolling(3)), (4, 5, 5));
+    }
+
+    #[test]
+    fn half_a_batch_of_ids_is_kept_ready() {
+        let world = world(4);
+        assert_eq!(ids_to_reserve(0, 10, world.env()), 0);
+        assert_eq!(ids_to_reserve(0, 9, world.env()), 11);
+        assert_eq!(ids_to_reserve(12, 10, world.env()), 10, "more than that are missing");
+    }
+}

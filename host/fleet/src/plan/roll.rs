@@ -238,3 +238,95 @@ pub(crate) fn may_let_go(since: Instant, limits: &RollLimits, env: Env<'_>) -> R
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{World, at, busy, executor, world};
+
+    fn spec() -> RollSpec {
+        RollSpec::new("p")
+    }
+
+    fn limits(world: &World, available: u32) -> RollLimits {
+        RollLimits {
+            permits: Permits { change: Ok(()), shrink: Ok(()), disrupt: Ok(()) },
+            bounds: Bounds::new(&world.spec, world.spec.target),
+            available,
+            timeout_ms: 900_000,
+        }
+    }
+
+    #[test]
+    fn only_executors_that_serve_well_enough_are_rolled() {
+        let world = world(4);
+        let may = |executor: &Executor, spec: &RollSpec| may_roll(executor, spec, false, world.env());
+        assert_eq!(may(&busy(1, 0), &spec()), Ok(()));
+        assert_eq!(may(&executor(1, Stage::Available), &spec()), Err(Refusal::NoCounters));
+        assert_eq!(may(&executor(1, Stage::Rolling), &spec()), Err(Refusal::AlreadyLeaving));
+        assert_eq!(may(&executor(1, Stage::AwaitingStart), &spec()), Err(Refusal::NotAvailable));
+        let old = RollSpec { age_min_ms: 1, ..spec() };
+        assert_eq!(may(&busy(1, 0), &old), Err(Refusal::TooYoung));
+        let many = RollSpec { tasks_min: 11, ..spec() };
+        assert_eq!(may(&busy(1, 0), &many), Err(Refusal::TooFewTasks));
+        assert_eq!(may_roll(&busy(1, 0), &many, true, world.env()), Ok(()), "by hand");
+    }
+
+    #[test]
+    fn candidates_stand_in_the_order_of_sparks_plugin() {
+        let world = world(4);
+        let mut table = ExecutorTable::default();
+        for id in [1, 2, 10, 11] {
+            table.insert(ExecutorId(id), busy(id, 0));
+        }
+        table.insert(ExecutorId(3), executor(3, Stage::Available));
+        let eligible = eligible(&table, &spec(), world.env());
+        assert_eq!(eligible.executors.iter().map(|id| id.0).collect::<Vec<_>>(), [2, 11, 10, 1]);
+        assert_eq!(eligible.refusals, BTreeMap::from([(Refusal::NoCounters, 1)]));
+    }
+
+    #[test]
+    fn a_policy_is_asked_as_often_as_the_spec_permits() {
+        let mut world = world(4);
+        world.now = at(7_200);
+        let mut rolls = Rolls::new();
+        let ask = |rolls: &Rolls, spec: &RollSpec| may_ask(rolls, spec, false, Ok(()), world.env());
+        assert_eq!(ask(&rolls, &spec()), Ok(()));
+        assert_eq!(may_ask(&rolls, &spec(), false, Err(Refusal::DryRun), world.env()), Ok(()));
+        assert_eq!(may_ask(&rolls, &spec(), true, Err(Refusal::Paused), world.env()), Err(Refusal::Paused));
+        rolls.ended = Some(at(7_199));
+        assert_eq!(ask(&rolls, &RollSpec { cool_down_ms: 2_000, ..spec() }), Err(Refusal::CoolDown));
+        rolls.begun.push_back(at(7_000));
+        assert_eq!(ask(&rolls, &RollSpec { per_hour_max: 1, ..spec() }), Err(Refusal::MaxRolls));
+        rolls.under_way.push(Roll { executor: ExecutorId(1), since: at(7_000), held: None });
+        assert_eq!(ask(&rolls, &spec()), Err(Refusal::RollUnderWay));
+    }
+
+    #[test]
+    fn a_roll_waits_for_its_replacement_and_ends_at_its_timeout() {
+        let mut world = world(4);
+        let roll = Roll { executor: ExecutorId(1), since: at(1), held: None };
+        let picked = executor(1, Stage::Rolling);
+        let step = |world: &World, available| {
+            next_step(&roll, Some(&picked), &limits(world, available), world.env())
+        };
+        assert_eq!(step(&world, 4), RollStep::Held(Refusal::AwaitingReplacement));
+        assert_eq!(step(&world, 5), RollStep::Remove);
+        world.now = at(1) + world.spec.allocation.pending_timeout_ms;
+        assert_eq!(step(&world, 4), RollStep::Remove, "its replacement is late: the floor decides");
+        assert_eq!(step(&world, 3), RollStep::Held(Refusal::MinAvailable));
+        world.now = at(901);
+        assert_eq!(step(&world, 5), RollStep::Abandon);
+    }
+
+    #[test]
+    fn a_roll_ends_with_its_executor() {
+        let world = world(4);
+        let roll = Roll { executor: ExecutorId(1), since: at(1), held: None };
+        let step = |executor: Option<&Executor>| next_step(&roll, executor, &limits(&world, 4), world.env());
+        assert_eq!(step(None), RollStep::Ended);
+        assert_eq!(step(Some(&executor(1, Stage::Available))), RollStep::Ended, "its removal was cancelled");
+        let recording = Stage::AwaitingAnnouncement { cause: DeletionCause::Roll, mark: 1 };
+        assert_eq!(step(Some(&executor(1, recording))), RollStep::Leaving);
+    }
+}
