@@ -18,6 +18,7 @@ use crate::lifecycle::{Context, Effect, end};
 use crate::losses::Losses;
 use crate::observed::NodeView;
 use crate::outbox::Outbox;
+use crate::plan::allocate::Rates;
 use crate::question::{DeletionCause, LossReason, Trigger};
 use crate::signals::Signals;
 use crate::spec::Spec;
@@ -72,6 +73,11 @@ impl Executors {
 
     pub(crate) fn bounds(&self, env: Env<'_>) -> Bounds {
         Bounds::new(env.spec, self.target(env))
+    }
+
+    /// The limits of creates that end by time.
+    pub(crate) fn rates(&self) -> Rates<'_> {
+        Rates { pace: &self.creation.pace, breaker: &self.losses.breaker, creates: self.creation.creates() }
     }
 
     /// Runs a transition of one executor, and carries out its effects.

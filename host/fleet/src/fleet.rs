@@ -37,15 +37,13 @@ use crate::outcome::Outcome;
 use crate::pace::Pace;
 use crate::parked;
 use crate::permits::Situation;
-use crate::phase::Phase;
+use crate::phase::{Phase, Why};
 use crate::plan::allocate;
 use crate::rolls::Rolls;
 use crate::spec::{Draft, Spec, SpecError};
 use crate::table::ATTENDED_MAX;
 use crate::time::{Instant, Now};
 use crate::view::ClusterView;
-
-pub use crate::phase::Why;
 
 /// The executors of one application, and all decisions about them.
 #[derive(Debug)]
@@ -135,9 +133,8 @@ impl Fleet {
         if self.phase == Phase::Active {
             let wake = self.executors.table.first_wake();
             let why = if wake.is_some_and(|wake| wake <= now) { Why::Backlog } else { Why::Executor };
-            let (held, starts) = (self.executors.creation.held(), self.driver.starts_until(env));
-            let limits = self.situation().create_limits();
-            let creates = allocate::deadline(held, starts, &limits, env);
+            let (held, rates) = (self.executors.creation.held(), self.executors.rates());
+            let creates = allocate::deadline(held, || self.driver.starts_until(env), rates, env);
             let waits_ms =
                 [env.roll_spec(&self.rolls.by_hand).timeout_ms, self.spec.allocation.pending_timeout_ms];
             let rolls = self.rolls.deadline(waits_ms, self.executors.losses.mass_loss().ends(), now);
@@ -377,13 +374,8 @@ impl Fleet {
     /// A target that an operator requested ends when the spec's target changes; it must not return with the old
     /// target.
     fn forget_requested(&mut self) {
-        if self
-            .executors
-            .ledger
-            .get()
-            .requested
-            .is_some_and(|requested| requested.spec_target != self.spec.target)
-        {
+        let requested = self.executors.ledger.get().requested;
+        if requested.is_some_and(|requested| requested.spec_target != self.spec.target) {
             self.executors.ledger.edit().requested = None;
         }
     }
@@ -545,7 +537,9 @@ impl Fleet {
                 self.attend(id);
             }
             self.classifying().run();
-            self.rolling().run();
+            if self.rolls.has_work(now) {
+                self.rolling().run();
+            }
             self.allocating().run();
             if self.ending_deadline().is_some_and(|due| due <= now) {
                 self.executors.losses.end_application(env!(self), &mut self.executors.outbox);

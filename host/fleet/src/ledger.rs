@@ -394,14 +394,7 @@ impl LedgerWriter {
         self.version = version;
         self.refused = None;
         if self.claimed {
-            // Fields of a newer version of Rollcall. They replace ours with the same name: keeping both would
-            // exceed the limit some day.
-            let ours = &mut self.ledger.others;
-            ours.retain(|(name, _)| !theirs.others.iter().any(|(other, _)| other == name));
-            ours.extend(theirs.others.iter().cloned());
-            if check::others(ours).is_err() {
-                ours.clone_from(&theirs.others);
-            }
+            self.preserve_others(&theirs.others);
         }
         let ours = &mut self.ledger;
         let same = theirs.epoch == ours.epoch;
@@ -422,19 +415,8 @@ impl LedgerWriter {
         // An older record written by a Rollcall leader is not a backup: the terms of that leader restarted.
         let newer = !self.claimed || (theirs.epoch, theirs.writes) > self.base || !suspect && !by_us;
         if self.confirmed == 0 && !applied && newer {
-            // This host has written nothing yet: continue the stored record.
-            self.base = (theirs.epoch, theirs.writes);
-            self.claimed = true;
-            let (epoch, writes) =
-                (ours.epoch.max(theirs.epoch.saturating_add(1)).min(COUNT_MAX), ours.writes);
-            // If a record was refused before, or something other than Rollcall wrote this one, the used ids are
-            // unknown; see `write_over`.
-            self.distrusts |= suspect && self.version.is_some();
-            let least = ExecutorId(u64::from(self.distrusts));
-            let reserved = ours.reserved.max(theirs.reserved).max(least);
-            let suspect = theirs.suspect || suspect || self.distrusts;
-            self.ledger = Ledger { epoch, leader: ours.leader, writes, reserved, suspect, ..theirs };
-            self.dirty = true;
+            // This host has written nothing yet.
+            self.continue_record(theirs, suspect);
             return Progress::Opened;
         }
         // Every attempt has its own number, so the stored record shows which attempt was applied.
@@ -456,6 +438,33 @@ impl LedgerWriter {
             return Progress::Doubted;
         }
         Progress::Waiting
+    }
+
+    /// Keeps fields of a newer version of Rollcall. They replace ours with the same name: keeping both would exceed
+    /// the limit some day.
+    fn preserve_others(&mut self, theirs: &[(Box<str>, Box<str>)]) {
+        let ours = &mut self.ledger.others;
+        ours.retain(|(name, _)| !theirs.iter().any(|(other, _)| other == name));
+        ours.extend(theirs.iter().cloned());
+        if check::others(ours).is_err() {
+            *ours = theirs.to_vec();
+        }
+    }
+
+    /// Continues the stored record.
+    fn continue_record(&mut self, theirs: Ledger, suspect: bool) {
+        self.base = (theirs.epoch, theirs.writes);
+        self.claimed = true;
+        let ours = &self.ledger;
+        let (epoch, writes) = (ours.epoch.max(theirs.epoch.saturating_add(1)).min(COUNT_MAX), ours.writes);
+        // If a record was refused before, or something other than Rollcall wrote this one, the used ids are
+        // unknown; see `write_over`.
+        self.distrusts |= suspect && self.version.is_some();
+        let least = ExecutorId(u64::from(self.distrusts));
+        let reserved = ours.reserved.max(theirs.reserved).max(least);
+        let suspect = theirs.suspect || suspect || self.distrusts;
+        self.ledger = Ledger { epoch, leader: ours.leader, writes, reserved, suspect, ..theirs };
+        self.dirty = true;
     }
 
     /// The Lease confirms that this host leads.

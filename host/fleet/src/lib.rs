@@ -80,4 +80,5 @@ mod timing;
 mod view;
 pub mod window;
 
-pub use fleet::{Fleet, Why};
+pub use fleet::Fleet;
+pub use phase::Why;

@@ -81,9 +81,7 @@ impl<'a> Situation<'a> {
             tally: *self.executors.table.tally(),
             bounds: self.executors.bounds(self.env),
             fleet: may,
-            pace: &self.executors.creation.pace,
-            breaker: &self.executors.losses.breaker,
-            creates: self.executors.creation.creates(),
+            rates: self.executors.rates(),
         }
     }
 }

@@ -76,6 +76,11 @@ impl Rolls {
         }
     }
 
+    /// Is a roll in progress, or a decision due?
+    pub(crate) fn has_work(&self, now: Instant) -> bool {
+        !self.under_way.is_empty() || self.is_due(now)
+    }
+
     /// Is a decision due?
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         matches!(self.state, State::Resting(due) if now >= due || self.forced)

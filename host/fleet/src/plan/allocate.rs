@@ -35,6 +35,12 @@ pub(crate) struct Limits<'a> {
     pub bounds: Bounds,
     /// The state of the fleet as a whole: paused, failed, without a driver.
     pub fleet: Result<(), Refusal>,
+    pub rates: Rates<'a>,
+}
+
+/// The limits that end by time.
+#[derive(Clone, Copy)]
+pub(crate) struct Rates<'a> {
     pub pace: &'a Pace,
     pub breaker: &'a Breaker,
     pub creates: &'a Bucket,
@@ -51,7 +57,8 @@ pub(crate) struct Creates {
 /// How many of the missing executors may be created now?
 pub(crate) fn creates(missing: u32, limits: &Limits<'_>, env: Env<'_>) -> Creates {
     let allocation = &env.spec.allocation;
-    let (mut tally, mut breaker, mut bucket) = (limits.tally, limits.breaker.clone(), limits.creates.clone());
+    let (mut tally, mut breaker, mut bucket) =
+        (limits.tally, limits.rates.breaker.clone(), limits.rates.creates.clone());
     let mut count = 0;
     while count < missing {
         let may = limits.fleet.and_then(|()| may_create(&tally, limits, &breaker, &bucket, env));
@@ -86,7 +93,7 @@ fn may_create(
     if tally.pending >= allocation.pending_max {
         return Err(Refusal::MaxPending);
     }
-    if limits.pace.permits(tally.creating, now) == 0 {
+    if limits.rates.pace.permits(tally.creating, now) == 0 {
         return Err(Refusal::SlowStart);
     }
     if breaker.permits(now) == 0 {
@@ -105,19 +112,19 @@ fn may_create(
 /// the driver.
 pub(crate) fn deadline(
     held: Option<Refusal>,
-    driver_starts: Option<Instant>,
-    limits: &Limits<'_>,
+    driver_starts: impl FnOnce() -> Option<Instant>,
+    rates: Rates<'_>,
     env: Env<'_>,
 ) -> Option<Instant> {
     let (now, allocation) = (env.now.instant, &env.spec.allocation);
     match held {
-        None => limits.breaker.deadline().filter(|at| *at > now),
+        None => rates.breaker.deadline().filter(|at| *at > now),
         Some(Refusal::RateLimit) => {
-            Some(limits.creates.next(allocation.batch_size, allocation.batch_delay_ms))
+            Some(rates.creates.next(allocation.batch_size, allocation.batch_delay_ms))
         }
-        Some(Refusal::SlowStart) => Some(limits.pace.not_before).filter(|at| *at > now),
-        Some(Refusal::BreakerOpen) => limits.breaker.deadline(),
-        Some(Refusal::DriverStarting) => driver_starts,
+        Some(Refusal::SlowStart) => Some(rates.pace.not_before).filter(|at| *at > now),
+        Some(Refusal::BreakerOpen) => rates.breaker.deadline(),
+        Some(Refusal::DriverStarting) => driver_starts(),
         Some(_) => None,
     }
 }
@@ -149,9 +156,7 @@ mod tests {
                 tally: self.tally,
                 bounds: Bounds::new(&self.world.spec, 100),
                 fleet: self.fleet,
-                pace: &self.pace,
-                breaker: &self.breaker,
-                creates: &Bucket::new(),
+                rates: Rates { pace: &self.pace, breaker: &self.breaker, creates: &Bucket::new() },
             };
             let Creates { count, held } = creates(missing, &limits, self.world.env());
             (count, held)
