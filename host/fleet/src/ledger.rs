@@ -511,6 +511,11 @@ impl LedgerWriter {
         }
     }
 
+    /// At most this many ids can be used now.
+    pub(crate) fn spare_len(&self) -> u32 {
+        u32::try_from(self.spare.len()).unwrap_or(u32::MAX)
+    }
+
     /// An unused id. Skips ids that were seen in use: if a backup was restored between two leaders, both may
     /// have reserved the same ids.
     pub(crate) fn take_spare(&mut self) -> Option<ExecutorId> {

@@ -85,7 +85,10 @@ impl Allocating<'_> {
         if missing == 0 {
             return None;
         }
-        let creates = allocate::creates(missing, &self.situation().create_limits(), self.env);
+        // One more than there are ids for shows that it is the ids that are missing.
+        let ids = self.executors.ledger.spare_len();
+        let planned = missing.min(ids.saturating_add(1));
+        let creates = allocate::creates(planned, &self.situation().create_limits(), self.env);
         for _ in 0..creates.count {
             let Some(id) = self.executors.ledger.take_spare() else { return Some(Refusal::NoIds) };
             let avoided = self.executors.losses.avoided_nodes(self.view.nodes_len(), self.env);
