@@ -16,6 +16,8 @@
 //! One way back is not drawn: from AwaitingReason to Available, for an executor that was lost by its silence
 //! alone and is heard again.
 //!
+//! `Rolling` is not drawn either: it is `Available` with a roll that waits for its replacement.
+//!
 //! Stages are named for what they await. Whether an executor counts as serving, live or terminating is never
 //! stored: it follows from stage and pod, and the table of executors updates its sums on every change. So the
 //! sums always match the executors.

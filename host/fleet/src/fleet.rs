@@ -6,9 +6,10 @@
 //! something to do. The core keeps no list of *work to do*; the work follows from the current state. So an
 //! event that arrives twice, late or never changes nothing in the end.
 //!
-//! `Fleet` owns the parts and decides nothing that one of them can decide alone. Transitions of an executor are
-//! functions in `lifecycle`, which return effects; `apply` is the only place where effects are carried out.
-//! Planners in `plan` return what should be done. Every outcome of a call arrives in `finished`.
+//! `Fleet` owns the parts, keeps the phase, and decides nothing that one of the parts can decide alone. It lends
+//! them to the flows in `flow`. Transitions of an executor are functions in `lifecycle`, which return effects;
+//! `Executors` is the only place where effects are carried out. Planners in `plan` return what should be done.
+//! Every outcome of a call arrives in `finished`.
 //!
 //! The work of a step is bounded: a limited number of due executors, of questions and of creates. If work is
 //! left over, the deadline is *now*.
