@@ -50,24 +50,6 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// The executor whose pod this call is about.
-    pub(crate) fn pod_call(&self) -> Option<ExecutorId> {
-        match self {
-            Verb::CreatePod { executor, .. }
-            | Verb::GetPod { executor, .. }
-            | Verb::DeletePod { executor, .. }
-            | Verb::EvictPod { executor, .. } => Some(*executor),
-            Verb::Relist { .. }
-            | Verb::ReadLedger
-            | Verb::WriteLedger { .. }
-            | Verb::DeleteDriver { .. }
-            | Verb::Ask { .. }
-            | Verb::CheckLease
-            | Verb::Reply { .. }
-            | Verb::Publish(_) => None,
-        }
-    }
-
     /// Does it change pods? A paused, dry-run or not leading fleet never issues such a verb.
     pub fn mutates(&self) -> bool {
         match self {

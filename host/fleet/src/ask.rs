@@ -8,10 +8,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::event::Fault;
+use crate::event::{Answer, Fault};
 use crate::id::{ActionId, ExecutorId};
+use crate::question::{Selection, Verdict};
 use crate::spec::LAST_CLASSIFIER;
 use crate::time::Instant;
+
+pub(crate) mod loss;
+pub(crate) mod roll;
 
 /// How long to wait for an answer: a hundred times a policy's CPU budget, so that only a starved host is late.
 const ANSWER_MS: u64 = 5_000;
@@ -35,6 +39,26 @@ pub(crate) struct Open {
     /// Its place in the chain.
     pub place: usize,
     deadline: Instant,
+}
+
+/// An answer to the question that was asked.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Answered {
+    Loss(ExecutorId, Verdict),
+    Roll(Selection),
+}
+
+impl Open {
+    /// The answer, if it is one to this question.
+    pub(crate) fn accept(&self, answer: Result<Answer, Fault>) -> Result<Answered, Fault> {
+        match (self.about, answer?) {
+            (About::Loss(id), Answer::Loss(verdict)) => Ok(Answered::Loss(id, verdict)),
+            (About::Roll, Answer::Roll(selection)) => Ok(Answered::Roll(selection)),
+            (About::Loss(_), Answer::Roll(_)) | (About::Roll, Answer::Loss(_)) => {
+                Err(Fault::Host("the answer to another question".to_owned()))
+            }
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -122,5 +146,39 @@ impl Asker {
     /// Forget policies that are no longer in use.
     pub(crate) fn retain(&mut self, names: &[&str]) {
         self.records.retain(|name, _| names.contains(&&**name));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::world;
+    use crate::table::ExecutorTable;
+
+    #[test]
+    fn only_an_answer_to_the_question_is_one() {
+        let open = Open {
+            about: About::Loss(ExecutorId(1)),
+            policy: "p".into(),
+            place: 0,
+            deadline: Instant::START,
+        };
+        let undetermined = Verdict::Undetermined;
+        assert_eq!(
+            open.accept(Ok(Answer::Loss(undetermined.clone()))),
+            Ok(Answered::Loss(ExecutorId(1), undetermined))
+        );
+        let other = open.accept(Ok(Answer::Roll(Selection::Abstain)));
+        assert!(matches!(other, Err(Fault::Host(_))), "the policy is not to blame");
+        let fault = Fault::Policy("trap".to_owned());
+        assert_eq!(open.accept(Err(fault.clone())), Err(fault));
+    }
+
+    #[test]
+    fn a_pick_is_one_of_the_offered() {
+        let (world, table) = (world(2), ExecutorTable::default());
+        let offered = [ExecutorId(4), ExecutorId(2)];
+        assert_eq!(roll::picked(1, &offered, &table, world.env()), Some(ExecutorId(2)));
+        assert_eq!(roll::picked(2, &offered, &table, world.env()), None);
     }
 }

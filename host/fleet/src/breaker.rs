@@ -47,13 +47,10 @@ impl Breaker {
     }
 
     /// How many executors the breaker permits to be created.
-    pub(crate) fn permits(&mut self, now: Instant) -> u32 {
+    pub(crate) fn permits(&self, now: Instant) -> u32 {
         match self.state {
             State::Closed => u32::MAX,
-            State::Open(until) if until <= now => {
-                self.state = State::AwaitingProbe;
-                1
-            }
+            State::Open(until) if until <= now => 1,
             State::AwaitingProbe => 1,
             State::Open(_) | State::AwaitingStart(_) => 0,
         }
@@ -74,8 +71,8 @@ impl Breaker {
         self.failed_in_a_row
     }
 
-    pub(crate) fn created(&mut self, executor: ExecutorId) {
-        if self.state == State::AwaitingProbe {
+    pub(crate) fn created(&mut self, executor: ExecutorId, now: Instant) {
+        if self.is_open() && self.permits(now) > 0 {
             self.state = State::AwaitingStart(executor);
         }
     }
@@ -157,17 +154,17 @@ mod tests {
         assert_eq!(fail(&mut breaker, 4, at(0)), Turn::Opened, "three in a row");
         assert_eq!(breaker.permits(at(7)), 0);
         assert_eq!(breaker.permits(at(10)), 1);
-        breaker.created(ExecutorId(5));
+        breaker.created(ExecutorId(5), at(10));
         assert_eq!(breaker.permits(at(10)), 0, "one probe");
         assert_eq!(fail(&mut breaker, 2, at(11)), Turn::Nothing, "an older one says nothing new");
         assert_eq!(breaker.permits(at(30)), 0);
         assert_eq!(fail(&mut breaker, 5, at(20)), Turn::Nothing);
         assert_eq!(breaker.permits(at(34)), 0, "twice the wait");
         assert_eq!(breaker.permits(at(40)), 1);
-        breaker.created(ExecutorId(6));
+        breaker.created(ExecutorId(6), at(40));
         breaker.forget(ExecutorId(6));
         assert_eq!(breaker.permits(at(41)), 1, "a probe that was preempted says nothing");
-        breaker.created(ExecutorId(7));
+        breaker.created(ExecutorId(7), at(41));
         assert_eq!(breaker.started(), Turn::Closed);
         assert_eq!(breaker.permits(at(41)), u32::MAX);
     }

@@ -2,190 +2,84 @@
 //!
 //! A fleet can only be as correct as its inputs, so it starts in three steps: it reads the ledger, it claims
 //! the ledger (which ends the reservations of every earlier leader), and it requests a complete list. Only then
-//! does it act. From then on each step is the same: apply the event, then let every state machine check whether
-//! it has something to do. The core keeps no list of *work to do*; the work follows from the current state. So
-//! an event that arrives twice, late or never changes nothing in the end.
+//! does it act. From then on each step is the same: apply the event, then let every part check whether it has
+//! something to do. The core keeps no list of *work to do*; the work follows from the current state. So an
+//! event that arrives twice, late or never changes nothing in the end.
+//!
+//! `Fleet` owns the parts, keeps the phase, and decides nothing that one of the parts can decide alone. It lends
+//! them to the flows in `flow`. Transitions of an executor are functions in `lifecycle`, which return effects;
+//! `Executors` is the only place where effects are carried out. Planners in `plan` return what should be done.
+//! Every outcome of a call arrives in `finished`.
 //!
 //! The work of a step is bounded: a limited number of due executors, of questions and of creates. If work is
 //! left over, the deadline is *now*.
 
-use std::collections::{BTreeMap, VecDeque};
-
-use crate::action::{Action, Cause, Notice, Reason, Reply, Verb};
-use crate::ask::Asker;
-use crate::backoff::{Backoff, Seed};
+use crate::action::{Action, Cause, Reason, Reply, Verb};
+use crate::ask::{About, Answered, Asker, Open};
 use crate::breaker::Breaker;
-use crate::bucket::Bucket;
-use crate::ending::Ending;
-use crate::event::Event;
-use crate::executor::{Executor, Roster, Stage};
-use crate::failures::Failures;
-use crate::guardrail::{Bounds, MassLoss, NodeLosses, Refusal};
-use crate::heartbeat::{Hearing, Impairments};
-use crate::id::{ActionId, CommandId, ExecutorId, IdSet, Uid};
-use crate::injected_bug::InjectedBug;
-use crate::ledger::{Book, Request};
-use crate::log::Log;
-use crate::observed::{DriverView, NodeView, PodView};
+use crate::driver::DriverState;
+use crate::env::Env;
+use crate::event::{Answer, Command, Event, Fault, Relist};
+use crate::executors::Executors;
+use crate::flow::allocate::Allocating;
+use crate::flow::classify::Classifying;
+use crate::flow::command;
+use crate::flow::observe::Observing;
+use crate::flow::pod_call::PodCalls;
+use crate::flow::roll::Rolling;
+use crate::guardrail::{Permits, Refusal};
+use crate::id::{ActionId, CommandId, ExecutorId};
+use crate::injected_bug::{Bugs, InjectedBug};
+use crate::ledger::{Progress, Request};
+use crate::lifecycle::due;
+use crate::lifecycle::removal::{Clearance, remove};
+use crate::observed::PodView;
 use crate::outcome::Outcome;
 use crate::pace::Pace;
+use crate::parked;
+use crate::permits::Situation;
+use crate::phase::{Phase, Why};
+use crate::plan::allocate;
 use crate::rolls::Rolls;
-use crate::spec::{Draft, Mode, Spec, SpecError};
+use crate::spec::{Draft, Spec, SpecError};
+use crate::table::ATTENDED_MAX;
 use crate::time::{Instant, Now};
-
-/// Pods by UID, each with whether it is gone.
-pub(crate) type Early = BTreeMap<Uid, (PodView, bool)>;
+use crate::view::ClusterView;
 
 /// The executors of one application, and all decisions about them.
 #[derive(Debug)]
 pub struct Fleet {
-    pub(crate) spec: Spec,
-    pub(crate) spec_errors: Vec<SpecError>,
-    pub(crate) phase: Phase,
-    pub(crate) now: Now,
-    pub(crate) seed: Seed,
-    pub(crate) roster: Roster,
-    pub(crate) book: Book,
-    /// Executors that wait for a ledger write, ordered by the number of that write.
-    pub(crate) recording: VecDeque<(u64, ExecutorId)>,
-    /// Replies to commands, sent once the changes that the commands made are written to the ledger.
-    pub(crate) replies: VecDeque<(u64, CommandId, Reply)>,
-    pub(crate) hearing: Hearing,
-    pub(crate) impairments: Impairments,
-    pub(crate) breaker: Breaker,
-    pub(crate) asker: Asker,
-    /// Losses to be classified when the asker has room.
-    pub(crate) asks: VecDeque<ExecutorId>,
-    pub(crate) creates: Bucket,
-    pub(crate) deletes: Bucket,
-    pub(crate) pace: Pace,
-    /// Back-off between executors that are given up as pending for too long.
-    pub(crate) pending: Backoff,
-    pub(crate) pending_from: Instant,
-    pub(crate) mass_loss: MassLoss,
-    /// The subset of losses that are known only by silence.
-    pub(crate) mass_silence: MassLoss,
-    pub(crate) node_losses: NodeLosses,
-    pub(crate) nodes: BTreeMap<Box<str>, NodeView>,
-    pub(crate) metric_names: Vec<Box<str>>,
-    pub(crate) driver: Option<DriverView>,
-    /// The revision of `driver`.
-    pub(crate) driver_revision: u64,
-    /// The lowest and the highest number of ends of the driver's container that were reported.
-    driver_ends: Option<(u32, u32)>,
-    pub(crate) driver_answered: bool,
-    /// Since when executors wait for the driver to answer: those of a new fleet, or those after its container ended.
-    pub(crate) driver_awaited_since: Option<Instant>,
-    pub(crate) view_fresh: bool,
-    /// The newest revision seen.
-    pub(crate) revision: u64,
-    /// Pods that were reported before the first list.
-    pub(crate) early: Early,
-    /// The latest deleted pods, with the revisions of their deletion: a list in flight may be older.
-    pub(crate) buried: VecDeque<(Uid, u64)>,
-    pub(crate) relist: Relisting,
-    /// The highest id seen before the ledger was claimed.
-    pub(crate) witness: ExecutorId,
-    /// The highest id that the driver reported.
-    pub(crate) driver_named: ExecutorId,
-    /// Born executors that the first list did not contain, and that were not processed yet.
-    pub(crate) absent: IdSet,
+    spec: Spec,
+    spec_errors: Vec<SpecError>,
+    phase: Phase,
+    now: Now,
+    bugs: Bugs,
     /// The fleet has been active: pod events apply to known executors, also while a reset ledger is claimed.
-    pub(crate) listens: bool,
+    listens: bool,
     /// The ledger is overwritten once the Lease confirms that this host leads.
-    pub(crate) resets_ledger: bool,
-    pub(crate) rolls: Rolls,
-    /// Executors that no longer serve and have no replacement yet.
-    pub(crate) owed: VecDeque<ExecutorId>,
-    /// How often each guardrail refused a change.
-    pub(crate) refusals: BTreeMap<Refusal, u64>,
-    pub(crate) ending: Ending,
-    pub(crate) failures: Failures,
-    /// Why no executor is created although executors are missing.
-    pub(crate) held: Option<Refusal>,
-    /// More executors have to be removed than one step may remove.
-    pub(crate) shrinking: bool,
-    pub(crate) log: Log,
-    pub(crate) out: Vec<Action>,
-    /// Pod calls in flight.
-    pub(crate) calls: BTreeMap<ActionId, ExecutorId>,
-    next_action: u64,
-    #[cfg(feature = "injected-bugs")]
-    bug: Option<InjectedBug>,
+    resets_ledger: bool,
+    executors: Executors,
+    view: ClusterView,
+    driver: DriverState,
+    rolls: Rolls,
+    asker: Asker,
 }
 
-/// What the fleet as a whole waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// The host does not lead.
-    AwaitingLeadership,
-    /// The ledger is being read.
-    AwaitingLedger,
-    /// The ledger is being written with our epoch.
-    AwaitingClaim,
-    /// A complete list was requested.
-    AwaitingRelist,
-    Active,
-    /// Another host leads. Permanent.
-    Deposed,
+/// Borrows the fields that every part is given, and no other field.
+macro_rules! env {
+    ($fleet:ident) => {
+        Env { spec: &$fleet.spec, now: $fleet.now, bugs: $fleet.bugs }
+    };
 }
 
-#[derive(Debug)]
-pub(crate) struct Relisting {
-    pub(crate) action: Option<ActionId>,
-    pub(crate) due: Option<Instant>,
-    backoff: Backoff,
-    /// Since when every list has been older than the known state.
-    pub(crate) past_since: Option<Instant>,
-    /// The revision of the last such list, once it was reported to users.
-    pub(crate) past_told: Option<u64>,
+/// A fleet, to be read.
+#[derive(Clone, Copy)]
+pub(crate) struct FleetState<'a> {
+    pub situation: Situation<'a>,
+    pub spec_errors: &'a [SpecError],
+    pub rolls: &'a Rolls,
+    pub asker: &'a Asker,
 }
-
-/// What a deadline is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Why {
-    /// Work was left over from the last step.
-    Backlog,
-    /// An executor needs attention: a heartbeat is overdue, a check or a retry is due.
-    Executor,
-    /// The ledger has to be read or written.
-    Ledger,
-    /// A policy has not answered.
-    Answer,
-    /// A complete list is needed.
-    Relist,
-    /// More executors may be created at that time.
-    Allocation,
-    /// A roll is due.
-    Roll,
-    /// An impairment of the heartbeat path ends.
-    Hearing,
-}
-
-impl std::fmt::Display for Why {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Why::Backlog => "work left over",
-            Why::Executor => "an executor",
-            Why::Ledger => "the ledger",
-            Why::Answer => "a policy's answer",
-            Why::Relist => "a complete list",
-            Why::Allocation => "creating executors",
-            Why::Roll => "rolling an executor",
-            Why::Hearing => "hearing that was impaired",
-        })
-    }
-}
-
-/// An API server replica does not lag for longer than this: a list that is still older means that the store was
-/// restored from a backup.
-pub(crate) const RESTORED_MS: u64 = 600_000;
-/// Pods and the ledger may be in different stores, whose revisions cannot be compared; that is rare, and a
-/// replica that lags for longer than this is rarer.
-pub(crate) const OTHER_STORE_MS: u64 = 90_000;
-
-/// Number of executors processed in one step: at a few microseconds each, under a millisecond.
-pub(crate) const ATTENDED_MAX: usize = 128;
 
 impl Fleet {
     /// A fleet that waits for its host to lead. The same seed and events produce the same actions; no other
@@ -193,77 +87,26 @@ impl Fleet {
     pub fn new(draft: Draft, policies: &[String], seed: u64) -> Result<Fleet, Vec<SpecError>> {
         let spec = Spec::check(draft, policies)?;
         Ok(Fleet {
-            breaker: Breaker::new(&spec.allocation),
-            pace: Pace::new(&spec.allocation),
-            pending: Backoff::new(spec.allocation.backoff_first_ms, spec.allocation.backoff_last_ms),
-            pending_from: Instant::START,
-            witness: ExecutorId(0),
-            driver_named: ExecutorId(0),
-            absent: IdSet::default(),
-            listens: false,
-            resets_ledger: false,
-            rolls: Rolls::new(),
+            executors: Executors::new(&spec, seed),
             spec,
             spec_errors: Vec::new(),
             phase: Phase::AwaitingLeadership,
             now: Now::default(),
-            seed: Seed::new(seed),
-            roster: Roster::default(),
-            book: Book::new(seed),
-            recording: VecDeque::new(),
-            replies: VecDeque::new(),
-            hearing: Hearing::new(Instant::START),
-            impairments: Impairments::default(),
+            bugs: Bugs::default(),
+            listens: false,
+            resets_ledger: false,
+            view: ClusterView::new(),
+            driver: DriverState::default(),
+            rolls: Rolls::new(),
             asker: Asker::default(),
-            asks: VecDeque::new(),
-            creates: Bucket::new(),
-            deletes: Bucket::new(),
-            mass_loss: MassLoss::default(),
-            mass_silence: MassLoss::default(),
-            node_losses: NodeLosses::default(),
-            nodes: BTreeMap::new(),
-            metric_names: Vec::new(),
-            driver: None,
-            driver_revision: 0,
-            driver_ends: None,
-            driver_answered: false,
-            driver_awaited_since: None,
-            view_fresh: true,
-            revision: 0,
-            early: Early::default(),
-            buried: VecDeque::new(),
-            relist: Relisting {
-                action: None,
-                due: None,
-                backoff: Backoff::new(500, 30_000),
-                past_since: None,
-                past_told: None,
-            },
-            owed: VecDeque::new(),
-            refusals: BTreeMap::new(),
-            ending: Ending::new(),
-            failures: Failures::default(),
-            shrinking: false,
-            held: None,
-            log: Log::default(),
-            out: Vec::new(),
-            calls: BTreeMap::new(),
-            next_action: 0,
-            #[cfg(feature = "injected-bugs")]
-            bug: None,
         })
     }
 
     /// Switch one rule off, to check that the tests detect it.
     #[cfg(feature = "injected-bugs")]
     pub fn inject(&mut self, bug: InjectedBug) {
-        self.bug = Some(bug);
-        if bug == InjectedBug::LeadersAlike {
-            self.book = Book::new(0);
-        }
-        if bug == InjectedBug::LedgerUnchecked {
-            self.book.believe_all();
-        }
+        self.bugs = Bugs::only(bug);
+        self.executors.inject(bug);
     }
 
     #[cfg(feature = "injected-bugs")]
@@ -272,24 +115,14 @@ impl Fleet {
         self
     }
 
-    #[cfg(feature = "injected-bugs")]
-    pub(crate) fn has_bug(&self, bug: InjectedBug) -> bool {
-        self.bug == Some(bug)
-    }
-
-    #[cfg(not(feature = "injected-bugs"))]
-    pub(crate) const fn has_bug(&self, _: InjectedBug) -> bool {
-        false
-    }
-
     /// Apply an event and return the actions to carry out now. `now` must not go back.
     pub fn step(&mut self, event: Event, now: Now) -> Vec<Action> {
         self.now = Now { instant: self.now.instant.max(now.instant), ..now };
         if self.phase != Phase::Deposed {
             self.take(event);
-            self.pump();
+            self.advance();
         }
-        std::mem::take(&mut self.out)
+        self.executors.outbox.take()
     }
 
     /// When to call `step` with [`Event::Deadline`] if no other event comes first, and why.
@@ -297,30 +130,37 @@ impl Fleet {
         if matches!(self.phase, Phase::AwaitingLeadership | Phase::Deposed) {
             return None;
         }
+        let (now, env) = (self.now.instant, env!(self));
         let at = |at: Option<Instant>, why| at.map(|at| (at, why));
         let mut deadlines = vec![
-            at(self.book.deadline(), Why::Ledger),
-            at(self.relist.due, Why::Relist),
+            at(self.executors.ledger.deadline(), Why::Ledger),
+            at(self.view.relist_due(), Why::Relist),
             at(self.asker.deadline(), Why::Answer),
         ];
         if self.phase == Phase::Active {
-            let wake = self.roster.first_wake();
-            let why =
-                if wake.is_some_and(|wake| wake <= self.now.instant) { Why::Backlog } else { Why::Executor };
-            deadlines.push(at(wake, why));
-            deadlines.push(at(self.allocation_deadline(), Why::Allocation));
-            deadlines.push(at(self.roll_deadline(), Why::Roll));
-            deadlines.push(at(self.impairments.ends_at(&self.spec.heartbeat), Why::Hearing));
-            deadlines.push(at(self.ending_deadline(), Why::Allocation));
-            deadlines.push(at(self.has_absent().then_some(self.now.instant), Why::Backlog));
-            deadlines.push(at(self.shrinking.then_some(self.now.instant), Why::Backlog));
+            let wake = self.executors.table.first_wake();
+            let why = if wake.is_some_and(|wake| wake <= now) { Why::Backlog } else { Why::Executor };
+            let (held, rates) = (self.executors.creation.held(), self.executors.rates());
+            let creates = allocate::deadline(held, || self.driver.starts_until(env), rates, env);
+            let waits_ms =
+                [env.roll_spec(&self.rolls.by_hand).timeout_ms, self.spec.allocation.pending_timeout_ms];
+            let rolls = self.rolls.deadline(waits_ms, self.executors.losses.mass_loss().ends(), now);
+            let absent = self.view.has_absent(&self.executors.table);
+            deadlines.extend([
+                at(wake, why),
+                at(creates, Why::Allocation),
+                at(rolls, Why::Roll),
+                at(self.executors.signals.impairment_ends_at(&self.spec.heartbeat), Why::Hearing),
+                at(self.ending_deadline(), Why::Allocation),
+                at((absent || self.executors.creation.shrinking).then_some(now), Why::Backlog),
+            ]);
         }
         deadlines.into_iter().flatten().min()
     }
 
     /// The newest revision known to the fleet: a list requested now must not be older.
     pub fn revision(&self) -> u64 {
-        self.revision
+        self.view.revision()
     }
 
     /// The spec in force.
@@ -331,86 +171,97 @@ impl Fleet {
     /// The desired number of executors: the number an operator requested, until the spec's target changes. If
     /// the driver manages the executors and the spec has no target: the current number.
     pub fn target(&self) -> u32 {
-        if !self.owns() && self.spec.target == 0 {
-            return self.roster.tally().serving;
-        }
-        let ledger = self.book.get();
-        let requested = ledger.requested.filter(|requested| requested.spec_target == self.spec.target);
-        requested.map_or(self.spec.target, |requested| requested.total).min(self.spec.limits.executors_max)
-    }
-
-    pub(crate) fn bounds(&self) -> Bounds {
-        Bounds::new(&self.spec, self.target())
+        self.executors.target(env!(self))
     }
 
     /// Must the pods stay unchanged, regardless of earlier decisions?
     pub fn stands_still(&self) -> bool {
-        matches!(self.may_change_pods(), Err(Refusal::Paused | Refusal::DryRun | Refusal::LedgerRefused))
+        matches!(
+            self.situation().may_change_pods(),
+            Err(Refusal::Paused | Refusal::DryRun | Refusal::LedgerRefused)
+        )
     }
 
-    /// May the fleet change pods at all?
-    pub(crate) fn may_change_pods(&self) -> Result<(), Refusal> {
-        if self.phase != Phase::Active {
-            Err(Refusal::NotLeading)
-        } else if self.book.refused().is_some() && !self.has_bug(InjectedBug::ParkedActs) {
-            Err(Refusal::LedgerRefused)
-        } else if self.has_bug(InjectedBug::PauseIgnored) {
-            Ok(())
-        } else if self.spec.paused || self.book.get().paused {
-            Err(Refusal::Paused)
-        } else if self.spec.dry_run {
-            Err(Refusal::DryRun)
-        } else {
-            Ok(())
+    pub(crate) fn state(&self) -> FleetState<'_> {
+        FleetState {
+            situation: self.situation(),
+            spec_errors: &self.spec_errors,
+            rolls: &self.rolls,
+            asker: &self.asker,
         }
     }
 
-    /// Updates the driver's state. State that is older than the known one does not replace it.
-    pub(crate) fn driver_is(&mut self, driver: DriverView, revision: u64) {
-        let ended = match &driver {
-            // An older state, too, shows that the container has ended since.
-            DriverView::Running { uid, ends } if *uid == self.spec.driver => {
-                let (least, most) = *self.driver_ends.get_or_insert((*ends, *ends));
-                self.driver_ends = Some((least.min(*ends), most.max(*ends)));
-                *ends < least || *ends > most
-            }
-            DriverView::Running { .. } | DriverView::Gone => false,
-        };
-        if revision >= self.driver_revision {
-            (self.driver, self.driver_revision) = (Some(driver), revision);
-        }
-        if ended {
-            self.driver_ended();
+    fn situation(&self) -> Situation<'_> {
+        Situation {
+            phase: self.phase,
+            executors: &self.executors,
+            view: &self.view,
+            driver: &self.driver,
+            env: env!(self),
         }
     }
 
-    /// The driver's container has ended, and its pod lives on. Its executors end with the container, which is
-    /// not their failure, and new executors cannot register until the driver answers.
-    fn driver_ended(&mut self) {
-        self.log.add(self.now, None, "the driver's container has ended");
-        self.driver_answered = false;
-        self.driver_awaited_since = Some(self.now.instant);
-        if self.has_bug(InjectedBug::DriverEndsAreFailures) || !self.failures.driver_ended(self.now.instant) {
-            return;
-        }
-        let max = self.spec.failures_max(self.target());
-        if self.failures.take_back(self.now.instant, self.book.edit(), max) {
-            self.log.add(self.now, None, "its failures were the driver's: the fleet goes on");
+    fn permits(&self) -> Permits {
+        self.situation().permits()
+    }
+
+    fn observing(&mut self) -> Observing<'_> {
+        Observing {
+            executors: &mut self.executors,
+            view: &mut self.view,
+            driver: &mut self.driver,
+            env: env!(self),
         }
     }
 
-    pub(crate) fn driver_gone(&self) -> bool {
-        match &self.driver {
-            Some(DriverView::Running { uid, .. }) => *uid != self.spec.driver,
-            Some(DriverView::Gone) => true,
-            None => false,
+    fn classifying(&mut self) -> Classifying<'_> {
+        Classifying {
+            executors: &mut self.executors,
+            asker: &mut self.asker,
+            view: &self.view,
+            driver: &self.driver,
+            env: env!(self),
         }
     }
 
-    /// Until when executors wait for the driver to answer.
-    pub(crate) fn driver_starts_until(&self) -> Option<Instant> {
-        let since = self.driver_awaited_since.filter(|_| !self.driver_answered)?;
-        Some(since + self.spec.driver_start_ms).filter(|until| self.now.instant < *until)
+    fn allocating(&mut self) -> Allocating<'_> {
+        Allocating {
+            executors: &mut self.executors,
+            view: &mut self.view,
+            driver: &self.driver,
+            phase: self.phase,
+            env: env!(self),
+        }
+    }
+
+    fn rolling(&mut self) -> Rolling<'_> {
+        Rolling {
+            permits: self.permits(),
+            rolls: &mut self.rolls,
+            executors: &mut self.executors,
+            asker: &mut self.asker,
+            view: &self.view,
+            env: env!(self),
+        }
+    }
+
+    fn act(&mut self, cause: Cause, verb: Verb) -> ActionId {
+        self.executors.outbox.act(cause, verb)
+    }
+
+    fn publish(&mut self, reason: Reason, message: String) {
+        self.executors.outbox.publish(self.now, reason, message);
+    }
+
+    fn note(&mut self, text: &str) {
+        self.executors.outbox.note(self.now, None, text);
+    }
+
+    /// Why the fleet is parked, and what resolves it. `None` if its ledger is in order.
+    pub(crate) fn parked(&self) -> Option<String> {
+        let known = self.view.revision().max(self.executors.ledger.revision());
+        let listed = self.view.past_told().filter(|_| self.phase == Phase::AwaitingRelist);
+        parked::why(&self.spec.name, self.executors.ledger.refused(), listed.map(|listed| (known, listed)))
     }
 
     // ------------------------------------------------------------------------------------ events --
@@ -420,7 +271,7 @@ impl Fleet {
             Event::LeadershipGained { term } => {
                 if self.phase == Phase::AwaitingLeadership {
                     self.phase = Phase::AwaitingLedger;
-                    self.book.open(term);
+                    self.executors.ledger.open(term);
                 }
             }
             Event::LeadershipLost => self.depose(),
@@ -429,259 +280,413 @@ impl Fleet {
             Event::SpecChanged { draft, policies } => self.respec(*draft, &policies),
             Event::Commanded { command, verb } => self.command(command, verb),
             Event::Answered { action, answer } => self.answered(action, answer),
-            Event::DriverChanged { driver, revision } => self.driver_is(driver, revision),
+            Event::DriverChanged { driver, revision } => self.observing().driver_is(driver, revision),
             Event::Relisted(list) => {
                 if matches!(self.phase, Phase::AwaitingRelist | Phase::Active) {
                     self.relisted(list);
                 } else {
-                    self.witness = self.witness.max(self.highest_named(&list.pods));
-                    self.revision = self.revision.max(list.revision);
-                    self.driver_is(list.driver, list.revision);
+                    let highest = self.observing().highest_named(&list.pods);
+                    self.view.witnessed(highest);
+                    self.view.saw(list.revision);
+                    self.observing().driver_is(list.driver, list.revision);
                 }
             }
             // Before the first complete list nothing is known; events that are newer than that list are applied
             // after it.
-            Event::PodChanged(pod) if !self.listens => self.early(*pod, false),
-            Event::PodGone(pod) if !self.listens => self.early(*pod, true),
-            Event::DriverReported(rows) if !self.listens => {
-                self.driver_names(&rows);
-                self.driver_answered = true;
+            Event::PodChanged(pod) if !self.listens => self.view.early(*pod, false),
+            Event::PodGone(pod) if !self.listens => self.view.early(*pod, true),
+            Event::NodeChanged(node) => {
+                self.view.node_changed(*node, self.phase == Phase::Active, &self.executors.table);
             }
-            Event::NodeChanged(node) => self.node_changed(*node),
-            Event::ViewStale => self.view_fresh = false,
-            Event::ViewFresh => self.view_fresh = true,
-            _ if !self.listens => {}
-            Event::PodChanged(pod) => self.pod_changed(*pod),
-            Event::PodGone(pod) => self.pod_gone(*pod),
-            Event::Heartbeat(beat) => self.heard(*beat),
-            Event::HearingImpaired(why) => self.hearing_impaired(why),
+            Event::ViewStale => self.view.fresh = false,
+            Event::ViewFresh => self.view.fresh = true,
             Event::DriverReported(rows) => {
-                self.driver_names(&rows);
-                self.driver_reported(rows);
+                self.driver.reported(&rows, self.executors.ledger.get().reserved);
+                if self.listens {
+                    self.observing().driver_reported(rows);
+                }
+            }
+            _ if !self.listens => {}
+            Event::PodChanged(pod) => self.observing().pod_changed(*pod),
+            Event::PodGone(pod) => self.observing().pod_gone(&pod),
+            Event::Heartbeat(beat) => self.observing().heard(*beat),
+            Event::HearingImpaired(why) => {
+                self.executors.signals.impaired(why, env!(self), &mut self.executors.outbox)
             }
             Event::Deadline => {}
         }
     }
 
+    /// The outcome of an action: the only place where outcomes arrive. Each is converted to the outcomes of its
+    /// kind of call.
     fn finished(&mut self, action: ActionId, outcome: Outcome) {
-        if self.book.awaits(action) {
-            self.booked(outcome);
-        } else if self.relist.action == Some(action) {
-            self.relist_again();
-        } else if self.ending.call == Some(action) {
-            self.ending_finished(&outcome);
-        } else {
-            self.pod_call_finished(action, outcome);
+        let (now, env) = (self.now.instant, env!(self));
+        if self.executors.ledger.awaits(action) {
+            let was_parked = self.executors.ledger.refused().is_some();
+            let progress = if self.executors.ledger.is_reading() {
+                self.executors.ledger.read_finished(outcome.into(), now, &mut self.executors.seed)
+            } else {
+                self.executors.ledger.write_finished(outcome.into(), now, &mut self.executors.seed)
+            };
+            self.ledger_progressed(progress, was_parked);
+        } else if self.view.awaits(action) {
+            // A list arrives as an event of its own: this is a failure.
+            self.view.relist_again(now, &mut self.executors.seed);
+        } else if self.executors.losses.awaits(action) {
+            self.executors.losses.ending_finished(
+                outcome.into(),
+                env,
+                &mut self.executors.seed,
+                &mut self.executors.outbox,
+            );
+        } else if let Some(call) = self.executors.outbox.call_finished(action) {
+            let (executors, view) = (&mut self.executors, &mut self.view);
+            PodCalls { executors, view, env }.finished(call, action, outcome);
         }
     }
 
     fn respec(&mut self, draft: Draft, policies: &[String]) {
-        let mut errors = Vec::new();
-        let old = &self.spec;
-        for (path, differs) in [
-            ("metadata.name", draft.name != old.name),
-            ("spec.applicationId", draft.application_id != old.application_id),
-            ("spec.mode", draft.mode != old.mode),
-            ("spec.driver", draft.driver != old.driver),
-        ] {
-            if differs {
-                let message = "cannot change: another application is another fleet".to_owned();
-                errors.push(SpecError { path, message });
+        let spec = match self.spec.succeeded_by(draft, policies) {
+            Ok(spec) => spec,
+            Err(errors) => {
+                for error in &errors {
+                    self.publish(Reason::SpecRefused, error.to_string());
+                }
+                self.spec_errors = errors;
+                return;
             }
+        };
+        let now = self.now.instant;
+        let rates = spec.allocation != self.spec.allocation;
+        let heals = rates || spec.target != self.spec.target;
+        let listens = self.spec.heartbeat.disabled && !spec.heartbeat.disabled;
+        self.spec = spec;
+        self.spec_errors.clear();
+        self.forget_requested();
+        if listens {
+            self.executors.signals.restart(now);
         }
-        match Spec::check(draft, policies) {
-            Err(found) => errors.extend(found),
-            Ok(spec) if errors.is_empty() => {
-                let rates = spec.allocation != self.spec.allocation;
-                let heals = rates || spec.target != self.spec.target;
-                let listens = self.spec.heartbeat.disabled && !spec.heartbeat.disabled;
-                self.spec = spec;
-                self.forget_requested();
-                if listens {
-                    // Heartbeats were disabled until now: silence counts from this moment.
-                    self.hearing = Hearing::new(self.now.instant);
-                    self.hearing.excuse(self.now.instant);
-                }
-                if heals {
-                    self.pace = Pace::new(&self.spec.allocation);
-                }
-                if rates {
-                    // Counts that were taken with the old settings do not apply to the new ones.
-                    self.breaker = Breaker::new(&self.spec.allocation);
-                    (self.creates, self.deletes) = (Bucket::new(), Bucket::new());
-                }
-                let names = self.spec.recovery.policies.iter();
-                let names = names.chain(self.spec.roll.iter().flat_map(|roll| &roll.policies));
-                let names: Vec<&str> = names.map(String::as_str).collect();
-                self.asker.retain(&names);
-                self.rolls.respec(self.spec.roll.as_ref(), self.now.instant);
-                self.wake_all();
-            }
-            Ok(_) => {}
+        if heals {
+            self.executors.creation.pace = Pace::new(&self.spec.allocation);
         }
-        for error in &errors {
-            self.publish(Reason::SpecRefused, None, error.to_string());
+        if rates {
+            self.executors.losses.breaker = Breaker::new(&self.spec.allocation);
+            self.executors.creation.reset_rates();
         }
-        self.spec_errors = errors;
+        self.asker.retain(&self.spec.policies());
+        self.rolls.respec(self.spec.roll.as_ref(), now);
+        self.executors.table.wake_all(now);
     }
 
     /// A target that an operator requested ends when the spec's target changes; it must not return with the old
     /// target.
-    pub(crate) fn forget_requested(&mut self) {
-        if self.book.get().requested.is_some_and(|requested| requested.spec_target != self.spec.target) {
-            self.book.edit().requested = None;
+    fn forget_requested(&mut self) {
+        let requested = self.executors.ledger.get().requested;
+        if requested.is_some_and(|requested| requested.spec_target != self.spec.target) {
+            self.executors.ledger.edit().requested = None;
         }
     }
 
     /// Another host leads: never act again.
     fn depose(&mut self) {
-        if self.has_bug(InjectedBug::DeposedActs) {
-            return;
+        if !self.bugs.has(InjectedBug::DeposedActs) {
+            self.executors.outbox.discard();
+            self.phase = Phase::Deposed;
         }
-        self.out.clear();
-        self.phase = Phase::Deposed;
     }
 
-    // ------------------------------------------------------------------------------------ ledger --
+    // ------------------------------------------------------------------------------------- ledger --
 
-    /// The executor's stage continues once everything edited so far is written.
-    pub(crate) fn record(&mut self, id: ExecutorId) -> u64 {
-        let mark = self.book.mark();
-        self.recording.push_back((mark, id));
-        mark
+    fn ledger_progressed(&mut self, progress: Progress, was_parked: bool) {
+        match progress {
+            Progress::Waiting => {}
+            Progress::Opened => {
+                self.phase = Phase::AwaitingClaim;
+                self.executors.ledger.witness(self.view.witness());
+                self.forget_requested();
+                if self.bugs.has(InjectedBug::IdsInMemory) {
+                    self.executors.ledger.edit().reserved = ExecutorId(0);
+                }
+            }
+            Progress::Deposed => {
+                self.publish_parked();
+                self.act(Cause::Start, Verb::CheckLease);
+            }
+            Progress::Doubted => {
+                let text = "the ledger is another leader's: the Lease is asked";
+                self.note(text);
+                self.act(Cause::Start, Verb::CheckLease);
+            }
+            Progress::Refused if was_parked => {}
+            Progress::Refused => self.publish_parked(),
+            Progress::Reset => self.begin_again(),
+            Progress::Failing(why) => {
+                if self.executors.ledger.failures() == 3 {
+                    self.publish(Reason::LedgerUnavailable, why);
+                }
+            }
+            Progress::Confirmed(number) => self.written(number),
+        }
+        if was_parked && self.executors.ledger.refused().is_none() {
+            self.note("the ledger is in order again");
+            self.executors.table.wake_all(self.now.instant);
+        }
     }
 
-    // ------------------------------------------------------------------------------------- relist --
-
-    pub(crate) fn relist_again(&mut self) {
-        self.relist.action = None;
-        self.relist.due = Some(self.now.instant + self.relist.backoff.failed_ms(&mut self.seed));
+    fn publish_parked(&mut self) {
+        if let Some(why) = self.parked() {
+            self.publish(Reason::LedgerRefused, why);
+        }
     }
 
-    /// May a list that is older than the known state be trusted? Not if a replica merely lags. But if no newer
-    /// list arrives for this long, the store was restored from a backup.
-    pub(crate) fn believes_past(&mut self, after_ms: u64) -> bool {
-        let since = *self.relist.past_since.get_or_insert(self.now.instant);
-        self.now.instant.since_ms(since) > after_ms
+    fn written(&mut self, number: u64) {
+        if self.phase == Phase::AwaitingClaim {
+            self.phase = Phase::AwaitingRelist;
+            self.view.saw(self.executors.ledger.get().revision);
+            self.view.relist_now(self.now.instant);
+        }
+        while let Some(id) = self.executors.outbox.next_recorded(number) {
+            self.executors.recorded(id, env!(self));
+        }
+        self.executors.outbox.send_replies(number);
     }
 
-    pub(crate) fn relist_done(&mut self) {
-        (self.relist.past_since, self.relist.past_told) = (None, None);
-        self.relist.action = None;
-        self.relist.due = None;
-        self.relist.backoff.reset();
+    fn leadership_confirmed(&mut self) {
+        self.executors.ledger.affirmed(self.now.instant);
+        self.executors.table.wake_all(self.now.instant);
+        if std::mem::take(&mut self.resets_ledger) {
+            self.executors.ledger.reset();
+        }
     }
 
-    // --------------------------------------------------------------------------------------- pump --
+    /// The stored record is being overwritten.
+    fn begin_again(&mut self) {
+        if self.view.sees_past() && self.phase == Phase::AwaitingRelist {
+            // Discard what came from the record.
+            self.forget_revisions();
+        }
+        self.phase = Phase::AwaitingClaim;
+        self.view.relist_done();
+        self.publish(Reason::LedgerReset, "the ledger is replaced".to_owned());
+    }
 
-    /// Let every state machine check whether it has something to do.
-    fn pump(&mut self) {
+    fn forget_revisions(&mut self) {
+        self.executors.table.forget_revisions();
+        self.view.forget_revisions();
+        self.driver.forget_revision();
+    }
+
+    // ---------------------------------------------------------------------------------- the view --
+
+    fn relisted(&mut self, list: Relist) {
+        // A driver that is gone stays gone, also if the list is too old to be used for pods.
+        self.observing().driver_is(list.driver.clone(), list.revision);
+        let first = self.phase == Phase::AwaitingRelist;
+        let claimed = first.then(|| self.executors.ledger.revision());
+        let belief = self.view.believes(&list, claimed, env!(self));
+        if belief.restored {
+            self.forget_revisions();
+        }
+        if !belief.believed {
+            return self.relisted_past(list.revision);
+        }
+        self.view.saw(list.revision);
+        self.view.relist_done();
+        self.observing().driver_is(list.driver.clone(), list.revision);
+        if first {
+            self.activate(&list.pods);
+        }
+        self.observing().listed(list.pods, list.revision, first);
+    }
+
+    /// A list is older than the known state. For the first list the reason may be a ledger that is newer than
+    /// the cluster.
+    fn relisted_past(&mut self, revision: u64) {
+        let now = self.now.instant;
+        self.view.relist_again(now, &mut self.executors.seed);
+        if self.phase == Phase::AwaitingRelist && self.view.first_list_past(revision, now) {
+            self.publish_parked();
+        }
+    }
+
+    /// The first complete list has arrived: the fleet may act.
+    fn activate(&mut self, pods: &[PodView]) {
+        let now = self.now.instant;
+        self.phase = Phase::Active;
+        self.listens = true;
+        self.executors.signals.start(env!(self));
+        // If an executor was ever created, the driver was up.
+        if self.executors.ledger.get().created == 0 {
+            self.driver.await_answer(now);
+        }
+        self.rolls.start(self.spec.roll.as_ref(), now);
+        self.observing().check_restored(pods);
+    }
+
+    /// Let every part check whether it has something to do.
+    fn advance(&mut self) {
+        let now = self.now.instant;
         if self.phase == Phase::Deposed {
             return;
         }
-        while let Some((action, open)) = self.asker.next_late(self.now.instant) {
-            self.unanswered(action, open);
+        while let Some((action, open)) = self.asker.next_late(now) {
+            self.unanswered(action, &open, &Fault::Host("no answer in time".to_owned()));
         }
-        if self.relist.due.is_some_and(|due| due <= self.now.instant) {
-            self.relist.due = None;
-            self.relist.action = Some(self.act(Cause::Start, Verb::Relist { known: self.revision }));
+        if self.view.take_due(now) {
+            let action = self.act(Cause::Start, Verb::Relist { known: self.view.revision() });
+            self.view.relist_requested(action);
         }
         if self.phase == Phase::Active {
-            self.hear_well_again();
-            self.take_absent();
+            self.executors.signals.recover(env!(self), &mut self.executors.outbox);
+            self.observing().take_absent();
             for _ in 0..ATTENDED_MAX {
-                let Some(id) = self.roster.next_due(self.now.instant) else { break };
+                let Some(id) = self.executors.table.next_due(now) else { break };
                 self.attend(id);
             }
-            while self.asker.has_room() {
-                let Some(id) = self.asks.pop_front() else { break };
-                self.ask_why(id);
+            self.classifying().run();
+            if self.rolls.has_work(now) {
+                self.rolling().run();
             }
-            self.roll();
-            self.allocate();
-            self.end_application();
+            self.allocating().run();
+            if self.ending_deadline().is_some_and(|due| due <= now) {
+                self.executors.losses.end_application(env!(self), &mut self.executors.outbox);
+            }
         }
-        if let Some(request) = self.book.poll(self.now.instant) {
-            let id = match request {
+        if let Some(request) = self.executors.ledger.poll(now) {
+            let action = match request {
                 Request::Read => self.act(Cause::Start, Verb::ReadLedger),
                 Request::Write { mut ledger, over } => {
-                    ledger.revision = self.revision;
+                    ledger.revision = self.view.revision();
                     self.act(Cause::Record, Verb::WriteLedger { ledger, over })
                 }
             };
-            self.book.sent(id);
+            self.executors.ledger.sent(action);
         }
     }
 
     /// Process an executor that is due.
     fn attend(&mut self, id: ExecutorId) {
-        let Some(executor) = self.roster.get(id) else { return };
-        match &executor.stage {
-            Stage::AwaitingCreate(_) | Stage::AwaitingAnnouncement { .. } | Stage::AwaitingRecord { .. } => {}
-            Stage::AwaitingConfirmation(_) => self.confirm(id),
-            Stage::AwaitingLateCreate => self.wait_for_late_create(id),
-            Stage::AwaitingStart | Stage::AwaitingRegistration => self.check_pending(id),
-            Stage::Available => self.check_heartbeat(id),
-            Stage::AwaitingReason(_) => self.asks.push_back(id),
-            Stage::AwaitingExit { .. } | Stage::AwaitingRemoval(_) => self.remove_pod(id),
-            Stage::Kept => self.check_kept(id),
+        let env = env!(self);
+        let Some(executor) = self.executors.table.get(id) else { return };
+        if !executor.stage.awaits_end() {
+            return self.executors.change(id, env, due::attend);
         }
-    }
-
-    /// A change that was held back may be possible now: check every executor again.
-    pub(crate) fn wake_all(&mut self) {
-        // A loss keeps its check interval, and an awaited pod end its own timer.
-        let sleeper = |(id, executor): (ExecutorId, &Executor)| {
-            let rhythm = matches!(executor.stage, Stage::AwaitingReason(_))
-                || executor.stage.removal().is_some_and(|removal| removal.accepted);
-            (!rhythm).then_some(id)
+        let clearance = Clearance {
+            permits: self.permits(),
+            roll: env.roll_spec(&self.rolls.by_hand),
+            available: self.executors.table.tally().available_count(self.bugs),
+            floor: self.executors.bounds(env).floor,
+            rate_permits_at: self.executors.creation.deletes_from(env),
         };
-        let ids: Vec<ExecutorId> = self.roster.iter().filter_map(sleeper).collect();
-        for id in ids {
-            self.roster.wake_at(id, self.now.instant);
+        self.executors.change(id, env, |executor, cx| remove(executor, &clearance, cx));
+    }
+
+    /// When the driver's deletion is requested, or requested again.
+    fn ending_deadline(&self) -> Option<Instant> {
+        let permitted = !self.driver.gone(env!(self)) && self.situation().may_change_pods().is_ok();
+        self.executors.ending_due(env!(self)).filter(|_| permitted)
+    }
+
+    fn answered(&mut self, action: ActionId, answer: Result<Answer, Fault>) {
+        let Some(open) = self.asker.close(action) else { return };
+        match open.accept(answer) {
+            Ok(answer) => {
+                self.asker.answered(&open.policy);
+                match answer {
+                    Answered::Roll(selection) => self.rolling().selected(action, &open, selection),
+                    Answered::Loss(id, verdict) => {
+                        self.classifying().answered(id, action, &open, verdict);
+                    }
+                }
+            }
+            Err(fault) => self.unanswered(action, &open, &fault),
         }
     }
 
-    // ------------------------------------------------------------------------------------ helpers --
-
-    pub(crate) fn act(&mut self, cause: Cause, verb: Verb) -> ActionId {
-        self.next_action += 1;
-        let id = ActionId(self.next_action);
-        if let Some(executor) = verb.pod_call() {
-            self.calls.insert(id, executor);
+    /// A policy gave no answer, or none in time: ask the next one of its chain.
+    fn unanswered(&mut self, action: ActionId, open: &Open, fault: &Fault) {
+        let (Fault::Policy(message) | Fault::Host(message)) = fault;
+        let reason = match fault {
+            Fault::Policy(_) => Reason::PolicyFault,
+            // The policy is not to blame for it.
+            Fault::Host(_) => Reason::PolicyNotAsked,
+        };
+        self.publish(reason, format!("{}: {message}", open.policy));
+        if self.asker.failed(&open.policy, fault, self.now.instant) {
+            self.publish(Reason::PolicyQuarantined, format!("{} is skipped for a while", open.policy));
         }
-        self.out.push(Action { id, cause, verb });
-        id
+        match open.about {
+            About::Loss(id) => self.classifying().unanswered(id, action, open),
+            About::Roll => self.rolling().unanswered(action, open.place + 1),
+        }
     }
 
-    /// A guardrail refused a change.
-    pub(crate) fn refused(&mut self, refusal: Refusal) {
-        *self.refusals.entry(refusal).or_default() += 1;
+    fn command(&mut self, command: CommandId, verb: Command) {
+        if verb == Command::ResetLedger {
+            return self.reset_ledger(command);
+        }
+        let reply = if self.parked().is_some() {
+            Reply::Refused(Refusal::LedgerRefused)
+        } else if self.phase == Phase::Active {
+            self.execute(verb)
+        } else {
+            Reply::Refused(Refusal::NotLeading)
+        };
+        command::answer(command, reply, &mut self.executors);
     }
 
-    pub(crate) fn publish(&mut self, reason: Reason, executor: Option<ExecutorId>, message: String) {
-        self.log.add(self.now, executor, message.as_str());
-        let pod = executor.and_then(|id| {
-            let seen = self.roster.get(id).is_some_and(|one| one.pod.is_some());
-            (seen || self.owns()).then(|| self.pod_name(id))
-        });
-        self.act(Cause::Start, Verb::Publish(Notice { reason, executor, pod, message }));
+    fn execute(&mut self, verb: Command) -> Reply {
+        let done = |result: Result<(), Refusal>| result.map_or_else(Reply::Refused, |()| Reply::Done);
+        match verb {
+            Command::RequestTotalExecutors(total) => {
+                done(command::request_total(total, &mut self.executors, env!(self)))
+            }
+            Command::Kill { executors, replace, force } => {
+                let may = self.situation().may_change_pods();
+                let options = command::Kill { replace, force };
+                command::kill(&executors, options, may, &mut self.executors, env!(self))
+            }
+            Command::Roll(executor) => done(self.rolling().by_hand(executor)),
+            Command::Pause => {
+                self.executors.ledger.edit().paused = true;
+                Reply::Done
+            }
+            Command::Resume => {
+                self.executors.ledger.edit().paused = false;
+                self.executors.table.wake_all(self.now.instant);
+                Reply::Done
+            }
+            Command::ResetBreaker => {
+                let ledger = self.executors.ledger.edit();
+                ledger.failed = false;
+                ledger.failures.clear();
+                self.executors.losses.breaker.reset();
+                self.executors.creation.pace = Pace::new(&self.spec.allocation);
+                Reply::Done
+            }
+            Command::ResetLedger => Reply::Refused(Refusal::LedgerInOrder),
+        }
     }
 
-    /// Move the executor to a stage, and process it at `wake`.
-    pub(crate) fn enter(&mut self, id: ExecutorId, stage: Stage, wake: Instant) {
-        let now = self.now.instant;
-        self.roster.change(id, |executor| executor.enter(stage, now));
-        self.roster.wake_at(id, wake);
-    }
-
-    pub(crate) fn insert(&mut self, id: ExecutorId, stage: Stage, wake: Instant) {
-        self.absent.remove(id);
-        self.roster.insert(id, Executor::new(stage, self.now.instant));
-        self.roster.wake_at(id, wake);
-    }
-
-    pub(crate) fn owns(&self) -> bool {
-        self.spec.mode == Mode::Own
+    /// The Lease is read first: another leader's record must not be overwritten. If this host holds the Lease,
+    /// the ledger is read for its version, and written; then the operator gets the reply.
+    fn reset_ledger(&mut self, command: CommandId) {
+        let past = self.phase == Phase::AwaitingRelist && self.view.sees_past();
+        let refusal = match self.phase {
+            Phase::AwaitingLeadership | Phase::Deposed => Some(Refusal::NotLeading),
+            Phase::AwaitingLedger | Phase::AwaitingClaim | Phase::AwaitingRelist | Phase::Active => {
+                let parked = past || self.executors.ledger.refused().is_some();
+                (!parked).then_some(Refusal::LedgerInOrder)
+            }
+        };
+        let Executors { ledger, outbox, .. } = &mut self.executors;
+        if let Some(refusal) = refusal {
+            outbox.refused(refusal);
+            outbox.reply(command, Reply::Refused(refusal));
+            return;
+        }
+        self.resets_ledger = true;
+        outbox.reply_after(ledger.next_write(), command, Reply::Done);
+        outbox.act(Cause::Command(command), Verb::CheckLease);
     }
 }

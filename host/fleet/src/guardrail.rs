@@ -92,6 +92,17 @@ pub(crate) fn unless_dry(
     }
 }
 
+/// What the state of the fleet as a whole permits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Permits {
+    /// To change pods at all.
+    pub change: Result<(), Refusal>,
+    /// To remove surplus executors.
+    pub shrink: Result<(), Refusal>,
+    /// Voluntary disruptions.
+    pub disrupt: Result<(), Refusal>,
+}
+
 /// The limits as numbers of executors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bounds {

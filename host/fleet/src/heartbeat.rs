@@ -31,7 +31,7 @@
 //! known.
 //!
 //! Rejected: Spark's poll every 60 s, which finds a silence up to 60 s late; here the owner is given the
-//! deadline. Rejected: an adaptive detector (phi accrual). A JVM that collects garbage for 40 s is not dead,
+//! deadline. Rejected: an adaptive timer (phi accrual). A JVM that collects garbage for 40 s is not dead,
 //! and operators must be able to predict from the configuration alone when an executor is given up.
 
 use crate::event::Impairment;
@@ -40,17 +40,17 @@ use crate::time::Instant;
 
 /// The heartbeat timer of one executor. The owner calls `heard` with each sign of life.
 #[derive(Clone, Copy, Debug)]
-pub struct Detector {
+pub struct HeartbeatTimer {
     /// Silence counts from here.
     from: Instant,
     /// `from` is the time of the last sign of life; otherwise it is only when listening began.
     heard: bool,
 }
 
-impl Detector {
+impl HeartbeatTimer {
     /// Begin to listen.
-    pub fn new(now: Instant) -> Detector {
-        Detector { from: now, heard: false }
+    pub fn new(now: Instant) -> HeartbeatTimer {
+        HeartbeatTimer { from: now, heard: false }
     }
 
     /// Records a sign of life. One that arrives late or twice changes nothing.
@@ -76,7 +76,7 @@ const PROBE_DOUBLINGS: u32 = 4;
 
 /// The heartbeat state of a fleet: can silence be trusted?
 #[derive(Clone, Copy, Debug)]
-pub struct Hearing {
+pub struct FleetLiveness {
     started: Instant,
     /// When any executor was last heard.
     last: Option<Instant>,
@@ -88,13 +88,13 @@ pub struct Hearing {
     excused: Instant,
 }
 
-impl Hearing {
-    pub fn new(now: Instant) -> Hearing {
-        Hearing { started: now, last: None, probes: 0, probed: now, excused: Instant::START }
+impl FleetLiveness {
+    pub fn new(now: Instant) -> FleetLiveness {
+        FleetLiveness { started: now, last: None, probes: 0, probed: now, excused: Instant::START }
     }
 
     /// The silence of all executors counts from now. O(1) in the number of executors: each of them reads
-    /// [`Hearing::excused`] when its own silence would be over the timeout.
+    /// [`FleetLiveness::excused`] when its own silence would be over the timeout.
     pub fn excuse(&mut self, now: Instant) {
         self.excused = now;
     }
@@ -216,36 +216,36 @@ mod tests {
 
     #[test]
     fn silent_is_strictly_longer_than_the_timeout() {
-        let mut detector = Detector::new(at(1_000));
-        assert_eq!(detector.silent_at(&SPEC, at(0)), at(1_101));
-        assert_eq!(detector.last_heard(), None);
-        detector.heard(at(1_050));
-        assert_eq!(detector.silent_at(&SPEC, at(0)), at(1_151));
-        assert_eq!(detector.last_heard(), Some(at(1_050)));
+        let mut timer = HeartbeatTimer::new(at(1_000));
+        assert_eq!(timer.silent_at(&SPEC, at(0)), at(1_101));
+        assert_eq!(timer.last_heard(), None);
+        timer.heard(at(1_050));
+        assert_eq!(timer.silent_at(&SPEC, at(0)), at(1_151));
+        assert_eq!(timer.last_heard(), Some(at(1_050)));
     }
 
     #[test]
     fn late_and_repeated_signs_change_nothing() {
-        let mut detector = Detector::new(at(0));
-        detector.heard(at(80));
-        detector.heard(at(80));
-        detector.heard(at(30));
-        assert_eq!(detector.silent_at(&SPEC, at(0)), at(181));
+        let mut timer = HeartbeatTimer::new(at(0));
+        timer.heard(at(80));
+        timer.heard(at(80));
+        timer.heard(at(30));
+        assert_eq!(timer.silent_at(&SPEC, at(0)), at(181));
     }
 
     #[test]
     fn what_is_excused_does_not_count_and_is_not_forgotten() {
-        let mut detector = Detector::new(at(0));
-        detector.heard(at(50));
-        assert_eq!(detector.silent_at(&SPEC, at(120)), at(221));
-        assert_eq!(detector.last_heard(), Some(at(50)));
-        detector.heard(at(150));
-        assert_eq!(detector.silent_at(&SPEC, at(120)), at(251));
+        let mut timer = HeartbeatTimer::new(at(0));
+        timer.heard(at(50));
+        assert_eq!(timer.silent_at(&SPEC, at(120)), at(221));
+        assert_eq!(timer.last_heard(), Some(at(50)));
+        timer.heard(at(150));
+        assert_eq!(timer.silent_at(&SPEC, at(120)), at(251));
     }
 
     #[test]
     fn while_hearing_is_impaired_no_executor_is_given_up_to_find_out() {
-        let mut hearing = Hearing::new(at(0));
+        let mut hearing = FleetLiveness::new(at(0));
         hearing.heard(at(1_000));
         hearing.excuse(at(1_150));
         assert_eq!(hearing.may_give_up(at(1_201), &SPEC, true), Err(at(1_351)));
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn everybody_has_the_grace_after_a_start() {
-        let mut hearing = Hearing::new(at(500));
+        let mut hearing = FleetLiveness::new(at(500));
         hearing.heard(at(505));
         assert_eq!(hearing.may_give_up(at(519), &SPEC, true), Err(at(520)));
         assert_eq!(hearing.may_give_up(at(520), &SPEC, true), Ok(()));
@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn while_some_are_heard_the_silent_are_given_up() {
-        let mut hearing = Hearing::new(at(0));
+        let mut hearing = FleetLiveness::new(at(0));
         hearing.heard(at(1_000));
         for _ in 0..3 {
             assert_eq!(hearing.may_give_up(at(1_100), &SPEC, true), Ok(()));
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn when_none_is_heard_one_is_given_up_to_find_out() {
-        let mut hearing = Hearing::new(at(0));
+        let mut hearing = FleetLiveness::new(at(0));
         hearing.heard(at(1_000));
         assert_eq!(hearing.may_give_up(at(1_101), &SPEC, true), Err(at(1_201)), "the others may still speak");
         assert_eq!(hearing.may_give_up(at(1_201), &SPEC, true), Ok(()));
@@ -306,7 +306,7 @@ mod tests {
 
     #[test]
     fn a_path_that_never_worked_is_broken_too() {
-        let mut hearing = Hearing::new(at(0));
+        let mut hearing = FleetLiveness::new(at(0));
         assert_eq!(hearing.may_give_up(at(150), &SPEC, true), Err(at(201)));
         assert_eq!(hearing.may_give_up(at(201), &SPEC, true), Ok(()));
         assert_eq!(hearing.may_give_up(at(202), &SPEC, true), Err(at(602)));

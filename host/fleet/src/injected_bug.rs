@@ -140,3 +140,27 @@ impl InjectedBug {
         }
     }
 }
+
+/// The bug that is switched on, if any. What ships is built without the feature, and has none.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Bugs {
+    #[cfg(feature = "injected-bugs")]
+    on: Option<InjectedBug>,
+}
+
+impl Bugs {
+    #[cfg(feature = "injected-bugs")]
+    pub(crate) fn only(bug: InjectedBug) -> Bugs {
+        Bugs { on: Some(bug) }
+    }
+
+    #[cfg(feature = "injected-bugs")]
+    pub(crate) fn has(self, bug: InjectedBug) -> bool {
+        self.on == Some(bug)
+    }
+
+    #[cfg(not(feature = "injected-bugs"))]
+    pub(crate) const fn has(self, _: InjectedBug) -> bool {
+        false
+    }
+}

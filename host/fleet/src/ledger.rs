@@ -18,14 +18,14 @@
 //! The record is untrusted input, although Rollcall writes it: a tenant that may write ConfigMaps may change
 //! it. A record that Rollcall cannot have written (`check`) is *refused*, and a record with a later epoch may
 //! be another leader's. Both park the fleet: it changes nothing until the record is valid again or, for another
-//! epoch, until an operator resets the ledger (`Book::reset`). The record never decides whether this host
+//! epoch, until an operator resets the ledger (`LedgerWriter::reset`). The record never decides whether this host
 //! leads: the Lease does.
 
 use std::collections::VecDeque;
 
 use crate::backoff::{Backoff, Seed};
 use crate::id::{ActionId, ExecutorId, Version};
-use crate::outcome::{Done, Outcome};
+use crate::outcomes::{LedgerReadOutcome, LedgerWriteOutcome};
 use crate::time::Instant;
 
 mod check;
@@ -47,7 +47,7 @@ const JUMP: u64 = 10_000;
 
 /// Keeps the record written. One write is in flight at a time; changes in the meantime go into the next one.
 #[derive(Debug)]
-pub(crate) struct Book {
+pub(crate) struct LedgerWriter {
     ledger: Ledger,
     version: Option<Version>,
     state: State,
@@ -127,9 +127,9 @@ pub(crate) enum Progress {
     Failing(String),
 }
 
-impl Book {
-    pub(crate) fn new(leader: u64) -> Book {
-        Book {
+impl LedgerWriter {
+    pub(crate) fn new(leader: u64) -> LedgerWriter {
+        LedgerWriter {
             ledger: Ledger { leader, ..Ledger::default() },
             version: None,
             state: State::Closed,
@@ -151,7 +151,7 @@ impl Book {
         &self.ledger
     }
 
-    /// Change the record. A change is recorded once [`Book::mark`] is confirmed.
+    /// Change the record. A change is recorded once [`LedgerWriter::mark`] is confirmed.
     pub(crate) fn edit(&mut self) -> &mut Ledger {
         self.dirty = true;
         &mut self.ledger
@@ -171,6 +171,11 @@ impl Book {
     #[cfg(feature = "injected-bugs")]
     pub(crate) fn believe_all(&mut self) {
         self.believes_all = true;
+    }
+
+    /// The number of the last write that is known to be applied.
+    pub(crate) fn confirmed(&self) -> u64 {
+        self.confirmed
     }
 
     pub(crate) fn is_confirmed(&self, mark: u64) -> bool {
@@ -267,31 +272,40 @@ impl Book {
         }
     }
 
-    /// Process the outcome of the call in flight.
-    pub(crate) fn finished(&mut self, outcome: Outcome, now: Instant, seed: &mut Seed) -> Progress {
-        let reading = matches!(self.state, State::AwaitingRead(_));
+    /// Is the call in flight a read?
+    pub(crate) fn is_reading(&self) -> bool {
+        matches!(self.state, State::AwaitingRead(_))
+    }
+
+    /// Process the outcome of the read in flight.
+    pub(crate) fn read_finished(
+        &mut self,
+        outcome: LedgerReadOutcome,
+        now: Instant,
+        seed: &mut Seed,
+    ) -> Progress {
         match outcome {
-            Outcome::Ok(Done::Ledger { ledger, version, .. })
-                if reading && self.resets && (self.confirmed > 0 || self.flaw(&ledger).is_some()) =>
+            LedgerReadOutcome::Found { ledger, version, .. }
+                if self.resets && (self.confirmed > 0 || self.flaw(&ledger).is_some()) =>
             {
                 let salvage = Salvage::new(Some(ledger.epoch), Some(ledger.reserved.0));
                 self.write_over(salvage, Some(version), now)
             }
-            Outcome::Ok(Done::LedgerRefused { salvage, version, .. }) if reading && self.resets => {
+            LedgerReadOutcome::Invalid { salvage, version, .. } if self.resets => {
                 self.write_over(salvage, Some(version), now)
             }
-            Outcome::NotFound if reading && self.resets => self.write_over(Salvage::default(), None, now),
-            Outcome::Ok(Done::Ledger { ledger, version, edited }) if reading && self.resets => {
+            LedgerReadOutcome::NotFound if self.resets => self.write_over(Salvage::default(), None, now),
+            LedgerReadOutcome::Found { ledger, version, edited } if self.resets => {
                 // This host has written nothing yet, and a valid record is better than none.
                 (self.resets, self.claimed) = (false, false);
                 self.read(*ledger, Some(version), edited, now)
             }
-            Outcome::Ok(Done::Ledger { ledger, version, edited }) if reading => match self.flaw(&ledger) {
+            LedgerReadOutcome::Found { ledger, version, edited } => match self.flaw(&ledger) {
                 None => self.read(*ledger, Some(version), edited, now),
                 Some(why) => self.refuse(why, now, seed),
             },
-            Outcome::Ok(Done::LedgerRefused { why, .. }) if reading => self.refuse(why, now, seed),
-            Outcome::NotFound if reading && self.claimed => {
+            LedgerReadOutcome::Invalid { why, .. } => self.refuse(why, now, seed),
+            LedgerReadOutcome::NotFound if self.claimed => {
                 // The record was deleted: ours is written as a new one.
                 self.refused = None;
                 self.version = None;
@@ -299,33 +313,34 @@ impl Book {
                 self.dirty = true;
                 Progress::Waiting
             }
-            Outcome::NotFound if reading => self.read(Ledger::default(), None, true, now),
-            Outcome::Ok(Done::Written(version)) => {
+            LedgerReadOutcome::NotFound => self.read(Ledger::default(), None, true, now),
+            LedgerReadOutcome::Failed { why, after_ms } => {
+                self.state = State::ReadDue(now + self.backoff.failed_ms(seed).max(after_ms));
+                Progress::Failing(why)
+            }
+        }
+    }
+
+    /// Process the outcome of the write in flight.
+    pub(crate) fn write_finished(
+        &mut self,
+        outcome: LedgerWriteOutcome,
+        now: Instant,
+        seed: &mut Seed,
+    ) -> Progress {
+        match outcome {
+            LedgerWriteOutcome::Written(version) => {
                 self.version = Some(version);
                 self.state = State::Idle(now);
                 self.applied(self.ledger.writes)
             }
-            // The record changed or is gone, or the outcome is unknown: read it.
-            Outcome::Conflict | Outcome::AlreadyExists | Outcome::NotFound | Outcome::Unknown(_)
-                if !reading =>
-            {
+            LedgerWriteOutcome::Doubtful => {
                 self.state = State::ReadDue(now + self.backoff.failed_ms(seed));
                 Progress::Waiting
             }
-            refused @ (Outcome::Ok(_)
-            | Outcome::AlreadyExists
-            | Outcome::Conflict
-            | Outcome::NotFound
-            | Outcome::Throttled { .. }
-            | Outcome::Budget
-            | Outcome::Forbidden(_)
-            | Outcome::Invalid(_)
-            | Outcome::Unknown(_)) => {
-                let why = refused.to_string();
-                let hinted_ms = if let Outcome::Throttled { after_ms: Some(ms) } = refused { ms } else { 0 };
-                let at = now + self.backoff.failed_ms(seed).max(hinted_ms);
-                self.dirty |= !reading;
-                self.state = if reading { State::ReadDue(at) } else { State::Idle(at) };
+            LedgerWriteOutcome::Failed { why, after_ms } => {
+                self.dirty = true;
+                self.state = State::Idle(now + self.backoff.failed_ms(seed).max(after_ms));
                 Progress::Failing(why)
             }
         }
@@ -379,14 +394,7 @@ impl Book {
         self.version = version;
         self.refused = None;
         if self.claimed {
-            // Fields of a newer version of Rollcall. They replace ours with the same name: keeping both would
-            // exceed the limit some day.
-            let ours = &mut self.ledger.others;
-            ours.retain(|(name, _)| !theirs.others.iter().any(|(other, _)| other == name));
-            ours.extend(theirs.others.iter().cloned());
-            if check::others(ours).is_err() {
-                ours.clone_from(&theirs.others);
-            }
+            self.preserve_others(&theirs.others);
         }
         let ours = &mut self.ledger;
         let same = theirs.epoch == ours.epoch;
@@ -407,19 +415,8 @@ impl Book {
         // An older record written by a Rollcall leader is not a backup: the terms of that leader restarted.
         let newer = !self.claimed || (theirs.epoch, theirs.writes) > self.base || !suspect && !by_us;
         if self.confirmed == 0 && !applied && newer {
-            // This host has written nothing yet: continue the stored record.
-            self.base = (theirs.epoch, theirs.writes);
-            self.claimed = true;
-            let (epoch, writes) =
-                (ours.epoch.max(theirs.epoch.saturating_add(1)).min(COUNT_MAX), ours.writes);
-            // If a record was refused before, or something other than Rollcall wrote this one, the used ids are
-            // unknown; see `write_over`.
-            self.distrusts |= suspect && self.version.is_some();
-            let least = ExecutorId(u64::from(self.distrusts));
-            let reserved = ours.reserved.max(theirs.reserved).max(least);
-            let suspect = theirs.suspect || suspect || self.distrusts;
-            self.ledger = Ledger { epoch, leader: ours.leader, writes, reserved, suspect, ..theirs };
-            self.dirty = true;
+            // This host has written nothing yet.
+            self.continue_record(theirs, suspect);
             return Progress::Opened;
         }
         // Every attempt has its own number, so the stored record shows which attempt was applied.
@@ -441,6 +438,33 @@ impl Book {
             return Progress::Doubted;
         }
         Progress::Waiting
+    }
+
+    /// Keeps fields of a newer version of Rollcall. They replace ours with the same name: keeping both would exceed
+    /// the limit some day.
+    fn preserve_others(&mut self, theirs: &[(Box<str>, Box<str>)]) {
+        let ours = &mut self.ledger.others;
+        ours.retain(|(name, _)| !theirs.iter().any(|(other, _)| other == name));
+        ours.extend(theirs.iter().cloned());
+        if check::others(ours).is_err() {
+            *ours = theirs.to_vec();
+        }
+    }
+
+    /// Continues the stored record.
+    fn continue_record(&mut self, theirs: Ledger, suspect: bool) {
+        self.base = (theirs.epoch, theirs.writes);
+        self.claimed = true;
+        let ours = &self.ledger;
+        let (epoch, writes) = (ours.epoch.max(theirs.epoch.saturating_add(1)).min(COUNT_MAX), ours.writes);
+        // If a record was refused before, or something other than Rollcall wrote this one, the used ids are
+        // unknown; see `write_over`.
+        self.distrusts |= suspect && self.version.is_some();
+        let least = ExecutorId(u64::from(self.distrusts));
+        let reserved = ours.reserved.max(theirs.reserved).max(least);
+        let suspect = theirs.suspect || suspect || self.distrusts;
+        self.ledger = Ledger { epoch, leader: ours.leader, writes, reserved, suspect, ..theirs };
+        self.dirty = true;
     }
 
     /// The Lease confirms that this host leads.
@@ -485,6 +509,11 @@ impl Book {
         while let Some((_, from, to)) = self.reserving.pop_front() {
             self.spare.extend((from.0..=to.0).map(ExecutorId));
         }
+    }
+
+    /// At most this many ids can be used now.
+    pub(crate) fn spare_len(&self) -> u32 {
+        u32::try_from(self.spare.len()).unwrap_or(u32::MAX)
     }
 
     /// An unused id. Skips ids that were seen in use: if a backup was restored between two leaders, both may

@@ -120,18 +120,22 @@
 //! |---|---|
 //! | [`heartbeat`] | which executors are silent, and whether the silence can be trusted |
 //! | [`standstill`] | whether the host itself was stalled; one for all fleets |
-//! | `executor` | the stages of one executor's life, and the totals over all executors |
-//! | `view` | how pods, drivers and heartbeats are interpreted |
-//! | `recovery` | which executors are lost, why, and what happens to their pods |
-//! | `failures` | which losses count towards the failure limit of the fleet |
-//! | `allocation` | how many executors are created, and when |
-//! | `roll` | which executors are rolled, and when their pods may be removed |
-//! | `removal` | how a pod is deleted or evicted |
+//! | `executor`, `table` | the stages of one executor's life, and the totals over all executors |
+//! | `lifecycle` | how one executor moves from stage to stage, and what follows from it |
+//! | `executors` | what those effects do to the ledger, the rates and the other parts |
+//! | `plan` | how many executors are created, which are removed, which are rolled |
+//! | `view`, `driver`, `signals` | what is known of the cluster, of the driver, and of heartbeats |
+//! | `losses`, `failures` | what losses mean: incidents, failures, bad nodes |
+//! | `rolls` | the rolls in progress, and when the next decision is due |
+//! | `flow` | how observations, answers, outcomes and commands reach these parts, and what is done then |
+//! | `creation` | how fast executors are created and removed |
+//! | `outcomes` | what each kind of call can answer |
 //! | [`guardrail`], `breaker`, `bucket` | limits that apply to every change, regardless of who requests it |
 //! | [`ledger`] | what survives a restart, and which ids may be used |
-//! | `parked` | what happens to a fleet whose ledger is invalid or another leader's |
+//! | `parked` | why a fleet changes nothing: its ledger is invalid or another leader's |
 //! | `ask` | which policy is asked, and what happens if it does not answer |
-//! | `command` | what operators can request |
+//! | [`supervisor`] | which fleets there are and what each is told; one for all fleets |
+//! | [`identity`] | whose heartbeats are whose, when two fleets claim a name |
 //! | [`election`] | whether this host leads; one for all fleets |
 //! | [`snapshot`] | the read model that users see |
 //!
@@ -146,43 +150,55 @@
 //! [`Event::ViewStale`]: event::Event::ViewStale
 
 pub mod action;
-mod allocation;
 mod ask;
 pub mod backoff;
 mod breaker;
 pub mod bucket;
-mod command;
 mod counters;
+mod creation;
+mod driver;
 pub mod election;
 mod ending;
+mod env;
 pub mod event;
 mod executor;
+mod executors;
 mod failures;
+#[cfg(test)]
+mod fixtures;
 mod fleet;
+mod flow;
 pub mod guardrail;
 pub mod heartbeat;
 pub mod id;
 pub mod identity;
 pub mod injected_bug;
 pub mod ledger;
+mod lifecycle;
 pub mod log;
+mod losses;
 mod named;
 pub mod observed;
+mod outbox;
 mod outcome;
+mod outcomes;
 mod pace;
 mod parked;
+mod permits;
+mod phase;
+mod plan;
 pub mod question;
-mod recovery;
-mod removal;
-mod roll;
 mod rolls;
+mod signals;
 pub mod snapshot;
 pub mod spec;
 pub mod standstill;
 pub mod supervisor;
+mod table;
 pub mod time;
 mod timing;
 mod view;
 pub mod window;
 
-pub use fleet::{Fleet, Why};
+pub use fleet::Fleet;
+pub use phase::Why;

@@ -7,6 +7,10 @@ use crate::id::{ActionId, ExecutorId};
 use crate::spec::RollSpec;
 use crate::time::Instant;
 
+pub(crate) const HOUR_MS: u64 = 3_600_000;
+/// A decision that a guardrail postponed is repeated after this.
+const PUT_OFF_MS: u64 = 30_000;
+
 #[derive(Debug)]
 pub(crate) struct Rolls {
     pub state: State,
@@ -70,5 +74,78 @@ impl Rolls {
             }
             (State::AwaitingPicks { .. }, Some(_)) => {}
         }
+    }
+
+    /// Is a roll in progress, or a decision due?
+    pub(crate) fn has_work(&self, now: Instant) -> bool {
+        !self.under_way.is_empty() || self.is_due(now)
+    }
+
+    /// Is a decision due?
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        matches!(self.state, State::Resting(due) if now >= due || self.forced)
+    }
+
+    /// The executors that the open question offers, if this action asked it.
+    pub(crate) fn offered_by(&self, question: ActionId) -> Option<&[ExecutorId]> {
+        match &self.state {
+            State::AwaitingPicks { action, offered } if *action == question => Some(offered),
+            State::AwaitingPicks { .. } | State::Off | State::Resting(_) => None,
+        }
+    }
+
+    /// A decision is over: the next one follows after the interval.
+    pub(crate) fn rest(&mut self, refused: Option<Refusal>, spec: Option<&RollSpec>, now: Instant) {
+        self.refused = refused;
+        self.state = spec.map_or(State::Off, |spec| State::Resting(now + spec.interval_ms));
+    }
+
+    /// No policy is asked now. Conditions that only time can change are checked again soon; an operator's request
+    /// ends here. Returns whether the reason is new.
+    pub(crate) fn put_off(&mut self, refusal: Refusal, spec: &RollSpec, now: Instant) -> bool {
+        let wait_ms =
+            if refusal == Refusal::NoCandidate { spec.interval_ms } else { PUT_OFF_MS.min(spec.interval_ms) };
+        self.forced = false;
+        self.state = State::Resting(now + wait_ms);
+        self.refused.replace(refusal) != Some(refusal)
+    }
+
+    /// A roll begins, if `may`. A dry run proposes no more rolls than would be started.
+    pub(crate) fn begin(
+        &mut self,
+        executor: ExecutorId,
+        may: Result<(), Refusal>,
+        by_hand: bool,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        if may.is_ok() || may == Err(Refusal::DryRun) && !by_hand {
+            self.begun.push_back(now);
+        }
+        may?;
+        self.under_way.push(Roll { executor, since: now, held: None });
+        Ok(())
+    }
+
+    /// Forgets rolls that count towards no limit any more.
+    pub(crate) fn forget_old(&mut self, now: Instant) {
+        self.begun.retain(|begun| now.since_ms(*begun) < HOUR_MS);
+    }
+
+    /// When a decision is due, or a roll in progress may continue. `waits_ms`: what rolls wait for, from their
+    /// beginning. `calm`: when a mass loss ends.
+    pub(crate) fn deadline(
+        &self,
+        waits_ms: [u64; 2],
+        calm: Option<Instant>,
+        now: Instant,
+    ) -> Option<Instant> {
+        let due = match self.state {
+            State::Resting(due) => Some(due),
+            State::Off | State::AwaitingPicks { .. } => None,
+        };
+        let expiry = self.under_way.iter().flat_map(|roll| waits_ms.map(|wait_ms| roll.since + wait_ms));
+        let expiry = expiry.filter(|at| *at > now).min();
+        let calm = calm.filter(|at| *at > now && !self.under_way.is_empty());
+        due.into_iter().chain(expiry).chain(calm).min()
     }
 }

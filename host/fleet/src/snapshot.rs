@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use crate::event::Impairment;
-use crate::executor::{Executor, Stage};
-use crate::fleet::{Fleet, Phase};
+use crate::fleet::{Fleet, FleetState};
 use crate::guardrail::Refusal;
 use crate::id::ExecutorId;
 use crate::log::Entry;
+use crate::permits::Situation;
+use crate::phase::Phase;
+use crate::plan::roll::{RollLimits, may_let_go, may_roll};
 use crate::question::{DeletionCause, LossKind};
 use crate::time::{Instant, Now};
 
@@ -81,20 +83,21 @@ pub struct Explanation {
 impl Fleet {
     /// The fleet at this moment: one pass over its executors.
     pub fn snapshot(&self, now: Now) -> Snapshot {
+        let Situation { executors, env, .. } = self.state().situation;
         let since = |at: Instant| now.instant.since_ms(at);
-        let rows = self.roster.iter().map(|(executor, one)| ExecutorRow {
-            executor,
-            pod: self.pod_name(executor),
+        let rows = executors.table.iter().map(|(id, one)| ExecutorRow {
+            executor: id,
+            pod: executors.table.pod_name(id, env.spec),
             node: one.node().map(Box::from),
-            stage: one.stage_name(),
-            since_heartbeat_ms: one.detector.last_heard().map(since),
+            stage: one.stage.name(),
+            since_heartbeat_ms: one.timer.last_heard().map(since),
         });
         Snapshot {
-            fleet: self.spec.name.clone(),
+            fleet: env.spec.name.clone(),
             phase: self.phase_name(),
             target: self.target(),
             counts: self.counts(),
-            refusals: self.refusals.clone(),
+            refusals: self.refusals().clone(),
             conditions: self.conditions(),
             executors: rows.collect(),
         }
@@ -102,23 +105,25 @@ impl Fleet {
 
     /// How often each guardrail refused a change, since this host leads.
     pub fn refusals(&self) -> &BTreeMap<Refusal, u64> {
-        &self.refusals
+        self.state().situation.executors.outbox.refusals()
     }
 
     /// How often the heartbeat path was impaired, by cause, since this host leads. Includes causes that never
     /// occurred.
     pub fn impairments(&self) -> BTreeMap<Impairment, u64> {
-        Impairment::ALL.into_iter().map(|why| (why, self.impairments.count(why))).collect()
+        let impairments = self.state().situation.executors.signals.impairments();
+        Impairment::ALL.into_iter().map(|why| (why, impairments.count(why))).collect()
     }
 
     /// Only the numbers.
     pub fn counts(&self) -> Counts {
-        let ledger = self.book.get();
-        let tally = self.roster.tally();
+        let Situation { executors, view, phase, .. } = self.state().situation;
+        let ledger = executors.ledger.get();
+        let tally = executors.table.tally();
         // Before the first complete list the ledger is all that is known.
-        let seen = self.is_active() || !self.roster.is_empty();
+        let seen = phase == Phase::Active || !executors.table.is_empty();
         let live = if seen { u64::from(tally.born_live) } else { ledger.born.len() };
-        let absent = if seen { self.absent.len() } else { 0 };
+        let absent = if seen { view.absent_len() } else { 0 };
         Counts {
             created: ledger.created,
             live,
@@ -134,61 +139,28 @@ impl Fleet {
 
     /// Why this executor was kept, rolled or lost.
     pub fn explain(&self, executor: ExecutorId) -> Explanation {
-        let spec = self.roll_spec();
-        let one = self.roster.get(executor);
-        let not_rolled = match one {
-            None => Some(Refusal::UnknownExecutor),
-            Some(one) if one.rolling => self.held_roll(executor),
-            Some(one)
-                if one.stage.removal().is_some_and(|removal| removal.over_budget && !removal.accepted) =>
-            {
-                Some(Refusal::DisruptionBudget)
-            }
-            Some(one) => self
-                .may_disrupt()
-                .and_then(|()| self.may_roll(one, spec, false))
-                .err()
-                .or(self.rolls.refused)
-                .or(Some(Refusal::NotPicked)),
-        };
+        let Situation { executors, env, .. } = self.state().situation;
+        let one = executors.table.get(executor);
         let mut history: Vec<Entry> =
-            self.log.iter().filter(|entry| entry.executor == Some(executor)).cloned().collect();
-        let excuse = one.and_then(|one| self.excuse(one));
-        history.extend(excuse.map(|text| Entry {
-            at: self.now,
-            executor: Some(executor),
-            text: text.into(),
-        }));
-        Explanation { executor, stage: one.map(Executor::stage_name), not_rolled, history }
-    }
-
-    /// Why it is not given up, although it has been silent for longer than the timeout.
-    fn excuse(&self, executor: &Executor) -> Option<String> {
-        let listened = matches!(executor.stage, Stage::Available | Stage::AwaitingRegistration);
-        let (heartbeat, now) = (&self.spec.heartbeat, self.now.instant);
-        let silent_at = executor.detector.silent_at(heartbeat, Instant::START);
-        let until = executor.detector.silent_at(heartbeat, self.hearing.excused());
-        let excused = listened && !heartbeat.disabled && silent_at <= now && now < until;
-        excused.then(|| {
-            format!("its silence is excused: hearing was impaired lately ({})", self.impairments.words())
-        })
+            self.history().filter(|entry| entry.executor == Some(executor)).cloned().collect();
+        let excuse = one.and_then(|one| executors.signals.excuse(one, env));
+        history.extend(excuse.map(|text| Entry { at: env.now, executor: Some(executor), text: text.into() }));
+        let stage = one.map(|one| one.stage.name());
+        Explanation { executor, stage, not_rolled: not_rolled(self.state(), executor), history }
     }
 
     /// The latest decisions, the oldest first.
     pub fn history(&self) -> impl DoubleEndedIterator<Item = &Entry> {
-        self.log.iter()
-    }
-
-    pub(crate) fn is_active(&self) -> bool {
-        self.phase == Phase::Active
+        self.state().situation.executors.outbox.history()
     }
 
     /// Are all sums consistent? Visits every executor: for tests and simulations.
     pub fn audit(&self) -> Result<(), String> {
-        if !self.roster.audit() {
-            return Err("the roster's sums have drifted".to_owned());
+        let executors = self.state().situation.executors;
+        if !executors.table.audit() {
+            return Err("the sums of the table of executors have drifted".to_owned());
         }
-        let ledger = self.book.get();
+        let ledger = executors.ledger.get();
         if ledger.created != ledger.born.len() + ledger.ended() {
             return Err(format!("the ledger does not balance: {ledger:?}"));
         }
@@ -207,7 +179,7 @@ impl Fleet {
 
     /// What the fleet waits for as a whole.
     pub fn phase_name(&self) -> &'static str {
-        match self.phase {
+        match self.state().situation.phase {
             Phase::AwaitingLedger | Phase::AwaitingClaim | Phase::AwaitingRelist | Phase::Active
                 if self.parked().is_some() =>
             {
@@ -223,12 +195,40 @@ impl Fleet {
     }
 
     pub fn conditions(&self) -> Vec<Condition> {
+        let parked = self.parked();
+        let state = self.state();
         let of = |(name, said): &(&'static str, Said)| {
             let name = *name;
-            said(self).into_iter().map(move |message| Condition { name, message }).collect::<Vec<_>>()
+            said(&state, parked.as_deref())
+                .into_iter()
+                .map(move |message| Condition { name, message })
+                .collect::<Vec<_>>()
         };
         CONDITIONS.iter().flat_map(of).collect()
     }
+}
+
+/// Why this executor is not rolled, or why its roll is held back.
+fn not_rolled(state: FleetState<'_>, id: ExecutorId) -> Option<Refusal> {
+    let Situation { executors, env, .. } = state.situation;
+    let permits = state.situation.permits();
+    let spec = env.roll_spec(&state.rolls.by_hand);
+    let Some(executor) = executors.table.get(id) else { return Some(Refusal::UnknownExecutor) };
+    if executor.stage.is_rolling() {
+        let roll = state.rolls.under_way.iter().find(|roll| roll.executor == id)?;
+        let limits = RollLimits {
+            permits,
+            bounds: executors.bounds(env),
+            available: executors.table.tally().available_count(env.bugs),
+            timeout_ms: spec.timeout_ms,
+        };
+        return may_let_go(roll.since, &limits, env).err();
+    }
+    if executor.stage.removal().is_some_and(|removal| removal.over_budget && !removal.accepted) {
+        return Some(Refusal::DisruptionBudget);
+    }
+    let may = permits.disrupt.and_then(|()| may_roll(executor, spec, false, env));
+    may.err().or(state.rolls.refused).or(Some(Refusal::NotPicked))
 }
 
 /// The names of all possible conditions.
@@ -237,57 +237,91 @@ pub fn condition_names() -> impl Iterator<Item = &'static str> {
 }
 
 /// The messages of a condition while it is true; none while it is not.
-type Said = fn(&Fleet) -> Vec<String>;
+/// The second argument is why the fleet is parked.
+type Said = fn(&FleetState<'_>, Option<&str>) -> Vec<String>;
 
 const CONDITIONS: [(&str, Said); 16] = [
-    ("BreakerOpen", |fleet| {
-        let failed = fleet.breaker.failed_in_a_row();
-        say(fleet.breaker.is_open(), &format!("{failed} executors failed in a row"))
+    ("BreakerOpen", |fleet, _| {
+        let failed = fleet.situation.executors.losses.breaker.failed_in_a_row();
+        say(
+            fleet.situation.executors.losses.breaker.is_open(),
+            &format!("{failed} executors failed in a row"),
+        )
     }),
-    ("DriverGone", |fleet| say(fleet.driver_gone(), "the driver's pod has ended")),
-    ("DryRun", |fleet| say(fleet.spec.dry_run, "nothing is changed")),
-    ("Failed", |fleet| say(fleet.book.get().failed, "too many executors failed; reset the breaker to go on")),
-    ("HearingImpaired", |fleet| {
-        let since = fleet.impairments.since().filter(|_| !fleet.spec.heartbeat.disabled);
+    ("DriverGone", |fleet, _| {
+        say(fleet.situation.driver.gone(fleet.situation.env), "the driver's pod has ended")
+    }),
+    ("DryRun", |fleet, _| say(fleet.situation.env.spec.dry_run, "nothing is changed")),
+    ("Failed", |fleet, _| {
+        say(
+            fleet.situation.executors.ledger.get().failed,
+            "too many executors failed; reset the breaker to go on",
+        )
+    }),
+    ("HearingImpaired", |fleet, _| {
+        let since = fleet
+            .situation
+            .executors
+            .signals
+            .impairments()
+            .since()
+            .filter(|_| !fleet.situation.env.spec.heartbeat.disabled);
         let message = |since| {
             format!(
                 "for {} s signs of life may have been lost on our side ({}): executors are not given up for silence, only \
                  their pods' status and the driver's word on losses count",
-                fleet.now.instant.since_ms(since) / 1_000,
-                fleet.impairments.words()
+                fleet.situation.env.now.instant.since_ms(since) / 1_000,
+                fleet.situation.executors.signals.impairments().words()
             )
         };
         since.map(message).into_iter().collect()
     }),
-    ("HeartbeatsMissing", |fleet| {
-        say(fleet.hearing.is_broken(), "no executor is heard: is the listener reachable?")
+    ("HeartbeatsMissing", |fleet, _| {
+        say(
+            fleet.situation.executors.signals.liveness().is_broken(),
+            "no executor is heard: is the listener reachable?",
+        )
     }),
-    ("LedgerRefused", |fleet| fleet.parked().into_iter().collect()),
-    ("LedgerUnavailable", |fleet| {
-        let failures = fleet.book.failures();
-        say(failures > 2 && fleet.book.refused().is_none(), &format!("{failures} calls in a row failed"))
+    ("LedgerRefused", |_, parked| parked.map(str::to_owned).into_iter().collect()),
+    ("LedgerUnavailable", |fleet, _| {
+        let failures = fleet.situation.executors.ledger.failures();
+        say(
+            failures > 2 && fleet.situation.executors.ledger.refused().is_none(),
+            &format!("{failures} calls in a row failed"),
+        )
     }),
-    ("MassLoss", |fleet| say(fleet.mass_loss.is_on(fleet.now.instant), "many executors were lost at once")),
-    ("NotProgressing", |fleet| fleet.held.iter().map(|held| held.meaning().to_owned()).collect()),
-    ("Paused", |fleet| {
-        say(fleet.spec.paused || fleet.book.get().paused, "nothing is changed until it is resumed")
+    ("MassLoss", |fleet, _| {
+        say(
+            fleet.situation.executors.losses.mass_loss().is_on(fleet.situation.env.now.instant),
+            "many executors were lost at once",
+        )
     }),
-    ("PolicyQuarantined", |fleet| {
-        let quarantined = fleet.asker.quarantined(fleet.now.instant);
+    ("NotProgressing", |fleet, _| {
+        fleet.situation.executors.creation.held().iter().map(|held| held.meaning().to_owned()).collect()
+    }),
+    ("Paused", |fleet, _| {
+        say(
+            fleet.situation.env.spec.paused || fleet.situation.executors.ledger.get().paused,
+            "nothing is changed until it is resumed",
+        )
+    }),
+    ("PolicyQuarantined", |fleet, _| {
+        let quarantined = fleet.asker.quarantined(fleet.situation.env.now.instant);
         quarantined.map(|(policy, fault)| format!("{policy}: {fault}")).collect()
     }),
-    ("SpecRefused", |fleet| fleet.spec_errors.iter().map(ToString::to_string).collect()),
-    ("StuckTerminating", |fleet| {
-        let stuck = fleet.roster.iter().filter(|(_, one)| {
+    ("SpecRefused", |fleet, _| fleet.spec_errors.iter().map(ToString::to_string).collect()),
+    ("StuckTerminating", |fleet, _| {
+        let stuck = fleet.situation.executors.table.iter().filter(|(_, one)| {
             let refused = one.stage.removal().is_some_and(|removal| removal.backoff.tries() > 2);
-            refused || one.stage.awaits_end() && fleet.now.instant.since_ms(one.since) > STUCK_MS
+            refused
+                || one.stage.awaits_end() && fleet.situation.env.now.instant.since_ms(one.since) > STUCK_MS
         });
         let stuck = stuck.count();
         say(stuck > 0, &format!("{stuck} pods do not go away"))
     }),
-    ("ViewStale", |fleet| say(!fleet.view_fresh, "the watch is broken")),
-    ("WaitingForAdmission", |fleet| {
-        let gated = || fleet.roster.iter().filter(|(_, one)| one.is_gated());
+    ("ViewStale", |fleet, _| say(!fleet.situation.view.fresh, "the watch is broken")),
+    ("WaitingForAdmission", |fleet, _| {
+        let gated = || fleet.situation.executors.table.iter().filter(|(_, one)| one.is_gated());
         let first = gated().find_map(|(_, one)| one.pod.as_ref()?.status.scheduling_gates.first().cloned());
         let count = gated().count();
         say(count > 0, &format!("{count} pods wait for scheduling gates: {}", first.unwrap_or_default()))

@@ -275,6 +275,37 @@ impl Spec {
         if errors.is_empty() { Ok(Spec(draft)) } else { Err(errors) }
     }
 
+    /// A running fleet's new spec, or all errors in it. Its application and its mode cannot change.
+    pub(crate) fn succeeded_by(&self, draft: Draft, policies: &[String]) -> Result<Spec, Vec<SpecError>> {
+        let mut errors = Vec::new();
+        for (path, differs) in [
+            ("metadata.name", draft.name != self.name),
+            ("spec.applicationId", draft.application_id != self.application_id),
+            ("spec.mode", draft.mode != self.mode),
+            ("spec.driver", draft.driver != self.driver),
+        ] {
+            if differs {
+                let message = "cannot change: another application is another fleet".to_owned();
+                errors.push(SpecError { path, message });
+            }
+        }
+        match Spec::check(draft, policies) {
+            Ok(spec) if errors.is_empty() => Ok(spec),
+            Ok(_) => Err(errors),
+            Err(found) => {
+                errors.extend(found);
+                Err(errors)
+            }
+        }
+    }
+
+    /// The names of all policies that it asks.
+    pub(crate) fn policies(&self) -> Vec<&str> {
+        let names = self.recovery.policies.iter();
+        let names = names.chain(self.roll.iter().flat_map(|roll| &roll.policies));
+        names.map(String::as_str).collect()
+    }
+
     /// The name of an executor's pod: a function of fleet and id only, so that two creates of one executor
     /// result in one pod.
     pub fn pod_name(&self, executor: crate::id::ExecutorId) -> Box<str> {

@@ -69,7 +69,7 @@ impl Ledger {
     }
 
     /// Record that an executor was created.
-    pub(crate) fn bear(&mut self, executor: ExecutorId) {
+    pub(crate) fn record_created(&mut self, executor: ExecutorId) {
         if !self.settled.contains(executor) && self.born.insert(executor) {
             self.created += 1;
         }

@@ -169,18 +169,26 @@ fn limits(draft: &Draft, check: &mut Check) {
     check.percent("spec.limits.minAvailable", limits.available_min, 100);
     check.percent("spec.limits.maxTerminating", limits.terminating, 1_000);
     check.percent("spec.limits.massLoss", limits.mass_loss, 100);
-    let surge = limits.surge.rounded_up(target);
-    let unavailable = limits.unavailable.rounded_down(target);
     let available_min = limits.available_min.rounded_up(target);
     check.refuse_if(available_min > target, "spec.limits.minAvailable", || {
         format!("{available_min} can never be available of a target of {target}")
     });
-    let Some(roll) = &draft.roll else { return };
-    check.at_least_one("spec.roll.maxPicks", roll.picks_max);
-    check.at_least_one("spec.roll.maxPerHour", roll.per_hour_max);
+    if let Some(roll) = &draft.roll {
+        check.at_least_one("spec.roll.maxPicks", roll.picks_max);
+        check.at_least_one("spec.roll.maxPerHour", roll.per_hour_max);
+        can_roll(draft, check);
+    }
+}
+
+/// Limits that would never permit a roll.
+fn can_roll(draft: &Draft, check: &mut Check) {
+    let (limits, target) = (&draft.limits, draft.target);
     if target == 0 {
         return;
     }
+    let surge = limits.surge.rounded_up(target);
+    let unavailable = limits.unavailable.rounded_down(target);
+    let available_min = limits.available_min.rounded_up(target);
     check.refuse_if(draft.mode == Mode::Own && surge == 0 && unavailable == 0, "spec.limits.maxSurge", || {
         format!(
             "0, and limits.maxUnavailable is 0 of {target} too: nothing could ever be rolled; allow one of them"

@@ -58,7 +58,7 @@ fn an_empty_tape_is_a_run_without_faults() {
 #[test]
 fn every_fault_strikes_within_some_runs() {
     let mut fired = vec![0; Fault::ALL.len()];
-    for seed in 0..400 {
+    for seed in 0..1_000 {
         let report = run_core(seed, &Options::default());
         for (at, (_, count)) in report.fired.iter().enumerate() {
             fired[at] += count;
