@@ -66,10 +66,22 @@ pub enum InjectedBug {
     ParkedActs,
     /// Every stored ledger is accepted.
     LedgerUnchecked,
+    /// A view is fresh when a list is answered, even while its watch is broken.
+    BrokenIsFresh,
+    /// A fleet that begins while its watch is down is not told so.
+    BeginsFresh,
+    /// A list is believed that was asked for before the watch started again.
+    ListNotRepeated,
+    /// A list that failed is not asked for again.
+    FailedListDropped,
+    /// A driver that was not found is not looked for again.
+    DriverSoughtOnce,
+    /// Fleets begin on a host that does not lead.
+    StandbyBegins,
 }
 
 impl InjectedBug {
-    pub const ALL: [InjectedBug; 31] = [
+    pub const ALL: [InjectedBug; 37] = [
         InjectedBug::NoUid,
         InjectedBug::IdsInMemory,
         InjectedBug::CreateBeforeReserve,
@@ -101,6 +113,12 @@ impl InjectedBug {
         InjectedBug::SilenceStands,
         InjectedBug::ParkedActs,
         InjectedBug::LedgerUnchecked,
+        InjectedBug::BrokenIsFresh,
+        InjectedBug::BeginsFresh,
+        InjectedBug::ListNotRepeated,
+        InjectedBug::FailedListDropped,
+        InjectedBug::DriverSoughtOnce,
+        InjectedBug::StandbyBegins,
     ];
 
     /// The name on the command line.
@@ -137,6 +155,12 @@ impl InjectedBug {
             InjectedBug::SilenceStands => "silence-stands",
             InjectedBug::ParkedActs => "parked-acts",
             InjectedBug::LedgerUnchecked => "ledger-unchecked",
+            InjectedBug::BrokenIsFresh => "broken-is-fresh",
+            InjectedBug::BeginsFresh => "begins-fresh",
+            InjectedBug::ListNotRepeated => "list-not-repeated",
+            InjectedBug::FailedListDropped => "failed-list-dropped",
+            InjectedBug::DriverSoughtOnce => "driver-sought-once",
+            InjectedBug::StandbyBegins => "standby-begins",
         }
     }
 }

@@ -20,11 +20,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::action::Verb;
-use crate::election::{Election, ElectionAction, ElectionEvent, StopCause};
-use crate::event::{Command, Event, Impairment, Relist};
+use crate::election::{Election, ElectionEvent, StopCause};
+use crate::event::{Command, Event, Relist};
 use crate::id::CommandId;
 use crate::identity::{Claim, Identity};
-#[cfg(feature = "injected-bugs")]
 use crate::injected_bug::InjectedBug;
 use crate::observed::DriverPod;
 use crate::spec::Spec;
@@ -34,6 +33,7 @@ use crate::{Fleet, spec};
 
 mod claims;
 mod document;
+mod leadership;
 mod managed;
 mod message;
 mod queries;
@@ -143,72 +143,6 @@ impl Supervisor {
             Input::Fleet { life, event } => self.tell(life, event),
             Input::Command { fleet, command, verb } => self.command(&fleet, command, verb),
         }
-    }
-
-    // ----------------------------------------------------------------------------------- leadership --
-
-    /// After a standstill of this process, the silence of executors proves nothing: heartbeats are unread in sockets
-    /// and queues, and deadlines have passed meanwhile.
-    fn excuse_standstill(&mut self) {
-        if let Some(stood_ms) = self.standstill.look(self.now.instant)
-            && self.leads()
-        {
-            self.out.push(Output::StoodStill { stood_ms });
-            for life in self.lives() {
-                self.tell(life, Event::HearingImpaired(Impairment::Paused));
-            }
-        }
-    }
-
-    fn elect(&mut self, event: ElectionEvent) {
-        let Some(election) = &mut self.election else { return self.always_lead(&event) };
-        for action in election.step(event, self.now) {
-            match action {
-                ElectionAction::ReadLease { .. } | ElectionAction::WriteLease { .. } => {
-                    self.out.push(Output::Election(action));
-                }
-                ElectionAction::Lead { term } => self.lead(term),
-                ElectionAction::Affirm => self.affirm(),
-                ElectionAction::Stop(cause) => self.stop(cause),
-            }
-        }
-    }
-
-    /// Without a Lease no other host can lead.
-    fn always_lead(&mut self, event: &ElectionEvent) {
-        match event {
-            ElectionEvent::Release => self.stop(StopCause::Released),
-            _ if self.term.is_none() && self.stopped.is_none() => self.lead(1),
-            ElectionEvent::Doubt => self.affirm(),
-            ElectionEvent::Finished { .. } | ElectionEvent::Deadline => {}
-        }
-    }
-
-    fn lead(&mut self, term: u64) {
-        self.term = Some(term);
-        self.out.push(Output::Election(ElectionAction::Lead { term }));
-        for name in self.fleets.keys().cloned().collect::<Vec<_>>() {
-            self.seek(&name);
-        }
-    }
-
-    /// The Lease was in doubt, was read, and is ours.
-    fn affirm(&mut self) {
-        self.out.push(Output::Election(ElectionAction::Affirm));
-        for life in self.lives() {
-            self.tell(life, Event::LeadershipConfirmed);
-        }
-    }
-
-    fn stop(&mut self, cause: StopCause) {
-        self.out.push(Output::Election(ElectionAction::Stop(cause)));
-        if self.stopped.is_none() {
-            for life in self.lives() {
-                self.tell(life, Event::LeadershipLost);
-            }
-            self.timers.clear();
-        }
-        self.stopped = Some(cause);
     }
 
     // ------------------------------------------------------------------------------------ documents --
@@ -326,7 +260,7 @@ impl Supervisor {
 
     /// Looks for the driver's pod, and watches its namespace.
     fn seek(&mut self, name: &str) {
-        let leads = self.leads();
+        let leads = self.leads() || self.has_bug(InjectedBug::StandbyBegins);
         let Some(managed) = self.fleets.get_mut(name) else { return };
         if !leads || managed.life.is_some() || managed.seeking != Seeking::No {
             return;
@@ -348,7 +282,7 @@ impl Supervisor {
     }
 
     fn driver_found(&mut self, name: &str, asked: (&str, &str), found: Result<Option<DriverPod>, String>) {
-        if !self.leads() {
+        if !self.leads() && !self.has_bug(InjectedBug::StandbyBegins) {
             return;
         }
         let Some(managed) = self.fleets.get_mut(name) else { return };
@@ -376,6 +310,9 @@ impl Supervisor {
 
     /// Without a core, the driver's pod is looked for again, also while the watch would report it.
     fn seek_later(&mut self, name: &str) {
+        if self.has_bug(InjectedBug::DriverSoughtOnce) {
+            return;
+        }
         let due = self.now.instant + DRIVER_RETRY_MS;
         let Some(managed) = self.fleets.get_mut(name) else { return };
         if managed.life.is_none() && !matches!(managed.seeking, Seeking::Due(_)) {
@@ -400,7 +337,7 @@ impl Supervisor {
     /// The current driver pod: begins the core of a fleet that has none, and ends that of a fleet whose driver was
     /// replaced.
     fn driver_is(&mut self, name: &str, driver: &DriverPod) {
-        if !self.leads() {
+        if !self.leads() && !self.has_bug(InjectedBug::StandbyBegins) {
             return;
         }
         let Some(managed) = self.fleets.get_mut(name) else { return };
@@ -434,7 +371,8 @@ impl Supervisor {
 
     /// The error says what is missing.
     fn begin(&mut self, name: &str, driver: &DriverPod) -> Result<(), String> {
-        let (Some(term), Some(managed)) = (self.term, self.fleets.get(name)) else { return Ok(()) };
+        let term = if self.has_bug(InjectedBug::StandbyBegins) { Some(1) } else { self.term };
+        let (Some(term), Some(managed)) = (term, self.fleets.get(name)) else { return Ok(()) };
         let document = &managed.document;
         let application_id = document.application_id_of(driver)?;
         document.can_create(driver)?;
@@ -479,7 +417,7 @@ impl Supervisor {
         self.show_refused(name);
         if self.watches.get(&namespace) == Some(&true) {
             self.list(number);
-        } else {
+        } else if !self.has_bug(InjectedBug::BeginsFresh) {
             self.tell(number, Event::ViewStale);
         }
         Ok(())
@@ -586,18 +524,24 @@ impl Supervisor {
     }
 
     fn listed(&mut self, number: u64, list: Option<Relist>) {
+        let retries = !self.has_bug(InjectedBug::FailedListDropped);
+        let repeats = !self.has_bug(InjectedBug::ListNotRepeated);
         let Some(life) = self.life_mut(number) else { return };
         let Listing::Asked { again } = std::mem::replace(&mut life.listing, Listing::No) else { return };
         let Some(list) = list else {
             let due = self.now.instant + LIST_RETRY_MS;
-            self.timers.insert((due, Timer::List(number)));
+            if retries {
+                self.timers.insert((due, Timer::List(number)));
+            }
             return;
         };
         life.listed = true;
         self.tell(number, Event::Relisted(list));
-        if again {
+        let Some(namespace) = self.fleet_of(number).map(Managed::namespace) else { return };
+        let up = self.watches.get(namespace) == Some(&true) || self.has_bug(InjectedBug::BrokenIsFresh);
+        if again && repeats {
             self.list(number);
-        } else if self.fleet_of(number).is_some_and(|of| self.watches.get(of.namespace()) == Some(&true)) {
+        } else if up {
             self.tell(number, Event::ViewFresh);
         }
     }

@@ -143,7 +143,7 @@ pub fn hunt(known: &KnownBug) -> Catch {
 
 /// Every injected bug, with its seed limit: about ten times the seeds needed when this was written, because a
 /// change of the simulator changes what each seed does.
-pub const KNOWN_BUGS: [KnownBug; 31] = [
+pub const KNOWN_BUGS: [KnownBug; 37] = [
     KnownBug { bug: InjectedBug::NoUid, seeds_max: 10, checkers: &["S6"] },
     KnownBug { bug: InjectedBug::IdsInMemory, seeds_max: 10, checkers: &["S2", "S13"] },
     KnownBug { bug: InjectedBug::CreateBeforeReserve, seeds_max: 10, checkers: &["S2"] },
@@ -175,4 +175,10 @@ pub const KNOWN_BUGS: [KnownBug; 31] = [
     KnownBug { bug: InjectedBug::SilenceStands, seeds_max: 700, checkers: &["S21"] },
     KnownBug { bug: InjectedBug::ParkedActs, seeds_max: 500, checkers: &["S22"] },
     KnownBug { bug: InjectedBug::LedgerUnchecked, seeds_max: 2_000, checkers: &["S22"] },
+    KnownBug { bug: InjectedBug::BrokenIsFresh, seeds_max: 20_000, checkers: &["S23"] },
+    KnownBug { bug: InjectedBug::BeginsFresh, seeds_max: 20_000, checkers: &["S23"] },
+    KnownBug { bug: InjectedBug::ListNotRepeated, seeds_max: 20_000, checkers: &["S23"] },
+    KnownBug { bug: InjectedBug::FailedListDropped, seeds_max: 2_000, checkers: &["L1"] },
+    KnownBug { bug: InjectedBug::DriverSoughtOnce, seeds_max: 500, checkers: &["L1"] },
+    KnownBug { bug: InjectedBug::StandbyBegins, seeds_max: 500, checkers: &["S13", "S2"] },
 ];

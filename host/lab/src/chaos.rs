@@ -341,6 +341,7 @@ impl World<'_> {
             host.late_until_ms = 0;
             host.partitioned_until_ms = 0;
             host.lease_blind_until_ms = 0;
+            host.watch.refused_until_ms = 0;
             host.deaf_until_ms = 0;
             (host.door.deaf_until_ms, host.door.partial_until_ms) = (0, 0);
             host.skew_ms = 0;

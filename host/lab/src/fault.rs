@@ -6,9 +6,6 @@
 //! same kind in a row and none of another never occurs.
 //!
 //! Not here, because at the boundary of the core they have no separate form:
-//! - F13 an event cut in the middle of its JSON, F20 a list that expires between two pages, F22 a role
-//!   that may list and not watch: to the core all are a watch that closes or a relist that fails. The
-//!   adapter tier cuts real bytes.
 //! - F16 a pod that was created and removed unseen needs no fault of its own: F9, F10 and F11 lead to it.
 //! - F65 a fleet that is created again under its old name is a second fleet: scenario tier.
 //! - F52 out of fuel, F54 refused memory and F55 garbage reach the core as the policy's fault, so F51
@@ -90,9 +87,12 @@ faults! {
     WatchHangs "F10" "watch-hangs" Watch "the watch says nothing any more";
     WatchExpires "F11" "watch-expires" Watch "410: everything is listed again";
     WatchErrors "F12" "watch-errors" Watch "an ERROR event that is not a 410";
+    EventCut "F13" "event-cut" Watch "an event is cut in the middle of its JSON, and the events before it are delivered";
     EventDuplicated "F14" "event-duplicated" Watch "an event comes twice, the second time late";
     EventsCoalesced "F15" "events-coalesced" Watch "intermediate states are never seen";
     DeletionOutdated "F17" "deletion-outdated" Watch "DELETED carries an older state than was seen";
+    ListExpires "F20" "list-expires" Request "a list expires between two of its pages";
+    WatchRefused "F22" "watch-refused" Watch "a role may list for a while, and not watch";
     ListStale "F18" "list-stale" Watch "a watch starts again from a cache that lags";
     RelistBack "F19" "relist-back" Request "a complete list goes back in time";
     WatchLags "F21" "watch-lags" Second "what the watch tells is up to 60 s old";

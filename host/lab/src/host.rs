@@ -72,8 +72,7 @@ pub struct Host {
     pub skew_ms: i64,
     pub leading: bool,
     pub watch: Watch,
-    /// The fleet's life and the action that each pending call is for.
-    pub(crate) calls: BTreeMap<u64, (u64, ActionId)>,
+    pub(crate) calls: BTreeMap<u64, Pending>,
     frozen: bool,
     pub(crate) stands: Stands,
     pub door: Door,
@@ -89,6 +88,16 @@ pub struct Host {
     pub lease_blind_until_ms: u64,
     /// F25: how many more requests until it dies.
     pub requests_left: Option<u32>,
+}
+
+/// A call that has not been answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pending {
+    /// Of the fleet.
+    pub life: u64,
+    pub action: ActionId,
+    /// How often the watch had started when it was sent.
+    pub starts: u64,
 }
 
 /// How a host stands still.
@@ -321,7 +330,7 @@ impl World<'_> {
             HostTask::ReadDriver => self.driver_read(at),
             HostTask::Answer(call, event) => self.answered(at, call, *event),
             HostTask::TimeOut(call) => {
-                if let Some((_, action)) = host.calls.get(&call).copied() {
+                if let Some(Pending { action, .. }) = host.calls.get(&call).copied() {
                     let outcome = Outcome::Unknown("timed out".to_owned());
                     self.answered(at, call, Event::Finished { action, outcome });
                 }
@@ -342,7 +351,11 @@ impl World<'_> {
     }
 
     fn answered(&mut self, at: usize, call: u64, event: Event) {
-        let Some((life, action)) = self.hosts[at].calls.remove(&call) else { return };
+        let Some(Pending { life, action, starts }) = self.hosts[at].calls.remove(&call) else { return };
+        let watch = &mut self.hosts[at].watch;
+        if matches!(event, Event::Relisted(_)) {
+            watch.listed |= starts == watch.starts && watch.is_up();
+        }
         let input = match event {
             Event::Relisted(list) if action == OWN_LIST => Input::Listed { life, list: Some(list) },
             _ if action == OWN_LIST => Input::Listed { life, list: None },
@@ -410,6 +423,7 @@ impl World<'_> {
             Output::Begin { version, .. } => {
                 let still = self.human.stood_still(version);
                 self.checks.fleet_begins(at, still);
+                self.hosts[at].watch.listed = false;
                 self.nodes_shown(at);
             }
             Output::Election(action) => self.elected(at, action),

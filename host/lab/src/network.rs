@@ -11,7 +11,7 @@ use fleet::supervisor::Input;
 use crate::api::NewPod;
 use crate::cluster::Maker;
 use crate::fault::Fault;
-use crate::host::HostTask;
+use crate::host::{HostTask, Pending};
 use crate::policies;
 use crate::world::{CrashPoint, Task, World};
 
@@ -87,7 +87,8 @@ impl World<'_> {
         let awaiting = self.sim.strikes(Fault::CrashAwaiting);
         let id = self.calls;
         let host = &mut self.hosts[at];
-        host.calls.insert(id, (of, action.id));
+        let starts = host.watch.starts;
+        host.calls.insert(id, Pending { life: of, action: action.id, starts });
         let life = host.life;
         self.post(at, TIMEOUT_MS, HostTask::TimeOut(id));
         let partitioned = self.sim.now_ms < self.hosts[at].partitioned_until_ms;
@@ -132,7 +133,7 @@ impl World<'_> {
         if self.sim.tape.chance(500) {
             return;
         }
-        let Some((_, action)) = self.hosts[at].calls.get(&id).copied() else { return };
+        let Some(Pending { action, .. }) = self.hosts[at].calls.get(&id).copied() else { return };
         let outcome = Outcome::Unknown("connection reset".to_owned());
         let wait_ms = self.sim.tape.between(50, 2_000);
         self.post(at, wait_ms, HostTask::Answer(id, Box::new(Event::Finished { action, outcome })));
@@ -140,6 +141,9 @@ impl World<'_> {
 
     /// The refusal by a component in front of the store, so that the request never reaches it.
     fn refusal(&mut self, verb: &Verb) -> Option<Outcome> {
+        if matches!(verb, Verb::Relist { .. }) && self.sim.strikes(Fault::ListExpires) {
+            return Some(Outcome::Unknown("410: the continue token has expired".to_owned()));
+        }
         let creates = matches!(verb, Verb::CreatePod { .. });
         let evicts = matches!(verb, Verb::EvictPod { .. });
         let writes = matches!(verb, Verb::WriteLedger { .. });

@@ -9,7 +9,6 @@ use crate::election::{Election, StopCause};
 use crate::event::Event;
 use crate::guardrail::Refusal;
 use crate::id::ExecutorId;
-#[cfg(feature = "injected-bugs")]
 use crate::injected_bug::InjectedBug;
 use crate::snapshot::Explanation;
 use crate::time::Instant;
@@ -107,6 +106,16 @@ impl Supervisor {
     #[cfg(feature = "injected-bugs")]
     pub fn inject(&mut self, bug: InjectedBug) {
         self.bug = Some(bug);
+    }
+
+    #[cfg(feature = "injected-bugs")]
+    pub(super) fn has_bug(&self, bug: InjectedBug) -> bool {
+        self.bug == Some(bug)
+    }
+
+    #[cfg(not(feature = "injected-bugs"))]
+    pub(super) const fn has_bug(&self, _: InjectedBug) -> bool {
+        false
     }
 
     /// What fleets were told in the last step.

@@ -1,6 +1,6 @@
 //! What a core may request: S12 the rate, S13 who acts, S14 no action while paused or dry, S17 causes, S19 gated pods,
-//! S20 candidates, S22 parked fleets; and S2 again, when an id is requested and not only when the creation is
-//! applied.
+//! S20 candidates, S22 parked fleets, S23 voluntary disruptions only by a fresh view; and S2 again, when an id is
+//! requested and not only when the creation is applied.
 
 use fleet::action::{Action, Cause, Question, Reason, Reply, Verb};
 use fleet::id::{ExecutorId, Uid};
@@ -37,6 +37,15 @@ impl World<'_> {
                 self.checks.object("S22", now_ms, || {
                     format!(
                         "host {at} was shown a ledger that is none of its own and wants {}",
+                        verb_name(&action.verb)
+                    )
+                });
+            }
+            if action.cause.is_voluntary() && !self.hosts[at].watch.listed {
+                self.checks.object("S23", now_ms, || {
+                    let cause = action.cause;
+                    format!(
+                        "host {at} wants {} because of {cause:?}, and its view is not fresh",
                         verb_name(&action.verb)
                     )
                 });

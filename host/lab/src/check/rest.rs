@@ -92,6 +92,9 @@ impl World<'_> {
         }
         let leader = self.hosts.iter().find(|host| host.leading)?;
         let snapshot = leader.snapshot(self.sim.now_ms)?;
+        if !leader.watch.listed {
+            return Some("the leader's view is not fresh".to_owned());
+        }
         let open = snapshot.conditions.iter().any(|condition| condition.name == "BreakerOpen");
         open.then(|| "the breaker is still open (L5)".to_owned())
     }

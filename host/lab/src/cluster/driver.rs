@@ -105,7 +105,9 @@ impl World<'_> {
         if !self.hosts[at].leading {
             return;
         }
-        self.post(at, POLL_MS, HostTask::PollDriver);
+        // An executor that is heard only by way of the driver would time out between two polls.
+        let poll_ms = POLL_MS.min(self.human.draft.heartbeat.timeout_ms / 3);
+        self.post(at, poll_ms, HostTask::PollDriver);
         let mute = self.sim.now_ms < self.cluster.mute_until_ms;
         if mute || !self.api.is_driver_running() || self.sim.strikes(Fault::RequestLost) {
             return;

@@ -27,6 +27,12 @@ pub struct Watch {
     scheduled: bool,
     /// The supervisor was told that it is broken.
     broken: bool,
+    /// F22: until then no watch is allowed.
+    pub refused_until_ms: u64,
+    /// Counts how often the supervisor was told that it has started.
+    pub(crate) starts: u64,
+    /// A list that was asked for after the last start has been answered, and the watch has not broken since.
+    pub(crate) listed: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +42,13 @@ pub enum WatchState {
     Open,
     /// Nothing arrives, and the host has not noticed.
     Hung,
+}
+
+impl Watch {
+    /// Was the supervisor told that it is up, and not that it is broken?
+    pub(crate) fn is_up(&self) -> bool {
+        self.starts > 0 && !self.broken
+    }
 }
 
 /// A watch that is silent for this long counts as broken: bookmarks come every minute.
@@ -68,8 +81,12 @@ impl World<'_> {
         if self.hosts[at].watch.generation != generation {
             return;
         }
-        let unreachable =
-            self.sim.now_ms < self.hosts[at].partitioned_until_ms || self.sim.strikes(Fault::RequestLost);
+        if self.sim.strikes(Fault::WatchRefused) {
+            self.hosts[at].watch.refused_until_ms = self.sim.now_ms + self.sim.tape.between(1_000, 60_000);
+        }
+        let host = &self.hosts[at];
+        let cut_off_ms = host.partitioned_until_ms.max(host.watch.refused_until_ms);
+        let unreachable = self.sim.now_ms < cut_off_ms || self.sim.strikes(Fault::RequestLost);
         if unreachable {
             // kube's backoff; a watch that stays silent for too long is reported as stale.
             let wait_ms = self.sim.tape.between(800, 8_000);
@@ -95,6 +112,8 @@ impl World<'_> {
         }
         // A watch that closes in order resumes where it was, and nothing is reported.
         if list || broken {
+            let watch = &mut self.hosts[at].watch;
+            (watch.starts, watch.listed) = (watch.starts + 1, false);
             self.step(at, Input::WatchStarted { namespace: NAMESPACE.to_owned() });
         }
     }
@@ -130,9 +149,12 @@ impl World<'_> {
             return;
         }
         watch.scheduled = false;
-        if self.sim.strikes(Fault::WatchCloses) || self.sim.strikes(Fault::WatchErrors) {
+        if self.sim.strikes(Fault::WatchCloses) {
             let wait_ms = self.sim.tape.between(10, 5_000);
             return self.watch_restarts(at, wait_ms, false);
+        }
+        if self.sim.strikes(Fault::WatchErrors) {
+            return self.watch_fails(at);
         }
         if self.sim.strikes(Fault::WatchExpires) {
             let wait_ms = self.sim.tape.between(10, 30_000);
@@ -147,9 +169,19 @@ impl World<'_> {
         }
         let visible_ms = self.sim.now_ms - self.hosts[at].watch.lag_ms.min(self.sim.now_ms);
         let coalesce = self.sim.strikes(Fault::EventsCoalesced);
+        let cut = self.sim.strikes(Fault::EventCut);
         let due = self.api.since(self.hosts[at].watch.at);
-        let due = &due[..due.partition_point(|entry| entry.at_ms <= visible_ms)];
-        let Some(last) = due.last() else { return };
+        let mut due = &due[..due.partition_point(|entry| entry.at_ms <= visible_ms)];
+        if cut {
+            // The last event that has arrived is the one that is cut.
+            due = &due[..due.len().saturating_sub(1)];
+        }
+        let Some(last) = due.last() else {
+            if cut {
+                self.watch_fails(at);
+            }
+            return;
+        };
         self.hosts[at].watch.at = last.revision;
         let mut told: Vec<(u64, Event)> = Vec::with_capacity(due.len());
         for (place, entry) in due.iter().enumerate() {
@@ -190,6 +222,9 @@ impl World<'_> {
                 return;
             }
         }
+        if cut {
+            self.watch_fails(at);
+        }
     }
 
     /// The watch delivers: a driver's pod is the supervisor's business, everything else is the fleet's.
@@ -214,7 +249,15 @@ impl World<'_> {
         }
     }
 
+    /// kube's client reports an error, and begins again after a while.
+    fn watch_fails(&mut self, at: usize) {
+        let wait_ms = self.sim.tape.between(800, 30_000);
+        self.watch_restarts(at, wait_ms, true);
+        self.watch_breaks(at);
+    }
+
     fn watch_breaks(&mut self, at: usize) {
+        self.hosts[at].watch.listed = false;
         if !std::mem::replace(&mut self.hosts[at].watch.broken, true) {
             self.step(at, Input::WatchBroken { namespace: NAMESPACE.to_owned() });
         }
