@@ -39,6 +39,8 @@ pub(crate) struct ClusterView {
     pub fresh: bool,
     /// The newest revision seen.
     revision: u64,
+    /// That of the last list that was used.
+    listed: u64,
     /// Pods that were reported before the first list, by UID, each with whether it is gone.
     early: BTreeMap<Uid, (PodView, bool)>,
     /// The latest deleted pods, with the revisions of their deletion: a list in flight may be older.
@@ -75,6 +77,7 @@ impl ClusterView {
         ClusterView {
             fresh: true,
             revision: 0,
+            listed: 0,
             early: BTreeMap::new(),
             buried: VecDeque::new(),
             relist: Relisting {
@@ -100,7 +103,7 @@ impl ClusterView {
 
     /// The store was restored, or the record that named the revision is discarded.
     pub(crate) fn forget_revisions(&mut self) {
-        self.revision = 0;
+        (self.revision, self.listed) = (0, 0);
         self.buried.clear();
     }
 
@@ -110,7 +113,10 @@ impl ClusterView {
     pub(crate) fn believes(&mut self, list: &Relist, claimed: Option<u64>, env: Env<'_>) -> Belief {
         let trusting = env.has_bug(InjectedBug::OldListBelieved);
         let mut restored = false;
-        if list.revision < self.revision.min(list.known) && !trusting {
+        // Two lists may be in flight. A pod that the newer one showed to be foreign is not remembered, so the older one
+        // must not be used after it.
+        let known = list.known.max(self.listed);
+        if list.revision < self.revision.min(known) && !trusting {
             // From a replica that lags: the list shows an earlier state.
             if !self.believes_past(RESTORED_MS, env.instant()) {
                 return Belief { believed: false, restored };
@@ -120,6 +126,9 @@ impl ClusterView {
         // Pods of earlier leaders were created before our claim: a list that is older than the claim may lack them.
         let older = claimed.is_some_and(|claimed| list.revision < claimed) && !trusting;
         let believed = !older || self.believes_past(OTHER_STORE_MS, env.instant());
+        if believed {
+            self.listed = list.revision;
+        }
         Belief { believed, restored }
     }
 

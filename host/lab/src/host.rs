@@ -353,8 +353,15 @@ impl World<'_> {
     fn answered(&mut self, at: usize, call: u64, event: Event) {
         let Some(Pending { life, action, starts }) = self.hosts[at].calls.remove(&call) else { return };
         let watch = &mut self.hosts[at].watch;
-        if matches!(event, Event::Relisted(_)) {
-            watch.listed |= starts == watch.starts && watch.is_up();
+        if let Event::Relisted(list) = &event
+            && starts == watch.starts
+            && watch.is_up()
+        {
+            watch.listed = true;
+            if list.revision >= watch.from {
+                watch.whole = true;
+                watch.told = watch.told.max(list.revision);
+            }
         }
         let input = match event {
             Event::Relisted(list) if action == OWN_LIST => Input::Listed { life, list: Some(list) },
@@ -423,7 +430,8 @@ impl World<'_> {
             Output::Begin { version, .. } => {
                 let still = self.human.stood_still(version);
                 self.checks.fleet_begins(at, still);
-                self.hosts[at].watch.listed = false;
+                let watch = &mut self.hosts[at].watch;
+                (watch.listed, watch.whole) = (false, false);
                 self.nodes_shown(at);
             }
             Output::Election(action) => self.elected(at, action),

@@ -196,6 +196,7 @@ impl<'a> World<'a> {
                 self.sim.after(1000, Task::Second);
                 self.chaos();
                 self.people();
+                self.audit_watches();
                 self.check_second();
             }
             Task::Start(host) => self.start(host),

@@ -21,7 +21,7 @@ pub struct Watch {
     pub state: WatchState,
     /// The revision up to which it has read the log.
     pub at: u64,
-    /// The revision of the last event that was delivered to the core.
+    /// The revision up to which the fleet was told everything.
     pub told: u64,
     pub lag_ms: u64,
     scheduled: bool,
@@ -31,8 +31,14 @@ pub struct Watch {
     pub refused_until_ms: u64,
     /// Counts how often the supervisor was told that it has started.
     pub(crate) starts: u64,
-    /// A list that was asked for after the last start has been answered, and the watch has not broken since.
+    /// A list that was asked for after a start has been answered, and the watch has not broken since.
     pub(crate) listed: bool,
+    /// The revision at which it started.
+    pub(crate) from: u64,
+    /// That list was not older than the start, so that nothing is missing between them.
+    pub(crate) whole: bool,
+    /// When it last delivered something, or started.
+    heard_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +59,8 @@ impl Watch {
 
 /// A watch that is silent for this long counts as broken: bookmarks come every minute.
 const SILENT_MS: u64 = 60_000;
+/// `cluster::watch` begins again after this long without an event, and so the pods are listed.
+const AUDIT_MS: u64 = 600_000;
 
 impl World<'_> {
     /// The supervisor wants to watch.
@@ -103,17 +111,17 @@ impl World<'_> {
         let watch = &mut self.hosts[at].watch;
         watch.state = WatchState::Open;
         watch.lag_ms = lag_ms;
+        watch.heard_ms = self.sim.now_ms;
         let broken = std::mem::take(&mut watch.broken);
         if list {
             // The list with which the stream starts is only where it starts.
             let revision = self.api.revision_at(self.sim.now_ms.saturating_sub(lag_ms));
-            watch.at = revision;
-            watch.told = revision;
+            (watch.at, watch.from) = (revision, revision);
         }
         // A watch that closes in order resumes where it was, and nothing is reported.
         if list || broken {
             let watch = &mut self.hosts[at].watch;
-            (watch.starts, watch.listed) = (watch.starts + 1, false);
+            (watch.starts, watch.whole) = (watch.starts + 1, false);
             self.step(at, Input::WatchStarted { namespace: NAMESPACE.to_owned() });
         }
     }
@@ -183,6 +191,7 @@ impl World<'_> {
             return;
         };
         self.hosts[at].watch.at = last.revision;
+        self.hosts[at].watch.heard_ms = self.sim.now_ms;
         let mut told: Vec<(u64, Event)> = Vec::with_capacity(due.len());
         for (place, entry) in due.iter().enumerate() {
             let event = match &entry.change {
@@ -201,7 +210,10 @@ impl World<'_> {
             told.push((entry.revision, event));
         }
         for (revision, mut event) in told {
-            self.hosts[at].watch.told = revision;
+            let watch = &mut self.hosts[at].watch;
+            if watch.whole {
+                watch.told = revision;
+            }
             if let Event::PodGone(pod) = &mut event
                 && self.sim.strikes(Fault::DeletionOutdated)
             {
@@ -249,6 +261,21 @@ impl World<'_> {
         }
     }
 
+    /// A stream that was silent for long begins again, in case that its list and its events left a gap.
+    pub(crate) fn audit_watches(&mut self) {
+        for at in 0..self.hosts.len() {
+            let host = &self.hosts[at];
+            let silent_ms = self.sim.now_ms - host.watch.heard_ms;
+            if host.leading
+                && !host.is_frozen()
+                && host.watch.state == WatchState::Open
+                && silent_ms >= AUDIT_MS
+            {
+                self.watch_restarts(at, 10, true);
+            }
+        }
+    }
+
     /// kube's client reports an error, and begins again after a while.
     fn watch_fails(&mut self, at: usize) {
         let wait_ms = self.sim.tape.between(800, 30_000);
@@ -257,7 +284,8 @@ impl World<'_> {
     }
 
     fn watch_breaks(&mut self, at: usize) {
-        self.hosts[at].watch.listed = false;
+        let watch = &mut self.hosts[at].watch;
+        (watch.listed, watch.whole) = (false, false);
         if !std::mem::replace(&mut self.hosts[at].watch.broken, true) {
             self.step(at, Input::WatchBroken { namespace: NAMESPACE.to_owned() });
         }
