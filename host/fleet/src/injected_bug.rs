@@ -70,10 +70,6 @@ pub enum InjectedBug {
     BrokenIsFresh,
     /// A fleet that begins while its watch is down is not told so.
     BeginsFresh,
-    /// A list is believed that was asked for before the watch started again.
-    ListNotRepeated,
-    /// A list that failed is not asked for again.
-    FailedListDropped,
     /// A driver that was not found is not looked for again.
     DriverSoughtOnce,
     /// Fleets begin on a host that does not lead.
@@ -81,7 +77,7 @@ pub enum InjectedBug {
 }
 
 impl InjectedBug {
-    pub const ALL: [InjectedBug; 37] = [
+    pub const ALL: [InjectedBug; 35] = [
         InjectedBug::NoUid,
         InjectedBug::IdsInMemory,
         InjectedBug::CreateBeforeReserve,
@@ -115,8 +111,6 @@ impl InjectedBug {
         InjectedBug::LedgerUnchecked,
         InjectedBug::BrokenIsFresh,
         InjectedBug::BeginsFresh,
-        InjectedBug::ListNotRepeated,
-        InjectedBug::FailedListDropped,
         InjectedBug::DriverSoughtOnce,
         InjectedBug::StandbyBegins,
     ];
@@ -157,8 +151,6 @@ impl InjectedBug {
             InjectedBug::LedgerUnchecked => "ledger-unchecked",
             InjectedBug::BrokenIsFresh => "broken-is-fresh",
             InjectedBug::BeginsFresh => "begins-fresh",
-            InjectedBug::ListNotRepeated => "list-not-repeated",
-            InjectedBug::FailedListDropped => "failed-list-dropped",
             InjectedBug::DriverSoughtOnce => "driver-sought-once",
             InjectedBug::StandbyBegins => "standby-begins",
         }

@@ -524,22 +524,18 @@ impl Supervisor {
     }
 
     fn listed(&mut self, number: u64, list: Option<Relist>) {
-        let retries = !self.has_bug(InjectedBug::FailedListDropped);
-        let repeats = !self.has_bug(InjectedBug::ListNotRepeated);
         let Some(life) = self.life_mut(number) else { return };
         let Listing::Asked { again } = std::mem::replace(&mut life.listing, Listing::No) else { return };
         let Some(list) = list else {
             let due = self.now.instant + LIST_RETRY_MS;
-            if retries {
-                self.timers.insert((due, Timer::List(number)));
-            }
+            self.timers.insert((due, Timer::List(number)));
             return;
         };
         life.listed = true;
         self.tell(number, Event::Relisted(list));
         let Some(namespace) = self.fleet_of(number).map(Managed::namespace) else { return };
         let up = self.watches.get(namespace) == Some(&true) || self.has_bug(InjectedBug::BrokenIsFresh);
-        if again && repeats {
+        if again {
             self.list(number);
         } else if up {
             self.tell(number, Event::ViewFresh);

@@ -6,7 +6,7 @@
 //!
 //! - S1 S2 S3 S4 when a pod is created: [`bounds`]
 //! - S5 S6 S17 when a pod is deleted: [`victims`]
-//! - S2 S6 S7 S8 S11 S12 S13 S14 S16 S17 S19 S20 S22 when an action is requested: [`conduct`]
+//! - S2 S6 S7 S8 S11 S12 S13 S14 S16 S17 S19 S20 S22 S23 when an action is requested: [`conduct`]
 //! - S21 when a loss is asked about and when it is settled: [`silence`]
 //! - S8 S10 S13 when a ledger is written, S9 and S18 once a simulated second: [`books`]
 //! - L1 L3 L4 L5 once the faults are over, all reported as L1: [`rest`]

@@ -400,6 +400,10 @@ impl World<'_> {
     }
 
     fn fleet_told(&mut self, at: usize, event: &Event, instant: Instant) {
+        if matches!(event, Event::LeadershipGained { .. }) && !self.hosts[at].leading {
+            let message = || format!("a fleet begins on host {at}, which does not lead");
+            self.checks.object("S13", self.sim.now_ms, message);
+        }
         self.checks.told(at, event, self.sim.now_ms, instant);
         self.sim.trace.number(event_number(event) | (at as u64) << 56);
         self.sim.trace.say(self.sim.now_ms, || format!("host {at} <- {}", view::words(event)));

@@ -1,13 +1,13 @@
 //! `rollcall-lab`: replays runs of the simulator, runs campaigns, and hunts injected bugs.
 
+#![allow(clippy::disallowed_types, reason = "it measures how long a campaign takes; a run has virtual time")]
+
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-#[allow(clippy::disallowed_types, reason = "the time that a campaign takes; a run has virtual time")]
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 use fleet::guardrail::Refusal;

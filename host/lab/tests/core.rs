@@ -10,9 +10,9 @@ use lab::world::{Core, CrashPoint};
 
 /// A small campaign; `rollcall-lab simulate --seeds 0..20000` is the large one.
 #[test]
-fn some_hundred_seeds_find_nothing() {
+fn a_thousand_seeds_find_nothing() {
     let mut campaign = Campaign::default();
-    for seed in 0..500 {
+    for seed in 0..1_000 {
         campaign.add(&run(seed, &Options::default(), &core(None)));
     }
     assert_eq!(campaign.violations, [].into());
