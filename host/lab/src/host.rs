@@ -363,10 +363,11 @@ impl World<'_> {
                 watch.told = watch.told.max(list.revision);
             }
         }
-        let input = match event {
-            Event::Relisted(list) if action == OWN_LIST => Input::Listed { life, list: Some(list) },
-            _ if action == OWN_LIST => Input::Listed { life, list: None },
-            event => Input::Fleet { life, event },
+        let input = if action == OWN_LIST {
+            let list = if let Event::Relisted(list) = event { Some(list) } else { None };
+            Input::Listed { life, list }
+        } else {
+            Input::Fleet { life, event }
         };
         self.step(at, input);
     }

@@ -46,10 +46,12 @@ struct Twice(Supervisor);
 
 impl Core for Twice {
     fn step(&mut self, input: Input, now: Now) -> Vec<Output> {
-        let again = match &input {
-            Input::Fleet { event: Event::Commanded { .. }, .. } => None,
-            Input::Fleet { life, event } => Some(Input::Fleet { life: *life, event: event.clone() }),
-            _ => None,
+        let again = if let Input::Fleet { life, event } = &input
+            && !matches!(event, Event::Commanded { .. })
+        {
+            Some(Input::Fleet { life: *life, event: event.clone() })
+        } else {
+            None
         };
         let mut outputs = self.0.step(input, now);
         outputs.extend(again.into_iter().flat_map(|again| self.0.step(again, now)));

@@ -160,15 +160,10 @@ impl Daemon {
         if done.action != OWN_LIST {
             return self.step(Input::Fleet { life, event: done.answer.event });
         }
-        let list = match done.answer.event {
-            Event::Relisted(list) => Some(list),
-            failed => {
-                if let Event::Finished { outcome, .. } = failed {
-                    tracing::warn!(%outcome, "a list failed");
-                }
-                None
-            }
-        };
+        if let Event::Finished { outcome, .. } = &done.answer.event {
+            tracing::warn!(%outcome, "a list failed");
+        }
+        let list = if let Event::Relisted(list) = done.answer.event { Some(list) } else { None };
         self.step(Input::Listed { life, list });
     }
 

@@ -268,11 +268,11 @@ impl Daemon {
 
 /// Adds the name of the ConfigMap, which the core does not know and people look for.
 fn placed(alive: &Alive, notice: &Notice) -> Notice {
-    let message = match notice.reason {
-        Reason::LedgerRefused => alive.name_ledger(&notice.message),
-        _ => notice.message.clone(),
-    };
-    Notice { message, ..notice.clone() }
+    let mut notice = notice.clone();
+    if notice.reason == Reason::LedgerRefused {
+        notice.message = alive.name_ledger(&notice.message);
+    }
+    notice
 }
 
 /// The kind of input, as a label.

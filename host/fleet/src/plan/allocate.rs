@@ -58,7 +58,7 @@ pub(crate) struct Creates {
 pub(crate) fn creates(missing: u32, limits: &Limits<'_>, env: Env<'_>) -> Creates {
     let allocation = &env.spec.allocation;
     let (mut tally, mut breaker, mut bucket) =
-        (limits.tally, limits.rates.breaker.clone(), limits.rates.creates.clone());
+        (limits.tally, limits.rates.breaker.clone(), *limits.rates.creates);
     let mut count = 0;
     while count < missing {
         let may = limits.fleet.and_then(|()| may_create(&tally, limits, &breaker, &bucket, env));
