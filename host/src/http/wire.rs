@@ -123,7 +123,7 @@ pub struct ExecutorResult {
     pub refused: Option<Reason>,
 }
 
-/// The body of every error, as [`Error`](super::error::Error) writes it.
+/// The body of every error, as `http::error` writes it.
 #[derive(Debug, Deserialize)]
 pub struct Failure {
     pub error: Reason,
