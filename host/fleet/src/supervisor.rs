@@ -11,7 +11,7 @@
 //! that are delivered; if the watch starts again while a list is in flight, that list may miss changes, and another
 //! follows. A view is fresh when a list was answered and its watch is up at that moment. A driver is looked for until it
 //! is found, also while the watch would report it: it may get what it lacks, an address for instance, during a gap of
-//! the watch. Of two fleets that claim one name, the better [`Claim`](crate::identity::Claim) has it.
+//! the watch. Of two fleets that claim one name, the better [`Claim`] has it.
 //!
 //! *Rejected.* A supervisor that translates: what a pod looks like in JSON, how a template becomes a pod, and where
 //! heartbeats are accepted is the caller's. It is told what to do by [`Output`]s, in order, and documents are named by

@@ -60,7 +60,7 @@ pub struct Life {
     pub(super) application_id: String,
     pub(super) identity: Identity,
     pub(super) claim: Claim,
-    /// As last reported by [`Output::Still`].
+    /// As last reported by [`Output::Still`](super::Output::Still).
     pub(super) still: bool,
     /// The core's deadline, as registered.
     pub(super) armed: Instant,

@@ -11,7 +11,7 @@ use crate::observed::DriverPod;
 /// What a host tells its supervisor. Like [`Event`], an input may come late, twice, or never.
 #[derive(Debug)]
 pub enum Input {
-    /// [`Supervisor::deadline`] has come, or the loop ran once.
+    /// [`Supervisor::deadline`](super::Supervisor::deadline) has come, or the loop ran once.
     Deadline,
     /// A request about the Lease was answered, or this host shuts down.
     Election(ElectionEvent),

@@ -14,7 +14,7 @@ use crate::snapshot::Explanation;
 use crate::time::Instant;
 
 impl Supervisor {
-    /// When to call `step` with [`Input::Deadline`] if no other input comes first. In addition the loop must run once
+    /// When to call `step` with [`Input::Deadline`](super::Input::Deadline) if no other input comes first. In addition the loop must run once
     /// per [`Supervisor::pulse_ms`], so that a standstill is noticed.
     pub fn deadline(&self) -> Option<Instant> {
         let election = match &self.election {
