@@ -53,9 +53,6 @@ const NEWS_MAX: usize = 4_096;
 const SIGNS_AT_ONCE: usize = 256;
 /// How long shutdown waits for calls in flight.
 const DRAIN: Duration = Duration::from_secs(10);
-/// The action number of the supervisor's own lists. A core counts from 1.
-const OWN_LIST: ActionId = ActionId(0);
-
 /// The Lease, and how replicas compete for it.
 #[derive(Clone, Debug)]
 pub struct LeaseConfig {

@@ -46,7 +46,7 @@ use managed::{Followed, Listing, Seeking};
 pub use managed::{Life, Managed};
 #[cfg(feature = "injected-bugs")]
 pub use message::Told;
-pub use message::{Input, News, NotCommanded, Output};
+pub use message::{Input, News, NotCommanded, OWN_LIST, Output};
 
 /// How often a missing driver pod is looked for.
 pub const DRIVER_RETRY_MS: u64 = 5_000;
@@ -583,11 +583,7 @@ impl Supervisor {
 
     fn deadline_reached(&mut self) {
         let now = self.now.instant;
-        let election = match &self.election {
-            Some(election) => election.deadline(),
-            None => self.term.is_none().then_some(Instant::START),
-        };
-        if election.is_some_and(|at| at <= now) {
+        if self.election_deadline().is_some_and(|at| at <= now) {
             self.elect(ElectionEvent::Deadline);
         }
         let mut due = Vec::new();

@@ -13,7 +13,7 @@ use fleet::event::{Beat, Event, Impairment, Outcome};
 use fleet::guardrail::Refusal;
 use fleet::id::ActionId;
 use fleet::snapshot::Snapshot;
-use fleet::supervisor::{Input, Output, Supervisor};
+use fleet::supervisor::{Input, OWN_LIST, Output, Supervisor};
 use fleet::time::{Instant, Now};
 
 use crate::lease;
@@ -110,9 +110,6 @@ pub struct Stands {
     /// When it resumes, it handles its deadlines first, and only then what has arrived.
     hasty: bool,
 }
-
-/// The action number of the supervisor's own lists. A core counts from 1.
-pub(crate) const OWN_LIST: ActionId = ActionId(0);
 
 /// A core that keeps asking to be woken at once would use a whole CPU.
 const SPINS_MAX: u32 = 200;

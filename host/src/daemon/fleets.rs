@@ -8,6 +8,7 @@ use std::sync::Arc;
 use cluster::call::{Calls, Place};
 use cluster::node::Signs;
 use cluster::queue::Still;
+use cluster::template::Template;
 use fleet::identity::Claim;
 use fleet::observed::DriverPod;
 use fleet::snapshot::{Condition, Counts, Snapshot};
@@ -165,7 +166,12 @@ impl Source {
             })?,
             Mode::Observe => None,
         };
-        Ok(Place {
+        Ok(self.place_with(template, driver, application_id))
+    }
+
+    /// Without a template no executor can be created.
+    pub fn place_with(&self, template: Option<Template>, driver: &DriverPod, application_id: &str) -> Place {
+        Place {
             fleet: self.config.fleet.metadata.name.clone(),
             namespace: self.config.fleet.metadata.namespace.clone(),
             application_id: application_id.to_owned(),
@@ -173,7 +179,7 @@ impl Source {
             driver_uid: driver.uid.clone(),
             executor_container: self.config.executor_container().map(str::to_owned),
             template,
-        })
+        }
     }
 
     fn driver_url(&self, driver: &DriverPod) -> Result<String, String> {

@@ -10,11 +10,11 @@ use cluster::watch::Told as Watched;
 use fleet::event::{Event, Phase, PodView};
 use fleet::id::CommandId;
 use fleet::observed::DriverPod;
-use fleet::supervisor::Input;
+use fleet::supervisor::{Input, OWN_LIST};
 use tokio::time::Instant as Clock;
 
 use super::fleets::Face;
-use super::{Change, Daemon, News, OWN_LIST};
+use super::{Change, Daemon, News};
 use crate::handle::{Commanded, Request};
 use crate::heartbeat::{Sign, directory::ExecutorEntry};
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cluster::call::{Calls, Place, find_driver};
+use cluster::call::{Calls, find_driver};
 use cluster::notice;
 use cluster::queue::Job;
 use cluster::watch;
@@ -13,13 +13,13 @@ use fleet::guardrail::Refusal;
 use fleet::id::ExecutorId;
 use fleet::identity::Claim;
 use fleet::observed::DriverPod;
-use fleet::supervisor::{self, Input, NotCommanded, Output};
+use fleet::supervisor::{self, Input, NotCommanded, OWN_LIST, Output};
 use fleet::time::Instant;
 use tokio::time::Instant as Clock;
 
 use super::fleets::{Alive, Source};
 use super::policies::Asker;
-use super::{Daemon, Ended, News, OWN_LIST};
+use super::{Daemon, Ended, News};
 use crate::handle::{Commanded, Told};
 
 impl Daemon {
@@ -75,15 +75,7 @@ impl Daemon {
                 self.enter(&source, life, &driver, &application_id, claim);
                 let place = source.place(&driver, &application_id).unwrap_or_else(|why| {
                     tracing::error!(fleet, why, "no executor can be created");
-                    Place {
-                        fleet: fleet.clone(),
-                        namespace: source.config.fleet.metadata.namespace.clone(),
-                        application_id: application_id.clone(),
-                        driver: driver.name.to_string(),
-                        driver_uid: driver.uid.clone(),
-                        executor_container: None,
-                        template: None,
-                    }
+                    source.place_with(None, &driver, &application_id)
                 });
                 let calls = Calls::new(self.clients.call.clone(), Arc::new(place));
                 self.alive.insert(life, Alive::new(fleet, source, calls));

@@ -85,23 +85,10 @@ fn candidate(
     let node = executor.node().and_then(|node| nodes.binary_search(&node).ok());
     Candidate {
         id: id.0,
-        add_time_ms: counters.add_time_ms,
-        active_tasks: counters.active_tasks,
-        failed_tasks: counters.failed_tasks,
-        completed_tasks: counters.completed_tasks,
-        total_tasks: counters.total_tasks,
-        total_duration_ms: counters.total_duration_ms,
-        total_gc_time_ms: counters.total_gc_time_ms,
-        total_input_bytes: counters.total_input_bytes,
-        total_shuffle_read_bytes: counters.total_shuffle_read_bytes,
-        total_shuffle_write_bytes: counters.total_shuffle_write_bytes,
-        memory_used_bytes: counters.memory_used_bytes,
-        disk_used_bytes: counters.disk_used_bytes,
-        peak_jvm_onheap_bytes: counters.peak_jvm_onheap_bytes,
-        peak_jvm_offheap_bytes: counters.peak_jvm_offheap_bytes,
         age_ms: age_ms(executor, env),
         since_heartbeat_ms: heard.map(|heard| env.now.instant.since_ms(heard)),
         node: node.and_then(|node| u32::try_from(node).ok()),
+        ..Candidate::from(counters)
     }
 }
 

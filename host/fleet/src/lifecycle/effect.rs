@@ -16,7 +16,7 @@ pub(crate) struct Context<'a> {
     pub id: ExecutorId,
     /// Why Rollcall removes the executor, according to the ledger.
     pub leaving: Option<DeletionCause>,
-    /// The number of the ledger write that will hold whatever this transition records.
+    /// The number of the ledger write that will hold what this transition records.
     pub mark: u64,
     pub target: u32,
     /// Silence before this moment proves nothing.

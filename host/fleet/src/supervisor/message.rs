@@ -4,9 +4,12 @@ use super::document::Judged;
 use crate::action::Action;
 use crate::election::{ElectionAction, ElectionEvent};
 use crate::event::{Command, Event, Relist};
-use crate::id::CommandId;
+use crate::id::{ActionId, CommandId};
 use crate::identity::Claim;
 use crate::observed::DriverPod;
+
+/// The action number of the supervisor's own lists, for hosts that send them as actions. A core counts from 1.
+pub const OWN_LIST: ActionId = ActionId(0);
 
 /// What a host tells its supervisor. Like [`Event`], an input may come late, twice, or never.
 #[derive(Debug)]
@@ -95,7 +98,7 @@ pub enum Output {
         life: u64,
         fleet: String,
     },
-    /// From now on, pods of this life must not be changed, whatever was decided before; or they may be changed again.
+    /// From now on, pods of this life must not be changed, also by what was decided before; or they may be changed again.
     Still {
         life: u64,
         still: bool,

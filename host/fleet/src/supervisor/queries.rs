@@ -4,7 +4,7 @@ use super::Supervisor;
 use super::managed::Managed;
 #[cfg(feature = "injected-bugs")]
 use super::message::Told;
-use crate::election::{Election, StopCause};
+use crate::election::Election;
 #[cfg(feature = "injected-bugs")]
 use crate::event::Event;
 use crate::guardrail::Refusal;
@@ -14,15 +14,18 @@ use crate::snapshot::Explanation;
 use crate::time::Instant;
 
 impl Supervisor {
-    /// When to call `step` with [`Input::Deadline`](super::Input::Deadline) if no other input comes first. In addition the loop must run once
-    /// per [`Supervisor::pulse_ms`], so that a standstill is noticed.
+    /// When to call `step` with [`Input::Deadline`](super::Input::Deadline) if no other input comes first. In addition
+    /// the loop must run once per [`Supervisor::pulse_ms`], so that a standstill is noticed.
     pub fn deadline(&self) -> Option<Instant> {
-        let election = match &self.election {
+        let timer = self.timers.first().map(|(at, _)| *at);
+        self.election_deadline().into_iter().chain(timer).min()
+    }
+
+    pub(super) fn election_deadline(&self) -> Option<Instant> {
+        match &self.election {
             Some(election) => election.deadline(),
             None => (self.term.is_none() && self.stopped.is_none()).then_some(Instant::START),
-        };
-        let timer = self.timers.first().map(|(at, _)| *at);
-        election.into_iter().chain(timer).min()
+        }
     }
 
     /// Maximum period of the loop.
@@ -42,11 +45,6 @@ impl Supervisor {
             Some(election) => election.leads_until(),
             None => self.leads().then_some(Instant::NEVER),
         }
-    }
-
-    /// Why this host must stop.
-    pub fn stopped(&self) -> Option<StopCause> {
-        self.stopped
     }
 
     /// The identity of the current leader, if known.
