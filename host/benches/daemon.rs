@@ -1,16 +1,19 @@
 //! What the daemon costs, as a process of its own against an API server on loopback: time from a pod's end
-//! until its replacement is asked for, memory, requests and CPU when nothing happens.
+//! until its replacement is asked for, memory, requests and CPU when nothing happens, and the CPU that heartbeats cost.
 //!
-//! `cargo bench -p rollcall --bench daemon`
+//! `cargo bench -p rollcall --bench daemon`, or `... -- heartbeats` for these alone. `ROLLCALL_BINARY` names another binary to measure.
 //!
 //! The API server is the one in memory, over HTTP; pods run as soon as they are created. Goals: a
 //! replacement within 100 ms at the 99th percentile of 10,000 executors, 150 MB there, and nothing written
-//! while idle but the Lease.
+//! while idle but the Lease. Heartbeats are Spark's own batches of 127 lines, over one connection for each thousand
+//! executors.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark prints, and may panic")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -21,17 +24,29 @@ use axum::response::IntoResponse;
 use embedded::server::{Server, Verdict};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 const NAMESPACE: &str = "spark";
 /// A small fleet is given time between them, so fewer.
-const fn losses(executors: usize) -> usize {
+const fn lost(executors: usize) -> usize {
     if executors < 100 { 40 } else { 200 }
 }
 const IDLE: Duration = Duration::from_secs(20);
+/// The period of GraphiteSink.
+const PERIOD: Duration = Duration::from_secs(10);
+/// How many periods of heartbeats are measured.
+const PERIODS: u32 = 6;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
+    if !std::env::args().any(|arg| arg == "heartbeats") {
+        losses().await;
+    }
+    heartbeats().await;
+}
+
+async fn losses() {
     println!(
         "{:>9}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}  idle requests in {} s",
         "executors",
@@ -46,9 +61,35 @@ async fn main() {
     for executors in [10, 1_000, 10_000] {
         run(executors).await;
     }
+    println!();
 }
 
-async fn run(executors: usize) {
+async fn heartbeats() {
+    println!("{:>9}  {:>9}  {:>9}  {:>14}", "executors", "lines/s", "CPU", "CPU of a line");
+    for executors in [1_000, 5_000] {
+        hear(executors).await;
+    }
+}
+
+/// A daemon on an API server of its own, with all executors created.
+struct Stage {
+    server: Server,
+    serving: JoinHandle<std::io::Result<()>>,
+    directory: PathBuf,
+    daemon: Killed,
+    http: SocketAddr,
+    graphite: SocketAddr,
+    posts: mpsc::Receiver<Instant>,
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.serving.abort();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+async fn stage(executors: usize, heartbeats: bool) -> Stage {
     let server = Server::new(1);
     server.set_wall_clock(jiff::Timestamp::now().as_millisecond());
     server.create("namespaces", "", json!({"metadata": {"name": NAMESPACE}})).unwrap();
@@ -71,19 +112,24 @@ async fn run(executors: usize) {
     })));
     let directory = std::env::temp_dir().join(format!("rollcall-bench-{}-{executors}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
-    let (daemon, http) = spawn(&directory, api, executors);
-    let mut daemon = Killed(daemon);
+    let (daemon, http, graphite) = spawn(&directory, api, executors, heartbeats);
+    Stage { server, serving, directory, daemon: Killed(daemon), http, graphite, posts }
+}
+
+async fn run(executors: usize) {
+    let stage = stage(executors, false).await;
+    let Stage { server, daemon, http, posts, .. } = &stage;
     let begun = Instant::now();
     let mut seen = 0;
-    kubelet_until(&server, &mut seen, || available(http), executors).await;
+    kubelet_until(server, &mut seen, || available(*http), executors).await;
     let full = begun.elapsed();
     while posts.try_recv().is_ok() {}
 
     let mut waits = Vec::new();
     let mut victims: Vec<String> =
         server.list("pods").iter().map(|pod| name(pod)).filter(|name| name != "driver").collect();
-    victims.truncate(losses(executors).min(executors));
-    for victim in victims.iter().cycle().take(losses(executors)) {
+    victims.truncate(lost(executors).min(executors));
+    for victim in victims.iter().cycle().take(lost(executors)) {
         // The first of that name, and then whichever is there.
         let lost = if server.get("pods", NAMESPACE, victim).is_some() {
             victim.clone()
@@ -100,7 +146,7 @@ async fn run(executors: usize) {
             assert!(at.elapsed() < Duration::from_secs(60), "{lost} was not replaced");
         };
         waits.push(replaced.saturating_duration_since(at));
-        kubelet_until(&server, &mut seen, || available(http), executors).await;
+        kubelet_until(server, &mut seen, || available(*http), executors).await;
         // The next one is not one incident with this: a mass loss starts slowly, by design.
         sleep(Duration::from_millis(if executors < 100 { 3_500 } else { 20 })).await;
     }
@@ -123,9 +169,60 @@ async fn run(executors: usize) {
         idle as f64 / IDLE.as_millis() as f64 * 100.0,
         difference(&before, &server.requests()),
     );
-    daemon.0.kill().unwrap();
-    serving.abort();
-    let _ = std::fs::remove_dir_all(&directory);
+}
+
+/// The CPU that one line of a heartbeat costs.
+async fn hear(executors: usize) {
+    let stage = stage(executors, true).await;
+    let batch = batch();
+    let mut seen = 0;
+    let created = async || stage.server.list("pods").len() - 1;
+    kubelet_until(&stage.server, &mut seen, created, executors).await;
+    kubelet_until(&stage.server, &mut seen, async || executors, executors).await;
+    let mut connections: Vec<TcpStream> =
+        (0..executors.div_ceil(1_000)).map(|_| TcpStream::connect(stage.graphite).unwrap()).collect();
+    // A tenth of a period at a time, so that the daemon has a steady load.
+    let mut slices = (0..10).cycle();
+    let mut report = || {
+        let (slice, seconds) = (slices.next().unwrap(), jiff::Timestamp::now().as_second());
+        for (first, connection) in (1..).step_by(1_000).zip(&mut connections) {
+            let mut text = String::new();
+            for id in (first..first + 1_000).filter(|id| id % 10 == slice && *id <= executors) {
+                for metric in &batch {
+                    writeln!(text, "spark-1.{id}.{metric} {seconds}").unwrap();
+                }
+            }
+            connection.write_all(text.as_bytes()).unwrap();
+        }
+    };
+    let begun = Instant::now();
+    while available(stage.http).await < executors {
+        report();
+        sleep(PERIOD / 10).await;
+        assert!(begun.elapsed() < Duration::from_secs(60), "not all executors are heard");
+    }
+    let (cpu, begun) = (cpu_ms(&stage.daemon.0), Instant::now());
+    for slice in 0..PERIODS * 10 {
+        report();
+        sleep((PERIOD / 10 * (slice + 1)).saturating_sub(begun.elapsed())).await;
+    }
+    let (cpu, elapsed) = (cpu_ms(&stage.daemon.0) - cpu, begun.elapsed());
+    assert_eq!(available(stage.http).await, executors);
+    let lines = executors * batch.len() * PERIODS as usize;
+    println!(
+        "{executors:>9}  {:>9.0}  {:>8.2}%  {:>11.0} ns",
+        lines as f64 / elapsed.as_secs_f64(),
+        cpu as f64 / elapsed.as_millis() as f64 * 100.0,
+        cpu as f64 * 1e6 / lines as f64,
+    );
+}
+
+/// One report of an executor of Spark 4.3: names and values of 127 metrics, without application, executor and time.
+fn batch() -> Vec<&'static str> {
+    let arrivals = include_str!("../../tests/fixtures/graphite-arrivals.txt");
+    let (first, _) = arrivals.split_once(' ').unwrap();
+    let lines = arrivals.lines().take_while(|line| line.starts_with(first));
+    lines.map(|line| line.split_once(".1.").unwrap().1.rsplit_once(' ').unwrap().0).collect()
 }
 
 struct Killed(Child);
@@ -141,7 +238,12 @@ async fn serve(State(server): State<Server>, request: Request) -> impl IntoRespo
     server.answer(request).await.unwrap()
 }
 
-fn spawn(directory: &std::path::Path, api: SocketAddr, executors: usize) -> (Child, SocketAddr) {
+fn spawn(
+    directory: &Path,
+    api: SocketAddr,
+    executors: usize,
+    heartbeats: bool,
+) -> (Child, SocketAddr, SocketAddr) {
     let kubeconfig = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "bench",
         "clusters": [{"name": "bench", "cluster": {"server": format!("http://{api}")}}],
@@ -154,7 +256,7 @@ fn spawn(directory: &std::path::Path, api: SocketAddr, executors: usize) -> (Chi
         "spec": {
             "mode": "Own", "executors": executors,
             "driver": {"podName": "driver", "restInterval": "1h", "startTimeout": "0s"},
-            "heartbeat": {"disabled": true},
+            "heartbeat": {"disabled": !heartbeats, "checkPeer": false},
             "allocation": {"batchSize": 1000, "batchDelay": "100ms"},
             "recovery": {"maxExecutorFailures": 1_000_000},
             "spark": {},
@@ -165,19 +267,20 @@ fn spawn(directory: &std::path::Path, api: SocketAddr, executors: usize) -> (Chi
     std::fs::write(directory.join("fleet.json"), fleet.to_string()).unwrap();
     let http: SocketAddr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let graphite = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let daemon = Command::new(env!("CARGO_BIN_EXE_rollcall"))
-        .args(["run", "--changes-per-second", "2000", "--changes-burst", "2000"])
-        .args(["--log-level", "warn"])
-        .arg("--kubeconfig")
-        .arg(directory.join("kubeconfig"))
-        .arg("-f")
-        .arg(directory.join("fleet.json"))
-        .args(["--http", &http.to_string(), "--graphite", &graphite.to_string()])
-        .arg("--probes=127.0.0.1:0")
-        .stderr(Stdio::inherit())
-        .spawn()
-        .unwrap();
-    (daemon, http)
+    let daemon =
+        Command::new(std::env::var("ROLLCALL_BINARY").unwrap_or(env!("CARGO_BIN_EXE_rollcall").into()))
+            .args(["run", "--changes-per-second", "2000", "--changes-burst", "2000"])
+            .args(["--log-level", "warn"])
+            .arg("--kubeconfig")
+            .arg(directory.join("kubeconfig"))
+            .arg("-f")
+            .arg(directory.join("fleet.json"))
+            .args(["--http", &http.to_string(), "--graphite", &graphite.to_string()])
+            .arg("--probes=127.0.0.1:0")
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+    (daemon, http, graphite)
 }
 
 /// Starts whatever was created, until so many executors are available.

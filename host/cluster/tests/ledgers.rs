@@ -25,7 +25,7 @@ use fleet::event::{Done, DriverView, Event, Outcome, Relist, finished};
 use fleet::id::{ExecutorId, IdSet, Version};
 use fleet::ledger::{Ledger, Requested};
 use fleet::question::{DeletionCause, LossKind};
-use fleet::spec::{Draft, Mode};
+use fleet::spec::{FleetSpec, Mode};
 use fleet::time::{Instant, Now};
 use serde_json::{Value, json};
 
@@ -268,8 +268,8 @@ fn balanced(ledger: &Ledger, dice: &mut Seed) -> String {
 /// A fleet claims it and handles the differences, until it rests or the step limit is reached.
 fn go_on_from(ledger: Ledger, dice: &mut Seed, case: u64) {
     let mode = if dice.below(4) == 0 { Mode::Observe } else { Mode::Own };
-    let draft = Draft::new("f", "app", mode, "driver".into(), 3);
-    let mut fleet = Fleet::new(draft, &[], case).unwrap();
+    let spec = FleetSpec::new("f", "app", mode, "driver".into(), 3);
+    let mut fleet = Fleet::new(spec, &[], case).unwrap();
     let mut now_ms = 0;
     let first = ledger.reserved;
     let mut record = Box::new(ledger);

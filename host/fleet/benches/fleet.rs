@@ -23,7 +23,7 @@ use fleet::event::{
 };
 use fleet::id::{ExecutorId, Version};
 use fleet::question::{Container, ContainerRole, ContainerState, Pod};
-use fleet::spec::{Amount, Draft, Mode, RollSpec};
+use fleet::spec::{Amount, FleetSpec, Mode, RollSpec};
 use fleet::time::{Instant, Now};
 
 struct Counting;
@@ -154,13 +154,18 @@ fn report(name: &str, mut times: Vec<Duration>) {
 }
 
 fn main() {
-    let mut draft =
-        Draft::new("fleet", "spark-1", Mode::Own, "0f0e0d0c-1f0a-4c1e-9b7e-0123456789ab".into(), EXECUTORS);
-    draft.roll = Some(RollSpec::new("OUTLIER"));
-    draft.limits.mass_loss = Amount::Percent(100);
-    draft.heartbeat.timeout_ms = 24 * HOUR_MS;
+    let mut spec = FleetSpec::new(
+        "fleet",
+        "spark-1",
+        Mode::Own,
+        "0f0e0d0c-1f0a-4c1e-9b7e-0123456789ab".into(),
+        EXECUTORS,
+    );
+    spec.roll = Some(RollSpec::new("OUTLIER"));
+    spec.limits.mass_loss = Amount::Percent(100);
+    spec.heartbeat.timeout_ms = 24 * HOUR_MS;
     let before = HELD.load(Ordering::Relaxed);
-    let fleet = Fleet::new(draft, &["OUTLIER".to_owned()], 1).unwrap();
+    let fleet = Fleet::new(spec, &["OUTLIER".to_owned()], 1).unwrap();
     let mut bench = Bench { fleet, now_ms: 0, revision: 0, todo: VecDeque::new() };
     bench.step(Event::LeadershipGained { term: 1 });
     bench.settle();

@@ -42,7 +42,7 @@ pub(crate) enum Turn {
 
 impl Breaker {
     pub(crate) fn new(spec: &AllocationSpec) -> Breaker {
-        let backoff = Backoff::new(spec.backoff_first_ms, spec.backoff_last_ms);
+        let backoff = Backoff::new(spec.initial_backoff_ms, spec.max_backoff_ms);
         Breaker { state: State::Closed, failed_in_a_row: 0, backoff }
     }
 
@@ -134,7 +134,7 @@ impl Breaker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{Draft, Mode};
+    use crate::spec::{FleetSpec, Mode};
 
     fn at(seconds: u64) -> Instant {
         Instant::from_ms(seconds * 1_000)
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn it_opens_probes_and_closes() {
-        let spec = Draft::new("f", "app", Mode::Own, "driver".into(), 3).allocation;
+        let spec = FleetSpec::new("f", "app", Mode::Own, "driver".into(), 3).allocation;
         let mut breaker = Breaker::new(&spec);
         let mut seed = Seed::new(3);
         let mut fail = |breaker: &mut Breaker, id, now| breaker.failed(ExecutorId(id), now, 3, &mut seed);

@@ -38,7 +38,7 @@ impl Creation {
             pace: Pace::new(spec),
             creates: Bucket::new(),
             deletes: Bucket::new(),
-            pending: Backoff::new(spec.backoff_first_ms, spec.backoff_last_ms),
+            pending: Backoff::new(spec.initial_backoff_ms, spec.max_backoff_ms),
             pending_from: Instant::START,
             owed: VecDeque::new(),
             held: None,

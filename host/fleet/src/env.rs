@@ -3,12 +3,12 @@
 use crate::id::ExecutorId;
 use crate::injected_bug::{Bugs, InjectedBug};
 use crate::observed::PodView;
-use crate::spec::{Mode, RollSpec, Spec};
+use crate::spec::{Mode, RollSpec, ValidatedSpec};
 use crate::time::{Instant, Now};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Env<'a> {
-    pub spec: &'a Spec,
+    pub spec: &'a ValidatedSpec,
     pub now: Now,
     pub bugs: Bugs,
 }

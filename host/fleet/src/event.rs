@@ -12,7 +12,7 @@ use crate::id::{ActionId, CommandId, ExecutorId, Uid};
 pub use crate::observed::{DriverView, NodeView, Phase, PodView};
 pub use crate::outcome::{Done, Outcome};
 use crate::question::{Selection, Verdict};
-use crate::spec::Draft;
+use crate::spec::FleetSpec;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -50,7 +50,7 @@ pub enum Event {
     /// The outcome of an action.
     Finished { action: ActionId, outcome: Outcome },
     /// A new spec, with the names of the available policies.
-    SpecChanged { draft: Box<Draft>, policies: Vec<String> },
+    SpecChanged { spec: Box<FleetSpec>, policies: Vec<String> },
     /// An operator's command.
     Commanded { command: CommandId, verb: Command },
     /// The deadline of [`Fleet::deadline`](crate::Fleet::deadline) has come.

@@ -6,9 +6,9 @@
 //!    ▼     │                 └───────┬──────────┴─────────────────┤
 //!  AwaitingConfirmation              │ lost                       │ ours: roll, scale-down
 //!    ▼                               ▼                            ▼
-//!  AwaitingLateCreate         AwaitingReason              AwaitingAnnouncement
+//!  CreateUnknown             AwaitingReason              AwaitingAnnouncement
 //!                                    ▼                            ▼
-//!                             AwaitingRecord ◄─────────────  AwaitingExit ◄── others' deletion
+//!                             AwaitingRecord ◄───────────── Terminating ◄── others' deletion
 //!                                    ▼
 //!                      AwaitingRemoval, Kept, forgotten
 //! ```
@@ -18,7 +18,7 @@
 //!
 //! `Rolling` is not drawn either: it is `Available` with a roll that waits for its replacement.
 //!
-//! Stages are named for what they await. Whether an executor counts as serving, live or terminating is never
+//! Most stages are named for what they await. Whether an executor counts as serving, live or terminating is never
 //! stored: it follows from stage and pod, and the table of executors updates its sums on every change. So the
 //! sums always match the executors.
 
@@ -76,7 +76,7 @@ pub(crate) enum Stage {
     AwaitingConfirmation(Confirmation),
     /// A GET found nothing, yet the create may still arrive. The fleet does not wait for it, but the place
     /// under the ceiling stays reserved.
-    AwaitingLateCreate,
+    CreateUnknown,
     /// The pod is pending.
     AwaitingStart,
     /// The pod runs; the executor has not been heard yet.
@@ -90,7 +90,7 @@ pub(crate) enum Stage {
         mark: u64,
     },
     /// The pod is being removed.
-    AwaitingExit(Exit),
+    Terminating(Exit),
     /// It is lost; the classifier is asked why.
     AwaitingReason(Loss),
     /// Its end is recorded in the ledger with the write of this mark.
@@ -183,14 +183,14 @@ impl Stage {
         match self {
             Stage::AwaitingCreate(_) => "awaiting-create",
             Stage::AwaitingConfirmation(_) => "awaiting-confirmation",
-            Stage::AwaitingLateCreate => "awaiting-late-create",
+            Stage::CreateUnknown => "create-unknown",
             Stage::AwaitingStart => "awaiting-start",
             Stage::AwaitingRegistration => "awaiting-registration",
             Stage::Available => "available",
             Stage::Rolling => "rolling",
             Stage::AwaitingAnnouncement { .. } => "awaiting-announcement",
-            Stage::AwaitingExit(Exit::Foreign { rolling: true }) => "rolling",
-            Stage::AwaitingExit(_) => "awaiting-exit",
+            Stage::Terminating(Exit::Foreign { rolling: true }) => "rolling",
+            Stage::Terminating(_) => "terminating",
             Stage::AwaitingReason(_) => "awaiting-reason",
             Stage::AwaitingRecord { .. } => "awaiting-record",
             Stage::AwaitingRemoval(_) => "awaiting-removal",
@@ -207,9 +207,9 @@ impl Stage {
             | Stage::AwaitingRegistration
             | Stage::Available
             | Stage::Rolling => true,
-            Stage::AwaitingLateCreate
+            Stage::CreateUnknown
             | Stage::AwaitingAnnouncement { .. }
-            | Stage::AwaitingExit(_)
+            | Stage::Terminating(_)
             | Stage::AwaitingReason(_)
             | Stage::AwaitingRecord { .. }
             | Stage::AwaitingRemoval(_)
@@ -222,7 +222,7 @@ impl Stage {
         match self {
             Stage::AwaitingCreate(_)
             | Stage::AwaitingConfirmation(_)
-            | Stage::AwaitingLateCreate
+            | Stage::CreateUnknown
             | Stage::AwaitingReason(_)
             | Stage::AwaitingRecord { .. }
             | Stage::AwaitingRemoval(_)
@@ -232,13 +232,13 @@ impl Stage {
             | Stage::Available
             | Stage::Rolling
             | Stage::AwaitingAnnouncement { .. }
-            | Stage::AwaitingExit(_) => true,
+            | Stage::Terminating(_) => true,
         }
     }
 
     /// The deletion in progress.
     pub(crate) fn removal(&self) -> Option<&Removal> {
-        if let Stage::AwaitingExit(Exit::Ours { removal, .. }) | Stage::AwaitingRemoval(removal) = self {
+        if let Stage::Terminating(Exit::Ours { removal, .. }) | Stage::AwaitingRemoval(removal) = self {
             Some(removal)
         } else {
             None
@@ -246,7 +246,7 @@ impl Stage {
     }
 
     pub(crate) fn removal_mut(&mut self) -> Option<&mut Removal> {
-        if let Stage::AwaitingExit(Exit::Ours { removal, .. }) | Stage::AwaitingRemoval(removal) = self {
+        if let Stage::Terminating(Exit::Ours { removal, .. }) | Stage::AwaitingRemoval(removal) = self {
             Some(removal)
         } else {
             None
@@ -257,13 +257,13 @@ impl Stage {
     pub(crate) fn can_be_recalled(&self) -> bool {
         match self {
             Stage::AwaitingAnnouncement { cause, .. } => *cause == DeletionCause::ScaleDown,
-            Stage::AwaitingExit(Exit::Ours { cause, removal }) => {
+            Stage::Terminating(Exit::Ours { cause, removal }) => {
                 *cause == DeletionCause::ScaleDown && !removal.was_asked_for()
             }
-            Stage::AwaitingExit(Exit::Foreign { .. })
+            Stage::Terminating(Exit::Foreign { .. })
             | Stage::AwaitingCreate(_)
             | Stage::AwaitingConfirmation(_)
-            | Stage::AwaitingLateCreate
+            | Stage::CreateUnknown
             | Stage::AwaitingStart
             | Stage::AwaitingRegistration
             | Stage::Available
@@ -277,22 +277,22 @@ impl Stage {
 
     /// Is only the end of its pod awaited, regardless of who requested it?
     pub(crate) fn awaits_end(&self) -> bool {
-        matches!(self, Stage::AwaitingExit(_) | Stage::AwaitingRemoval(_))
+        matches!(self, Stage::Terminating(_) | Stage::AwaitingRemoval(_))
     }
 
     /// The cause of its removal, if Rollcall removes it.
     pub(crate) fn leaving(&self) -> Option<DeletionCause> {
-        if let Stage::AwaitingExit(Exit::Ours { cause, .. }) = self { Some(*cause) } else { None }
+        if let Stage::Terminating(Exit::Ours { cause, .. }) = self { Some(*cause) } else { None }
     }
 
     /// Is it not known whether its pod exists?
     pub(crate) fn is_unseen(&self) -> bool {
-        matches!(self, Stage::AwaitingCreate(_) | Stage::AwaitingConfirmation(_) | Stage::AwaitingLateCreate)
+        matches!(self, Stage::AwaitingCreate(_) | Stage::AwaitingConfirmation(_) | Stage::CreateUnknown)
     }
 
     /// Was it picked to be rolled, and its removal not requested yet?
     pub(crate) fn is_rolling(&self) -> bool {
-        matches!(self, Stage::Rolling | Stage::AwaitingExit(Exit::Foreign { rolling: true }))
+        matches!(self, Stage::Rolling | Stage::Terminating(Exit::Foreign { rolling: true }))
     }
 
     /// Is its end counted in the ledger?
@@ -357,16 +357,16 @@ impl Executor {
     /// The roll is over, and the executor stays.
     pub(crate) fn end_roll(&mut self) {
         match &mut self.stage {
-            Stage::AwaitingExit(Exit::Foreign { rolling }) => *rolling = false,
+            Stage::Terminating(Exit::Foreign { rolling }) => *rolling = false,
             stage @ Stage::Rolling => *stage = Stage::Available,
             Stage::AwaitingCreate(_)
             | Stage::AwaitingConfirmation(_)
-            | Stage::AwaitingLateCreate
+            | Stage::CreateUnknown
             | Stage::AwaitingStart
             | Stage::AwaitingRegistration
             | Stage::Available
             | Stage::AwaitingAnnouncement { .. }
-            | Stage::AwaitingExit(Exit::Ours { .. })
+            | Stage::Terminating(Exit::Ours { .. })
             | Stage::AwaitingReason(_)
             | Stage::AwaitingRecord { .. }
             | Stage::AwaitingRemoval(_)

@@ -21,7 +21,7 @@ use crate::outbox::Outbox;
 use crate::plan::allocate::Rates;
 use crate::question::{DeletionCause, LossReason, Trigger};
 use crate::signals::Signals;
-use crate::spec::Spec;
+use crate::spec::ValidatedSpec;
 use crate::table::ExecutorTable;
 use crate::time::Instant;
 
@@ -37,7 +37,7 @@ pub(crate) struct Executors {
 }
 
 impl Executors {
-    pub(crate) fn new(spec: &Spec, seed: u64) -> Executors {
+    pub(crate) fn new(spec: &ValidatedSpec, seed: u64) -> Executors {
         Executors {
             table: ExecutorTable::default(),
             ledger: LedgerWriter::new(seed),
@@ -68,7 +68,7 @@ impl Executors {
         }
         let ledger = self.ledger.get();
         let requested = ledger.requested.filter(|requested| requested.spec_target == spec.target);
-        requested.map_or(spec.target, |requested| requested.total).min(spec.limits.executors_max)
+        requested.map_or(spec.target, |requested| requested.total).min(spec.limits.max_executors)
     }
 
     pub(crate) fn bounds(&self, env: Env<'_>) -> Bounds {
@@ -293,7 +293,7 @@ impl Executors {
         let Some(executor) = self.table.get(id) else { return };
         let judgement = self.losses.judge(executor, reason, ours, node, env);
         if judgement.counts {
-            let max = env.spec.failures_max(self.target(env));
+            let max = env.spec.max_executor_failures(self.target(env));
             if let Some(failures) = self.losses.count_failure(reason, max, &mut self.ledger, env) {
                 let message = format!("{failures} executors failed; {max} are allowed");
                 self.outbox.publish(env.now, Reason::FleetFailed, message);
@@ -354,7 +354,7 @@ impl Executors {
     }
 
     fn limit_kept(&mut self, env: Env<'_>) {
-        while self.table.tally().kept > env.spec.recovery.kept_pods_max {
+        while self.table.tally().kept > env.spec.recovery.max_kept_pods {
             let kept =
                 |(id, executor): (ExecutorId, &Executor)| matches!(executor.stage, Stage::Kept).then_some(id);
             let Some(oldest) = self.table.iter().find_map(kept) else { return };

@@ -9,12 +9,12 @@ use crate::injected_bug::Bugs;
 use crate::lifecycle::{Context, Effect};
 use crate::observed::{Phase, PodView};
 use crate::question::{DeletionCause, Pod};
-use crate::spec::{Draft, Mode, Spec};
+use crate::spec::{FleetSpec, Mode, ValidatedSpec};
 use crate::time::{Instant, Now};
 
 /// The settings and the clock of a test.
 pub(crate) struct World {
-    pub spec: Spec,
+    pub spec: ValidatedSpec,
     pub seed: Seed,
     pub now: Instant,
     /// Why Rollcall removes the executor, according to the ledger.
@@ -23,11 +23,11 @@ pub(crate) struct World {
 
 /// A fleet of `target` executors that Rollcall creates, at the first second.
 pub(crate) fn world(target: u32) -> World {
-    with(Draft::new("f", "app", Mode::Own, "driver".into(), target))
+    with(FleetSpec::new("f", "app", Mode::Own, "driver".into(), target))
 }
 
-pub(crate) fn with(draft: Draft) -> World {
-    let spec = match Spec::check(draft, &[]) {
+pub(crate) fn with(spec: FleetSpec) -> World {
+    let spec = match ValidatedSpec::check(spec, &[]) {
         Ok(spec) => spec,
         Err(errors) => panic!("{errors:?}"),
     };

@@ -41,7 +41,7 @@ use crate::permits::Situation;
 use crate::phase::{Phase, Why};
 use crate::plan::allocate;
 use crate::rolls::Rolls;
-use crate::spec::{Draft, Spec, SpecError};
+use crate::spec::{FleetSpec, SpecError, ValidatedSpec};
 use crate::table::ATTENDED_MAX;
 use crate::time::{Instant, Now};
 use crate::view::ClusterView;
@@ -49,7 +49,7 @@ use crate::view::ClusterView;
 /// The executors of one application, and all decisions about them.
 #[derive(Debug)]
 pub struct Fleet {
-    spec: Spec,
+    spec: ValidatedSpec,
     spec_errors: Vec<SpecError>,
     phase: Phase,
     now: Now,
@@ -84,8 +84,8 @@ pub(crate) struct FleetState<'a> {
 impl Fleet {
     /// A fleet that waits for its host to lead. The same seed and events produce the same actions; no other
     /// host, and no other process of this host, may use the same seed.
-    pub fn new(draft: Draft, policies: &[String], seed: u64) -> Result<Fleet, Vec<SpecError>> {
-        let spec = Spec::check(draft, policies)?;
+    pub fn new(spec: FleetSpec, policies: &[String], seed: u64) -> Result<Fleet, Vec<SpecError>> {
+        let spec = ValidatedSpec::check(spec, policies)?;
         Ok(Fleet {
             executors: Executors::new(&spec, seed),
             spec,
@@ -164,7 +164,7 @@ impl Fleet {
     }
 
     /// The spec in force.
-    pub fn spec(&self) -> &Spec {
+    pub fn spec(&self) -> &ValidatedSpec {
         &self.spec
     }
 
@@ -277,7 +277,7 @@ impl Fleet {
             Event::LeadershipLost => self.depose(),
             Event::LeadershipConfirmed => self.leadership_confirmed(),
             Event::Finished { action, outcome } => self.finished(action, outcome),
-            Event::SpecChanged { draft, policies } => self.respec(*draft, &policies),
+            Event::SpecChanged { spec, policies } => self.respec(*spec, &policies),
             Event::Commanded { command, verb } => self.command(command, verb),
             Event::Answered { action, answer } => self.answered(action, answer),
             Event::DriverChanged { driver, revision } => self.observing().driver_is(driver, revision),
@@ -345,8 +345,8 @@ impl Fleet {
         }
     }
 
-    fn respec(&mut self, draft: Draft, policies: &[String]) {
-        let spec = match self.spec.succeeded_by(draft, policies) {
+    fn respec(&mut self, spec: FleetSpec, policies: &[String]) {
+        let spec = match self.spec.succeeded_by(spec, policies) {
             Ok(spec) => spec,
             Err(errors) => {
                 for error in &errors {

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::spec::{AllocationSpec, Draft, LOSSES_KEPT, Limits};
+use crate::spec::{AllocationSpec, FleetSpec, LOSSES_KEPT, Limits};
 use crate::time::Instant;
 
 macro_rules! refusals {
@@ -114,16 +114,16 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
-    pub(crate) fn new(spec: &Draft, target: u32) -> Bounds {
+    pub(crate) fn new(spec: &FleetSpec, target: u32) -> Bounds {
         let limits = &spec.limits;
-        let surge = limits.surge.rounded_up(target);
-        let unavailable = limits.unavailable.rounded_down(target);
+        let surge = limits.max_surge.rounded_up(target);
+        let unavailable = limits.max_unavailable.rounded_down(target);
         Bounds {
             target,
             surge,
-            terminating: limits.terminating.rounded_up(target),
+            terminating: limits.max_terminating.rounded_up(target),
             floor: (target - unavailable.min(target))
-                .max(limits.available_min.rounded_up(target))
+                .max(limits.min_available.rounded_up(target))
                 .min(target),
         }
     }
@@ -207,17 +207,17 @@ impl NodeLosses {
             losses.iter().map(left).sum::<u64>()
         };
         // The weight of the limit's number of losses, with the oldest of them halfway through the window.
-        let limit = u64::from(spec.node_losses_max) * 1_000 - 500;
+        let limit = u64::from(spec.max_node_losses) * 1_000 - 500;
         let mut heavy: Vec<(u64, &Box<str>)> = self
             .0
             .iter()
-            .filter(|(_, losses)| losses.len() >= spec.node_losses_max as usize)
+            .filter(|(_, losses)| losses.len() >= spec.max_node_losses as usize)
             .map(|(node, losses)| (weight(losses), node))
             .filter(|(weight, _)| *weight >= limit)
             .collect();
         heavy.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
         let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
-        heavy.truncate(spec.avoided_nodes_max.rounded_down(nodes) as usize);
+        heavy.truncate(spec.max_avoided_nodes.rounded_down(nodes) as usize);
         heavy.into_iter().map(|(_, node)| node.clone()).collect()
     }
 }
@@ -227,8 +227,8 @@ mod tests {
     use super::*;
     use crate::spec::{Amount, Mode};
 
-    fn draft() -> Draft {
-        Draft::new("f", "app", Mode::Own, "driver".into(), 10)
+    fn spec() -> FleetSpec {
+        FleetSpec::new("f", "app", Mode::Own, "driver".into(), 10)
     }
 
     fn at(seconds: u64) -> Instant {
@@ -237,20 +237,20 @@ mod tests {
 
     #[test]
     fn bounds_round_as_deployments_do() {
-        let mut draft = draft();
-        let bounds = Bounds::new(&draft, 10);
+        let mut spec = spec();
+        let bounds = Bounds::new(&spec, 10);
         assert_eq!((bounds.ceiling(), bounds.terminating), (13, 10));
         assert_eq!(bounds.floor, 8, "25% of 10, rounded down, may be short");
-        draft.limits.available_min = Amount::Percent(85);
-        assert_eq!(Bounds::new(&draft, 10).floor, 9);
-        draft.limits.available_min = Amount::Count(50);
-        assert_eq!(Bounds::new(&draft, 10).floor, 10, "an operator's target may be below it");
-        assert_eq!(Bounds::new(&draft, 0).ceiling(), 0);
+        spec.limits.min_available = Amount::Percent(85);
+        assert_eq!(Bounds::new(&spec, 10).floor, 9);
+        spec.limits.min_available = Amount::Count(50);
+        assert_eq!(Bounds::new(&spec, 10).floor, 10, "an operator's target may be below it");
+        assert_eq!(Bounds::new(&spec, 0).ceiling(), 0);
     }
 
     #[test]
     fn many_losses_at_once_are_an_incident_until_it_is_calm() {
-        let limits = draft().limits;
+        let limits = spec().limits;
         let mut mass = MassLoss::default();
         assert!(!(0..3).any(|_| mass.lost(at(100), &limits, 10)));
         assert!(mass.lost(at(105), &limits, 10), "more than 30% of 10");
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_node_is_avoided_for_a_while_and_only_some_are() {
-        let spec = draft().allocation;
+        let spec = spec().allocation;
         let mut losses = NodeLosses::default();
         for second in [0, 10, 20] {
             assert!(losses.avoided(at(second), &spec, 10).is_empty());

@@ -67,11 +67,11 @@
 //! use fleet::action::{Action, Verb};
 //! use fleet::event::{Done, DriverView, Event, Outcome, Relist, finished};
 //! use fleet::id::Version;
-//! use fleet::spec::{Draft, Mode};
+//! use fleet::spec::{FleetSpec, Mode};
 //! use fleet::time::{Instant, Now};
 //!
-//! let draft = Draft::new("etl", "spark-1", Mode::Own, "uid-of-the-driver".into(), 2);
-//! let mut fleet = Fleet::new(draft, &[], 1).expect("the settings are valid");
+//! let spec = FleetSpec::new("etl", "spark-1", Mode::Own, "uid-of-the-driver".into(), 2);
+//! let mut fleet = Fleet::new(spec, &[], 1).expect("the settings are valid");
 //! assert_eq!(fleet.deadline(), None, "without leadership it waits for no time");
 //!
 //! let now = Now { instant: Instant::from_ms(5_000), wall_ms: 1_793_577_600_000 };

@@ -138,7 +138,7 @@ impl Losses {
         // In mode Observe the driver removes the pod, unless an operator asked for it.
         let then = if !env.owns() && ours.is_none() {
             Then::Forget
-        } else if reason.keep_pod && whole && env.spec.recovery.kept_pods_max > 0 {
+        } else if reason.keep_pod && whole && env.spec.recovery.max_kept_pods > 0 {
             Then::Keep
         } else {
             Then::Clear
@@ -160,13 +160,13 @@ impl Losses {
         ledger: &mut LedgerWriter,
         env: Env<'_>,
     ) -> Option<u32> {
-        let window_ms = env.spec.recovery.failures_window_ms;
+        let window_ms = env.spec.recovery.failures_validity_interval_ms;
         self.failures.count(&reason.kind, env.now, ledger.edit(), window_ms, max)
     }
 
     /// The executor failed before it was ever available. Returns how many did so in a row, if the breaker opens.
     pub(crate) fn start_failed(&mut self, id: ExecutorId, env: Env<'_>, seed: &mut Seed) -> Option<u32> {
-        let max = env.spec.allocation.start_failures_max;
+        let max = env.spec.allocation.max_start_failures;
         // In mode Observe, no start by Rollcall would close the breaker again.
         let opened = env.owns() && self.breaker.failed(id, env.now.instant, max, seed) == Turn::Opened;
         opened.then(|| self.breaker.failed_in_a_row())

@@ -16,7 +16,7 @@ pub(crate) struct Pace {
 
 impl Pace {
     pub(crate) fn new(spec: &AllocationSpec) -> Pace {
-        let backoff = Backoff::new(1_000, spec.backoff_last_ms.max(1_000));
+        let backoff = Backoff::new(1_000, spec.max_backoff_ms.max(1_000));
         Pace { limit: None, not_before: Instant::START, backoff }
     }
 

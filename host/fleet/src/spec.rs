@@ -1,7 +1,7 @@
 //! The spec of a fleet: parsed once at the edge, checked once here, and valid from then on.
 //!
-//! A [`Draft`] is the user's input. [`Spec::check`] turns it into a [`Spec`] or into a list of errors, each
-//! with the path of the field in the ExecutorFleet document. A running fleet that is given an invalid draft
+//! A [`FleetSpec`] is the user's input. [`ValidatedSpec::check`] turns it into a [`ValidatedSpec`] or into a list of errors, each
+//! with the path of the field in the ExecutorFleet document. A running fleet that is given an invalid spec
 //! keeps its last valid spec, and its pods.
 
 use std::ops::Deref;
@@ -12,13 +12,16 @@ use crate::window::Window;
 /// More losses than this on one node carry no further information.
 pub(crate) const LOSSES_KEPT: u32 = 16;
 
+/// `driver.restInterval`.
+pub const DRIVER_REPORT_MS: u64 = 10_000;
+
 mod check;
 
 pub use check::SpecError;
 
 /// An ExecutorFleet as written, with every default filled in.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Draft {
+pub struct FleetSpec {
     /// `metadata.name`: 1 to 46 of `a-z 0-9 -`, so that pod names fit a host name.
     pub name: String,
     /// Spark's application id (label `spark-app-selector`).
@@ -68,17 +71,17 @@ pub struct RecoverySpec {
     /// Loss classifiers, asked in order. The last resort is always Spark's own, built in.
     pub policies: Vec<String>,
     /// How many checks may end undetermined before the loss is settled as unknown (SAR: 10).
-    pub checks_max: u32,
+    pub max_checks: u32,
     /// Time between two checks (SAR: the allocator's batch delay).
     pub check_interval_ms: u64,
     /// How many pods of app-caused losses are kept for debugging, and for how long.
-    pub kept_pods_max: u32,
+    pub max_kept_pods: u32,
     pub kept_pods_ms: u64,
     /// More failures than this within the window, and the fleet is Failed. Spark:
     /// `spark.executor.maxNumFailures`; `None` is Spark's max(3, 2 x target).
-    pub failures_max: Option<u32>,
+    pub max_executor_failures: Option<u32>,
     /// Spark: `spark.executor.failuresValidityInterval`.
-    pub failures_window_ms: u64,
+    pub failures_validity_interval_ms: u64,
     /// Delete the driver's pod when the fleet has failed, as Spark ends the application (exit 11).
     pub failed_deletes_driver: bool,
 }
@@ -92,32 +95,32 @@ pub struct AllocationSpec {
     /// heartbeat for longer than this.
     pub pending_timeout_ms: u64,
     /// Spark: `spark.kubernetes.allocation.maxPendingPods`.
-    pub pending_max: u32,
+    pub max_pending_pods: u32,
     /// After this many consecutive failed starts, only one executor is started at a time.
-    pub start_failures_max: u32,
+    pub max_start_failures: u32,
     /// The delay between such tries, doubling from the first to the last.
-    pub backoff_first_ms: u64,
-    pub backoff_last_ms: u64,
+    pub initial_backoff_ms: u64,
+    pub max_backoff_ms: u64,
     /// A node that lost this many executors within the window is avoided; never more nodes than the share.
-    pub node_losses_max: u32,
+    pub max_node_losses: u32,
     pub node_window_ms: u64,
-    pub avoided_nodes_max: Amount,
+    pub max_avoided_nodes: Amount,
 }
 
 /// Limits that no policy can widen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Live pods beyond the target. Percentages round up, as for the `maxSurge` of Deployments.
-    pub surge: Amount,
+    pub max_surge: Amount,
     /// Executors short of the target that a voluntary disruption may cause. Percentages round down, as for the
     /// `maxUnavailable` of Deployments.
-    pub unavailable: Amount,
+    pub max_unavailable: Amount,
     /// Available executors that a voluntary disruption must leave. Percentages round up.
-    pub available_min: Amount,
+    pub min_available: Amount,
     /// Pods that are being deleted, beyond the ceiling. Percentages round up.
-    pub terminating: Amount,
+    pub max_terminating: Amount,
     /// Upper limit of the target, regardless of who sets it.
-    pub executors_max: u32,
+    pub max_executors: u32,
     /// If the losses within the window exceed this share of the target they are one incident: slow start, no
     /// rolls. At least 3.
     pub mass_loss: Amount,
@@ -131,13 +134,13 @@ pub struct RollSpec {
     /// Spark: `spark.kubernetes.executor.rollInterval`.
     pub interval_ms: u64,
     /// How many executors a single decision may roll.
-    pub picks_max: u32,
+    pub max_picks: u32,
     /// How many may be rolled in any hour.
-    pub per_hour_max: u32,
+    pub max_per_hour: u32,
     /// Spark: `spark.kubernetes.executor.minTasksPerExecutorBeforeRolling`.
-    pub tasks_min: u32,
+    pub min_tasks: u32,
     /// Younger executors are not rolled.
-    pub age_min_ms: u64,
+    pub min_age_ms: u64,
     /// Time between the end of a roll and the next decision.
     pub cool_down_ms: u64,
     /// Grace period of the removal: how long a decommission may take. Spark:
@@ -185,51 +188,23 @@ impl Amount {
     }
 }
 
-impl Draft {
+impl FleetSpec {
     /// A fleet with every default, and without rolls.
-    pub fn new(name: &str, application_id: &str, mode: Mode, driver: Uid, target: u32) -> Draft {
-        Draft {
+    pub fn new(name: &str, application_id: &str, mode: Mode, driver: Uid, target: u32) -> FleetSpec {
+        FleetSpec {
             name: name.to_owned(),
             application_id: application_id.to_owned(),
             mode,
             driver,
             driver_start_ms: 0,
-            driver_report_ms: 10_000,
+            driver_report_ms: DRIVER_REPORT_MS,
             target,
             paused: false,
             dry_run: false,
-            heartbeat: HeartbeatSpec { timeout_ms: 120_000, interval_ms: 10_000, disabled: false },
-            recovery: RecoverySpec {
-                policies: Vec::new(),
-                checks_max: 10,
-                check_interval_ms: 1_000,
-                kept_pods_max: 10,
-                kept_pods_ms: 3_600_000,
-                failures_max: None,
-                failures_window_ms: 3_600_000,
-                failed_deletes_driver: false,
-            },
-            allocation: AllocationSpec {
-                batch_size: 20,
-                batch_delay_ms: 1_000,
-                pending_timeout_ms: 600_000,
-                pending_max: u32::MAX,
-                start_failures_max: 5,
-                backoff_first_ms: 10_000,
-                backoff_last_ms: 360_000,
-                node_losses_max: 3,
-                node_window_ms: 1_800_000,
-                avoided_nodes_max: Amount::Percent(20),
-            },
-            limits: Limits {
-                surge: Amount::Percent(25),
-                unavailable: Amount::Percent(25),
-                available_min: Amount::Count(0),
-                terminating: Amount::Percent(100),
-                executors_max: 10_000,
-                mass_loss: Amount::Percent(30),
-                mass_loss_window_ms: 10_000,
-            },
+            heartbeat: HeartbeatSpec::default(),
+            recovery: RecoverySpec::default(),
+            allocation: AllocationSpec::default(),
+            limits: Limits::default(),
             roll: None,
         }
     }
@@ -238,13 +213,73 @@ impl Draft {
 impl RollSpec {
     /// Every default, asking one policy.
     pub fn new(policy: &str) -> RollSpec {
+        RollSpec { policies: vec![policy.to_owned()], ..RollSpec::default() }
+    }
+}
+
+// The defaults of the ExecutorFleet document.
+
+impl Default for HeartbeatSpec {
+    fn default() -> HeartbeatSpec {
+        HeartbeatSpec { timeout_ms: 120_000, interval_ms: 10_000, disabled: false }
+    }
+}
+
+impl Default for RecoverySpec {
+    fn default() -> RecoverySpec {
+        RecoverySpec {
+            policies: Vec::new(),
+            max_checks: 10,
+            check_interval_ms: 1_000,
+            max_kept_pods: 10,
+            kept_pods_ms: 3_600_000,
+            max_executor_failures: None,
+            failures_validity_interval_ms: 3_600_000,
+            failed_deletes_driver: false,
+        }
+    }
+}
+
+impl Default for AllocationSpec {
+    fn default() -> AllocationSpec {
+        AllocationSpec {
+            batch_size: 20,
+            batch_delay_ms: 1_000,
+            pending_timeout_ms: 600_000,
+            max_pending_pods: u32::MAX,
+            max_start_failures: 5,
+            initial_backoff_ms: 10_000,
+            max_backoff_ms: 360_000,
+            max_node_losses: 3,
+            node_window_ms: 1_800_000,
+            max_avoided_nodes: Amount::Percent(20),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            max_surge: Amount::Percent(25),
+            max_unavailable: Amount::Percent(25),
+            min_available: Amount::Count(0),
+            max_terminating: Amount::Percent(100),
+            max_executors: 10_000,
+            mass_loss: Amount::Percent(30),
+            mass_loss_window_ms: 10_000,
+        }
+    }
+}
+
+impl Default for RollSpec {
+    fn default() -> RollSpec {
         RollSpec {
-            policies: vec![policy.to_owned()],
+            policies: Vec::new(),
             interval_ms: 3_600_000,
-            picks_max: 1,
-            per_hour_max: 60,
-            tasks_min: 0,
-            age_min_ms: 0,
+            max_picks: 1,
+            max_per_hour: 60,
+            min_tasks: 0,
+            min_age_ms: 0,
             cool_down_ms: 0,
             grace_ms: None,
             timeout_ms: 900_000,
@@ -253,14 +288,14 @@ impl RollSpec {
     }
 }
 
-/// A draft that passed the check.
+/// A spec that passed the check.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Spec(Draft);
+pub struct ValidatedSpec(FleetSpec);
 
-impl Deref for Spec {
-    type Target = Draft;
+impl Deref for ValidatedSpec {
+    type Target = FleetSpec;
 
-    fn deref(&self) -> &Draft {
+    fn deref(&self) -> &FleetSpec {
         &self.0
     }
 }
@@ -268,28 +303,32 @@ impl Deref for Spec {
 /// The last loss classifier of every chain: Spark's exit codes and Kubernetes' reasons, built in.
 pub const LAST_CLASSIFIER: &str = "SPARK";
 
-impl Spec {
+impl ValidatedSpec {
     /// The spec, or all errors in it.
-    pub fn check(draft: Draft, policies: &[String]) -> Result<Spec, Vec<SpecError>> {
-        let errors = check::errors(&draft, policies);
-        if errors.is_empty() { Ok(Spec(draft)) } else { Err(errors) }
+    pub fn check(spec: FleetSpec, policies: &[String]) -> Result<ValidatedSpec, Vec<SpecError>> {
+        let errors = check::errors(&spec, policies);
+        if errors.is_empty() { Ok(ValidatedSpec(spec)) } else { Err(errors) }
     }
 
     /// A running fleet's new spec, or all errors in it. Its application and its mode cannot change.
-    pub(crate) fn succeeded_by(&self, draft: Draft, policies: &[String]) -> Result<Spec, Vec<SpecError>> {
+    pub(crate) fn succeeded_by(
+        &self,
+        spec: FleetSpec,
+        policies: &[String],
+    ) -> Result<ValidatedSpec, Vec<SpecError>> {
         let mut errors = Vec::new();
         for (path, differs) in [
-            ("metadata.name", draft.name != self.name),
-            ("spec.applicationId", draft.application_id != self.application_id),
-            ("spec.mode", draft.mode != self.mode),
-            ("spec.driver", draft.driver != self.driver),
+            ("metadata.name", spec.name != self.name),
+            ("spec.applicationId", spec.application_id != self.application_id),
+            ("spec.mode", spec.mode != self.mode),
+            ("spec.driver", spec.driver != self.driver),
         ] {
             if differs {
                 let message = "cannot change: another application is another fleet".to_owned();
                 errors.push(SpecError { path, message });
             }
         }
-        match Spec::check(draft, policies) {
+        match ValidatedSpec::check(spec, policies) {
             Ok(spec) if errors.is_empty() => Ok(spec),
             Ok(_) => Err(errors),
             Err(found) => {
@@ -321,8 +360,8 @@ impl Spec {
         })
     }
 
-    pub fn failures_max(&self, target: u32) -> u32 {
-        self.recovery.failures_max.unwrap_or_else(|| target.saturating_mul(2).max(3))
+    pub fn max_executor_failures(&self, target: u32) -> u32 {
+        self.recovery.max_executor_failures.unwrap_or_else(|| target.saturating_mul(2).max(3))
     }
 }
 
@@ -333,7 +372,7 @@ mod tests {
 
     #[test]
     fn only_the_name_we_would_give_is_ours() {
-        let spec = Spec(Draft::new("f", "spark-1", Mode::Own, "u".into(), 1));
+        let spec = ValidatedSpec(FleetSpec::new("f", "spark-1", Mode::Own, "u".into(), 1));
         assert!(spec.is_pod_name(&spec.pod_name(ExecutorId(7)), ExecutorId(7)));
         assert!(spec.is_pod_name("f-exec-0", ExecutorId(0)));
         for other in ["f-exec-07", "f-exec-+7", "f-exec-8", "f-exec-", "g-exec-7", "f-exec-7x", "ff-exec-7"] {

@@ -26,7 +26,7 @@ use crate::id::CommandId;
 use crate::identity::{Claim, Identity};
 use crate::injected_bug::InjectedBug;
 use crate::observed::DriverPod;
-use crate::spec::Spec;
+use crate::spec::ValidatedSpec;
 use crate::standstill::Standstill;
 use crate::time::{Instant, Now};
 use crate::{Fleet, spec};
@@ -164,7 +164,7 @@ impl Supervisor {
         for judged in judged {
             self.document(judged);
         }
-        let heartbeats = self.fleets.values().map(|managed| &managed.document.draft.heartbeat);
+        let heartbeats = self.fleets.values().map(|managed| &managed.document.spec.heartbeat);
         self.standstill.follow(heartbeats.filter(|spec| !spec.disabled).map(|spec| spec.timeout_ms).min());
     }
 
@@ -200,10 +200,10 @@ impl Supervisor {
         let Some(managed) = self.fleets.get(name) else { return };
         let (Some(life), Some(refused)) = (&managed.life, &managed.refused) else { return };
         let application_id = refused.document.application_id.as_deref().unwrap_or(&life.application_id);
-        let draft = Box::new(refused.document.draft_for(&life.driver, application_id));
+        let spec = Box::new(refused.document.spec_for(&life.driver, application_id));
         let (number, policies) = (life.number, refused.policies.clone());
-        if Spec::check((*draft).clone(), &policies).is_err() {
-            self.tell(number, Event::SpecChanged { draft, policies });
+        if ValidatedSpec::check((*spec).clone(), &policies).is_err() {
+            self.tell(number, Event::SpecChanged { spec, policies });
         }
     }
 
@@ -215,8 +215,8 @@ impl Supervisor {
         self.place(name);
         let Some(managed) = self.fleets.get(name) else { return };
         let Some(life) = &managed.life else { return };
-        let draft = Box::new(managed.document.draft_for(&life.driver, &life.application_id));
-        self.tell(life.number, Event::SpecChanged { draft, policies: managed.policies.clone() });
+        let spec = Box::new(managed.document.spec_for(&life.driver, &life.application_id));
+        self.tell(life.number, Event::SpecChanged { spec, policies: managed.policies.clone() });
     }
 
     /// Applies the document in force and the driver's pod to how executors are created and where their heartbeats are
@@ -377,8 +377,8 @@ impl Supervisor {
         let application_id = document.application_id_of(driver)?;
         document.can_create(driver)?;
         let number = self.lives_begun + 1;
-        let draft = document.draft_for(driver, &application_id);
-        let fleet = Fleet::new(draft, &managed.policies, self.seed ^ self.lives_begun);
+        let spec = document.spec_for(driver, &application_id);
+        let fleet = Fleet::new(spec, &managed.policies, self.seed ^ self.lives_begun);
         let fleet = fleet
             .map_err(|errors| errors.iter().map(spec::SpecError::to_string).collect::<Vec<_>>().join("; "))?;
         let (identity, claim) = (document.identity(&application_id)?, document.claim(driver));

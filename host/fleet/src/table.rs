@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::executor::{Executor, Stage, Tally};
 use crate::id::ExecutorId;
-use crate::spec::Spec;
+use crate::spec::ValidatedSpec;
 use crate::time::Instant;
 
 macro_rules! each_field {
@@ -47,7 +47,7 @@ impl ExecutorTable {
     }
 
     /// The name of the executor's pod: as seen, or the one that Rollcall gives it.
-    pub(crate) fn pod_name(&self, id: ExecutorId, spec: &Spec) -> Box<str> {
+    pub(crate) fn pod_name(&self, id: ExecutorId, spec: &ValidatedSpec) -> Box<str> {
         let known = self.get(id).and_then(|executor| executor.pod.as_ref());
         known.map_or_else(|| spec.pod_name(id), |pod| pod.name.clone())
     }

@@ -1,9 +1,9 @@
 //! Faults that are drawn each second: hosts, watches, the ledger, executors.
 //!
-//! The end of a temporary fault is scheduled when it starts, in [`Human::lifts`], so healing means ending all
+//! The end of a temporary fault is scheduled when it starts, in [`Operator::lifts`], so healing means ending all
 //! of them now.
 //!
-//! [`Human::lifts`]: crate::human::Human
+//! [`Operator::lifts`]: crate::operator::Operator
 
 use fleet::event::Impairment;
 use fleet::id::ExecutorId;
@@ -11,14 +11,14 @@ use fleet::id::ExecutorId;
 use crate::api::{Patch, Serial};
 use crate::cluster::{NodeStep, PodStep, Process};
 use crate::fault::Fault;
-use crate::human::Lift;
 use crate::lease;
+use crate::operator::Lift;
 use crate::world::World;
 
 impl World<'_> {
     pub(crate) fn chaos(&mut self) {
         self.lift_what_is_over();
-        if self.human.healed {
+        if self.operator.healed {
             return;
         }
         self.host_chaos();
@@ -29,19 +29,20 @@ impl World<'_> {
     }
 
     fn random_host(&mut self) -> usize {
-        usize::try_from(self.sim.tape.below(self.hosts.len() as u64)).expect("an index")
+        usize::try_from(self.sim.choices.below(self.hosts.len() as u64)).expect("an index")
     }
 
     fn host_chaos(&mut self) {
         let now_ms = self.sim.now_ms;
         if self.sim.strikes(Fault::CrashLoop) {
             let at = self.random_host();
-            self.hosts[at].requests_left = Some(u32::try_from(self.sim.tape.between(1, 8)).expect("small"));
+            self.hosts[at].requests_left =
+                Some(u32::try_from(self.sim.choices.between(1, 8)).expect("small"));
         }
         if self.sim.strikes(Fault::Freeze) {
             let leader = lease::holder(&self.api).unwrap_or(0);
-            let ms = self.sim.tape.between(3_000, 60_000);
-            let clock_stops = self.sim.tape.chance(300);
+            let ms = self.sim.choices.between(3_000, 60_000);
+            let clock_stops = self.sim.choices.chance(300);
             self.freeze(leader, ms, clock_stops);
         }
         self.deafness();
@@ -54,26 +55,26 @@ impl World<'_> {
         }
         if self.sim.strikes(Fault::Partitioned) {
             let at = self.random_host();
-            let ms = self.sim.tape.between(1_000, 40_000);
+            let ms = self.sim.choices.between(1_000, 40_000);
             self.hosts[at].partitioned_until_ms = now_ms + ms;
         }
         if self.sim.strikes(Fault::WallJumps) {
             let at = self.random_host();
-            let jump_ms = i64::try_from(self.sim.tape.between(0, 14_400_000)).expect("hours");
+            let jump_ms = i64::try_from(self.sim.choices.between(0, 14_400_000)).expect("hours");
             self.hosts[at].skew_ms = jump_ms - 7_200_000;
         }
         if self.sim.strikes(Fault::TicksLate) {
             let at = self.random_host();
-            let ms = self.sim.tape.between(1_000, 30_000);
+            let ms = self.sim.choices.between(1_000, 30_000);
             self.hosts[at].late_until_ms = now_ms + ms;
             self.checks.disturb_beats(now_ms + ms + 10_000);
         }
         if self.sim.strikes(Fault::WatchLags) {
             let at = self.random_host();
-            let lag_ms = self.sim.tape.between(1_000, 60_000);
+            let lag_ms = self.sim.choices.between(1_000, 60_000);
             self.watch_lags(at, lag_ms);
-            let ms = self.sim.tape.between(5_000, 90_000);
-            self.human.lift_after(now_ms + ms, Lift::Lag(at));
+            let ms = self.sim.choices.between(5_000, 90_000);
+            self.operator.lift_after(now_ms + ms, Lift::Lag(at));
         }
     }
 
@@ -82,22 +83,22 @@ impl World<'_> {
         let now_ms = self.sim.now_ms;
         if self.sim.strikes(Fault::DeafListener) {
             let at = self.random_host();
-            let ms = self.sim.tape.between(2_000, 90_000);
+            let ms = self.sim.choices.between(2_000, 90_000);
             self.hosts[at].door.deaf_until_ms = now_ms + ms;
         }
         if self.sim.strikes(Fault::PartlyDeaf) {
             let at = self.random_host();
             let door = &mut self.hosts[at].door;
-            door.partial_until_ms = now_ms + self.sim.tape.between(2_000, 90_000);
-            door.partial_third = self.sim.tape.below(3);
+            door.partial_until_ms = now_ms + self.sim.choices.between(2_000, 90_000);
+            door.partial_third = self.sim.choices.below(3);
             let causes = [Impairment::Refused, Impairment::Dropped, Impairment::Unattributed];
-            door.partial_why = self.sim.tape.pick(&causes).copied();
+            door.partial_why = self.sim.choices.pick(&causes).copied();
         }
         if self.sim.strikes(Fault::FrozenFull) {
             let leader = (0..self.hosts.len()).find(|at| self.hosts[*at].leading).unwrap_or(0);
-            let ms = self.sim.tape.between(10_000, 90_000);
-            let room = usize::try_from(self.sim.tape.between(0, 60)).expect("small");
-            let hasty = self.sim.tape.chance(500);
+            let ms = self.sim.choices.between(10_000, 90_000);
+            let room = usize::try_from(self.sim.choices.between(0, 60)).expect("small");
+            let hasty = self.sim.choices.chance(500);
             self.freeze_full(leader, ms, room, hasty);
         }
     }
@@ -112,7 +113,7 @@ impl World<'_> {
         if other.is_none() {
             return;
         }
-        let ms = self.sim.tape.between(0, 20_000);
+        let ms = self.sim.choices.between(0, 20_000);
         self.hosts[old].lease_blind_until_ms = self.sim.now_ms + ms;
         self.sim.say(|| format!("an operator clears the lease of host {old}"));
         self.api.clear_lease();
@@ -120,7 +121,7 @@ impl World<'_> {
 
     fn ledger_chaos(&mut self) {
         if self.sim.strikes(Fault::LedgerRestored) {
-            let age = usize::try_from(self.sim.tape.between(1, 20)).expect("small");
+            let age = usize::try_from(self.sim.choices.between(1, 20)).expect("small");
             self.sim.say(|| format!("an operator restores the ledger of {age} writes ago"));
             self.api.restore_ledger(age);
         }
@@ -136,13 +137,13 @@ impl World<'_> {
             }
         }
         if self.sim.strikes(Fault::LedgerPatched) && self.api.ledger().is_some() {
-            let patch = *self.sim.tape.pick(&Patch::ALL).expect("some");
+            let patch = *self.sim.choices.pick(&Patch::ALL).expect("some");
             self.sim.say(|| format!("a tenant patches the ledger: {patch:?}"));
             if let Some(version) = self.api.patch_ledger(patch) {
                 self.checks.absurd(version);
             }
-            let ms = self.sim.tape.between(5_000, 120_000);
-            self.human.lift_after(self.sim.now_ms + ms, Lift::Ledger);
+            let ms = self.sim.choices.between(5_000, 120_000);
+            self.operator.lift_after(self.sim.now_ms + ms, Lift::Ledger);
         }
     }
 
@@ -155,13 +156,13 @@ impl World<'_> {
         if self.sim.strikes(Fault::Exits)
             && let Some(serial) = self.random_running()
         {
-            let code = *self.sim.tape.pick(&[1, 50, 52, 56, 134, 0]).expect("six codes");
+            let code = *self.sim.choices.pick(&[1, 50, 52, 56, 134, 0]).expect("six codes");
             self.pod_step(serial, PodStep::Exit(code));
         }
         if self.sim.strikes(Fault::SidecarOutlives)
             && let Some(serial) = self.random_running()
         {
-            let code = *self.sim.tape.pick(&[1, 50, 52, 0]).expect("four codes");
+            let code = *self.sim.choices.pick(&[1, 50, 52, 0]).expect("four codes");
             self.end_beside_sidecar(serial, code);
         }
         if self.sim.strikes(Fault::PendingAgain)
@@ -185,7 +186,7 @@ impl World<'_> {
         if self.sim.strikes(Fault::DeletedByHuman)
             && let Some(serial) = self.random_ours()
         {
-            let grace_ms = if self.sim.tape.chance(200) { Some(0) } else { None };
+            let grace_ms = if self.sim.choices.chance(200) { Some(0) } else { None };
             self.hurt_executor(serial);
             self.api.delete_serial(serial, grace_ms);
         }
@@ -204,16 +205,16 @@ impl World<'_> {
             self.tampered(serial);
         }
         if self.sim.strikes(Fault::ForeignLabel) {
-            let executor = ExecutorId(self.sim.tape.between(1, 60));
-            let name = format!("foreign-{}", self.sim.tape.below(1_000));
+            let executor = ExecutorId(self.sim.choices.between(1, 60));
+            let name = format!("foreign-{}", self.sim.choices.below(1_000));
             self.foreign(name.into(), executor, true);
         }
         if self.sim.strikes(Fault::ForeignName) {
             let reserved = self.api.ledger().map_or(0, |stored| stored.ledger.reserved.0);
-            let ahead = self.sim.tape.between(0, 8);
+            let ahead = self.sim.choices.between(0, 8);
             let executor = ExecutorId(reserved.saturating_add(ahead));
-            let name = format!("{}-exec-{executor}", self.human.draft.name);
-            let selected = self.sim.tape.chance(500);
+            let name = format!("{}-exec-{executor}", self.operator.spec.name);
+            let selected = self.sim.choices.chance(500);
             self.foreign(name.into(), executor, selected);
         }
         self.driver_chaos();
@@ -229,10 +230,10 @@ impl World<'_> {
             self.driver_restarts();
         }
         if self.sim.strikes(Fault::DriverMute) {
-            self.cluster.mute_until_ms = now_ms + self.sim.tape.between(10_000, 90_000);
+            self.cluster.mute_until_ms = now_ms + self.sim.choices.between(10_000, 90_000);
         }
         if self.sim.strikes(Fault::ReportPartial) {
-            self.cluster.partial_until_ms = now_ms + self.sim.tape.between(10_000, 90_000);
+            self.cluster.partial_until_ms = now_ms + self.sim.choices.between(10_000, 90_000);
         }
     }
 
@@ -264,7 +265,7 @@ impl World<'_> {
 
     pub(crate) fn random_ours(&mut self) -> Option<Serial> {
         let ours: Vec<Serial> = self.api.ours().map(|(serial, _)| serial).collect();
-        self.sim.tape.pick(&ours).copied()
+        self.sim.choices.pick(&ours).copied()
     }
 
     fn foreign(&mut self, name: Box<str>, executor: ExecutorId, selected: bool) {
@@ -284,28 +285,28 @@ impl World<'_> {
         let now_ms = self.sim.now_ms;
         let ms = self.sim.now_ms + 20_000;
         if self.sim.strikes(Fault::QuotaExceeded) {
-            let target = u64::from(self.human.draft.target);
-            self.api.quota = usize::try_from(self.sim.tape.below(target + 1)).ok();
-            let for_ms = self.sim.tape.between(10_000, 120_000);
-            self.human.lift_after(now_ms + for_ms, Lift::Quota);
+            let target = u64::from(self.operator.spec.target);
+            self.api.quota = usize::try_from(self.sim.choices.below(target + 1)).ok();
+            let for_ms = self.sim.choices.between(10_000, 120_000);
+            self.operator.lift_after(now_ms + for_ms, Lift::Quota);
         }
         if self.sim.strikes(Fault::NamespaceTerminating) {
             self.api.namespace_terminating = true;
-            self.human.lift_after(ms, Lift::Namespace);
+            self.operator.lift_after(ms, Lift::Namespace);
         }
         if self.sim.strikes(Fault::BudgetRefuses) {
             self.api.budget = Some(usize::MAX);
-            let for_ms = self.sim.tape.between(10_000, 300_000);
-            self.human.lift_after(now_ms + for_ms, Lift::Budget);
+            let for_ms = self.sim.choices.between(10_000, 300_000);
+            self.operator.lift_after(now_ms + for_ms, Lift::Budget);
         }
         if self.sim.strikes(Fault::BudgetsOverlap) {
             self.api.budgets_overlap = true;
-            self.human.lift_after(ms, Lift::BudgetsOverlap);
+            self.operator.lift_after(ms, Lift::BudgetsOverlap);
         }
         if self.sim.strikes(Fault::TemplateInvalid) {
-            self.human.template_invalid = true;
-            let for_ms = self.sim.tape.between(5_000, 60_000);
-            self.human.lift_after(now_ms + for_ms, Lift::Template);
+            self.operator.template_invalid = true;
+            let for_ms = self.sim.choices.between(5_000, 60_000);
+            self.operator.lift_after(now_ms + for_ms, Lift::Template);
         }
     }
 

@@ -26,7 +26,7 @@ use fleet::action::Question;
 use fleet::event::{Answer, Command, Done, DriverView, Event, Fault as PolicyFault, Outcome, Phase, PodView};
 use fleet::id::{ActionId, CommandId, ExecutorId, Uid};
 use fleet::question::{DeletionCause, Selection};
-use fleet::spec::{Draft, Spec};
+use fleet::spec::{FleetSpec, ValidatedSpec};
 use fleet::time::Instant;
 
 use crate::api::Serial;
@@ -34,7 +34,7 @@ use crate::api::Serial;
 pub mod books;
 pub mod bounds;
 pub mod conduct;
-pub mod rest;
+pub mod liveness;
 pub mod silence;
 pub mod victims;
 
@@ -52,7 +52,7 @@ pub const REACH_MS: u64 = 150_000;
 #[derive(Debug)]
 pub struct Checks {
     violation: Option<Violation>,
-    draft: Draft,
+    spec: FleetSpec,
     lives: BTreeMap<(usize, u32), Life>,
     /// The current life of each host that runs.
     current: BTreeMap<usize, u32>,
@@ -219,14 +219,14 @@ impl Shown {
 }
 
 impl Checks {
-    pub fn new(draft: &Draft) -> Checks {
+    pub fn new(spec: &FleetSpec) -> Checks {
         Checks {
             violation: None,
-            draft: draft.clone(),
+            spec: spec.clone(),
             lives: BTreeMap::new(),
             current: BTreeMap::new(),
             newest: None,
-            targets: vec![(u64::MAX, draft.target)],
+            targets: vec![(u64::MAX, spec.target)],
             issued: BTreeSet::new(),
             unsure: false,
             aware: None,
@@ -299,7 +299,7 @@ impl Checks {
     }
 
     pub fn disturb_beats(&mut self, until_ms: u64) {
-        let silence_ms = self.draft.heartbeat.timeout_ms;
+        let silence_ms = self.spec.heartbeat.timeout_ms;
         self.disturbed_ms = self.disturbed_ms.max(until_ms + silence_ms + REACH_MS);
     }
 
@@ -312,7 +312,7 @@ impl Checks {
     /// What happened to an executor before this time must be known to the leader.
     fn known_after_ms(&self, now_ms: u64) -> u64 {
         let lag_ms = if now_ms <= self.lags.0 { self.lags.1 } else { 0 };
-        self.draft.heartbeat.timeout_ms + REACH_MS + lag_ms
+        self.spec.heartbeat.timeout_ms + REACH_MS + lag_ms
     }
 
     /// An event that is being delivered to a host's core.
@@ -331,7 +331,7 @@ impl Checks {
         if let Event::Commanded { verb: Command::Kill { executors, .. }, .. } = event {
             self.killed.extend(executors.iter().map(|executor| executor.0));
         }
-        let driver = self.draft.driver.clone();
+        let driver = self.spec.driver.clone();
         let absurd = if let Event::Finished { outcome: Outcome::Ok(Done::Ledger { version, .. }), .. } = event
         {
             version.0.parse().is_ok_and(|version| self.is_absurd(version))
@@ -382,9 +382,9 @@ impl Checks {
                 Command::RequestTotalExecutors(_) | Command::Kill { .. } | Command::ResetBreaker => {}
                 Command::ResetLedger => {}
             },
-            Event::SpecChanged { draft, policies } => {
-                if Spec::check(Draft::clone(draft), policies).is_ok() {
-                    life.spec_still = draft.paused || draft.dry_run;
+            Event::SpecChanged { spec, policies } => {
+                if ValidatedSpec::check(FleetSpec::clone(spec), policies).is_ok() {
+                    life.spec_still = spec.paused || spec.dry_run;
                 }
             }
             Event::Finished { .. } if absurd => {

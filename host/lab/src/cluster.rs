@@ -62,7 +62,7 @@ pub struct Node {
 pub enum Maker {
     Host { host: usize, life: u32 },
     Driver,
-    Human,
+    Operator,
 }
 
 /// What will happen to a pod when it starts.
@@ -169,7 +169,7 @@ impl Cluster {
             driver_ids: 0,
             mute_until_ms: 0,
             partial_until_ms: 0,
-            making: Maker::Human,
+            making: Maker::Operator,
         }
     }
 

@@ -19,7 +19,7 @@
 //! its watch cache. A pod that is not bound there needs no grace period, and that stays in the options when the
 //! deletion is retried on the stored pod.
 
-use crate::tape::Tape;
+use crate::choices::Choices;
 
 /// Where a fault is drawn, which determines the meaning of its strength.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,13 +204,13 @@ impl Swarm {
     }
 
     /// Each run has its own mixture: few kinds, some, or many.
-    pub fn draw(tape: &mut Tape) -> Swarm {
+    pub fn draw(choices: &mut Choices) -> Swarm {
         let mut swarm = Swarm::calm();
-        let on_permille = [0, 60, 150, 300][usize::try_from(tape.below(4)).expect("below 4")];
+        let on_permille = [0, 60, 150, 300][usize::try_from(choices.below(4)).expect("below 4")];
         for fault in Fault::ALL {
-            if tape.chance(on_permille) {
+            if choices.chance(on_permille) {
                 let strengths = fault.strengths();
-                swarm.permille[fault.index()] = *tape.pick(&strengths).expect("three strengths");
+                swarm.permille[fault.index()] = *choices.pick(&strengths).expect("three strengths");
             }
         }
         swarm
@@ -239,8 +239,8 @@ impl Swarm {
     }
 
     /// Does the fault happen now? Counts it if so.
-    pub fn strikes(&mut self, fault: Fault, tape: &mut Tape) -> bool {
-        let strikes = tape.chance(self.permille[fault.index()]);
+    pub fn strikes(&mut self, fault: Fault, choices: &mut Choices) -> bool {
+        let strikes = choices.chance(self.permille[fault.index()]);
         self.fired[fault.index()] += u64::from(strikes);
         strikes
     }
@@ -261,6 +261,6 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), Fault::ALL.len());
         assert!(Fault::ALL.iter().enumerate().all(|(at, fault)| fault.index() == at));
-        assert_eq!(Swarm::draw(&mut Tape::from_bytes(&[])).on().count(), 0);
+        assert_eq!(Swarm::draw(&mut Choices::from_bytes(&[])).on().count(), 0);
     }
 }

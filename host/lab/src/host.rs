@@ -183,8 +183,8 @@ impl World<'_> {
         if self.hosts[at].is_up() {
             return;
         }
-        // A seed of its own, even on a tape of zeros.
-        let seed = self.sim.tape.below(1 << 32) << 32 | u64::from(self.hosts[at].life) << 8 | at as u64;
+        // A seed of its own, even if all choices are zeros.
+        let seed = self.sim.choices.below(1 << 32) << 32 | u64::from(self.hosts[at].life) << 8 | at as u64;
         let old = &self.hosts[at];
         let (life, skew_ms, deaf) = (old.life + 1, old.skew_ms, old.deaf_until_ms);
         let door = old.door.of_next_life();
@@ -200,7 +200,7 @@ impl World<'_> {
         self.hosts[at] = host;
         self.sim.trace.number(at as u64);
         self.sim.say(|| format!("host {at} starts, life {life}"));
-        let documents = self.human.documents();
+        let documents = self.operator.documents();
         self.step(at, documents);
         self.host_task(at, life, HostTask::Pulse);
     }
@@ -234,7 +234,7 @@ impl World<'_> {
         host.inbox.clear();
         host.calls.clear();
         self.sim.say(|| format!("host {at} dies: {why}"));
-        let wait_ms = self.sim.tape.between(500, 20_000);
+        let wait_ms = self.sim.choices.between(500, 20_000);
         self.sim.after(wait_ms, Task::Start(at));
     }
 
@@ -321,7 +321,7 @@ impl World<'_> {
                 self.step(at, Input::Deadline);
             }
             HostTask::Spec => {
-                let documents = self.human.documents();
+                let documents = self.operator.documents();
                 self.step(at, documents);
             }
             HostTask::ReadDriver => self.driver_read(at),
@@ -430,7 +430,7 @@ impl World<'_> {
             Output::FindDriver { .. } => self.find_driver(at),
             Output::Watch { .. } => self.watch_opens(at),
             Output::Begin { version, .. } => {
-                let still = self.human.stood_still(version);
+                let still = self.operator.stood_still(version);
                 self.checks.fleet_begins(at, still);
                 let watch = &mut self.hosts[at].watch;
                 (watch.listed, watch.whole) = (false, false);
@@ -476,7 +476,7 @@ impl World<'_> {
         let Some(deadline) = deadline else { return };
         let mut wait_ms = deadline.since_ms(host.now(self.sim.now_ms).instant);
         if self.sim.now_ms < host.late_until_ms {
-            wait_ms += self.sim.tape.between(0, 3_000);
+            wait_ms += self.sim.choices.between(0, 3_000);
         }
         let wake = host.wakes;
         self.post(at, wait_ms, HostTask::Wake(wake));
@@ -499,7 +499,7 @@ fn event_number(event: &Event) -> u64 {
         Event::DriverReported(rows) => (11, rows.len() as u64),
         Event::Answered { action, answer } => (12, action.0 << 1 | u64::from(answer.is_ok())),
         Event::Finished { action, outcome } => (13, action.0 << 4 | view::outcome_number(outcome)),
-        Event::SpecChanged { draft, .. } => (14, u64::from(draft.target)),
+        Event::SpecChanged { spec, .. } => (14, u64::from(spec.target)),
         Event::Commanded { command, .. } => (15, command.0),
         Event::Deadline => (16, 0),
         Event::LeadershipConfirmed => (18, 0),

@@ -41,7 +41,7 @@ impl World<'_> {
         let now_ms = self.sim.now_ms;
         self.hosts[at].leading = true;
         if self.sim.swarm.is_on(Fault::Herd) && self.sim.strikes(Fault::Herd) {
-            self.hosts[at].deaf_until_ms = now_ms + self.human.draft.heartbeat.interval_ms * 2;
+            self.hosts[at].deaf_until_ms = now_ms + self.operator.spec.heartbeat.interval_ms * 2;
         }
         self.post(at, 1_500, HostTask::PollDriver);
     }
@@ -53,8 +53,8 @@ impl World<'_> {
         write: Option<(Lease, Option<Version>)>,
     ) {
         let now_ms = self.sim.now_ms;
-        let there_ms = self.sim.tape.between(2, 30);
-        let answer_ms = self.sim.tape.between(2, 30);
+        let there_ms = self.sim.choices.between(2, 30);
+        let answer_ms = self.sim.choices.between(2, 30);
         let cut_off =
             now_ms < self.hosts[host].partitioned_until_ms.max(self.hosts[host].lease_blind_until_ms);
         if cut_off || self.sim.strikes(Fault::RequestLost) {
@@ -63,12 +63,12 @@ impl World<'_> {
         let answer_ms = if self.sim.strikes(Fault::AnswerLost) {
             None
         } else if self.sim.strikes(Fault::AnswerLate) {
-            Some(self.sim.tape.between(100, 20_000))
+            Some(self.sim.choices.between(100, 20_000))
         } else {
             Some(answer_ms)
         };
         let there_ms =
-            if self.sim.strikes(Fault::Reordered) { self.sim.tape.between(100, 5_000) } else { there_ms };
+            if self.sim.strikes(Fault::Reordered) { self.sim.choices.between(100, 5_000) } else { there_ms };
         let life = self.hosts[host].life;
         let call = LeaseCall { host, life, request, write, answer_ms };
         self.sim.after(there_ms, Task::Lease(Box::new(call)));

@@ -139,9 +139,9 @@ fn one(seed: u64, bug: Option<InjectedBug>, timeline: bool, output: Output) -> i
                 line(event)?;
             }
             let on: Vec<&str> = report.swarm.iter().map(|(fault, _)| fault.name()).collect();
-            let draft = &report.draft;
+            let spec = &report.spec;
             line(format_args!("seed      {seed}, hash {:016x}", report.hash))?;
-            line(format_args!("fleet     {:?} mode, target {}", draft.mode, draft.target))?;
+            line(format_args!("fleet     {:?} mode, target {}", spec.mode, spec.target))?;
             line(format_args!(
                 "faults    {}",
                 if on.is_empty() { "none".to_owned() } else { on.join(", ") }

@@ -96,25 +96,25 @@ impl World<'_> {
         let mut disguise = None;
         if refusal.is_none() && self.sim.strikes(Fault::ServerError) {
             let outcome = Some(Outcome::Unknown("504: gateway timeout".to_owned()));
-            if self.sim.tape.chance(500) { disguise = outcome } else { refusal = outcome }
+            if self.sim.choices.chance(500) { disguise = outcome } else { refusal = outcome }
         }
         let changed = self.admission(&action.verb);
-        let mut there_ms = self.sim.tape.between(2, 30);
-        let mut answer_ms = Some(self.sim.tape.between(2, 30));
+        let mut there_ms = self.sim.choices.between(2, 30);
+        let mut answer_ms = Some(self.sim.choices.between(2, 30));
         if partitioned || point == Some(CrashPoint::RequestLost) || self.sim.strikes(Fault::RequestLost) {
             self.reset(at, id);
             return self.maybe_crash(at, awaiting);
         }
         if self.sim.strikes(Fault::AppliedLate) {
-            there_ms = self.sim.tape.between(100, 60_000);
+            there_ms = self.sim.choices.between(100, 60_000);
         } else if self.sim.strikes(Fault::Reordered) {
-            there_ms = self.sim.tape.between(100, 5_000);
+            there_ms = self.sim.choices.between(100, 5_000);
         }
         if point == Some(CrashPoint::AnswerLost) || self.sim.strikes(Fault::AnswerLost) {
             answer_ms = None;
             self.reset(at, id);
         } else if self.sim.strikes(Fault::AnswerLate) {
-            answer_ms = Some(self.sim.tape.between(100, 20_000));
+            answer_ms = Some(self.sim.choices.between(100, 20_000));
         }
         let sent_ms = self.sim.now_ms;
         let call = Call { host: at, life, id, action, sent_ms, refusal, disguise, answer_ms, kills, changed };
@@ -130,12 +130,12 @@ impl World<'_> {
 
     /// The connection breaks, or is silent until the client's time is up.
     fn reset(&mut self, at: usize, id: u64) {
-        if self.sim.tape.chance(500) {
+        if self.sim.choices.chance(500) {
             return;
         }
         let Some(Pending { action, .. }) = self.hosts[at].calls.get(&id).copied() else { return };
         let outcome = Outcome::Unknown("connection reset".to_owned());
-        let wait_ms = self.sim.tape.between(50, 2_000);
+        let wait_ms = self.sim.choices.between(50, 2_000);
         self.post(at, wait_ms, HostTask::Answer(id, Box::new(Event::Finished { action, outcome })));
     }
 
@@ -147,11 +147,11 @@ impl World<'_> {
         let creates = matches!(verb, Verb::CreatePod { .. });
         let evicts = matches!(verb, Verb::EvictPod { .. });
         let writes = matches!(verb, Verb::WriteLedger { .. });
-        if creates && self.human.template_invalid {
+        if creates && self.operator.template_invalid {
             return Some(Outcome::Invalid("spec.containers: Required value".to_owned()));
         }
         if self.sim.strikes(Fault::Throttled) {
-            let after_ms = self.sim.tape.chance(500).then_some(1_000);
+            let after_ms = self.sim.choices.chance(500).then_some(1_000);
             return Some(Outcome::Throttled { after_ms });
         }
         if self.sim.strikes(Fault::PermissionCut) {
@@ -267,7 +267,7 @@ impl World<'_> {
     fn relisted(&mut self, at: usize, life: u32, known: u64) -> Event {
         let mut list = self.api.list();
         if self.sim.strikes(Fault::RelistBack) {
-            let back_ms = self.sim.tape.between(500, 60_000);
+            let back_ms = self.sim.choices.between(500, 60_000);
             let revision = self.api.revision_at(self.sim.now_ms.saturating_sub(back_ms));
             list = self.api.list_at(revision);
         }
@@ -281,10 +281,10 @@ impl World<'_> {
 
     /// A host reads the driver's pod.
     pub(crate) fn find_driver(&mut self, at: usize) {
-        let there_ms = self.sim.tape.between(2, 30);
+        let there_ms = self.sim.choices.between(2, 30);
         let partitioned = self.sim.now_ms < self.hosts[at].partitioned_until_ms;
         if partitioned || self.sim.strikes(Fault::RequestLost) {
-            let found = self.human.driver_found(Err("timed out".to_owned()));
+            let found = self.operator.driver_found(Err("timed out".to_owned()));
             return self.post(at, TIMEOUT_MS, HostTask::Input(Box::new(found)));
         }
         self.post(at, there_ms, HostTask::ReadDriver);
@@ -292,9 +292,9 @@ impl World<'_> {
 
     /// That request reaches the API server.
     pub(crate) fn driver_read(&mut self, at: usize) {
-        let answer_ms = self.sim.tape.between(2, 30);
+        let answer_ms = self.sim.choices.between(2, 30);
         let answer_ms = if self.sim.strikes(Fault::AnswerLate) {
-            self.sim.tape.between(100, TIMEOUT_MS)
+            self.sim.choices.between(100, TIMEOUT_MS)
         } else {
             answer_ms
         };
@@ -303,7 +303,7 @@ impl World<'_> {
         } else {
             Ok(self.api.is_driver_running().then(|| self.api.driver_pod()))
         };
-        let found = self.human.driver_found(found);
+        let found = self.operator.driver_found(found);
         self.post(at, answer_ms, HostTask::Input(Box::new(found)));
     }
 
@@ -311,10 +311,10 @@ impl World<'_> {
 
     fn ask(&mut self, at: usize, life: u64, action: Action) {
         let Verb::Ask { question, .. } = &action.verb else { return };
-        let mut wait_ms = self.sim.tape.between(1, 50);
-        let answer: Result<Answer, _> = policies::answer(&mut self.sim, question, self.human.healed);
+        let mut wait_ms = self.sim.choices.between(1, 50);
+        let answer: Result<Answer, _> = policies::answer(&mut self.sim, question, self.operator.healed);
         if self.sim.strikes(Fault::PolicyLate) {
-            wait_ms = self.sim.tape.between(2_000, 40_000);
+            wait_ms = self.sim.choices.between(2_000, 40_000);
         }
         self.checks.answered(at, question, &answer);
         let event = Event::Answered { action: action.id, answer };

@@ -45,13 +45,13 @@ fn roll(sim: &mut Sim, question: &RollQuestion, healed: bool) -> Result<Selectio
         return Ok(Selection::Abstain);
     }
     if sim.strikes(Fault::PolicyForeign) {
-        let first = pick(usize::try_from(sim.tape.below(count as u64 + 3)).expect("an index"));
+        let first = pick(usize::try_from(sim.choices.below(count as u64 + 3)).expect("an index"));
         return Ok(Selection::Roll(vec![first.clone(), pick(count + 7), first]));
     }
     if sim.strikes(Fault::PolicyRollsAll) {
         return Ok(Selection::Roll((0..count).map(pick).collect()));
     }
-    let by_age = sim.tape.below(2) == 0;
+    let by_age = sim.choices.below(2) == 0;
     let key = |index: &usize| {
         if by_age { columns.age_ms[*index] } else { columns.total_gc_time_ms[*index].unsigned_abs() }
     };
@@ -66,10 +66,10 @@ fn known(kind: LossKind, app: bool, exit_code: Option<i32>) -> Verdict {
 
 fn loss(sim: &mut Sim, evidence: &Evidence) -> Verdict {
     if sim.strikes(Fault::PolicyAbstains) {
-        return if sim.tape.chance(500) { Verdict::Undetermined } else { Verdict::Abstain };
+        return if sim.choices.chance(500) { Verdict::Undetermined } else { Verdict::Abstain };
     }
     if sim.strikes(Fault::PolicyFlipFlops) {
-        let kind = match sim.tape.below(4) {
+        let kind = match sim.choices.below(4) {
             0 => LossKind::Unknown,
             1 => LossKind::AppFailure,
             2 => LossKind::Other("gremlins".to_owned()),
@@ -114,7 +114,7 @@ fn sensible(evidence: &Evidence) -> Verdict {
             _ => known(LossKind::ExitStatus, true, Some(code)),
         };
     }
-    if evidence.checks_made < evidence.checks_max {
+    if evidence.checks_made < evidence.max_checks {
         return Verdict::Undetermined;
     }
     match evidence.trigger {

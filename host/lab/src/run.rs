@@ -8,11 +8,11 @@
 use std::collections::BTreeMap;
 
 use fleet::guardrail::Refusal;
-use fleet::spec::Draft;
+use fleet::spec::FleetSpec;
 
 use crate::check::Violation;
+use crate::choices::Choices;
 use crate::fault::{Fault, Swarm};
-use crate::tape::Tape;
 use crate::trace::Trace;
 use crate::world::{CrashPoint, Make, World};
 
@@ -22,12 +22,12 @@ pub mod draw;
 pub struct Options {
     /// Keep a textual timeline.
     pub timeline: bool,
-    /// Play these numbers instead of the seed's.
-    pub tape: Option<Vec<u32>>,
+    /// These numbers instead of the seed's.
+    pub choices: Option<Vec<u32>>,
     /// These faults instead of drawn ones.
     pub swarm: Option<Swarm>,
     /// This spec instead of a drawn one.
-    pub draft: Option<Draft>,
+    pub spec: Option<FleetSpec>,
     /// Faults last this long, instead of 5 to 15 minutes.
     pub chaos_ms: Option<u64>,
     /// The leader dies at the `n`th request, counted from 1.
@@ -46,7 +46,7 @@ pub struct Report {
     pub refusals: BTreeMap<Refusal, u64>,
     /// The faults that were on, in occurrences per thousand.
     pub swarm: Vec<(Fault, u32)>,
-    pub draft: Draft,
+    pub spec: FleetSpec,
     /// The target after healing.
     pub last_target: u32,
     /// Simulated time.
@@ -61,25 +61,25 @@ pub struct Report {
 }
 
 pub fn run(seed: u64, options: &Options, make: &Make<'_>) -> Report {
-    let mut tape = options.tape.clone().map_or_else(|| Tape::from_seed(seed), Tape::from_drawn);
-    let swarm = Swarm::draw(&mut tape);
+    let mut choices = options.choices.clone().map_or_else(|| Choices::from_seed(seed), Choices::from_drawn);
+    let swarm = Swarm::draw(&mut choices);
     let swarm = options.swarm.clone().unwrap_or(swarm);
-    let draft = draw::draft(&mut tape);
-    let draft = options.draft.clone().unwrap_or(draft);
-    let chaos_ms = 1_000 * tape.between(300, 900);
+    let spec = draw::spec(&mut choices);
+    let spec = options.spec.clone().unwrap_or(spec);
+    let chaos_ms = 1_000 * choices.between(300, 900);
     let chaos_ms = options.chaos_ms.unwrap_or(chaos_ms);
-    let target = draw::last_target(&mut tape, &draft);
-    let hosts = 1 + usize::from(tape.chance(700));
+    let target = draw::last_target(&mut choices, &spec);
+    let hosts = 1 + usize::from(choices.chance(700));
     let trace = Trace::new(options.timeline);
-    let mut world = World::new(tape, swarm.clone(), trace, draft.clone(), hosts, make);
+    let mut world = World::new(choices, swarm.clone(), trace, spec.clone(), hosts, make);
     world.crash_at = options.crash_at;
     let freezes = swarm.is_on(Fault::FrozenFull) || swarm.is_on(Fault::Freeze);
-    world.alone = hosts == 1 && freezes && world.sim.tape.chance(700);
+    world.alone = hosts == 1 && freezes && world.sim.choices.chance(700);
     draw::cluster(&mut world);
     world.run_until(chaos_ms);
     if !world.checks.objects() {
         world.heal(target);
-        world.come_to_rest(draw::bound_ms(&draft));
+        world.come_to_rest(draw::bound_ms(&spec));
     }
     let now_ms = world.sim.now_ms;
     if let Some(violation) = world.checks.violation().cloned() {
@@ -92,12 +92,12 @@ pub fn run(seed: u64, options: &Options, make: &Make<'_>) -> Report {
         fired: world.sim.swarm.fired().collect(),
         refusals: world.refusals(),
         swarm: swarm.on().collect(),
-        draft,
+        spec,
         last_target: target,
         fleet_hours: now_ms as f64 / 3_600_000.0,
         requests: world.calls,
         mutations: world.checks.mutations,
-        drawn: world.sim.tape.drawn().to_vec(),
+        drawn: world.sim.choices.drawn().to_vec(),
         timeline: world.sim.trace.into_timeline(),
     }
 }

@@ -16,19 +16,19 @@ use std::collections::BTreeMap;
 use fleet::election::Election;
 use fleet::guardrail::Refusal;
 use fleet::id::Uid;
-use fleet::spec::Draft;
+use fleet::spec::FleetSpec;
 use fleet::supervisor::{Input, Output, Supervisor};
 use fleet::time::Now;
 
 use crate::api::{Api, News, Serial};
 use crate::check::Checks;
+use crate::choices::Choices;
 use crate::cluster::{Cluster, NodeStep, PodStep};
 use crate::fault::Swarm;
 use crate::host::{Host, HostTask};
-use crate::human::Human;
 use crate::lease::LeaseCall;
 use crate::network::Call;
-use crate::tape::Tape;
+use crate::operator::Operator;
 use crate::trace::Trace;
 
 /// The system under test: a supervisor, or one with something around it.
@@ -73,7 +73,7 @@ pub enum Task {
 #[derive(Debug)]
 pub struct Sim {
     pub now_ms: u64,
-    pub tape: Tape,
+    pub choices: Choices,
     pub swarm: Swarm,
     pub trace: Trace,
     queue: BinaryHeap<Queued>,
@@ -94,7 +94,7 @@ impl Sim {
     }
 
     pub fn strikes(&mut self, fault: crate::fault::Fault) -> bool {
-        self.swarm.strikes(fault, &mut self.tape)
+        self.swarm.strikes(fault, &mut self.choices)
     }
 
     pub fn say(&mut self, words: impl FnOnce() -> String) {
@@ -109,7 +109,7 @@ pub struct World<'a> {
     pub hosts: Vec<Host>,
     /// There is one host, and it leads without an election: it is not ended after a standstill.
     pub alone: bool,
-    pub human: Human,
+    pub operator: Operator,
     pub checks: Checks,
     pub(crate) make: &'a Make<'a>,
     /// How often each guardrail refused an action, in lives that have ended.
@@ -142,23 +142,23 @@ pub const WALL_BASE_MS: i64 = 1_793_577_600_000;
 
 impl<'a> World<'a> {
     pub fn new(
-        tape: Tape,
+        choices: Choices,
         swarm: Swarm,
         trace: Trace,
-        draft: Draft,
+        spec: FleetSpec,
         hosts: usize,
         make: &'a Make<'a>,
     ) -> World<'a> {
-        let sim = Sim { now_ms: 0, tape, swarm, trace, queue: BinaryHeap::new(), queued: 0 };
-        let driver: Uid = draft.driver.clone();
+        let sim = Sim { now_ms: 0, choices, swarm, trace, queue: BinaryHeap::new(), queued: 0 };
+        let driver: Uid = spec.driver.clone();
         let mut world = World {
             sim,
             api: Api::new(driver, WALL_BASE_MS),
             cluster: Cluster::new(),
             hosts: (0..hosts).map(Host::new).collect(),
             alone: false,
-            checks: Checks::new(&draft),
-            human: Human::new(draft),
+            checks: Checks::new(&spec),
+            operator: Operator::new(spec),
             make,
             refused: BTreeMap::new(),
             calls: 0,
@@ -190,7 +190,7 @@ impl<'a> World<'a> {
     }
 
     fn carry_out(&mut self, task: Task) {
-        self.cluster.making = crate::cluster::Maker::Human;
+        self.cluster.making = crate::cluster::Maker::Operator;
         match task {
             Task::Second => {
                 self.sim.after(1000, Task::Second);

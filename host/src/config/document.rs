@@ -1,11 +1,12 @@
 //! The ExecutorFleet document, field by field. The comments of the fields are the descriptions in the schema, and the
-//! `Default`s are the values of omitted fields.
+//! `Default`s are the values of omitted fields: the core's, where the core knows the field.
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 
 use cluster::node::{Place, Sign, Signs};
+use fleet::spec::{self, AllocationSpec, DRIVER_REPORT_MS, HeartbeatSpec, RecoverySpec, RollSpec};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -164,7 +165,7 @@ fn default_start_timeout() -> Millis {
 }
 
 fn default_rest_interval() -> Millis {
-    Millis(10_000)
+    Millis(DRIVER_REPORT_MS)
 }
 
 /// How executors report that they are alive.
@@ -193,10 +194,11 @@ pub struct Heartbeat {
 
 impl Default for Heartbeat {
     fn default() -> Heartbeat {
+        let core = HeartbeatSpec::default();
         Heartbeat {
-            timeout: Millis(120_000),
-            interval: Millis(10_000),
-            disabled: false,
+            timeout: Millis(core.timeout_ms),
+            interval: Millis(core.interval_ms),
+            disabled: core.disabled,
             graphite_prefix: String::new(),
             metrics_namespace: None,
             columns: Vec::new(),
@@ -235,15 +237,16 @@ pub struct Recovery {
 
 impl Default for Recovery {
     fn default() -> Recovery {
+        let core = RecoverySpec::default();
         Recovery {
-            policies: Vec::new(),
-            max_checks: 10,
-            check_interval: Millis(1_000),
-            max_kept_pods: 10,
-            kept_pods_for: Millis(3_600_000),
-            max_executor_failures: None,
-            failures_validity_interval: Millis(3_600_000),
-            failed_deletes_driver: false,
+            policies: core.policies,
+            max_checks: core.max_checks,
+            check_interval: Millis(core.check_interval_ms),
+            max_kept_pods: core.max_kept_pods,
+            kept_pods_for: Millis(core.kept_pods_ms),
+            max_executor_failures: core.max_executor_failures,
+            failures_validity_interval: Millis(core.failures_validity_interval_ms),
+            failed_deletes_driver: core.failed_deletes_driver,
         }
     }
 }
@@ -282,17 +285,18 @@ pub struct Allocation {
 
 impl Default for Allocation {
     fn default() -> Allocation {
+        let core = AllocationSpec::default();
         Allocation {
-            batch_size: 20,
-            batch_delay: Millis(1_000),
-            pending_timeout: Millis(600_000),
+            batch_size: core.batch_size,
+            batch_delay: Millis(core.batch_delay_ms),
+            pending_timeout: Millis(core.pending_timeout_ms),
             max_pending_pods: None,
-            max_start_failures: 5,
-            initial_backoff: Millis(10_000),
-            max_backoff: Millis(360_000),
-            max_node_losses: 3,
-            node_window: Millis(1_800_000),
-            max_avoided_nodes: Amount::percent(20),
+            max_start_failures: core.max_start_failures,
+            initial_backoff: Millis(core.initial_backoff_ms),
+            max_backoff: Millis(core.max_backoff_ms),
+            max_node_losses: core.max_node_losses,
+            node_window: Millis(core.node_window_ms),
+            max_avoided_nodes: Amount(core.max_avoided_nodes),
         }
     }
 }
@@ -324,14 +328,15 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
+        let core = spec::Limits::default();
         Limits {
-            max_surge: Amount::percent(25),
-            max_unavailable: Amount::percent(25),
-            min_available: Amount::count(0),
-            max_terminating: Amount::percent(100),
-            max_executors: 10_000,
-            mass_loss: Amount::percent(30),
-            mass_loss_window: Millis(10_000),
+            max_surge: Amount(core.max_surge),
+            max_unavailable: Amount(core.max_unavailable),
+            min_available: Amount(core.min_available),
+            max_terminating: Amount(core.max_terminating),
+            max_executors: core.max_executors,
+            mass_loss: Amount(core.mass_loss),
+            mass_loss_window: Millis(core.mass_loss_window_ms),
         }
     }
 }
@@ -370,16 +375,17 @@ pub struct Roll {
 
 impl Default for Roll {
     fn default() -> Roll {
+        let core = RollSpec::default();
         Roll {
-            policies: Vec::new(),
-            interval: Millis(3_600_000),
-            max_picks: 1,
-            max_per_hour: 60,
-            min_tasks: 0,
-            min_age: Millis(0),
-            cool_down: Millis(0),
+            policies: core.policies,
+            interval: Millis(core.interval_ms),
+            max_picks: core.max_picks,
+            max_per_hour: core.max_per_hour,
+            min_tasks: core.min_tasks,
+            min_age: Millis(core.min_age_ms),
+            cool_down: Millis(core.cool_down_ms),
             grace: None,
-            timeout: Millis(900_000),
+            timeout: Millis(core.timeout_ms),
             windows: Vec::new(),
         }
     }

@@ -10,7 +10,7 @@
 
 mod advice;
 pub mod document;
-mod draft;
+mod fleet_spec;
 mod load;
 mod problem;
 mod rules;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use fleet::spec::{Amount as CoreAmount, Draft, Mode as CoreMode, RollSpec};
+use fleet::spec::{Amount as CoreAmount, FleetSpec, Mode as CoreMode, RollSpec};
 use fleet::window::{Window, Zone};
 use serde_json::{Value, json};
 
@@ -354,16 +354,16 @@ fn directories_are_read_in_order_and_as_kubernetes_mounts_them() {
 fn the_defaults_are_the_cores() {
     let dir = Dir::new("defaults");
     let minimal = one(&dir, MINIMAL);
-    let mut core = Draft::new("a", "spark-1", CoreMode::Observe, "uid".into(), 10);
+    let mut core = FleetSpec::new("a", "spark-1", CoreMode::Observe, "uid".into(), 10);
     // Only a daemon can find out whether a driver answers: a core by itself does not wait for it.
     core.driver_start_ms = 60_000;
-    assert_eq!(minimal.draft("uid".into(), "spark-1"), core);
+    assert_eq!(minimal.fleet_spec("uid".into(), "spark-1"), core);
     let rolling = one(&dir, &format!("{MINIMAL}  roll: {{policies: [OUTLIER]}}"));
-    let core = Draft { roll: Some(RollSpec::new("OUTLIER")), ..core };
-    assert_eq!(rolling.draft("uid".into(), "spark-1"), core);
+    let core = FleetSpec { roll: Some(RollSpec::new("OUTLIER")), ..core };
+    assert_eq!(rolling.fleet_spec("uid".into(), "spark-1"), core);
     // And the effective document says the same.
     let effective = one(&dir, &yaml(&rolling.fleet).unwrap());
-    assert_eq!(effective.draft("uid".into(), "spark-1"), core);
+    assert_eq!(effective.fleet_spec("uid".into(), "spark-1"), core);
 }
 
 #[test]
@@ -410,7 +410,7 @@ fn every_field_of_the_core_can_be_set() {
     timeout: 8m, windows: [{{days: [Mon, Sun], start: '22:30', duration: 1h30m}}]}}
 "
     );
-    let expected = Draft {
+    let expected = FleetSpec {
         name: "a".to_owned(),
         application_id: "spark-1".to_owned(),
         mode: CoreMode::Observe,
@@ -423,42 +423,42 @@ fn every_field_of_the_core_can_be_set() {
         heartbeat: fleet::spec::HeartbeatSpec { timeout_ms: 60_000, interval_ms: 1_000, disabled: true },
         recovery: fleet::spec::RecoverySpec {
             policies: vec!["P".to_owned()],
-            checks_max: 1,
+            max_checks: 1,
             check_interval_ms: 2_000,
-            kept_pods_max: 3,
+            max_kept_pods: 3,
             kept_pods_ms: 4_000,
-            failures_max: Some(5),
-            failures_window_ms: 6_000,
+            max_executor_failures: Some(5),
+            failures_validity_interval_ms: 6_000,
             failed_deletes_driver: true,
         },
         allocation: fleet::spec::AllocationSpec {
             batch_size: 1,
             batch_delay_ms: 2_000,
             pending_timeout_ms: 3_000,
-            pending_max: 4,
-            start_failures_max: 5,
-            backoff_first_ms: 6_000,
-            backoff_last_ms: 7_000,
-            node_losses_max: 8,
+            max_pending_pods: 4,
+            max_start_failures: 5,
+            initial_backoff_ms: 6_000,
+            max_backoff_ms: 7_000,
+            max_node_losses: 8,
             node_window_ms: 9_000,
-            avoided_nodes_max: CoreAmount::Percent(10),
+            max_avoided_nodes: CoreAmount::Percent(10),
         },
         limits: fleet::spec::Limits {
-            surge: CoreAmount::Count(1),
-            unavailable: CoreAmount::Percent(2),
-            available_min: CoreAmount::Percent(3),
-            terminating: CoreAmount::Count(4),
-            executors_max: 55,
+            max_surge: CoreAmount::Count(1),
+            max_unavailable: CoreAmount::Percent(2),
+            min_available: CoreAmount::Percent(3),
+            max_terminating: CoreAmount::Count(4),
+            max_executors: 55,
             mass_loss: CoreAmount::Percent(6),
             mass_loss_window_ms: 7_000,
         },
         roll: Some(RollSpec {
             policies: vec!["Q".to_owned()],
             interval_ms: 60_000,
-            picks_max: 2,
-            per_hour_max: 3,
-            tasks_min: 4,
-            age_min_ms: 5_000,
+            max_picks: 2,
+            max_per_hour: 3,
+            min_tasks: 4,
+            min_age_ms: 5_000,
             cool_down_ms: 6_000,
             grace_ms: Some(7_000),
             timeout_ms: 480_000,
@@ -470,7 +470,7 @@ fn every_field_of_the_core_can_be_set() {
             }],
         }),
     };
-    assert_eq!(one(&dir, &text).draft("uid".into(), "spark-1"), expected);
+    assert_eq!(one(&dir, &text).fleet_spec("uid".into(), "spark-1"), expected);
 }
 
 #[test]
@@ -505,44 +505,44 @@ fn the_effective_document_reads_back_as_the_same() {
 #[test]
 fn the_core_names_fields_that_the_document_has() {
     let fields: Vec<String> = schema::fields().collect();
-    let mut draft = Draft::new("-", "", CoreMode::Own, "".into(), u32::MAX);
-    draft.heartbeat.timeout_ms = 0;
-    draft.heartbeat.interval_ms = 0;
-    draft.recovery.check_interval_ms = 0;
-    draft.recovery.failures_window_ms = 0;
-    draft.recovery.checks_max = u32::MAX;
-    draft.recovery.kept_pods_max = u32::MAX;
-    draft.recovery.policies = vec!["X".to_owned()];
-    draft.allocation.batch_size = 0;
-    draft.allocation.batch_delay_ms = 0;
-    draft.allocation.pending_timeout_ms = 0;
-    draft.allocation.pending_max = 0;
-    draft.allocation.start_failures_max = 0;
-    draft.allocation.backoff_first_ms = 0;
-    draft.allocation.node_losses_max = 0;
-    draft.allocation.node_window_ms = 0;
-    draft.allocation.avoided_nodes_max = CoreAmount::Percent(u32::MAX);
-    draft.limits.surge = CoreAmount::Percent(u32::MAX);
-    draft.limits.unavailable = CoreAmount::Percent(u32::MAX);
-    draft.limits.available_min = CoreAmount::Percent(u32::MAX);
-    draft.limits.terminating = CoreAmount::Percent(u32::MAX);
-    draft.limits.mass_loss = CoreAmount::Percent(u32::MAX);
-    draft.limits.executors_max = u32::MAX - 1;
-    draft.limits.mass_loss_window_ms = 0;
+    let mut spec = FleetSpec::new("-", "", CoreMode::Own, "".into(), u32::MAX);
+    spec.heartbeat.timeout_ms = 0;
+    spec.heartbeat.interval_ms = 0;
+    spec.recovery.check_interval_ms = 0;
+    spec.recovery.failures_validity_interval_ms = 0;
+    spec.recovery.max_checks = u32::MAX;
+    spec.recovery.max_kept_pods = u32::MAX;
+    spec.recovery.policies = vec!["X".to_owned()];
+    spec.allocation.batch_size = 0;
+    spec.allocation.batch_delay_ms = 0;
+    spec.allocation.pending_timeout_ms = 0;
+    spec.allocation.max_pending_pods = 0;
+    spec.allocation.max_start_failures = 0;
+    spec.allocation.initial_backoff_ms = 0;
+    spec.allocation.max_node_losses = 0;
+    spec.allocation.node_window_ms = 0;
+    spec.allocation.max_avoided_nodes = CoreAmount::Percent(u32::MAX);
+    spec.limits.max_surge = CoreAmount::Percent(u32::MAX);
+    spec.limits.max_unavailable = CoreAmount::Percent(u32::MAX);
+    spec.limits.min_available = CoreAmount::Percent(u32::MAX);
+    spec.limits.max_terminating = CoreAmount::Percent(u32::MAX);
+    spec.limits.mass_loss = CoreAmount::Percent(u32::MAX);
+    spec.limits.max_executors = u32::MAX - 1;
+    spec.limits.mass_loss_window_ms = 0;
     let windows = vec![Window { days: [false; 7], start_minute: 0, length_minutes: 0, zone: Zone::utc() }];
     let roll = RollSpec {
         interval_ms: 0,
-        picks_max: 0,
-        per_hour_max: 0,
+        max_picks: 0,
+        max_per_hour: 0,
         timeout_ms: 0,
         windows,
         ..RollSpec::new("X")
     };
-    draft.roll = Some(RollSpec { grace_ms: Some(1), ..roll });
-    let mut backwards = Draft::new("a", "b", CoreMode::Own, "u".into(), 1);
-    backwards.allocation.backoff_last_ms = 1;
-    let mut errors = fleet::spec::Spec::check(draft, &[]).unwrap_err();
-    errors.extend(fleet::spec::Spec::check(backwards, &[]).unwrap_err());
+    spec.roll = Some(RollSpec { grace_ms: Some(1), ..roll });
+    let mut backwards = FleetSpec::new("a", "b", CoreMode::Own, "u".into(), 1);
+    backwards.allocation.max_backoff_ms = 1;
+    let mut errors = fleet::spec::ValidatedSpec::check(spec, &[]).unwrap_err();
+    errors.extend(fleet::spec::ValidatedSpec::check(backwards, &[]).unwrap_err());
     let paths: std::collections::BTreeSet<_> = errors.iter().map(|error| error.path).collect();
     assert!(paths.len() >= 34, "{}: {paths:?}", paths.len());
     for path in paths {
@@ -571,7 +571,7 @@ fn old_names_of_fields_are_read_and_told() {
     assert_eq!(old.fleet, new.fleet);
     assert_eq!((old.old_names.len(), new.old_names.len()), (RENAMED.len(), 0));
     let told: Vec<String> = old.warnings().iter().map(ToString::to_string).collect();
-    let surge = "one.yaml: document 1: spec.limits.surge: is called maxSurge now";
+    let surge = "one.yaml: document 1: spec.limits.max_surge: is called maxSurge now";
     assert!(told.len() >= RENAMED.len() && told[0].contains(surge), "{told:?}");
     let both = format!("{MINIMAL}  limits: {{surge: 1, maxSurge: 2}}\n");
     let refused = load(&[dir.file("both.yaml", &both)]).unwrap_err();

@@ -14,7 +14,7 @@ use fleet::event::{
 use fleet::id::{CommandId, ExecutorId, Version};
 use fleet::ledger::Ledger;
 use fleet::question::{LossKind, LossReason, Pick, Pod, Selection, Verdict};
-use fleet::spec::{Draft, Mode, RollSpec};
+use fleet::spec::{FleetSpec, Mode, RollSpec};
 use fleet::time::{Instant, Now};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -112,9 +112,9 @@ struct World {
 
 impl World {
     fn new(handle: Handle) -> World {
-        let mut draft = Draft::new("etl", "spark-1", Mode::Own, "driver".into(), 3);
-        draft.roll = Some(RollSpec::new("OUTLIER"));
-        let fleet = Fleet::new(draft, &["OUTLIER".to_owned()], 1).unwrap();
+        let mut spec = FleetSpec::new("etl", "spark-1", Mode::Own, "driver".into(), 3);
+        spec.roll = Some(RollSpec::new("OUTLIER"));
+        let fleet = Fleet::new(spec, &["OUTLIER".to_owned()], 1).unwrap();
         let mut world = World {
             fleet,
             handle,

@@ -32,7 +32,7 @@ pub(crate) fn request_total(total: u32, executors: &mut Executors, env: Env<'_>)
     if !env.owns() {
         return Err(Refusal::ObserveMode);
     }
-    if total > env.spec.limits.executors_max {
+    if total > env.spec.limits.max_executors {
         return Err(Refusal::AboveMaximum);
     }
     let spec_target = env.spec.target;
@@ -83,11 +83,11 @@ fn may_kill(executor: Option<&Executor>, force: bool) -> Result<(), Refusal> {
     match executor.stage {
         Stage::AwaitingStart | Stage::AwaitingRegistration | Stage::Available | Stage::Rolling => {}
         // The pod does not exist yet: the outcome of its create is not known.
-        Stage::AwaitingCreate(_) | Stage::AwaitingConfirmation(_) | Stage::AwaitingLateCreate => {
+        Stage::AwaitingCreate(_) | Stage::AwaitingConfirmation(_) | Stage::CreateUnknown => {
             return Err(Refusal::UnknownExecutor);
         }
         Stage::AwaitingAnnouncement { .. }
-        | Stage::AwaitingExit(_)
+        | Stage::Terminating(_)
         | Stage::AwaitingReason(_)
         | Stage::AwaitingRecord { .. }
         | Stage::AwaitingRemoval(_)

@@ -101,7 +101,7 @@ impl Observing<'_> {
             return;
         }
         self.note("the driver's container has ended");
-        let max = self.env.spec.failures_max(self.executors.target(self.env));
+        let max = self.env.spec.max_executor_failures(self.executors.target(self.env));
         let Executors { losses, ledger, .. } = &mut self.executors;
         if losses.driver_ended(max, ledger, self.env) {
             self.note("its failures were the driver's: the fleet goes on");

@@ -48,7 +48,7 @@ impl PodCalls<'_> {
             matches!(&executor.stage, Stage::AwaitingConfirmation(doubt) if doubt.get == Some(action));
         let (verifies, stage) = (executor.verifying == Some(action), &executor.stage);
         if let GetOutcome::Found(pod) = &outcome {
-            let late = matches!(stage, Stage::AwaitingLateCreate);
+            let late = matches!(stage, Stage::CreateUnknown);
             let counts =
                 if verifies { !late || self.env.is_ours(pod) } else { confirms && self.env.is_ours(pod) };
             if counts {

@@ -62,7 +62,7 @@ impl Rolling<'_> {
             view: self.view,
             metric_names: self.executors.signals.metric_names(),
             target: self.executors.target(env),
-            picks_max: spec.picks_max.saturating_sub(under_way).max(1),
+            max_picks: spec.max_picks.saturating_sub(under_way).max(1),
             seed: self.executors.seed.draw(),
         };
         let (question, offered) = ask::question(&eligible.executors, from, env);
@@ -133,7 +133,7 @@ impl Rolling<'_> {
             }
             self.executors.publish(id, Reason::RollProposed, format!("would be rolled: {why}"), env);
             proposed += 1;
-            if proposed == spec.picks_max {
+            if proposed == spec.max_picks {
                 break;
             }
         }

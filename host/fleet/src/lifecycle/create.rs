@@ -72,7 +72,7 @@ pub(crate) fn confirmed(executor: &mut Executor, outcome: GetOutcome, cx: &mut C
         GetOutcome::NotFound if cx.env.has_bug(InjectedBug::LateCreateForgotten) => cx.add(Effect::Forget),
         GetOutcome::NotFound => {
             cx.add(Effect::StartForgotten);
-            executor.enter(Stage::AwaitingLateCreate, cx.now(), cx.now() + LATE_REQUEST_MS);
+            executor.enter(Stage::CreateUnknown, cx.now(), cx.now() + LATE_REQUEST_MS);
         }
         GetOutcome::Failed => {
             confirmation.get = None;

@@ -24,7 +24,7 @@ pub(crate) fn attend(executor: &mut Executor, cx: &mut Context<'_>) {
                 cx.add(Effect::ConfirmCreate);
             }
         }
-        Stage::AwaitingLateCreate => {
+        Stage::CreateUnknown => {
             let until = executor.since + LATE_REQUEST_MS;
             if cx.now() < until {
                 executor.wake = until;
@@ -37,7 +37,7 @@ pub(crate) fn attend(executor: &mut Executor, cx: &mut Context<'_>) {
         Stage::Available | Stage::Rolling => check_heartbeat(executor, cx),
         Stage::AwaitingReason(_) => cx.add(Effect::AskWhy),
         // Whether its pod may be removed now depends on the rest of the fleet: see `removal`.
-        Stage::AwaitingExit(_) | Stage::AwaitingRemoval(_) => {}
+        Stage::Terminating(_) | Stage::AwaitingRemoval(_) => {}
         Stage::Kept => {
             let until = executor.since + cx.env.spec.recovery.kept_pods_ms;
             if cx.now() < until {
@@ -100,7 +100,7 @@ fn start_due(executor: &Executor, cx: &Context<'_>) -> Instant {
 /// The API server's answer about a pod that is late.
 pub(crate) fn pod_verified(executor: &mut Executor, outcome: GetOutcome, cx: &mut Context<'_>) {
     executor.verifying = None;
-    let late = matches!(executor.stage, Stage::AwaitingLateCreate);
+    let late = matches!(executor.stage, Stage::CreateUnknown);
     match outcome {
         GetOutcome::Found(pod) if late && cx.env.is_ours(&pod) => created(executor, *pod, cx),
         GetOutcome::Found(_) | GetOutcome::NotFound if late => cx.add(Effect::Forget),

@@ -39,7 +39,7 @@ pub(crate) fn undetermined(executor: &mut Executor, cx: &mut Context<'_>) -> boo
     let recovery = &cx.env.spec.recovery;
     let Stage::AwaitingReason(loss) = &mut executor.stage else { return true };
     loss.asked = None;
-    let over = loss.checks >= recovery.checks_max;
+    let over = loss.checks >= recovery.max_checks;
     loss.checks += 1;
     if !over {
         executor.wake = cx.now() + recovery.check_interval_ms;
@@ -74,7 +74,7 @@ pub(crate) fn start_removal(executor: &mut Executor, cause: DeletionCause, cx: &
     removal.accepted = terminating;
     let wait_ms = if terminating { VERIFY_AFTER_MS } else { 0 };
     let now = cx.now();
-    executor.enter(Stage::AwaitingExit(Exit::Ours { cause, removal }), now, now + wait_ms);
+    executor.enter(Stage::Terminating(Exit::Ours { cause, removal }), now, now + wait_ms);
 }
 
 /// A ledger write that the executor waited for is done: all writes up to `confirmed` are.

@@ -118,7 +118,7 @@ pub(crate) fn vanished(executor: &mut Executor, trigger: Trigger, cx: &mut Conte
     executor.gone = true;
     cx.add(Effect::QuotaFreed);
     match &executor.stage {
-        Stage::AwaitingExit(Exit::Ours { cause, removal }) => {
+        Stage::Terminating(Exit::Ours { cause, removal }) => {
             let cause = *cause;
             if removal.was_asked_for() {
                 settle(executor, End::Removed(cause), Then::Clear, cx);
@@ -131,7 +131,7 @@ pub(crate) fn vanished(executor: &mut Executor, trigger: Trigger, cx: &mut Conte
         | Stage::Available
         | Stage::Rolling
         | Stage::AwaitingAnnouncement { .. }
-        | Stage::AwaitingExit(Exit::Foreign { .. }) => match cx.leaving {
+        | Stage::Terminating(Exit::Foreign { .. }) => match cx.leaving {
             // The pod was gone before this process asked for its deletion: an earlier host that recorded the
             // removal will have asked.
             Some(cause) if executor.pod.is_none() => {
@@ -145,7 +145,7 @@ pub(crate) fn vanished(executor: &mut Executor, trigger: Trigger, cx: &mut Conte
         Stage::AwaitingRemoval(_) | Stage::Kept => cx.add(Effect::Forget),
         Stage::AwaitingCreate(_)
         | Stage::AwaitingConfirmation(_)
-        | Stage::AwaitingLateCreate
+        | Stage::CreateUnknown
         | Stage::AwaitingReason(_)
         | Stage::AwaitingRecord { .. } => {}
     }
@@ -168,26 +168,26 @@ pub(crate) fn follow(executor: &mut Executor, cx: &mut Context<'_>) {
             } else if terminating {
                 cx.add(Effect::OweReplacement);
                 let exit = Exit::Foreign { rolling: executor.stage.is_rolling() };
-                executor.enter(Stage::AwaitingExit(exit), cx.now(), cx.now() + VERIFY_AFTER_MS);
+                executor.enter(Stage::Terminating(exit), cx.now(), cx.now() + VERIFY_AFTER_MS);
             } else {
                 follow_serving(executor, cx);
             }
         }
-        Stage::AwaitingExit(Exit::Ours { cause, removal }) if terminating => {
+        Stage::Terminating(Exit::Ours { cause, removal }) if terminating => {
             if ended {
                 settle(executor, End::Removed(*cause), Then::Clear, cx);
             } else if !removal.accepted {
                 executor.removal_accepted(cx.now());
             }
         }
-        Stage::AwaitingExit(_) | Stage::AwaitingAnnouncement { .. } if ended => {
+        Stage::Terminating(_) | Stage::AwaitingAnnouncement { .. } if ended => {
             mark_lost(executor, trigger, cx);
         }
-        Stage::AwaitingExit(_)
+        Stage::Terminating(_)
         | Stage::AwaitingAnnouncement { .. }
         | Stage::AwaitingCreate(_)
         | Stage::AwaitingConfirmation(_)
-        | Stage::AwaitingLateCreate
+        | Stage::CreateUnknown
         | Stage::AwaitingReason(_)
         | Stage::AwaitingRecord { .. }
         | Stage::AwaitingRemoval(_)

@@ -66,7 +66,7 @@ fn a_create_in_doubt_keeps_its_place_until_it_cannot_arrive_any_more() {
     let after = world.run(&mut one, |one, cx| create_finished(one, unknown, cx));
     assert_eq!(after, ("awaiting-confirmation", vec![Effect::CreateInDoubt("reset".to_owned())]));
     let after = world.run(&mut one, |one, cx| confirmed(one, GetOutcome::NotFound, cx));
-    assert_eq!(after, ("awaiting-late-create", vec![Effect::StartForgotten]));
+    assert_eq!(after, ("create-unknown", vec![Effect::StartForgotten]));
     assert_eq!(one.wake, at(61));
     assert_eq!(world.run(&mut one, attend).1, [], "too early");
     world.now = at(61);
@@ -200,7 +200,7 @@ fn leaving(world: &mut World) -> Executor {
     let effect = Effect::RecordRemoval { cause: DeletionCause::Roll, mark: 7 };
     assert_eq!(world.run(&mut one, intent), ("awaiting-announcement", vec![effect]));
     world.leaving = Some(DeletionCause::Roll);
-    assert_eq!(world.run(&mut one, |one, cx| recorded(one, 7, cx)), ("awaiting-exit", vec![]));
+    assert_eq!(world.run(&mut one, |one, cx| recorded(one, 7, cx)), ("terminating", vec![]));
     one
 }
 
@@ -284,13 +284,13 @@ fn a_deletion_with_unknown_outcome_is_repeated() {
 #[test]
 fn a_deletion_by_another_client_is_a_loss_and_ends_no_roll() {
     let mut world = world(2);
-    for (stage, name) in [(Stage::Available, "awaiting-exit"), (Stage::Rolling, "rolling")] {
+    for (stage, name) in [(Stage::Available, "terminating"), (Stage::Rolling, "rolling")] {
         let mut one = executor(1, stage);
         let after = world.run(&mut one, |one, cx| pod_changed(one, terminating(1, 2), cx));
         assert_eq!(after, (name, vec![Effect::OweReplacement]));
         assert!(!one.stage.serves());
         one.end_roll();
-        assert_eq!(one.stage.name(), "awaiting-exit");
+        assert_eq!(one.stage.name(), "terminating");
         let (_, effects) = world.run(&mut one, |one, cx| pod_gone(one, &terminating(1, 3), cx));
         assert_eq!(effects, [Effect::QuotaFreed, lost(Trigger::PodDeleted, false), Effect::AskWhy]);
     }

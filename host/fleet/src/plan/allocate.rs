@@ -90,7 +90,7 @@ fn may_create(
     if tally.occupying + tally.terminating >= bounds.ceiling().saturating_add(bounds.terminating) {
         return Err(Refusal::MaxTerminating);
     }
-    if tally.pending >= allocation.pending_max {
+    if tally.pending >= allocation.max_pending_pods {
         return Err(Refusal::MaxPending);
     }
     if limits.rates.pace.permits(tally.creating, now) == 0 {

@@ -43,7 +43,7 @@ pub(crate) fn may_ask(
         Ok(()) | Err(Refusal::DryRun) => {}
         Err(refusal) => return Err(refusal),
     }
-    if rolls.under_way.len() >= spec.picks_max as usize {
+    if rolls.under_way.len() >= spec.max_picks as usize {
         return Err(Refusal::RollUnderWay);
     }
     if forced {
@@ -57,7 +57,7 @@ pub(crate) fn may_ask(
         return Err(Refusal::CoolDown);
     }
     let recent = rolls.begun.iter().filter(|begun| now.since_ms(**begun) < HOUR_MS).count();
-    if recent >= spec.per_hour_max as usize {
+    if recent >= spec.max_per_hour as usize {
         return Err(Refusal::MaxRolls);
     }
     Ok(())
@@ -73,8 +73,7 @@ pub(crate) fn may_roll(
     if env.has_bug(InjectedBug::PicksUnchecked) && matches!(executor.stage, Stage::Available) {
         return Ok(());
     }
-    if matches!(executor.stage, Stage::Rolling | Stage::AwaitingAnnouncement { .. } | Stage::AwaitingExit(_))
-    {
+    if matches!(executor.stage, Stage::Rolling | Stage::AwaitingAnnouncement { .. } | Stage::Terminating(_)) {
         return Err(Refusal::AlreadyLeaving);
     }
     if !executor.is_available() {
@@ -86,11 +85,11 @@ pub(crate) fn may_roll(
     if by_hand {
         return Ok(());
     }
-    if age_ms(executor, env) < spec.age_min_ms {
+    if age_ms(executor, env) < spec.min_age_ms {
         return Err(Refusal::TooYoung);
     }
     let counters = counters(executor, env).ok_or(Refusal::NoCounters)?;
-    if i64::from(counters.total_tasks) < i64::from(spec.tasks_min) {
+    if i64::from(counters.total_tasks) < i64::from(spec.min_tasks) {
         return Err(Refusal::TooFewTasks);
     }
     Ok(())
@@ -167,10 +166,10 @@ pub(crate) fn may_begin(
 ) -> Result<(), Refusal> {
     unless_dry(disrupt, || {
         may_roll(executor.ok_or(Refusal::UnknownExecutor)?, spec, by_hand, env)?;
-        if !by_hand && rolls.begun.len() >= spec.per_hour_max as usize {
+        if !by_hand && rolls.begun.len() >= spec.max_per_hour as usize {
             return Err(Refusal::MaxRolls);
         }
-        if !by_hand && rolls.under_way.len() >= spec.picks_max as usize {
+        if !by_hand && rolls.under_way.len() >= spec.max_picks as usize {
             return Err(Refusal::RollUnderWay);
         }
         Ok(())
@@ -265,9 +264,9 @@ mod tests {
         assert_eq!(may(&executor(1, Stage::Available), &spec()), Err(Refusal::NoCounters));
         assert_eq!(may(&executor(1, Stage::Rolling), &spec()), Err(Refusal::AlreadyLeaving));
         assert_eq!(may(&executor(1, Stage::AwaitingStart), &spec()), Err(Refusal::NotAvailable));
-        let old = RollSpec { age_min_ms: 1, ..spec() };
+        let old = RollSpec { min_age_ms: 1, ..spec() };
         assert_eq!(may(&busy(1, 0), &old), Err(Refusal::TooYoung));
-        let many = RollSpec { tasks_min: 11, ..spec() };
+        let many = RollSpec { min_tasks: 11, ..spec() };
         assert_eq!(may(&busy(1, 0), &many), Err(Refusal::TooFewTasks));
         assert_eq!(may_roll(&busy(1, 0), &many, true, world.env()), Ok(()), "by hand");
     }
@@ -297,7 +296,7 @@ mod tests {
         rolls.ended = Some(at(7_199));
         assert_eq!(ask(&rolls, &RollSpec { cool_down_ms: 2_000, ..spec() }), Err(Refusal::CoolDown));
         rolls.begun.push_back(at(7_000));
-        assert_eq!(ask(&rolls, &RollSpec { per_hour_max: 1, ..spec() }), Err(Refusal::MaxRolls));
+        assert_eq!(ask(&rolls, &RollSpec { max_per_hour: 1, ..spec() }), Err(Refusal::MaxRolls));
         rolls.under_way.push(Roll { executor: ExecutorId(1), since: at(7_000), held: None });
         assert_eq!(ask(&rolls, &spec()), Err(Refusal::RollUnderWay));
     }

@@ -118,7 +118,7 @@ mod tests {
     fn removals_that_were_not_requested_are_recalled() {
         let removal = |accepted| Removal { accepted, ..Removal::new(false) };
         let leaving = |cause, accepted| {
-            executor(1, Stage::AwaitingExit(Exit::Ours { cause, removal: removal(accepted) }))
+            executor(1, Stage::Terminating(Exit::Ours { cause, removal: removal(accepted) }))
         };
         let table = table([
             leaving(DeletionCause::ScaleDown, true),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Amount, Draft, LOSSES_KEPT, Mode};
+use super::{Amount, FleetSpec, LOSSES_KEPT, Mode};
 
 /// One error in a spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,12 +25,12 @@ const LONG_MS: u64 = 366 * 24 * 3_600_000;
 /// The ledger has to fit into a ConfigMap of 1 MiB: in the worst order each executor takes about 20 bytes.
 const TARGET_MAX: u32 = 50_000;
 
-pub(super) fn errors(draft: &Draft, policies: &[String]) -> Vec<SpecError> {
+pub(super) fn errors(spec: &FleetSpec, policies: &[String]) -> Vec<SpecError> {
     let mut check = Check(Vec::new());
-    identity(draft, &mut check);
-    times(draft, &mut check);
-    limits(draft, &mut check);
-    chains(draft, policies, &mut check);
+    identity(spec, &mut check);
+    times(spec, &mut check);
+    limits(spec, &mut check);
+    chains(spec, policies, &mut check);
     check.0
 }
 
@@ -66,26 +66,26 @@ impl Check {
     }
 }
 
-fn identity(draft: &Draft, check: &mut Check) {
-    let name = &draft.name;
+fn identity(spec: &FleetSpec, check: &mut Check) {
+    let name = &spec.name;
     let letters = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     let ends = !name.starts_with('-') && !name.ends_with('-');
     check.refuse_if(name.is_empty() || name.len() > 46 || !letters || !ends, "metadata.name", || {
         format!("{name:?} must be 1 to 46 of a-z, 0-9 and -, with a letter or digit at both ends")
     });
     // The application id is the value of a label.
-    let id = &draft.application_id;
+    let id = &spec.application_id;
     let letters = id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
     let ends = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
     let ends = ends(id.bytes().next()) && ends(id.bytes().last());
     check.refuse_if(id.len() > 63 || !letters || !ends, "spec.applicationId", || {
         format!("{id:?} must be a label value: 1 to 63 of A-Z, a-z, 0-9, -, _ and .")
     });
-    check.refuse_if(draft.driver.0.is_empty(), "spec.driver", || "the driver's pod has no UID".to_owned());
+    check.refuse_if(spec.driver.0.is_empty(), "spec.driver", || "the driver's pod has no UID".to_owned());
 }
 
-fn times(draft: &Draft, check: &mut Check) {
-    let heartbeat = &draft.heartbeat;
+fn times(spec: &FleetSpec, check: &mut Check) {
+    let heartbeat = &spec.heartbeat;
     check.time("spec.heartbeat.timeout", heartbeat.timeout_ms);
     check.time("spec.heartbeat.interval", heartbeat.interval_ms);
     check.at_least_ms("spec.heartbeat.interval", heartbeat.interval_ms, 500);
@@ -97,25 +97,25 @@ fn times(draft: &Draft, check: &mut Check) {
             heartbeat.timeout_ms, heartbeat.interval_ms
         )
     });
-    let recovery = &draft.recovery;
+    let recovery = &spec.recovery;
     check.time("spec.recovery.checkInterval", recovery.check_interval_ms);
-    check.time("spec.recovery.failuresValidityInterval", recovery.failures_window_ms);
-    check.refuse_if(recovery.checks_max > 1_000, "spec.recovery.maxChecks", || {
-        format!("{} checks would keep a loss open for too long: at most 1000", recovery.checks_max)
+    check.time("spec.recovery.failuresValidityInterval", recovery.failures_validity_interval_ms);
+    check.refuse_if(recovery.max_checks > 1_000, "spec.recovery.maxChecks", || {
+        format!("{} checks would keep a loss open for too long: at most 1000", recovery.max_checks)
     });
-    let allocation = &draft.allocation;
+    let allocation = &spec.allocation;
     check.time("spec.allocation.batchDelay", allocation.batch_delay_ms);
     check.at_least_ms("spec.allocation.batchDelay", allocation.batch_delay_ms, 100);
     check.time("spec.allocation.pendingTimeout", allocation.pending_timeout_ms);
-    check.time("spec.allocation.initialBackoff", allocation.backoff_first_ms);
+    check.time("spec.allocation.initialBackoff", allocation.initial_backoff_ms);
     check.time("spec.allocation.nodeWindow", allocation.node_window_ms);
     check.refuse_if(
-        allocation.backoff_last_ms < allocation.backoff_first_ms,
+        allocation.max_backoff_ms < allocation.initial_backoff_ms,
         "spec.allocation.maxBackoff",
-        || format!("must not be shorter than initialBackoff, {} ms", allocation.backoff_first_ms),
+        || format!("must not be shorter than initialBackoff, {} ms", allocation.initial_backoff_ms),
     );
-    check.time("spec.limits.massLossWindow", draft.limits.mass_loss_window_ms);
-    if let Some(roll) = &draft.roll {
+    check.time("spec.limits.massLossWindow", spec.limits.mass_loss_window_ms);
+    if let Some(roll) = &spec.roll {
         check.time("spec.roll.interval", roll.interval_ms);
         check.at_least_ms("spec.roll.interval", roll.interval_ms, 1_000);
         check.time("spec.roll.timeout", roll.timeout_ms);
@@ -135,81 +135,81 @@ fn times(draft: &Draft, check: &mut Check) {
     }
 }
 
-fn limits(draft: &Draft, check: &mut Check) {
-    let limits = &draft.limits;
-    let target = draft.target;
-    check.refuse_if(limits.executors_max > TARGET_MAX, "spec.limits.maxExecutors", || {
-        format!("{} is more than {TARGET_MAX}", limits.executors_max)
+fn limits(spec: &FleetSpec, check: &mut Check) {
+    let limits = &spec.limits;
+    let target = spec.target;
+    check.refuse_if(limits.max_executors > TARGET_MAX, "spec.limits.maxExecutors", || {
+        format!("{} is more than {TARGET_MAX}", limits.max_executors)
     });
-    check.refuse_if(target > limits.executors_max, "spec.executors", || {
-        format!("{target} is more than limits.maxExecutors, {}", limits.executors_max)
+    check.refuse_if(target > limits.max_executors, "spec.executors", || {
+        format!("{target} is more than limits.maxExecutors, {}", limits.max_executors)
     });
-    check.at_least_one("spec.allocation.batchSize", draft.allocation.batch_size);
-    check.refuse_if(draft.allocation.batch_size > 1_000, "spec.allocation.batchSize", || {
-        format!("{} is more than 1000", draft.allocation.batch_size)
+    check.at_least_one("spec.allocation.batchSize", spec.allocation.batch_size);
+    check.refuse_if(spec.allocation.batch_size > 1_000, "spec.allocation.batchSize", || {
+        format!("{} is more than 1000", spec.allocation.batch_size)
     });
-    check.at_least_one("spec.allocation.maxPendingPods", draft.allocation.pending_max);
-    check.at_least_one("spec.allocation.maxStartFailures", draft.allocation.start_failures_max);
-    check.at_least_one("spec.allocation.maxNodeLosses", draft.allocation.node_losses_max);
-    let losses = draft.allocation.node_losses_max;
+    check.at_least_one("spec.allocation.maxPendingPods", spec.allocation.max_pending_pods);
+    check.at_least_one("spec.allocation.maxStartFailures", spec.allocation.max_start_failures);
+    check.at_least_one("spec.allocation.maxNodeLosses", spec.allocation.max_node_losses);
+    let losses = spec.allocation.max_node_losses;
     check.refuse_if(losses > LOSSES_KEPT, "spec.allocation.maxNodeLosses", || {
         format!("{losses} is more than {LOSSES_KEPT}")
     });
-    let kept = draft.recovery.kept_pods_max;
+    let kept = spec.recovery.max_kept_pods;
     check.refuse_if(kept > 1_000, "spec.recovery.maxKeptPods", || format!("{kept} is more than 1000"));
-    if let Amount::Count(surge) = limits.surge {
-        let most = limits.executors_max;
+    if let Amount::Count(surge) = limits.max_surge {
+        let most = limits.max_executors;
         check.refuse_if(surge > most, "spec.limits.maxSurge", || {
             format!("{surge} is more than limits.maxExecutors, {most}")
         });
     }
-    check.percent("spec.allocation.maxAvoidedNodes", draft.allocation.avoided_nodes_max, 50);
-    check.percent("spec.limits.maxSurge", limits.surge, 100);
-    check.percent("spec.limits.maxUnavailable", limits.unavailable, 100);
-    check.percent("spec.limits.minAvailable", limits.available_min, 100);
-    check.percent("spec.limits.maxTerminating", limits.terminating, 1_000);
+    check.percent("spec.allocation.maxAvoidedNodes", spec.allocation.max_avoided_nodes, 50);
+    check.percent("spec.limits.maxSurge", limits.max_surge, 100);
+    check.percent("spec.limits.maxUnavailable", limits.max_unavailable, 100);
+    check.percent("spec.limits.minAvailable", limits.min_available, 100);
+    check.percent("spec.limits.maxTerminating", limits.max_terminating, 1_000);
     check.percent("spec.limits.massLoss", limits.mass_loss, 100);
-    let available_min = limits.available_min.rounded_up(target);
-    check.refuse_if(available_min > target, "spec.limits.minAvailable", || {
-        format!("{available_min} can never be available of a target of {target}")
+    let min_available = limits.min_available.rounded_up(target);
+    check.refuse_if(min_available > target, "spec.limits.minAvailable", || {
+        format!("{min_available} can never be available of a target of {target}")
     });
-    if let Some(roll) = &draft.roll {
-        check.at_least_one("spec.roll.maxPicks", roll.picks_max);
-        check.at_least_one("spec.roll.maxPerHour", roll.per_hour_max);
-        can_roll(draft, check);
+    if let Some(roll) = &spec.roll {
+        check.at_least_one("spec.roll.maxPicks", roll.max_picks);
+        check.at_least_one("spec.roll.maxPerHour", roll.max_per_hour);
+        can_roll(spec, check);
     }
 }
 
 /// Limits that would never permit a roll.
-fn can_roll(draft: &Draft, check: &mut Check) {
-    let (limits, target) = (&draft.limits, draft.target);
+fn can_roll(spec: &FleetSpec, check: &mut Check) {
+    let (limits, target) = (&spec.limits, spec.target);
     if target == 0 {
         return;
     }
-    let surge = limits.surge.rounded_up(target);
-    let unavailable = limits.unavailable.rounded_down(target);
-    let available_min = limits.available_min.rounded_up(target);
-    check.refuse_if(draft.mode == Mode::Own && surge == 0 && unavailable == 0, "spec.limits.maxSurge", || {
+    let surge = limits.max_surge.rounded_up(target);
+    let unavailable = limits.max_unavailable.rounded_down(target);
+    let min_available = limits.min_available.rounded_up(target);
+    check.refuse_if(spec.mode == Mode::Own && surge == 0 && unavailable == 0, "spec.limits.maxSurge", || {
         format!(
             "0, and limits.maxUnavailable is 0 of {target} too: nothing could ever be rolled; allow one of them"
         )
     });
     check.refuse_if(
-        draft.mode == Mode::Own && surge == 0 && available_min == target,
+        spec.mode == Mode::Own && surge == 0 && min_available == target,
         "spec.limits.minAvailable",
         || {
             format!(
-                "{available_min} of {target} and no surge: nothing could ever be rolled; allow one of them"
+                "{min_available} of {target} and no surge: nothing could ever be rolled; allow one of them"
             )
         },
     );
     // The driver replaces an executor only after it is gone, so surge cannot help.
-    check.refuse_if(draft.mode == Mode::Observe && unavailable == 0, "spec.limits.maxUnavailable", || {
+    check.refuse_if(spec.mode == Mode::Observe && unavailable == 0, "spec.limits.maxUnavailable", || {
         format!("0 of {target}: when observing, nothing could ever be rolled; allow at least 1")
     });
 }
 
-fn chains(draft: &Draft, policies: &[String], check: &mut Check) {
+fn chains(spec: &FleetSpec, policies: &[String], check: &mut Check) {
     let mut chain = |path, names: &[String]| {
         for name in names {
             check.refuse_if(!policies.contains(name), path, || {
@@ -220,8 +220,8 @@ fn chains(draft: &Draft, policies: &[String], check: &mut Check) {
         let twice = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name));
         check.refuse_if(twice.is_some(), path, || format!("{:?} is there twice", twice.map_or("", |t| t.1)));
     };
-    chain("spec.recovery.policies", &draft.recovery.policies);
-    if let Some(roll) = &draft.roll {
+    chain("spec.recovery.policies", &spec.recovery.policies);
+    if let Some(roll) = &spec.roll {
         chain("spec.roll.policies", &roll.policies);
         check.refuse_if(roll.policies.is_empty(), "spec.roll.policies", || "names no policy".to_owned());
         for window in &roll.windows {

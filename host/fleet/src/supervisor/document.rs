@@ -2,7 +2,7 @@
 
 use crate::identity::{Claim, Identity, head, is_name, is_namespace};
 use crate::observed::DriverPod;
-use crate::spec::{Draft, Mode};
+use crate::spec::{FleetSpec, Mode};
 
 /// One ExecutorFleet document.
 #[derive(Clone, Debug)]
@@ -14,7 +14,7 @@ pub struct Document {
     pub driver_pod: String,
     pub application_id: Option<String>,
     /// The settings. The driver's UID and the application id are known only with the driver's pod.
-    pub draft: Draft,
+    pub spec: FleetSpec,
     /// Executors are told the address of the driver's pod, so there can be none before it has one.
     pub needs_address: bool,
     pub metrics_namespace: Option<String>,
@@ -40,15 +40,19 @@ pub struct Judged {
 
 impl Document {
     /// The settings, completed for this application.
-    pub(super) fn draft_for(&self, driver: &DriverPod, application_id: &str) -> Draft {
-        Draft { driver: driver.uid.clone(), application_id: application_id.to_owned(), ..self.draft.clone() }
+    pub(super) fn spec_for(&self, driver: &DriverPod, application_id: &str) -> FleetSpec {
+        FleetSpec {
+            driver: driver.uid.clone(),
+            application_id: application_id.to_owned(),
+            ..self.spec.clone()
+        }
     }
 
     /// Another pod is meant, or the pods have another owner: the fleet begins again.
     pub(super) fn is_another_fleet(&self, other: &Document) -> bool {
         (&self.namespace, &self.driver_pod, &self.application_id)
             != (&other.namespace, &other.driver_pod, &other.application_id)
-            || self.draft.mode != other.draft.mode
+            || self.spec.mode != other.spec.mode
     }
 
     /// From the document, else from the label of the driver's pod.
@@ -64,7 +68,7 @@ impl Document {
 
     /// What is still missing before executors can be created.
     pub(super) fn can_create(&self, driver: &DriverPod) -> Result<(), String> {
-        if self.draft.mode == Mode::Own && self.needs_address && driver.address.is_none() {
+        if self.spec.mode == Mode::Own && self.needs_address && driver.address.is_none() {
             return Err(format!("driver pod {} has no address yet", driver.name));
         }
         self.unusable.clone().map_or(Ok(()), Err)

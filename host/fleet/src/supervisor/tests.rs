@@ -3,7 +3,7 @@
 use super::*;
 use crate::observed::DriverView;
 use crate::outcome::Outcome;
-use crate::spec::{Draft, Mode};
+use crate::spec::{FleetSpec, Mode};
 
 /// A host that always leads, with virtual time.
 struct Host {
@@ -18,7 +18,7 @@ fn document(fleet: &str, driver: &str) -> Document {
         namespace: "n".to_owned(),
         driver_pod: driver.to_owned(),
         application_id: None,
-        draft: Draft::new(fleet, "stand-in", Mode::Own, "stand-in".into(), 2),
+        spec: FleetSpec::new(fleet, "stand-in", Mode::Own, "stand-in".into(), 2),
         needs_address: true,
         metrics_namespace: None,
         graphite_prefix: None,
@@ -29,7 +29,7 @@ fn document(fleet: &str, driver: &str) -> Document {
 }
 
 fn good(document: Document) -> Judged {
-    let policies = document.draft.recovery.policies.clone();
+    let policies = document.spec.recovery.policies.clone();
     Judged { document, problems: Vec::new(), pending: None, policies }
 }
 

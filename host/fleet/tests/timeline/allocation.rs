@@ -1,18 +1,18 @@
 //! Allocation: the desired number of executors, even if some creates or pods fail.
 
-use super::support::{check, draft};
+use super::support::{check, spec};
 use fleet::spec::Amount;
 
 /// An executor that starts before its driver cannot reach it, exits with 1, and is replaced by another one.
 #[test]
 fn the_first_executors_wait_for_a_driver_that_answers() {
-    let draft = || {
-        let mut draft = draft(1);
-        draft.driver_start_ms = 60_000;
-        draft
+    let spec = || {
+        let mut spec = spec(1);
+        spec.driver_start_ms = 60_000;
+        spec
     };
     check(
-        draft(),
+        spec(),
         "
         0s lead
         9s driver answers
@@ -20,7 +20,7 @@ fn the_first_executors_wait_for_a_driver_that_answers() {
         ",
     );
     check(
-        draft(),
+        spec(),
         "
         0s driver answers
         1s lead
@@ -28,7 +28,7 @@ fn the_first_executors_wait_for_a_driver_that_answers() {
         ",
     );
     check(
-        draft(),
+        spec(),
         "
         0s lead
             > 60s create 1
@@ -42,7 +42,7 @@ fn the_first_executors_wait_for_a_driver_that_answers() {
 #[test]
 fn a_driver_that_is_gone_in_an_old_list_gets_no_executors() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1
@@ -60,7 +60,7 @@ fn a_driver_that_is_gone_in_an_old_list_gets_no_executors() {
 #[test]
 fn a_driver_that_went_after_a_restore_is_gone() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1
@@ -79,7 +79,7 @@ fn a_driver_that_went_after_a_restore_is_gone() {
 #[test]
 fn one_stuck_pod_blocks_no_other() {
     check(
-        draft(2),
+        spec(2),
         "
         0s lead
             > 0s create 1
@@ -108,7 +108,7 @@ fn one_stuck_pod_blocks_no_other() {
 #[test]
 fn a_pod_that_runs_and_is_never_heard_is_stuck_too() {
     check(
-        draft(2),
+        spec(2),
         "
         0s lead
             > 0s create 1
@@ -129,7 +129,7 @@ fn a_pod_that_runs_and_is_never_heard_is_stuck_too() {
 #[test]
 fn a_pod_that_is_late_is_looked_at_before_it_is_judged() {
     check(
-        draft(2),
+        spec(2),
         "
         0s lead
             > 0s create 1
@@ -153,7 +153,7 @@ fn a_pod_that_is_late_is_looked_at_before_it_is_judged() {
 #[test]
 fn a_replacement_does_not_wait_for_a_refused_delete() {
     check(
-        draft(4),
+        spec(4),
         "
         0s lead
             > 0s create 1
@@ -179,7 +179,7 @@ fn a_replacement_does_not_wait_for_a_refused_delete() {
 #[test]
 fn a_create_in_doubt_that_was_applied_is_found() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1
@@ -196,10 +196,10 @@ fn a_create_in_doubt_that_was_applied_is_found() {
 
 #[test]
 fn a_create_in_doubt_keeps_its_place_under_the_ceiling() {
-    let mut draft = draft(1);
-    draft.limits.surge = Amount::Count(0);
+    let mut spec = spec(1);
+    spec.limits.max_surge = Amount::Count(0);
     check(
-        draft,
+        spec,
         "
         0s lead
             > 0s create 1
@@ -218,7 +218,7 @@ fn a_create_in_doubt_keeps_its_place_under_the_ceiling() {
 #[test]
 fn one_that_arrives_late_is_one_too_many() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1
@@ -241,7 +241,7 @@ fn one_that_arrives_late_is_one_too_many() {
 #[test]
 fn a_name_that_is_taken_by_a_stranger_is_skipped() {
     check(
-        draft(1),
+        spec(1),
         "
         0s show FailedCreate
         0s lead
@@ -259,7 +259,7 @@ fn a_name_that_is_taken_by_a_stranger_is_skipped() {
 #[test]
 fn a_name_that_is_taken_by_our_own_pod_is_success() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1
@@ -274,7 +274,7 @@ fn a_name_that_is_taken_by_our_own_pod_is_success() {
 #[test]
 fn refused_creates_are_tried_slowly_under_the_same_id() {
     check(
-        draft(3),
+        spec(3),
         "
         0s show FailedCreate
         0s lead
@@ -302,7 +302,7 @@ fn refused_creates_are_tried_slowly_under_the_same_id() {
 #[test]
 fn too_many_requests_are_answered_by_waiting() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1
@@ -316,11 +316,11 @@ fn too_many_requests_are_answered_by_waiting() {
 
 #[test]
 fn executors_that_fail_as_they_start_open_the_breaker() {
-    let mut draft = draft(1);
-    draft.allocation.start_failures_max = 2;
-    draft.recovery.failures_max = Some(100);
+    let mut spec = spec(1);
+    spec.allocation.max_start_failures = 2;
+    spec.recovery.max_executor_failures = Some(100);
     check(
-        draft,
+        spec,
         "
         0s show BreakerOpened BreakerClosed
         0s lead
@@ -363,7 +363,7 @@ fn executors_that_fail_as_they_start_open_the_breaker() {
 #[test]
 fn a_node_that_kills_what_it_gets_is_avoided() {
     check(
-        draft(1),
+        spec(1),
         "
         # Nodes are told of as soon as the driver is known.
         0s node bad
@@ -406,7 +406,7 @@ fn a_node_that_kills_what_it_gets_is_avoided() {
 #[test]
 fn a_smaller_target_lets_the_least_useful_go() {
     check(
-        draft(4),
+        spec(4),
         "
         0s lead
             > 0s create 1
@@ -436,7 +436,7 @@ fn a_smaller_target_lets_the_least_useful_go() {
 #[test]
 fn the_target_goes_to_nothing_and_back() {
     check(
-        draft(2),
+        spec(2),
         "
         0s lead
             > 0s create 1
@@ -462,10 +462,10 @@ fn the_target_goes_to_nothing_and_back() {
 
 #[test]
 fn as_many_may_be_pending_as_allowed() {
-    let mut draft = draft(3);
-    draft.allocation.pending_max = 2;
+    let mut spec = spec(3);
+    spec.allocation.max_pending_pods = 2;
     check(
-        draft,
+        spec,
         "
         0s lead
             > 0s create 1
@@ -481,7 +481,7 @@ fn as_many_may_be_pending_as_allowed() {
 #[test]
 fn a_pod_that_admission_hides_is_cleared_away() {
     check(
-        draft(1),
+        spec(1),
         "
         0s show FailedCreate
         0s lead
@@ -504,7 +504,7 @@ fn a_pod_that_admission_hides_is_cleared_away() {
 #[test]
 fn a_pod_whose_owner_admission_took_is_cleared_away() {
     check(
-        draft(1),
+        spec(1),
         "
         0s show FailedCreate
         0s lead
@@ -525,7 +525,7 @@ fn a_pod_whose_owner_admission_took_is_cleared_away() {
 #[test]
 fn an_end_that_the_watch_did_not_tell_is_looked_for() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1

@@ -1,11 +1,11 @@
 //! The commands of operators.
 
-use super::support::{check, draft};
+use super::support::{check, spec};
 
 #[test]
 fn a_kill_with_replacement_keeps_the_target() {
     check(
-        draft(2),
+        spec(2),
         "
         0s lead
             > 0s create 1
@@ -28,7 +28,7 @@ fn a_kill_with_replacement_keeps_the_target() {
 #[test]
 fn busy_executors_are_spared_unless_forced() {
     check(
-        draft(2),
+        spec(2),
         "
         0s lead
             > 0s create 1
@@ -48,7 +48,7 @@ fn busy_executors_are_spared_unless_forced() {
 #[test]
 fn paused_is_nothing_at_all() {
     check(
-        draft(2),
+        spec(2),
         "
         0s lead
             > 0s create 1
@@ -84,7 +84,7 @@ fn paused_is_nothing_at_all() {
 #[test]
 fn a_requested_total_that_is_over_does_not_come_back_with_the_old_spec() {
     check(
-        draft(3),
+        spec(3),
         "
         0s lead
             > 0s create 1
@@ -113,7 +113,7 @@ fn a_requested_total_that_is_over_does_not_come_back_with_the_old_spec() {
 #[test]
 fn a_requested_total_outlives_a_restart_but_not_a_new_spec() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1

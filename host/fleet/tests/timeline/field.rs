@@ -1,13 +1,13 @@
 //! Cases from reports of other projects: sidecars, node loss, driver restarts, admission, counters.
 
-use crate::support::{check, draft, rolling};
+use crate::support::{check, rolling, spec};
 
 #[test]
 fn an_executor_that_ends_beside_a_sidecar_is_lost_at_once() {
-    let mut draft = draft(2);
-    draft.heartbeat.disabled = true;
+    let mut spec = spec(2);
+    spec.heartbeat.disabled = true;
     check(
-        draft,
+        spec,
         "
         0s lead
             > 0s create 1
@@ -57,7 +57,7 @@ fn a_decommissioned_executor_has_left_when_it_has_ended() {
 #[test]
 fn a_pod_that_is_pending_again_is_not_available() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1
@@ -84,11 +84,11 @@ fn a_pod_that_is_pending_again_is_not_available() {
 
 #[test]
 fn losses_that_the_cluster_is_to_blame_for_do_not_end_a_fleet() {
-    let mut draft = draft(1);
-    draft.recovery.failures_max = Some(0);
-    draft.heartbeat.disabled = true;
+    let mut spec = spec(1);
+    spec.recovery.max_executor_failures = Some(0);
+    spec.heartbeat.disabled = true;
     check(
-        draft,
+        spec,
         "
         0s show FleetFailed
         0s lead
@@ -139,11 +139,11 @@ fn losses_that_the_cluster_is_to_blame_for_do_not_end_a_fleet() {
 
 #[test]
 fn starts_that_the_cluster_ends_open_the_breaker() {
-    let mut draft = draft(1);
-    draft.recovery.failures_max = Some(0);
-    draft.allocation.start_failures_max = 2;
+    let mut spec = spec(1);
+    spec.recovery.max_executor_failures = Some(0);
+    spec.allocation.max_start_failures = 2;
     check(
-        draft,
+        spec,
         "
         0s show BreakerOpened FleetFailed
         0s lead
@@ -167,11 +167,11 @@ fn starts_that_the_cluster_ends_open_the_breaker() {
 
 #[test]
 fn a_restart_of_the_drivers_container_is_not_the_executors_failure() {
-    let mut draft = draft(2);
-    draft.recovery.failures_max = Some(0);
-    draft.driver_start_ms = 60_000;
+    let mut spec = spec(2);
+    spec.recovery.max_executor_failures = Some(0);
+    spec.driver_start_ms = 60_000;
     check(
-        draft,
+        spec,
         "
         0s show FleetFailed
         0s lead
@@ -213,7 +213,7 @@ fn a_restart_of_the_drivers_container_is_not_the_executors_failure() {
 #[test]
 fn a_pod_that_waits_for_admission_is_not_late() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1
@@ -235,7 +235,7 @@ fn a_pod_that_waits_for_admission_is_not_late() {
 #[test]
 fn a_watch_that_is_late_does_not_make_a_gated_pod_late() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1
@@ -251,10 +251,10 @@ fn a_watch_that_is_late_does_not_make_a_gated_pod_late() {
 
 #[test]
 fn candidates_stand_in_sparks_order() {
-    let mut draft = rolling(11);
-    draft.allocation.batch_size = 11;
+    let mut spec = rolling(11);
+    spec.allocation.batch_size = 11;
     check(
-        draft,
+        spec,
         "
         0s lead
             > 0s create 1
@@ -308,7 +308,7 @@ fn without_recent_counters_no_executor_is_a_candidate() {
 #[test]
 fn a_replacement_is_told_when_its_pod_exists() {
     check(
-        draft(1),
+        spec(1),
         "
         0s show ExecutorReplaced
         0s lead
@@ -326,7 +326,7 @@ fn a_replacement_is_told_when_its_pod_exists() {
 #[test]
 fn a_heartbeat_of_long_before_its_pod_runs_says_nothing() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1

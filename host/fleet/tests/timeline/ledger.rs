@@ -1,11 +1,11 @@
 //! The ledger: the order of writes, and how a new leader continues a record.
 
-use super::support::{check, draft, rolling};
+use super::support::{check, rolling, spec};
 
 #[test]
 fn nothing_is_created_before_its_id_is_reserved() {
     check(
-        draft(1),
+        spec(1),
         "
         0s show ledger
         0s lead
@@ -23,7 +23,7 @@ fn nothing_is_created_before_its_id_is_reserved() {
 #[test]
 fn while_the_ledger_cannot_be_written_nothing_new_is_begun() {
     check(
-        draft(1),
+        spec(1),
         "
         0s show LedgerUnavailable ExecutorLost
         0s lead
@@ -49,7 +49,7 @@ fn while_the_ledger_cannot_be_written_nothing_new_is_begun() {
 #[test]
 fn a_new_leader_uses_no_id_again() {
     check(
-        draft(2),
+        spec(2),
         "
         0s lead
             > 0s create 1
@@ -66,7 +66,7 @@ fn a_new_leader_uses_no_id_again() {
 #[test]
 fn what_ended_while_no_host_led_is_counted_once() {
     check(
-        draft(2),
+        spec(2),
         "
         0s lead
             > 0s create 1
@@ -92,7 +92,7 @@ fn what_ended_while_no_host_led_is_counted_once() {
 #[test]
 fn to_shrink_a_new_leader_waits_until_it_has_heard_enough() {
     check(
-        draft(4),
+        spec(4),
         "
         0s lead
             > 0s create 1
@@ -145,7 +145,7 @@ fn a_removal_of_ours_is_ours_after_a_restart_too() {
 #[test]
 fn another_epoch_in_the_ledger_parks_the_fleet_until_it_is_reset() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1
@@ -184,7 +184,7 @@ fn another_epoch_in_the_ledger_parks_the_fleet_until_it_is_reset() {
 #[test]
 fn a_ledger_in_order_is_not_reset() {
     check(
-        draft(1),
+        spec(1),
         "
         0s reset-ledger
             > 0s reply refused not-leading
@@ -201,7 +201,7 @@ fn a_ledger_in_order_is_not_reset() {
 #[test]
 fn what_was_known_is_written_over_a_record_that_is_none() {
     check(
-        draft(2),
+        spec(2),
         "
         0s show LedgerRefused LedgerReset
         0s lead
@@ -230,7 +230,7 @@ fn what_was_known_is_written_over_a_record_that_is_none() {
 #[test]
 fn a_record_that_is_good_again_is_gone_on_from() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1
@@ -253,7 +253,7 @@ fn a_record_that_is_good_again_is_gone_on_from() {
 #[test]
 fn a_leader_that_finds_no_record_of_ours_begins_none_by_itself() {
     check(
-        draft(1),
+        spec(1),
         "
         0s show LedgerRefused
         0s lead
@@ -283,7 +283,7 @@ fn a_leader_that_finds_no_record_of_ours_begins_none_by_itself() {
 #[test]
 fn nothing_counts_as_written_that_was_not() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1
@@ -303,7 +303,7 @@ fn nothing_counts_as_written_that_was_not() {
 #[test]
 fn a_record_of_the_future_is_told_of_and_can_be_reset() {
     check(
-        draft(1),
+        spec(1),
         "
         0s show LedgerRefused
         0s lead
@@ -334,7 +334,7 @@ fn a_record_of_the_future_is_told_of_and_can_be_reset() {
 #[test]
 fn two_leaders_of_one_epoch_are_told_apart() {
     check(
-        draft(1),
+        spec(1),
         "
         0s ledger twin
         0s lead
@@ -348,7 +348,7 @@ fn two_leaders_of_one_epoch_are_told_apart() {
 #[test]
 fn an_older_ledger_is_overwritten_from_memory() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1
@@ -373,7 +373,7 @@ fn an_older_ledger_is_overwritten_from_memory() {
 #[test]
 fn ids_jump_when_the_ledger_is_older_than_the_world() {
     check(
-        draft(2),
+        spec(2),
         "
         0s lead
             > 0s create 1
@@ -392,7 +392,7 @@ fn ids_jump_when_the_ledger_is_older_than_the_world() {
 #[test]
 fn writes_in_doubt_are_looked_up() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1

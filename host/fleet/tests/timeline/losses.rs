@@ -1,13 +1,13 @@
 //! Losses: how they are detected, and what must not go wrong in the process. The negative requirements come
 //! from bugs of SAR and of Spark's allocator.
 
-use super::support::{check, draft};
+use super::support::{check, spec};
 
 /// SAR ignored a pod that became Failed: an executor killed for its memory was lost for unknown reasons.
 #[test]
 fn failed_arrives_as_modified() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1
@@ -22,7 +22,7 @@ fn failed_arrives_as_modified() {
 #[test]
 fn an_executor_that_ends_well_is_lost_too() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1
@@ -37,7 +37,7 @@ fn an_executor_that_ends_well_is_lost_too() {
 #[test]
 fn a_second_report_of_one_loss_changes_nothing() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1
@@ -59,7 +59,7 @@ fn a_second_report_of_one_loss_changes_nothing() {
 #[test]
 fn what_a_closed_watch_missed_is_found_in_the_next_list() {
     check(
-        draft(2),
+        spec(2),
         "
         0s lead
             > 0s create 1
@@ -78,7 +78,7 @@ fn what_a_closed_watch_missed_is_found_in_the_next_list() {
 #[test]
 fn a_list_from_the_past_concludes_nothing() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1
@@ -97,7 +97,7 @@ fn a_list_from_the_past_concludes_nothing() {
 #[test]
 fn what_is_told_while_a_list_is_under_way_comes_on_top_of_it() {
     check(
-        draft(2),
+        spec(2),
         "
         0s lead
             > 0s create 1
@@ -127,10 +127,10 @@ fn what_is_told_while_a_list_is_under_way_comes_on_top_of_it() {
 
 #[test]
 fn silence_from_before_anybody_listened_does_not_count() {
-    let mut draft = draft(2);
-    draft.heartbeat.disabled = true;
+    let mut spec = spec(2);
+    spec.heartbeat.disabled = true;
     check(
-        draft,
+        spec,
         "
         0s lead
             > 0s create 1
@@ -152,7 +152,7 @@ fn silence_from_before_anybody_listened_does_not_count() {
 #[test]
 fn silent_is_strictly_longer_than_the_timeout_and_others_are_heard() {
     check(
-        draft(2),
+        spec(2),
         "
         0s lead
             > 0s create 1
@@ -174,7 +174,7 @@ fn silent_is_strictly_longer_than_the_timeout_and_others_are_heard() {
 #[test]
 fn a_driver_that_repeats_itself_is_no_sign_of_life() {
     check(
-        draft(3),
+        spec(3),
         "
         0s lead
             > 0s create 1
@@ -200,7 +200,7 @@ fn a_driver_that_repeats_itself_is_no_sign_of_life() {
 #[test]
 fn silence_counts_from_when_the_pod_is_seen() {
     check(
-        draft(2),
+        spec(2),
         "
         0s lead
             > 0s create 1
@@ -219,7 +219,7 @@ fn silence_counts_from_when_the_pod_is_seen() {
 #[test]
 fn when_none_is_heard_one_is_given_up_until_its_replacement_is_heard() {
     check(
-        draft(3),
+        spec(3),
         "
         0s lead
             > 0s create 1
@@ -248,7 +248,7 @@ fn when_none_is_heard_one_is_given_up_until_its_replacement_is_heard() {
 #[test]
 fn heartbeats_of_strangers_are_nothing() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1
@@ -270,7 +270,7 @@ fn heartbeats_of_strangers_are_nothing() {
 #[test]
 fn after_a_restart_silence_counts_from_the_start() {
     check(
-        draft(2),
+        spec(2),
         "
         0s lead
             > 0s create 1
@@ -294,7 +294,7 @@ fn after_a_restart_silence_counts_from_the_start() {
 #[test]
 fn a_pod_that_others_delete_is_replaced_before_it_is_gone() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1
@@ -315,7 +315,7 @@ fn a_pod_that_others_delete_is_replaced_before_it_is_gone() {
 #[test]
 fn an_executor_whose_owner_was_edited_away_is_ours_no_more() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1
@@ -332,7 +332,7 @@ fn an_executor_whose_owner_was_edited_away_is_ours_no_more() {
 #[test]
 fn one_whose_name_a_stranger_has_is_gone() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1
@@ -349,7 +349,7 @@ fn one_whose_name_a_stranger_has_is_gone() {
 #[test]
 fn many_losses_at_once_are_replaced_at_a_slow_start() {
     check(
-        draft(6),
+        spec(6),
         "
         0s show MassLoss
         0s lead
@@ -385,7 +385,7 @@ fn many_losses_at_once_are_replaced_at_a_slow_start() {
 #[test]
 fn a_mass_loss_does_not_excuse_the_silent() {
     check(
-        draft(6),
+        spec(6),
         "
         0s show MassLoss
         0s lead
@@ -423,7 +423,7 @@ fn a_mass_loss_does_not_excuse_the_silent() {
 #[test]
 fn silence_of_many_is_believed_of_few() {
     check(
-        draft(8),
+        spec(8),
         "
         0s show MassLoss
         0s lead
@@ -451,10 +451,10 @@ fn silence_of_many_is_believed_of_few() {
 /// A classifier that traps or abstains does not block the loss: the built-in one is asked.
 #[test]
 fn what_one_classifier_cannot_answer_the_next_is_asked() {
-    let mut draft = draft(1);
-    draft.recovery.policies = vec!["MINE".to_owned()];
+    let mut spec = spec(1);
+    spec.recovery.policies = vec!["MINE".to_owned()];
     check(
-        draft,
+        spec,
         "
         0s show PolicyFault PolicyQuarantined
         0s lead
@@ -479,7 +479,7 @@ fn what_one_classifier_cannot_answer_the_next_is_asked() {
 #[test]
 fn a_classifier_that_never_answers_costs_time() {
     check(
-        draft(1),
+        spec(1),
         "
         0s show PolicyFault PolicyNotAsked
         0s lead
@@ -496,11 +496,11 @@ fn a_classifier_that_never_answers_costs_time() {
 
 #[test]
 fn kept_pods_are_bounded_in_number_and_age() {
-    let mut draft = draft(1);
-    draft.recovery.kept_pods_max = 1;
-    draft.recovery.kept_pods_ms = 60_000;
+    let mut spec = spec(1);
+    spec.recovery.max_kept_pods = 1;
+    spec.recovery.kept_pods_ms = 60_000;
     check(
-        draft,
+        spec,
         "
         0s lead
             > 0s create 1
@@ -527,10 +527,10 @@ fn kept_pods_are_bounded_in_number_and_age() {
 
 #[test]
 fn disrupted_pods_are_nobodys_failure_whatever_a_policy_says() {
-    let mut draft = draft(1);
-    draft.recovery.failures_max = Some(0);
+    let mut spec = spec(1);
+    spec.recovery.max_executor_failures = Some(0);
     check(
-        draft,
+        spec,
         "
         0s show FleetFailed
         0s lead
@@ -559,7 +559,7 @@ fn disrupted_pods_are_nobodys_failure_whatever_a_policy_says() {
 #[test]
 fn losses_of_a_driver_that_is_gone_are_not_replaced() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1
@@ -576,11 +576,11 @@ fn losses_of_a_driver_that_is_gone_are_not_replaced() {
 
 #[test]
 fn a_failed_fleet_ends_its_application_if_it_should() {
-    let mut draft = draft(1);
-    draft.recovery.failures_max = Some(0);
-    draft.recovery.failed_deletes_driver = true;
+    let mut spec = spec(1);
+    spec.recovery.max_executor_failures = Some(0);
+    spec.recovery.failed_deletes_driver = true;
     check(
-        draft,
+        spec,
         "
         0s show FleetFailed
         0s lead
@@ -606,10 +606,10 @@ fn a_failed_fleet_ends_its_application_if_it_should() {
 /// registered.
 #[test]
 fn who_was_available_had_registered() {
-    let mut draft = draft(1);
-    draft.heartbeat.disabled = true;
+    let mut spec = spec(1);
+    spec.heartbeat.disabled = true;
     check(
-        draft,
+        spec,
         "
         0s show registrations
         0s lead

@@ -11,9 +11,9 @@
 //!     > 60s create 3
 //! ```
 //!
-//! `check(draft, text)` passes the events to one `Fleet` and compares the whole text. `draft(n)` is a fleet
+//! `check(spec, text)` passes the events to one `Fleet` and compares the whole text. `spec(n)` is a fleet
 //! of `n` in mode Own; `rolling(n)` also rolls with the policy `OUTLIER` every minute. Change the fields of
-//! the draft for other settings. The words are implemented in `support/`: `mod.rs` (events and output),
+//! the spec for other settings. The words are implemented in `support/`: `mod.rs` (events and output),
 //! `pods.rs`, `answers.rs` (the driver and policies), `specs.rs`.
 //!
 //! # Lines

@@ -1,6 +1,6 @@
 //! Rolls: which executors are rolled, and that none is removed before the fleet can do without it.
 
-use super::support::{check, draft, rolling};
+use super::support::{check, rolling, spec};
 use fleet::spec::{Amount, Mode};
 use fleet::window::{Window, Zone};
 
@@ -36,11 +36,11 @@ fn the_replacement_comes_first() {
 
 #[test]
 fn without_surge_one_goes_first_if_one_may_be_missing() {
-    let mut draft = rolling(4);
-    draft.limits.surge = Amount::Count(0);
-    draft.limits.unavailable = Amount::Count(1);
+    let mut spec = rolling(4);
+    spec.limits.max_surge = Amount::Count(0);
+    spec.limits.max_unavailable = Amount::Count(1);
     check(
-        draft,
+        spec,
         "
         0s lead
             > 0s create 1
@@ -83,10 +83,10 @@ fn a_policy_cannot_widen_what_is_allowed() {
 
 #[test]
 fn everything_at_once_is_one_at_a_time() {
-    let mut draft = rolling(3);
-    draft.roll.as_mut().unwrap().picks_max = 3;
+    let mut spec = rolling(3);
+    spec.roll.as_mut().unwrap().max_picks = 3;
     check(
-        draft,
+        spec,
         "
         0s lead
             > 0s create 1
@@ -133,11 +133,11 @@ fn an_executor_that_dies_while_it_waits_to_be_rolled_is_lost() {
 
 #[test]
 fn a_budget_that_never_allows_it_ends_the_roll() {
-    let mut draft = rolling(2);
-    draft.roll.as_mut().unwrap().timeout_ms = 25_000;
-    draft.roll.as_mut().unwrap().interval_ms = 600_000;
+    let mut spec = rolling(2);
+    spec.roll.as_mut().unwrap().timeout_ms = 25_000;
+    spec.roll.as_mut().unwrap().interval_ms = 600_000;
     check(
-        draft,
+        spec,
         "
         0s show RollAbandoned
         0s lead
@@ -151,7 +151,7 @@ fn a_budget_that_never_allows_it_ends_the_roll() {
             > 3s evict 1 uid u1
         4s evict 1 budget
         5s explain 1
-            > 5s 1 is awaiting-exit: disruption-budget
+            > 5s 1 is terminating: disruption-budget
             > 14s evict 1 uid u1
         14s evict 1 budget
             > 24s evict 1 uid u1
@@ -168,12 +168,12 @@ fn a_budget_that_never_allows_it_ends_the_roll() {
 /// The silence of an executor that is being removed is ignored. If its removal is cancelled, its silence counts.
 #[test]
 fn one_that_fell_silent_while_its_roll_was_refused_does_not_stay() {
-    let mut draft = rolling(2);
-    draft.heartbeat.timeout_ms = 20_000;
-    draft.roll.as_mut().unwrap().timeout_ms = 25_000;
-    draft.roll.as_mut().unwrap().interval_ms = 600_000;
+    let mut spec = rolling(2);
+    spec.heartbeat.timeout_ms = 20_000;
+    spec.roll.as_mut().unwrap().timeout_ms = 25_000;
+    spec.roll.as_mut().unwrap().interval_ms = 600_000;
     check(
-        draft,
+        spec,
         "
         0s show RollAbandoned
         0s lead
@@ -203,11 +203,11 @@ fn one_that_fell_silent_while_its_roll_was_refused_does_not_stay() {
 
 #[test]
 fn a_replacement_that_does_not_come_ends_the_roll() {
-    let mut draft = rolling(2);
-    draft.roll.as_mut().unwrap().timeout_ms = 25_000;
-    draft.roll.as_mut().unwrap().interval_ms = 600_000;
+    let mut spec = rolling(2);
+    spec.roll.as_mut().unwrap().timeout_ms = 25_000;
+    spec.roll.as_mut().unwrap().interval_ms = 600_000;
     check(
-        draft,
+        spec,
         "
         0s show RollAbandoned
         0s lead
@@ -260,7 +260,7 @@ fn no_executor_is_rolled_while_many_are_being_lost() {
 
 #[test]
 fn rolls_start_only_in_their_windows() {
-    let mut draft = rolling(1);
+    let mut spec = rolling(1);
     let zone = Zone::utc();
     // Timelines begin on a Monday at 00:00.
     let window = Window {
@@ -269,9 +269,9 @@ fn rolls_start_only_in_their_windows() {
         length_minutes: 1,
         zone,
     };
-    draft.roll.as_mut().unwrap().windows = vec![window];
+    spec.roll.as_mut().unwrap().windows = vec![window];
     check(
-        draft,
+        spec,
         "
         0s lead
             > 0s create 1
@@ -305,10 +305,10 @@ fn nothing_voluntary_happens_on_a_stale_view() {
 
 #[test]
 fn when_no_policy_answers_no_executor_is_rolled() {
-    let mut draft = rolling(1);
-    draft.roll.as_mut().unwrap().policies = vec!["MINE".to_owned(), "OWN".to_owned()];
+    let mut spec = rolling(1);
+    spec.roll.as_mut().unwrap().policies = vec!["MINE".to_owned(), "OWN".to_owned()];
     check(
-        draft,
+        spec,
         "
         0s lead
             > 0s create 1
@@ -330,11 +330,11 @@ fn when_no_policy_answers_no_executor_is_rolled() {
 
 #[test]
 fn the_young_and_the_idle_are_no_candidates() {
-    let mut draft = rolling(3);
-    draft.roll.as_mut().unwrap().tasks_min = 10;
-    draft.roll.as_mut().unwrap().age_min_ms = 30_000;
+    let mut spec = rolling(3);
+    spec.roll.as_mut().unwrap().min_tasks = 10;
+    spec.roll.as_mut().unwrap().min_age_ms = 30_000;
     check(
-        draft,
+        spec,
         "
         0s lead
             > 0s create 1
@@ -356,11 +356,11 @@ fn the_young_and_the_idle_are_no_candidates() {
 
 #[test]
 fn when_observing_the_driver_replaces() {
-    let mut draft = rolling(2);
-    draft.mode = Mode::Observe;
-    draft.limits.unavailable = Amount::Count(1);
+    let mut spec = rolling(2);
+    spec.mode = Mode::Observe;
+    spec.limits.max_unavailable = Amount::Count(1);
     check(
-        draft,
+        spec,
         "
         0s lead
         1s pod 1 running
@@ -386,11 +386,11 @@ fn when_observing_the_driver_replaces() {
 /// An executor that the driver releases is not lost, and the driver decides how many executors there are.
 #[test]
 fn with_dynamic_allocation_limits_count_what_there_is() {
-    let mut draft = rolling(0);
-    draft.mode = Mode::Observe;
-    draft.limits.unavailable = Amount::Percent(25);
+    let mut spec = rolling(0);
+    spec.mode = Mode::Observe;
+    spec.limits.max_unavailable = Amount::Percent(25);
     check(
-        draft,
+        spec,
         "
         0s show MassLoss
         0s lead
@@ -426,10 +426,10 @@ fn with_dynamic_allocation_limits_count_what_there_is() {
 
 #[test]
 fn dry_runs_say_whom_they_would_roll_and_change_nothing() {
-    let mut draft = rolling(2);
-    draft.dry_run = true;
+    let mut spec = rolling(2);
+    spec.dry_run = true;
     check(
-        draft,
+        spec,
         "
         0s show RollProposed
         0s lead
@@ -453,7 +453,7 @@ fn dry_runs_say_whom_they_would_roll_and_change_nothing() {
 #[test]
 fn an_operators_roll_needs_no_policy() {
     check(
-        draft(2),
+        spec(2),
         "
         0s lead
             > 0s create 1

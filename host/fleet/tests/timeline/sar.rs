@@ -1,12 +1,12 @@
 //! Static allocation recovery: the seven scenarios of the fork's KubernetesClusterSchedulerBackendSuite
 //! and the two that upstream added, in today's terms. `RemoveExecutor` is now the settled loss.
 
-use super::support::{check, draft};
+use super::support::{check, spec};
 
 #[test]
 fn basic_lifecycle() {
     check(
-        draft(0),
+        spec(0),
         "
         0s lead
         1s depose
@@ -18,10 +18,10 @@ fn basic_lifecycle() {
 
 #[test]
 fn static_allocation_requests_executors_on_the_first_pass() {
-    let mut draft = draft(2);
-    draft.allocation.batch_size = 2;
+    let mut spec = spec(2);
+    spec.allocation.batch_size = 2;
     check(
-        draft,
+        spec,
         "
         0s lead
             > 0s create 1
@@ -34,7 +34,7 @@ fn static_allocation_requests_executors_on_the_first_pass() {
 #[test]
 fn killing_an_executor_deletes_its_pod() {
     check(
-        draft(2),
+        spec(2),
         "
         0s lead
             > 0s create 1
@@ -58,11 +58,11 @@ fn killing_an_executor_deletes_its_pod() {
 /// the batch delay is awaited: see `one_stuck_pod_blocks_no_other`.
 #[test]
 fn executors_are_created_in_batches() {
-    let mut draft = draft(2);
-    draft.allocation.batch_size = 1;
-    draft.allocation.batch_delay_ms = 60_000;
+    let mut spec = spec(2);
+    spec.allocation.batch_size = 1;
+    spec.allocation.batch_delay_ms = 60_000;
     check(
-        draft,
+        spec,
         "
         0s lead
             > 0s create 1
@@ -77,7 +77,7 @@ fn executors_are_created_in_batches() {
 #[test]
 fn scaled_down_and_then_lost_is_deleted_and_reported_once() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1
@@ -101,7 +101,7 @@ fn scaled_down_and_then_lost_is_deleted_and_reported_once() {
 #[test]
 fn an_application_error_keeps_the_pod() {
     check(
-        draft(1),
+        spec(1),
         "
         0s show ExecutorLost
         0s lead
@@ -124,7 +124,7 @@ fn an_application_error_keeps_the_pod() {
 #[test]
 fn the_reason_is_given_up_after_ten_checks() {
     check(
-        draft(1),
+        spec(1),
         "
         0s show ExecutorLost
         0s lead
@@ -165,10 +165,10 @@ fn the_reason_is_given_up_after_ten_checks() {
 
 #[test]
 fn a_create_that_throws_is_followed_by_another_under_a_new_id() {
-    let mut draft = draft(1);
-    draft.allocation.batch_size = 1;
+    let mut spec = spec(1);
+    spec.allocation.batch_size = 1;
     check(
-        draft,
+        spec,
         "
         0s lead
             > 0s create 1
@@ -186,7 +186,7 @@ fn a_create_that_throws_is_followed_by_another_under_a_new_id() {
 #[test]
 fn one_that_dies_before_it_registers_is_replaced() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1

@@ -3,13 +3,13 @@
 
 use fleet::spec::{Amount, Mode};
 
-use super::support::{check, draft};
+use super::support::{check, spec};
 
 /// After an impairment the silence of all executors counts from that moment.
 #[test]
 fn what_we_may_have_turned_away_is_no_silence() {
     check(
-        draft(2),
+        spec(2),
         "
         0s show silences HearingImpaired
         0s lead
@@ -46,7 +46,7 @@ fn what_we_may_have_turned_away_is_no_silence() {
 #[test]
 fn an_impairment_excuses_for_as_long_as_it_lasts_and_a_timeout_longer() {
     check(
-        draft(3),
+        spec(3),
         "
         0s lead
             > 0s create 1
@@ -85,7 +85,7 @@ fn an_impairment_excuses_for_as_long_as_it_lasts_and_a_timeout_longer() {
 #[test]
 fn deafness_to_all_makes_no_probe() {
     check(
-        draft(2),
+        spec(2),
         "
         0s lead
             > 0s create 1
@@ -109,7 +109,7 @@ fn deafness_to_all_makes_no_probe() {
 #[test]
 fn one_that_cannot_register_because_of_us_is_not_late() {
     check(
-        draft(2),
+        spec(2),
         "
         0s lead
             > 0s create 1
@@ -139,7 +139,7 @@ fn one_that_cannot_register_because_of_us_is_not_late() {
 #[test]
 fn one_that_does_not_start_is_late_all_the_same() {
     check(
-        draft(2),
+        spec(2),
         "
         0s lead
             > 0s create 1
@@ -163,7 +163,7 @@ fn one_that_does_not_start_is_late_all_the_same() {
 #[test]
 fn after_a_standstill_all_silence_begins() {
     check(
-        draft(3),
+        spec(3),
         "
         0s lead
             > 0s create 1
@@ -185,7 +185,7 @@ fn after_a_standstill_all_silence_begins() {
 #[test]
 fn a_beat_before_the_verdict_takes_the_loss_back() {
     check(
-        draft(2),
+        spec(2),
         "
         0s show silences ExecutorHeardAgain ExecutorLost
         0s lead
@@ -214,10 +214,10 @@ fn a_beat_before_the_verdict_takes_the_loss_back() {
 /// A replacement that is due and not yet created is no longer due.
 #[test]
 fn no_replacement_is_owed_for_one_that_is_heard_again() {
-    let mut draft = draft(2);
-    draft.limits.surge = Amount::Count(0);
+    let mut spec = spec(2);
+    spec.limits.max_surge = Amount::Count(0);
     check(
-        draft,
+        spec,
         "
         0s lead
             > 0s create 1
@@ -238,7 +238,7 @@ fn no_replacement_is_owed_for_one_that_is_heard_again() {
 #[test]
 fn a_beat_after_the_verdict_changes_nothing() {
     check(
-        draft(2),
+        spec(2),
         "
         0s lead
             > 0s create 1
@@ -261,7 +261,7 @@ fn a_beat_after_the_verdict_changes_nothing() {
 #[test]
 fn a_late_beat_of_one_that_has_ended_takes_nothing_back() {
     check(
-        draft(3),
+        spec(3),
         "
         0s show silences
         0s lead
@@ -291,7 +291,7 @@ fn a_late_beat_of_one_that_has_ended_takes_nothing_back() {
 #[test]
 fn the_drivers_word_takes_back_what_it_would_have_kept() {
     check(
-        draft(3),
+        spec(3),
         "
         0s lead
             > 0s create 1
@@ -317,10 +317,10 @@ fn the_drivers_word_takes_back_what_it_would_have_kept() {
 /// In mode Observe the driver replaces executors; the loss is reverted all the same.
 #[test]
 fn when_observing_a_beat_takes_the_loss_back_as_well() {
-    let mut draft = draft(2);
-    draft.mode = Mode::Observe;
+    let mut spec = spec(2);
+    spec.mode = Mode::Observe;
     check(
-        draft,
+        spec,
         "
         0s show ExecutorHeardAgain
         0s lead
@@ -341,7 +341,7 @@ fn when_observing_a_beat_takes_the_loss_back_as_well() {
 #[test]
 fn one_that_is_recalled_while_its_pod_is_pending_again_is_not_lost_for_it() {
     check(
-        draft(1),
+        spec(1),
         "
         0s lead
             > 0s create 1
@@ -366,10 +366,10 @@ fn one_that_is_recalled_while_its_pod_is_pending_again_is_not_lost_for_it() {
 /// If heartbeats are disabled none can be missed.
 #[test]
 fn without_heartbeats_hearing_is_not_impaired() {
-    let mut draft = draft(1);
-    draft.heartbeat.disabled = true;
+    let mut spec = spec(1);
+    spec.heartbeat.disabled = true;
     check(
-        draft,
+        spec,
         "
         0s show HearingImpaired
         0s lead

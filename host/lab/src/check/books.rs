@@ -133,7 +133,7 @@ impl World<'_> {
             // way.
             let again = self.checks.ever_settled.contains(&truth.executor.0);
             let fair = fair.is_some_and(|fair| fair.contains(&truth.executor.0));
-            ended && truth.maker != Maker::Human && (again || fair)
+            ended && truth.maker != Maker::Operator && (again || fair)
         });
         let chargeable = chargeable.count() as u64;
         if charged > chargeable {

@@ -36,16 +36,16 @@ impl World<'_> {
         let (mut up, mut all) = (0_u32, 0_u32);
         for (other, pod) in self.api.ours().filter(|(_, pod)| pod.live()) {
             let counts = self.cluster.executors.get(&other);
-            if counts.is_none_or(|truth| truth.late || truth.maker == Maker::Human) {
+            if counts.is_none_or(|truth| truth.late || truth.maker == Maker::Operator) {
                 continue;
             }
             all += 1;
             up += u32::from(!pod.view.terminating());
         }
-        let limits = &self.checks.draft.limits;
+        let limits = &self.checks.spec.limits;
         let target = self.checks.targets_now(now_ms).1;
-        let ceiling = target.saturating_add(limits.surge.rounded_up(target));
-        let quota = ceiling.saturating_add(limits.terminating.rounded_up(target));
+        let ceiling = target.saturating_add(limits.max_surge.rounded_up(target));
+        let quota = ceiling.saturating_add(limits.max_terminating.rounded_up(target));
         if up > ceiling {
             self.checks.object("S3", now_ms, || {
                 format!("{up} live pods with id {executor}: more than {ceiling} for a target of {target}")

@@ -80,7 +80,7 @@ impl World<'_> {
                 }
             }
             Verb::DeleteDriver { .. } => {
-                if !self.checks.draft.recovery.failed_deletes_driver || action.cause != Cause::Failed {
+                if !self.checks.spec.recovery.failed_deletes_driver || action.cause != Cause::Failed {
                     self.checks.object("S6", now_ms, || {
                         "the driver is deleted, and its fleet has not failed".to_owned()
                     });
@@ -112,7 +112,7 @@ impl World<'_> {
         let now = self.hosts[at].now(self.sim.now_ms).instant;
         let names: Vec<String> = ids.iter().map(u64::to_string).collect();
         let sorted = names.is_sorted_by(|a, b| a > b);
-        let recent_ms = 2 * self.checks.draft.driver_report_ms;
+        let recent_ms = 2 * self.checks.spec.driver_report_ms;
         let Some(life) = self.checks.life(at) else { return };
         let counted =
             |id: &&u64| life.shown_as.counted(**id).is_none_or(|counted| now.since_ms(counted) > recent_ms);
@@ -165,9 +165,9 @@ impl World<'_> {
 
     fn check_create(&mut self, at: usize, life_number: u32, executor: ExecutorId, pod: &str, cause: Cause) {
         let now_ms = self.sim.now_ms;
-        let allocation = &self.checks.draft.allocation;
+        let allocation = &self.checks.spec.allocation;
         let (batch, delay_ms) = (allocation.batch_size as usize, allocation.batch_delay_ms);
-        let expected = format!("{}-exec-{executor}", self.checks.draft.name);
+        let expected = format!("{}-exec-{executor}", self.checks.spec.name);
         if *pod != *expected {
             self.checks.object("S2", now_ms, || format!("{pod} is not the name of executor {executor}"));
         }
@@ -185,7 +185,7 @@ impl World<'_> {
                 format!("host {at} uses id {executor}, which host {} had used", asked.0)
             });
         }
-        let observes = self.checks.draft.mode == Mode::Observe;
+        let observes = self.checks.spec.mode == Mode::Observe;
         let Some(life) = self.checks.lives.get_mut(&(at, life_number)) else { return };
         let (base, reserved, driver_gone) = (life.base, life.reserved, life.driver_gone);
         while life.creates.front().is_some_and(|made_ms| made_ms + delay_ms <= now_ms) {
@@ -228,7 +228,7 @@ impl World<'_> {
             return self.checks.object("S6", now_ms, message);
         };
         let named = self.api.last_view(truth.serial).is_some_and(|view| *view.name == *pod);
-        if truth.maker == Maker::Human || truth.executor != executor || !named {
+        if truth.maker == Maker::Operator || truth.executor != executor || !named {
             self.checks
                 .object("S6", now_ms, || format!("{pod} with UID {uid} is not executor {executor} of ours"));
             return;
@@ -254,7 +254,7 @@ impl World<'_> {
             self.checks.object("S19", now_ms, || format!("{pod} waits for a gate and is cleared away"));
         }
         self.check_recorded(at, executor, cause);
-        let per_hour = self.checks.draft.roll.as_ref().map_or(0, |roll| roll.per_hour_max);
+        let per_hour = self.checks.spec.roll.as_ref().map_or(0, |roll| roll.max_per_hour);
         let Some(life) = self.checks.life(at) else { return };
         match cause {
             Cause::Rolled(rolled) => {

@@ -54,7 +54,7 @@ impl World<'_> {
     /// The host asks the policy why the executor was lost.
     pub(crate) fn check_suspect(&mut self, at: usize, evidence: &Evidence) {
         let now_ms = self.sim.now_ms;
-        let (id, timeout_ms) = (evidence.executor_id, self.checks.draft.heartbeat.timeout_ms);
+        let (id, timeout_ms) = (evidence.executor_id, self.checks.spec.heartbeat.timeout_ms);
         let twins = self.cluster.executors.values().filter(|truth| truth.executor.0 == id).count();
         let Some(life) = self.checks.life(at) else { return };
         if evidence.trigger != Trigger::HeartbeatTimeout {

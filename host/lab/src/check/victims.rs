@@ -42,7 +42,7 @@ impl World<'_> {
     fn objection(&self, call: &Call, serial: Serial) -> Option<(&'static str, String)> {
         let now_ms = self.sim.now_ms;
         let truth = self.cluster.executors.get(&serial)?;
-        if truth.maker == Maker::Human {
+        if truth.maker == Maker::Operator {
             return Some(("S6", "a foreign pod is deleted".to_owned()));
         }
         if !self.checks.is_newest(call.host, call.life) {
@@ -60,7 +60,7 @@ impl World<'_> {
                     twins == 1 && truth.available() && truth.hurt_ms.is_none() && !truth.late && !killed;
                 let heard = now_ms > self.checks.disturbed_ms
                     && now_ms > self.checks.lags.0
-                    && self.checks.draft.mode == Mode::Own;
+                    && self.checks.spec.mode == Mode::Own;
                 (unhurt && heard && truth.removed_ms.is_none()).then(|| {
                     ("S17", format!("executor {} was well and is cleared away: {truth:?}", truth.executor))
                 })
@@ -88,7 +88,7 @@ impl World<'_> {
         let seems_up = |serial| began && self.api.pod(serial).is_some_and(|pod| pod.ready());
         let of_use = self.cluster.executors.values().filter(|other| {
             other.serial != victim
-                && other.maker != Maker::Human
+                && other.maker != Maker::Operator
                 && (other.removed_ms.is_none_or(|removed_ms| {
                     // An operator's kill ignores the floor.
                     self.checks.killed.contains(&other.executor.0) && removed_ms + reach_ms > call.sent_ms
@@ -100,10 +100,10 @@ impl World<'_> {
                     || seems_up(other.serial))
         });
         let left = u32::try_from(of_use.count()).unwrap_or(u32::MAX);
-        let limits = &self.checks.draft.limits;
+        let limits = &self.checks.spec.limits;
         let floor_of = |target: u32| {
-            let short = target - limits.unavailable.rounded_down(target).min(target);
-            short.max(limits.available_min.rounded_up(target)).min(target)
+            let short = target - limits.max_unavailable.rounded_down(target).min(target);
+            short.max(limits.min_available.rounded_up(target)).min(target)
         };
         let (least, greatest) = self.checks.targets_now(now_ms);
         let floor = (least..=greatest).map(floor_of).min().unwrap_or(0);

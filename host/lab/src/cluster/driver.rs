@@ -31,7 +31,7 @@ impl World<'_> {
             .map(|(serial, _)| serial)
             .collect();
         for serial in owned {
-            let wait_ms = self.sim.tape.between(100, 5_000);
+            let wait_ms = self.sim.choices.between(100, 5_000);
             self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Collect });
         }
     }
@@ -39,7 +39,7 @@ impl World<'_> {
     /// Its container ends and starts again. Each executor finds that out by itself, and exits.
     pub(crate) fn driver_restarts(&mut self) {
         self.sim.say(|| "the driver's container ends and starts again".to_owned());
-        let before = self.sim.tape.chance(500);
+        let before = self.sim.choices.chance(500);
         if !before {
             self.api.restart_driver();
         }
@@ -47,12 +47,12 @@ impl World<'_> {
             if let Some(truth) = self.cluster.executors.get_mut(&serial) {
                 truth.taken_by = Some(Taker::Driver);
             }
-            let wait_ms = self.sim.tape.between(0, 3_000);
+            let wait_ms = self.sim.choices.between(0, 3_000);
             self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Exit(1) });
         }
         if before {
             // The kubelet of the driver's node reports it later than the executors notice it.
-            let wait_ms = self.sim.tape.between(0, 10_000);
+            let wait_ms = self.sim.choices.between(0, 10_000);
             self.sim.after(wait_ms, Task::DriverRestarts);
         }
     }
@@ -62,8 +62,8 @@ impl World<'_> {
         if !self.cluster.driver_creates || !self.api.is_driver_running() {
             return;
         }
-        let target = self.human.draft.target as usize;
-        let name = self.human.draft.name.clone();
+        let target = self.operator.spec.target as usize;
+        let name = self.operator.spec.name.clone();
         let live: Vec<_> = self
             .api
             .ours()
@@ -106,7 +106,7 @@ impl World<'_> {
             return;
         }
         // An executor that is heard only by way of the driver would time out between two polls.
-        let poll_ms = POLL_MS.min(self.human.draft.heartbeat.timeout_ms / 3);
+        let poll_ms = POLL_MS.min(self.operator.spec.heartbeat.timeout_ms / 3);
         self.post(at, poll_ms, HostTask::PollDriver);
         let mute = self.sim.now_ms < self.cluster.mute_until_ms;
         if mute || !self.api.is_driver_running() || self.sim.strikes(Fault::RequestLost) {
@@ -121,11 +121,11 @@ impl World<'_> {
             let Some(registered_ms) = executor.registered_ms.filter(|_| executor.started_ms.is_some()) else {
                 continue;
             };
-            if executor.maker == Maker::Human || !recent(executor.down_ms) {
+            if executor.maker == Maker::Operator || !recent(executor.down_ms) {
                 continue;
             }
             // The driver's own HeartbeatReceiver.
-            let timeout_ms = self.human.draft.heartbeat.timeout_ms;
+            let timeout_ms = self.operator.spec.heartbeat.timeout_ms;
             let expired = executor.down_ms.is_some_and(|down_ms| now_ms - down_ms > timeout_ms);
             let active = match executor.process {
                 Process::Running => true,
@@ -153,12 +153,12 @@ impl World<'_> {
         }
         let mut rows: Vec<DriverRow> = rows.into_values().collect();
         if now_ms < self.cluster.partial_until_ms {
-            rows.retain(|_| !self.sim.tape.chance(300));
+            rows.retain(|_| !self.sim.choices.chance(300));
             for row in &mut rows {
-                row.counters = row.counters.take().filter(|_| !self.sim.tape.chance(300));
+                row.counters = row.counters.take().filter(|_| !self.sim.choices.chance(300));
             }
         }
-        let wait_ms = self.sim.tape.between(5, 200);
+        let wait_ms = self.sim.choices.between(5, 200);
         self.post(at, wait_ms, HostTask::Tell(Box::new(Event::DriverReported(rows))));
     }
 

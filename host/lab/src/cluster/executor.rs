@@ -39,7 +39,7 @@ impl World<'_> {
         let maker = self.cluster.making;
         let mut fate = Fate::Fine;
         let mut held = false;
-        if maker != Maker::Human {
+        if maker != Maker::Operator {
             for (fault, its) in [
                 (Fault::Unschedulable, Fate::Unschedulable),
                 (Fault::ImageError, Fate::ImageError),
@@ -77,20 +77,20 @@ impl World<'_> {
             late: false,
         };
         self.cluster.executors.insert(serial, truth);
-        if maker != Maker::Human && self.sim.strikes(Fault::Gated) {
+        if maker != Maker::Operator && self.sim.strikes(Fault::Gated) {
             self.api.change(serial, |pod| {
                 pod.status.scheduling_gates.push("kueue.x-k8s.io/admission".to_owned())
             });
-            let wait_ms = self.sim.tape.between(20_000, 200_000);
+            let wait_ms = self.sim.choices.between(20_000, 200_000);
             self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Admit });
         }
         if held {
             self.api.change_object(serial, |pod| pod.finalizer = true);
         }
-        let wait_ms = self.sim.tape.between(20, 500);
+        let wait_ms = self.sim.choices.between(20, 500);
         self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Bind });
         if owned && !self.api.is_driver_running() {
-            let wait_ms = self.sim.tape.between(500, 10_000);
+            let wait_ms = self.sim.choices.between(500, 10_000);
             self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Collect });
         }
         self.check_created(serial);
@@ -110,7 +110,7 @@ impl World<'_> {
         }
         let grace_ms = ends_ms.saturating_sub(now_ms);
         // A decommission migrates blocks: it takes some time, at most the grace period.
-        let wait_ms = self.sim.tape.between(50, grace_ms.clamp(50, 20_000));
+        let wait_ms = self.sim.choices.between(50, grace_ms.clamp(50, 20_000));
         self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Stop });
     }
 
@@ -158,7 +158,7 @@ impl World<'_> {
             return;
         }
         let nodes = self.cluster_fit(serial);
-        let Some(node) = self.sim.tape.pick(&nodes).copied() else {
+        let Some(node) = self.sim.choices.pick(&nodes).copied() else {
             let pod = pod.clone();
             self.mark_hurt(serial);
             if !pod.view.status.conditions.iter().any(|condition| condition.name == "PodScheduled") {
@@ -175,7 +175,7 @@ impl World<'_> {
             pod.node = Some(name);
             pod.status.conditions.retain(|condition| condition.name != "PodScheduled");
         });
-        let wait_ms = self.sim.tape.between(100, 3_000);
+        let wait_ms = self.sim.choices.between(100, 3_000);
         self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Start });
     }
 
@@ -215,7 +215,7 @@ impl World<'_> {
         }
         truth.started_ms = Some(now_ms);
         // It was pending for longer than the timeout.
-        if now_ms.saturating_sub(truth.created_ms) >= self.human.draft.allocation.pending_timeout_ms {
+        if now_ms.saturating_sub(truth.created_ms) >= self.operator.spec.allocation.pending_timeout_ms {
             truth.hurt(now_ms);
         }
         // Its node may have been unreachable while it was pending.
@@ -233,10 +233,10 @@ impl World<'_> {
                 container.state = ContainerState::Running { started_at_ms: Some(wall_ms) };
             }
         });
-        let first_ms = self.sim.tape.between(500, 3_000);
+        let first_ms = self.sim.choices.between(500, 3_000);
         self.sim.after(first_ms, Task::Pod { serial, step: PodStep::Beat });
         if crashes {
-            let wait_ms = self.sim.tape.between(200, 2_000);
+            let wait_ms = self.sim.choices.between(200, 2_000);
             self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Exit(1) });
         }
     }
@@ -245,9 +245,9 @@ impl World<'_> {
 
     fn beat(&mut self, serial: Serial) {
         let now_ms = self.sim.now_ms;
-        let interval_ms = self.human.draft.heartbeat.interval_ms;
+        let interval_ms = self.operator.spec.heartbeat.interval_ms;
         let Some(truth) = self.cluster.executors.get_mut(&serial) else { return };
-        if truth.process != Process::Running || truth.maker == Maker::Human {
+        if truth.process != Process::Running || truth.maker == Maker::Operator {
             return;
         }
         truth.registered_ms.get_or_insert(now_ms);
@@ -256,24 +256,24 @@ impl World<'_> {
         self.sim.after(interval_ms, Task::Pod { serial, step: PodStep::Beat });
         // A node that is cut off usually cuts off its executors too.
         let node = self.cluster.executors[&serial].node;
-        if node.is_some_and(|node| !self.cluster.nodes[node].alive) && self.sim.tape.chance(800) {
+        if node.is_some_and(|node| !self.cluster.nodes[node].alive) && self.sim.choices.chance(800) {
             return;
         }
-        let mut wait_ms = self.sim.tape.between(1, 50);
+        let mut wait_ms = self.sim.choices.between(1, 50);
         if self.sim.strikes(Fault::BeatLost) {
             return self.mark_hurt(serial);
         }
         if self.sim.strikes(Fault::BeatLate) {
-            wait_ms = self.sim.tape.between(1_000, 30_000);
+            wait_ms = self.sim.choices.between(1_000, 30_000);
             self.mark_hurt(serial);
         }
         let beat = |uid| Beat { executor, uid, metrics: Vec::new() };
         if self.sim.strikes(Fault::BeatDuplicated) {
-            let later_ms = self.sim.tape.between(0, 10_000);
+            let later_ms = self.sim.choices.between(0, 10_000);
             self.send_beat(wait_ms + later_ms, beat(uid.clone()));
         }
         if self.sim.strikes(Fault::BeatForged) {
-            let never = ExecutorId(self.sim.tape.between(1, 400));
+            let never = ExecutorId(self.sim.choices.between(1, 400));
             // It looks running, even if it has not started.
             for truth in self.cluster.executors.values_mut().filter(|truth| truth.executor == never) {
                 truth.registered_ms.get_or_insert(now_ms);
@@ -296,7 +296,7 @@ impl World<'_> {
     /// Executors send to a Service, which routes to the leader.
     fn send_beat(&mut self, wait_ms: u64, beat: Beat) {
         let leaders: Vec<usize> = (0..self.hosts.len()).filter(|at| self.hosts[*at].leading).collect();
-        let Some(at) = self.sim.tape.pick(&leaders).copied() else { return };
+        let Some(at) = self.sim.choices.pick(&leaders).copied() else { return };
         if leaders.len() > 1 {
             self.checks.disturb_beats(self.sim.now_ms);
         }
@@ -327,10 +327,10 @@ impl World<'_> {
         let terminating = self.api.pod(serial).is_some_and(|pod| pod.view.terminating());
         self.tell_end(serial, code);
         if terminating {
-            let wait_ms = self.sim.tape.between(10, 500);
+            let wait_ms = self.sim.choices.between(10, 500);
             self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Remove });
         } else if self.cluster.driver_cleans && self.api.is_driver_running() {
-            let wait_ms = self.sim.tape.between(500, 30_000);
+            let wait_ms = self.sim.choices.between(500, 30_000);
             self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Remove });
         }
     }
@@ -362,7 +362,7 @@ impl World<'_> {
             }
         });
         if self.cluster.driver_cleans && self.api.is_driver_running() {
-            let wait_ms = self.sim.tape.between(500, 30_000);
+            let wait_ms = self.sim.choices.between(500, 30_000);
             self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Collect });
         }
     }
@@ -380,7 +380,7 @@ impl World<'_> {
         truth.down(now_ms);
         truth.hurt(now_ms);
         self.api.change(serial, |pod| set_phase(pod, Phase::Pending));
-        let wait_ms = self.sim.tape.between(2_000, 60_000);
+        let wait_ms = self.sim.choices.between(2_000, 60_000);
         self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::RunAgain });
     }
 
@@ -444,10 +444,10 @@ impl World<'_> {
         }
         if !ended {
             // Spark's shutdown hook turns the exit code into 0; without time for the hook, it is SIGTERM's 143.
-            let code = if self.sim.tape.chance(300) { 143 } else { 0 };
+            let code = if self.sim.choices.chance(300) { 143 } else { 0 };
             self.tell_end(serial, code);
         }
-        let wait_ms = self.sim.tape.between(10, 500);
+        let wait_ms = self.sim.choices.between(10, 500);
         self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Remove });
     }
 

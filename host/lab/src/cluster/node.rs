@@ -35,7 +35,7 @@ impl World<'_> {
         }
         it.alive = false;
         self.sim.say(|| format!("node-{node} is lost"));
-        let power_lost = self.sim.tape.chance(500);
+        let power_lost = self.sim.choices.chance(500);
         let now_ms = self.sim.now_ms;
         for executor in self.cluster.executors.values_mut().filter(|executor| executor.node == Some(node)) {
             executor.down(now_ms);
@@ -44,12 +44,12 @@ impl World<'_> {
                 executor.process = Process::Ended;
             }
         }
-        let noticed_ms = self.sim.tape.between(5_000, 20_000);
+        let noticed_ms = self.sim.choices.between(5_000, 20_000);
         self.sim.after(noticed_ms, Task::Node { node, step: NodeStep::Unreachable });
-        let evicted_ms = noticed_ms + self.sim.tape.between(5_000, 30_000);
+        let evicted_ms = noticed_ms + self.sim.choices.between(5_000, 30_000);
         self.sim.after(evicted_ms, Task::Node { node, step: NodeStep::Evict });
-        let end_ms = self.sim.tape.between(20_000, 180_000);
-        let step = if self.sim.tape.chance(500) { NodeStep::Gone } else { NodeStep::Back };
+        let end_ms = self.sim.choices.between(20_000, 180_000);
+        let step = if self.sim.choices.chance(500) { NodeStep::Gone } else { NodeStep::Back };
         self.sim.after(end_ms, Task::Node { node, step });
     }
 
@@ -85,7 +85,7 @@ impl World<'_> {
                         .change(serial, |pod| super::executor::set_phase(pod, fleet::event::Phase::Failed));
                     self.api.delete_serial(serial, Some(0));
                 }
-                let wait_ms = self.sim.tape.between(10_000, 60_000);
+                let wait_ms = self.sim.choices.between(10_000, 60_000);
                 self.sim.after(wait_ms, Task::Node { node, step: NodeStep::Replaced });
             }
             NodeStep::Reclaimed if it.announced && it.alive => {
@@ -153,11 +153,11 @@ impl World<'_> {
     pub(crate) fn node_chaos(&mut self) {
         let count = self.cluster.nodes.len() as u64;
         if self.sim.strikes(Fault::NodeNotReady) {
-            let node = usize::try_from(self.sim.tape.below(count)).expect("an index");
+            let node = usize::try_from(self.sim.choices.below(count)).expect("an index");
             self.lose_node(node);
         }
         if self.sim.strikes(Fault::ZoneLost) {
-            let zone = self.sim.tape.below(3);
+            let zone = self.sim.choices.below(3);
             let nodes =
                 (0..self.cluster.nodes.len()).filter(|at| u64::from(self.cluster.nodes[*at].zone) == zone);
             for node in nodes.collect::<Vec<_>>() {
@@ -165,11 +165,11 @@ impl World<'_> {
             }
         }
         if self.sim.strikes(Fault::BlackHoleNode) {
-            let node = usize::try_from(self.sim.tape.below(count)).expect("an index");
+            let node = usize::try_from(self.sim.choices.below(count)).expect("an index");
             self.cluster.nodes[node].black_hole = true;
         }
         if self.sim.strikes(Fault::NodeAnnounced) {
-            let node = usize::try_from(self.sim.tape.below(count)).expect("an index");
+            let node = usize::try_from(self.sim.choices.below(count)).expect("an index");
             self.announce_node(node);
         }
         if self.sim.strikes(Fault::SpotReclaim) {
@@ -201,13 +201,13 @@ impl World<'_> {
         it.announced = true;
         self.sim.say(|| format!("node-{node} is announced to go"));
         self.tell_node(node);
-        let step = if self.sim.tape.chance(300) { NodeStep::Withdrawn } else { NodeStep::Reclaimed };
-        let wait_ms = self.sim.tape.between(2_000, 60_000);
+        let step = if self.sim.choices.chance(300) { NodeStep::Withdrawn } else { NodeStep::Reclaimed };
+        let wait_ms = self.sim.choices.between(2_000, 60_000);
         self.sim.after(wait_ms, Task::Node { node, step });
     }
 
     pub(crate) fn random_running(&mut self) -> Option<Serial> {
         let running = self.cluster.running();
-        self.sim.tape.pick(&running).copied()
+        self.sim.choices.pick(&running).copied()
     }
 }

@@ -90,14 +90,14 @@ impl World<'_> {
             return;
         }
         if self.sim.strikes(Fault::WatchRefused) {
-            self.hosts[at].watch.refused_until_ms = self.sim.now_ms + self.sim.tape.between(1_000, 60_000);
+            self.hosts[at].watch.refused_until_ms = self.sim.now_ms + self.sim.choices.between(1_000, 60_000);
         }
         let host = &self.hosts[at];
         let cut_off_ms = host.partitioned_until_ms.max(host.watch.refused_until_ms);
         let unreachable = self.sim.now_ms < cut_off_ms || self.sim.strikes(Fault::RequestLost);
         if unreachable {
             // kube's backoff; a watch that stays silent for too long is reported as stale.
-            let wait_ms = self.sim.tape.between(800, 8_000);
+            let wait_ms = self.sim.choices.between(800, 8_000);
             self.watch_restarts(at, wait_ms, list);
             self.watch_breaks(at);
             return;
@@ -105,7 +105,7 @@ impl World<'_> {
         let list = list || self.api.is_compacted(self.hosts[at].watch.at);
         let mut lag_ms = 0;
         if self.sim.strikes(Fault::ListStale) {
-            lag_ms = self.sim.tape.between(500, 40_000);
+            lag_ms = self.sim.choices.between(500, 40_000);
             self.checks.lag(self.sim.now_ms, lag_ms);
         }
         let watch = &mut self.hosts[at].watch;
@@ -158,14 +158,14 @@ impl World<'_> {
         }
         watch.scheduled = false;
         if self.sim.strikes(Fault::WatchCloses) {
-            let wait_ms = self.sim.tape.between(10, 5_000);
+            let wait_ms = self.sim.choices.between(10, 5_000);
             return self.watch_restarts(at, wait_ms, false);
         }
         if self.sim.strikes(Fault::WatchErrors) {
             return self.watch_fails(at);
         }
         if self.sim.strikes(Fault::WatchExpires) {
-            let wait_ms = self.sim.tape.between(10, 30_000);
+            let wait_ms = self.sim.choices.between(10, 30_000);
             self.watch_restarts(at, wait_ms, true);
             return self.watch_breaks(at);
         }
@@ -226,7 +226,7 @@ impl World<'_> {
             }
             let again = self.sim.strikes(Fault::EventDuplicated).then(|| event.clone());
             if let Some(event) = again {
-                let wait_ms = self.sim.tape.between(0, 20_000);
+                let wait_ms = self.sim.choices.between(0, 20_000);
                 self.post(at, wait_ms, HostTask::Watched(Box::new(event)));
             }
             self.watched(at, event);
@@ -255,7 +255,7 @@ impl World<'_> {
         if self.hosts[at].watch.generation == generation {
             self.watch_breaks(at);
             if self.hosts[at].is_up() {
-                let list = self.sim.tape.chance(300);
+                let list = self.sim.choices.chance(300);
                 self.watch_restarts(at, 1_000, list);
             }
         }
@@ -278,7 +278,7 @@ impl World<'_> {
 
     /// kube's client reports an error, and begins again after a while.
     fn watch_fails(&mut self, at: usize) {
-        let wait_ms = self.sim.tape.between(800, 30_000);
+        let wait_ms = self.sim.choices.between(800, 30_000);
         self.watch_restarts(at, wait_ms, true);
         self.watch_breaks(at);
     }
@@ -364,8 +364,8 @@ pub(super) fn words(event: &Event) -> String {
             | Outcome::Unknown(_) => format!("Finished {action} {outcome:?}"),
         },
         Event::DriverReported(rows) => format!("DriverReported {} rows", rows.len()),
-        Event::SpecChanged { draft, .. } => {
-            format!("SpecChanged target {} paused {} dry {}", draft.target, draft.paused, draft.dry_run)
+        Event::SpecChanged { spec, .. } => {
+            format!("SpecChanged target {} paused {} dry {}", spec.target, spec.paused, spec.dry_run)
         }
         Event::LeadershipGained { .. }
         | Event::LeadershipLost

@@ -1,15 +1,15 @@
 use fleet::id::Uid;
-use fleet::spec::{Amount, Draft, Mode};
+use fleet::spec::{Amount, FleetSpec, Mode};
 
 use super::*;
 use crate::campaign::core;
 
 fn calm() -> Options {
-    let mut draft = Draft::new("f", "app-1", Mode::Own, Uid::from("driver-uid-1"), 4);
-    draft.heartbeat.interval_ms = 5_000;
-    draft.limits.surge = Amount::Count(0);
-    draft.recovery.kept_pods_max = 0;
-    Options { draft: Some(draft), swarm: Some(Swarm::calm()), chaos_ms: Some(300_000), ..Options::default() }
+    let mut spec = FleetSpec::new("f", "app-1", Mode::Own, Uid::from("driver-uid-1"), 4);
+    spec.heartbeat.interval_ms = 5_000;
+    spec.limits.max_surge = Amount::Count(0);
+    spec.recovery.max_kept_pods = 0;
+    Options { spec: Some(spec), swarm: Some(Swarm::calm()), chaos_ms: Some(300_000), ..Options::default() }
 }
 
 fn with(faults: &[(Fault, u32)]) -> Options {
@@ -39,8 +39,12 @@ fn the_same_seed_is_the_same_run() {
             [false, true].map(|timeline| run_core(seed, &Options { timeline, ..Options::default() }));
         assert_eq!(first.hash, second.hash, "seed {seed}: words change nothing");
         assert_eq!(first.drawn, second.drawn);
-        let replayed = Options { tape: Some(first.drawn.clone()), ..Options::default() };
-        assert_eq!(run_core(seed + 1, &replayed).hash, first.hash, "seed {seed}: a tape is a run");
+        let replayed = Options { choices: Some(first.drawn.clone()), ..Options::default() };
+        assert_eq!(
+            run_core(seed + 1, &replayed).hash,
+            first.hash,
+            "seed {seed}: the same choices are the same run"
+        );
     }
     let hash = |seed| run_core(seed, &Options::default()).hash;
     assert_ne!(hash(1), hash(2));
@@ -48,7 +52,7 @@ fn the_same_seed_is_the_same_run() {
 
 #[test]
 fn an_empty_tape_is_a_run_without_faults() {
-    let options = Options { tape: Some(Vec::new()), ..Options::default() };
+    let options = Options { choices: Some(Vec::new()), ..Options::default() };
     let report = run_core(0, &options);
     assert_eq!(report.violation, None);
     assert!(report.fired.iter().all(|(_, count)| *count == 0));

@@ -189,14 +189,14 @@ fn is_event(line: &&str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{check, draft, run};
+    use super::super::{check, run, spec};
     use super::*;
 
     /// Three timelines, of which two are equal. `check` is at column 5 of each `at`.
     const SOURCE: &str = r#"
 fn first() {
     check(
-        draft("µ"),
+        spec("µ"),
         "
         # A comment, and then an event.
         0s lead
@@ -213,11 +213,11 @@ fn first() {
 }
 
 fn second() {
-    check(draft(), "0s lead\n");
-    let µ = 1; check(draft(), "
+    check(spec(), "0s lead\n");
+    let µ = 1; check(spec(), "
         0s lead
     ");
-    check(draft(), "
+    check(spec(), "
         0s lead
     ");
 }
@@ -243,7 +243,7 @@ fn second() {
     const BLESSED: &str = r#"
 fn first() {
     check(
-        draft("µ"),
+        spec("µ"),
         "
         # A comment, and then an event.
         0s lead
@@ -260,12 +260,12 @@ fn first() {
 }
 
 fn second() {
-    check(draft(), "0s lead\n");
-    let µ = 1; check(draft(), "
+    check(spec(), "0s lead\n");
+    let µ = 1; check(spec(), "
         0s lead
             > 0s create 1
     ");
-    check(draft(), "
+    check(spec(), "
         0s lead
             > 0s create 2
             > 0s create 3
@@ -356,11 +356,11 @@ fn second() {
         2s gone 2
         3s lost 2 deleted
         ";
-        let blessed = merged(events, &run(draft(2), events));
+        let blessed = merged(events, &run(spec(2), events));
         assert!(
             blessed.contains("        2s gone 2\n            > 2s ask SPARK why 2 was lost"),
             "{blessed}"
         );
-        check(draft(2), &blessed);
+        check(spec(2), &blessed);
     }
 }

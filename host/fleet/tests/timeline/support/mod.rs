@@ -13,7 +13,7 @@ use fleet::guardrail::Refusal;
 use fleet::id::{CommandId, ExecutorId, Uid, Version};
 use fleet::ledger::{Ledger, Salvage};
 use fleet::question::{Departure, DepartureKind, NodeState, Pick, Selection};
-use fleet::spec::{Draft, Mode, RollSpec};
+use fleet::spec::{FleetSpec, Mode, RollSpec};
 use fleet::time::{Instant, Now};
 use fleet::{Fleet, Why};
 
@@ -29,21 +29,21 @@ pub fn policies() -> Vec<String> {
     POLICIES.map(str::to_owned).to_vec()
 }
 
-pub fn draft(target: u32) -> Draft {
-    Draft::new("f", "spark-1", Mode::Own, "driver-uid".into(), target)
+pub fn spec(target: u32) -> FleetSpec {
+    FleetSpec::new("f", "spark-1", Mode::Own, "driver-uid".into(), target)
 }
 
 /// A fleet that rolls with OUTLIER every minute.
-pub fn rolling(target: u32) -> Draft {
-    let mut draft = draft(target);
-    draft.roll = Some(RollSpec { interval_ms: 60_000, ..RollSpec::new("OUTLIER") });
-    draft
+pub fn rolling(target: u32) -> FleetSpec {
+    let mut spec = spec(target);
+    spec.roll = Some(RollSpec { interval_ms: 60_000, ..RollSpec::new("OUTLIER") });
+    spec
 }
 
 /// Runs the timeline against a fleet and compares all of its output.
 #[track_caller]
-pub fn check(draft: Draft, timeline: &str) {
-    let text = run(draft, timeline);
+pub fn check(spec: FleetSpec, timeline: &str) {
+    let text = run(spec, timeline);
     let heard: Vec<&str> = text.lines().map(str::trim).collect();
     let told: Vec<&str> =
         timeline.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
@@ -64,8 +64,8 @@ pub fn check(draft: Draft, timeline: &str) {
 }
 
 /// The events of the timeline, each with the output that came.
-fn run(draft: Draft, timeline: &str) -> String {
-    let mut world = World::new(draft);
+fn run(spec: FleetSpec, timeline: &str) -> String {
+    let mut world = World::new(spec);
     for line in timeline.lines().map(str::trim) {
         if !line.is_empty() && !line.starts_with(['>', '#']) {
             world.tell(line);
@@ -109,9 +109,9 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(draft: Draft) -> World {
-        let reports = draft.roll.is_some();
-        let fleet = Fleet::new(draft, &policies(), 1).unwrap_or_else(|errors| panic!("{errors:?}"));
+    pub fn new(spec: FleetSpec) -> World {
+        let reports = spec.roll.is_some();
+        let fleet = Fleet::new(spec, &policies(), 1).unwrap_or_else(|errors| panic!("{errors:?}"));
         World {
             fleet,
             now_ms: 0,
@@ -477,8 +477,8 @@ impl World {
                 };
             }
             "restart" => {
-                let draft = (**self.fleet.spec()).clone();
-                self.fleet = Fleet::new(draft, &policies(), 2).unwrap();
+                let spec = (**self.fleet.spec()).clone();
+                self.fleet = Fleet::new(spec, &policies(), 2).unwrap();
                 self.calls.clear();
             }
             "spec" => self.respec(&words[1..]),

@@ -1,19 +1,19 @@
 //! Every random choice of a run, in one place.
 //!
-//! A tape is a sequence of numbers; every random choice takes the next one. The numbers come from ChaCha8,
-//! filled from a seed, or from the caller: a fuzzer, or a recorded tape that is being shrunk. Drawn numbers are
-//! recorded, so any failing run can be shrunk: numbers are lowered or removed for as long as the run still
+//! [`Choices`] is a sequence of numbers; every random choice takes the next one. The numbers come from ChaCha8,
+//! filled from a seed, or from the caller: a fuzzer, or a recorded sequence that is being shrunk. Drawn numbers
+//! are recorded, so any failing run can be shrunk: numbers are lowered or removed for as long as the run still
 //! fails. For that to work, **0 is the benign choice everywhere**: no fault, the first of the list, the
-//! shortest wait. A tape that has run out is all zeros: no further faults happen.
+//! shortest wait. A sequence that has run out is all zeros: no further faults happen.
 //!
 //! Rejected: a generator per component. The components of a run would no longer influence each other's draws,
-//! which keeps runs stable under edits, but a tape with many tracks is much harder to shrink.
+//! which keeps runs stable under edits, but many sequences are much harder to shrink than one.
 
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, SeedableRng};
 
 #[derive(Debug)]
-pub struct Tape {
+pub struct Choices {
     source: Source,
     drawn: Vec<u32>,
 }
@@ -25,23 +25,23 @@ enum Source {
     Given(Vec<u32>),
 }
 
-impl Tape {
-    pub fn from_seed(seed: u64) -> Tape {
-        Tape { source: Source::Seed(Box::new(ChaCha8Rng::seed_from_u64(seed))), drawn: Vec::new() }
+impl Choices {
+    pub fn from_seed(seed: u64) -> Choices {
+        Choices { source: Source::Seed(Box::new(ChaCha8Rng::seed_from_u64(seed))), drawn: Vec::new() }
     }
 
-    /// Replays what [`Tape::drawn`] once returned, or a changed copy of it.
-    pub fn from_drawn(mut numbers: Vec<u32>) -> Tape {
+    /// Replays what [`Choices::drawn`] once returned, or a changed copy of it.
+    pub fn from_drawn(mut numbers: Vec<u32>) -> Choices {
         numbers.reverse();
-        Tape { source: Source::Given(numbers), drawn: Vec::new() }
+        Choices { source: Source::Given(numbers), drawn: Vec::new() }
     }
 
     /// Replays bytes, four per choice; an incomplete last choice is padded with zeros.
-    pub fn from_bytes(bytes: &[u8]) -> Tape {
+    pub fn from_bytes(bytes: &[u8]) -> Choices {
         let number = |chunk: &[u8]| {
             chunk.iter().enumerate().fold(0, |number, (at, byte)| number | u32::from(*byte) << (8 * at))
         };
-        Tape::from_drawn(bytes.chunks(4).map(number).collect())
+        Choices::from_drawn(bytes.chunks(4).map(number).collect())
     }
 
     /// Everything drawn so far.
@@ -88,31 +88,31 @@ mod tests {
 
     #[test]
     fn a_seed_is_a_run_and_what_was_drawn_plays_again() {
-        let mut first = Tape::from_seed(7);
-        let mut second = Tape::from_seed(7);
+        let mut first = Choices::from_seed(7);
+        let mut second = Choices::from_seed(7);
         let numbers: Vec<u64> = (0..100).map(|n| first.below(n)).collect();
         assert!(numbers.iter().zip(0..100).all(|(number, end)| *number < end.max(1)));
         assert_eq!(numbers, (0..100).map(|n| second.below(n)).collect::<Vec<_>>());
-        let mut again = Tape::from_drawn(first.drawn().to_vec());
+        let mut again = Choices::from_drawn(first.drawn().to_vec());
         assert_eq!(numbers, (0..100).map(|n| again.below(n)).collect::<Vec<_>>());
-        assert_ne!(numbers, (0..100).map(|n| Tape::from_seed(8).below(n)).collect::<Vec<_>>());
+        assert_ne!(numbers, (0..100).map(|n| Choices::from_seed(8).below(n)).collect::<Vec<_>>());
     }
 
     /// The stream is part of what a seed means.
     #[test]
     fn the_stream_is_chacha8s() {
-        let mut tape = Tape::from_seed(1);
-        let numbers: Vec<u64> = (0..4).map(|_| tape.below(1_000_000)).collect();
+        let mut choices = Choices::from_seed(1);
+        let numbers: Vec<u64> = (0..4).map(|_| choices.below(1_000_000)).collect();
         assert_eq!(numbers, [549_378, 402_485, 984_597, 80_383]);
     }
 
     #[test]
     fn an_exhausted_tape_is_benign() {
-        let mut tape = Tape::from_bytes(&[0xff; 5]);
-        assert!(tape.chance(1));
-        assert_eq!(tape.between(3, 9), 3);
-        assert!(!tape.chance(999));
-        assert_eq!(tape.pick(&["first", "second"]), Some(&"first"));
-        assert!(tape.chance(1000) && !Tape::from_seed(1).chance(0));
+        let mut choices = Choices::from_bytes(&[0xff; 5]);
+        assert!(choices.chance(1));
+        assert_eq!(choices.between(3, 9), 3);
+        assert!(!choices.chance(999));
+        assert_eq!(choices.pick(&["first", "second"]), Some(&"first"));
+        assert!(choices.chance(1000) && !Choices::from_seed(1).chance(0));
     }
 }

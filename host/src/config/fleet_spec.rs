@@ -6,7 +6,7 @@ use cluster::node::{Place, Sign, Signs};
 use cluster::template::{Remark, Spark, Template};
 use fleet::id::Uid;
 use fleet::observed::DriverPod;
-use fleet::spec::{self, Draft, SpecError};
+use fleet::spec::{self, FleetSpec, SpecError};
 use fleet::supervisor::Document;
 
 use super::document::{Departure, DepartureKind, Mode, Roll, Window};
@@ -25,7 +25,7 @@ impl FleetConfig {
             namespace: self.fleet.metadata.namespace.clone(),
             driver_pod: spec.driver.pod_name.clone(),
             application_id: spec.application_id.clone(),
-            draft: self.draft(Uid::from("stand-in"), "spark-0"),
+            spec: self.fleet_spec(Uid::from("stand-in"), "spark-0"),
             needs_address: spec.spark.as_ref().is_none_or(|spark| spark.driver_url.is_none()),
             metrics_namespace: spec.heartbeat.metrics_namespace.clone(),
             graphite_prefix: self.graphite_prefix(),
@@ -43,13 +43,13 @@ impl FleetConfig {
         Some(self.fleet.spec.heartbeat.graphite_prefix.clone()).filter(|prefix| !prefix.is_empty())
     }
 
-    /// The draft of this fleet, with what is known only from the driver's pod: its UID, and the application id if the
+    /// The spec of this fleet for the core, with what is known only from the driver's pod: its UID, and the application id if the
     /// document has none.
-    pub fn draft(&self, driver: Uid, application_id: &str) -> Draft {
+    pub fn fleet_spec(&self, driver: Uid, application_id: &str) -> FleetSpec {
         let spec = &self.fleet.spec;
         let (heartbeat, recovery) = (&spec.heartbeat, &spec.recovery);
         let (allocation, limits) = (&spec.allocation, &spec.limits);
-        Draft {
+        FleetSpec {
             name: self.fleet.metadata.name.clone(),
             application_id: application_id.to_owned(),
             mode: match spec.mode {
@@ -69,32 +69,32 @@ impl FleetConfig {
             },
             recovery: spec::RecoverySpec {
                 policies: recovery.policies.clone(),
-                checks_max: recovery.max_checks,
+                max_checks: recovery.max_checks,
                 check_interval_ms: recovery.check_interval.0,
-                kept_pods_max: recovery.max_kept_pods,
+                max_kept_pods: recovery.max_kept_pods,
                 kept_pods_ms: recovery.kept_pods_for.0,
-                failures_max: recovery.max_executor_failures,
-                failures_window_ms: recovery.failures_validity_interval.0,
+                max_executor_failures: recovery.max_executor_failures,
+                failures_validity_interval_ms: recovery.failures_validity_interval.0,
                 failed_deletes_driver: recovery.failed_deletes_driver,
             },
             allocation: spec::AllocationSpec {
                 batch_size: allocation.batch_size,
                 batch_delay_ms: allocation.batch_delay.0,
                 pending_timeout_ms: allocation.pending_timeout.0,
-                pending_max: allocation.max_pending_pods.unwrap_or(u32::MAX),
-                start_failures_max: allocation.max_start_failures,
-                backoff_first_ms: allocation.initial_backoff.0,
-                backoff_last_ms: allocation.max_backoff.0,
-                node_losses_max: allocation.max_node_losses,
+                max_pending_pods: allocation.max_pending_pods.unwrap_or(u32::MAX),
+                max_start_failures: allocation.max_start_failures,
+                initial_backoff_ms: allocation.initial_backoff.0,
+                max_backoff_ms: allocation.max_backoff.0,
+                max_node_losses: allocation.max_node_losses,
                 node_window_ms: allocation.node_window.0,
-                avoided_nodes_max: allocation.max_avoided_nodes.0,
+                max_avoided_nodes: allocation.max_avoided_nodes.0,
             },
             limits: spec::Limits {
-                surge: limits.max_surge.0,
-                unavailable: limits.max_unavailable.0,
-                available_min: limits.min_available.0,
-                terminating: limits.max_terminating.0,
-                executors_max: limits.max_executors,
+                max_surge: limits.max_surge.0,
+                max_unavailable: limits.max_unavailable.0,
+                min_available: limits.min_available.0,
+                max_terminating: limits.max_terminating.0,
+                max_executors: limits.max_executors,
                 mass_loss: limits.mass_loss.0,
                 mass_loss_window_ms: limits.mass_loss_window.0,
             },
@@ -146,8 +146,8 @@ impl FleetConfig {
     /// its template. The driver's UID and address are placeholders, as is the application id if the document has none.
     pub fn check(&self, policies: &[String]) -> Vec<Problem> {
         let application_id = self.fleet.spec.application_id.as_deref().unwrap_or("spark-0");
-        let draft = self.draft(Uid::from("stand-in"), application_id);
-        let errors = spec::Spec::check(draft, policies).err().unwrap_or_default();
+        let checked = self.fleet_spec(Uid::from("stand-in"), application_id);
+        let errors = spec::ValidatedSpec::check(checked, policies).err().unwrap_or_default();
         let mut problems: Vec<Problem> = errors.into_iter().map(|error| self.refused(error)).collect();
         for name in self.fleet.spec.policies.keys().filter(|name| !policies.contains(name)) {
             let mut problem = self.problem(
@@ -208,10 +208,10 @@ fn roll(roll: &Roll) -> spec::RollSpec {
     spec::RollSpec {
         policies: roll.policies.clone(),
         interval_ms: roll.interval.0,
-        picks_max: roll.max_picks,
-        per_hour_max: roll.max_per_hour,
-        tasks_min: roll.min_tasks,
-        age_min_ms: roll.min_age.0,
+        max_picks: roll.max_picks,
+        max_per_hour: roll.max_per_hour,
+        min_tasks: roll.min_tasks,
+        min_age_ms: roll.min_age.0,
         cool_down_ms: roll.cool_down.0,
         grace_ms: roll.grace.map(|grace| grace.0),
         timeout_ms: roll.timeout.0,

@@ -43,8 +43,8 @@ impl World<'_> {
     /// `None` if the fleet is in the desired state; otherwise what differs.
     pub fn unrest(&self) -> Option<String> {
         let gone = !self.api.is_driver_running();
-        let target = if gone { 0 } else { self.human.draft.target as usize };
-        if !gone && self.human.has_orders() {
+        let target = if gone { 0 } else { self.operator.spec.target as usize };
+        if !gone && self.operator.has_orders() {
             return Some("an operator's command is not done".to_owned());
         }
         let leaders = self.hosts.iter().filter(|host| host.leading && !host.is_frozen()).count();
@@ -85,7 +85,7 @@ impl World<'_> {
             return Some(format!("{left_over} ended pods are in no ledger (L3)"));
         }
         let ledger = ledger.filter(|_| !gone)?;
-        let kept = self.human.draft.recovery.kept_pods_max as usize;
+        let kept = self.operator.spec.recovery.max_kept_pods as usize;
         let born = self.observes() || ledger.born.len() as usize == target;
         if ledger.kept.len() as usize > kept || !ledger.leaving.is_empty() || !born {
             return Some(format!("the ledger holds what is over: {ledger:?} (L4)"));
@@ -145,6 +145,6 @@ impl World<'_> {
 
     /// Whether an observed fleet reaches its target is up to the driver.
     pub fn observes(&self) -> bool {
-        self.human.draft.mode == Mode::Observe
+        self.operator.spec.mode == Mode::Observe
     }
 }
