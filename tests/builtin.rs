@@ -180,7 +180,7 @@ fn random_fleet(random: &mut ChaCha8Rng) -> Vec<Candidate> {
 }
 
 fn question(candidates: &[Candidate]) -> RollQuestion {
-    let mut question = RollQuestion { max_picks: 1, ..RollQuestion::default() };
+    let mut question = RollQuestion { picks_max: 1, ..RollQuestion::default() };
     for candidate in candidates {
         question.candidates.push(candidate.clone());
     }

@@ -20,7 +20,7 @@ const WAIT_WIT: &str = "import wasi:clocks/monotonic-clock@0.2.6; import wasi:io
 
 /// A fleet of three.
 fn three() -> RollQuestion {
-    let mut question = RollQuestion { max_picks: 3, ..RollQuestion::default() };
+    let mut question = RollQuestion { picks_max: 3, ..RollQuestion::default() };
     for id in [11, 12, 13] {
         question.candidates.push(fleet::question::Candidate { id, ..Default::default() });
     }

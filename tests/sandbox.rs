@@ -92,7 +92,7 @@ fn a_cache_that_others_can_write_is_refused() {
 }
 
 fn question(size: u64) -> RollQuestion {
-    let mut question = RollQuestion { max_picks: 1, ..RollQuestion::default() };
+    let mut question = RollQuestion { picks_max: 1, ..RollQuestion::default() };
     for id in 1..=size {
         question.candidates.push(Candidate { id, total_duration_ms: id as i64 % 7, ..Candidate::default() });
     }

@@ -93,6 +93,63 @@ fn the_product_is_without_the_lab() {
     }
 }
 
+/// What a user has to compile. A new dependency is a decision: raise the number with it, and say in the manifest why it
+/// is there.
+#[test]
+fn the_product_is_no_heavier_unnoticed() {
+    const CRATES: usize = 343;
+    /// Those that are compiled in two versions, because dependencies of ours disagree.
+    const TWICE: [&str; 8] =
+        ["base64", "cpufeatures", "getrandom", "hashbrown", "io-lifetimes", "syn", "tower-http", "winnow"];
+    let tree = tree(&["--edges=normal,build", "--package=rollcall", "--format={p}"]);
+    let crates: BTreeSet<String> =
+        tree.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect();
+    assert!(crates.len() <= CRATES, "{} crates; there were {CRATES}", crates.len());
+    let mut names: Vec<&str> = crates.iter().filter_map(|line| line.split(' ').next()).collect();
+    names.sort_unstable();
+    let twice: BTreeSet<&str> = names.windows(2).filter(|two| two[0] == two[1]).map(|two| two[0]).collect();
+    let unexpected: Vec<_> = twice.iter().filter(|name| !TWICE.contains(name)).collect();
+    assert!(unexpected.is_empty(), "in several versions: {unexpected:?}");
+}
+
+/// The size of the binary as the tests build it, which stands for the size of the one that ships: that takes minutes more
+/// to build.
+#[test]
+#[cfg(all(debug_assertions, target_os = "linux", target_arch = "x86_64"))]
+fn the_binary_is_no_larger_unnoticed() {
+    const MB: u64 = 172;
+    let bytes = fs::metadata(env!("CARGO_BIN_EXE_rollcall")).expect("the binary").len();
+    assert!(bytes <= MB * 1_000_000, "{bytes} bytes; the limit is {MB} MB");
+}
+
+/// Every dependency may be shipped under Apache-2.0 terms: each alternative names only licences of this list.
+#[test]
+fn licences_are_permissive() {
+    const ALLOWED: [&str; 11] = [
+        "Apache-2.0",
+        "Apache-2.0 WITH LLVM-exception",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "BSL-1.0",
+        "ISC",
+        "MIT",
+        "MIT-0",
+        "Unicode-3.0",
+        "Unlicense",
+        "Zlib",
+    ];
+    let tree = tree(&["--workspace", "--edges=normal,build,dev", "--format={p}|{l}"]);
+    assert!(tree.lines().count() > 300);
+    for line in tree.lines() {
+        let (package, licence) =
+            line.trim_end_matches(" (*)").split_once('|').expect("a package and its licence");
+        let plain = licence.replace(['(', ')'], "").replace('/', " OR ");
+        let allowed =
+            plain.split(" OR ").flat_map(|all| all.split(" AND ")).all(|one| ALLOWED.contains(&one.trim()));
+        assert!(allowed, "{package}: {licence:?}");
+    }
+}
+
 /// What cargo would compile, a package in each line.
 fn tree(arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO"))

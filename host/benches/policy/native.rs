@@ -46,7 +46,7 @@ fn fleet(question: &RollQuestion) -> Fleet {
         cordoned: node.cordoned,
         departing: node.departing,
     });
-    Fleet { nodes: nodes.collect(), picks_max: question.max_picks, ..Fleet::of(rows) }
+    Fleet { nodes: nodes.collect(), picks_max: question.picks_max, ..Fleet::of(rows) }
 }
 
 /// The loss that `bench` asks about: a pod whose executor container failed.
@@ -77,7 +77,7 @@ fn failed(evidence: &Evidence) -> rollcall_policy::Evidence {
         trigger: Trigger::PodFailed,
         lost_at_ms: evidence.lost_at_ms,
         checks_made: evidence.checks_made,
-        checks_max: evidence.max_checks,
+        checks_max: evidence.checks_max,
         ever_registered: evidence.ever_registered,
         since_heartbeat_ms: evidence.since_heartbeat_ms,
         our_deletion: None,

@@ -16,7 +16,7 @@ pub struct RollQuestion {
     pub available: u32,
     pub now_ms: i64,
     pub seed: u64,
-    pub max_picks: u32,
+    pub picks_max: u32,
     pub candidates: Candidates,
     pub nodes: Vec<Node>,
     /// Each has one value per candidate.
@@ -159,7 +159,7 @@ pub struct Evidence {
     pub trigger: Trigger,
     pub lost_at_ms: i64,
     pub checks_made: u32,
-    pub max_checks: u32,
+    pub checks_max: u32,
     pub ever_registered: bool,
     pub since_heartbeat_ms: Option<u64>,
     pub our_deletion: Option<Deletion>,

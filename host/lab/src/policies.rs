@@ -114,7 +114,7 @@ fn sensible(evidence: &Evidence) -> Verdict {
             _ => known(LossKind::ExitStatus, true, Some(code)),
         };
     }
-    if evidence.checks_made < evidence.max_checks {
+    if evidence.checks_made < evidence.checks_max {
         return Verdict::Undetermined;
     }
     match evidence.trigger {

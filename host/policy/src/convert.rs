@@ -90,14 +90,14 @@ pub(crate) fn fleet<'a>(question: &'a q::RollQuestion, lent: &'a Lent<'a>) -> wi
         available: question.available,
         now_ms: question.now_ms,
         seed: question.seed,
-        picks_max: question.max_picks,
+        picks_max: question.picks_max,
         executors: executors(question.candidates.columns()),
         nodes: &lent.nodes,
         metrics: &lent.metrics,
     }
 }
 
-/// The selection without picks that are not candidates, repeated picks and those beyond `max_picks`.
+/// The selection without picks that are not candidates, repeated picks and those beyond `picks_max`.
 pub(crate) fn selection(
     answer: wit::Selection,
     question: &q::RollQuestion,
@@ -107,7 +107,7 @@ pub(crate) fn selection(
         wit::Selection::Nothing(reason) => {
             return Ok((q::Selection::Nothing(printable(&reason, REASON_BYTES)), Vec::new()));
         }
-        wit::Selection::Roll(_) if question.max_picks == 0 => {
+        wit::Selection::Roll(_) if question.picks_max == 0 => {
             return Ok((q::Selection::Nothing("no picks were asked for".into()), Vec::new()));
         }
         wit::Selection::Roll(picks) if picks.is_empty() => {
@@ -130,7 +130,7 @@ pub(crate) fn selection(
             Some(true) => complain(&mut complaints, Complaint::DuplicateIndex { index: pick.index }),
             Some(seen) => {
                 *seen = true;
-                if kept.len() < question.max_picks as usize {
+                if kept.len() < question.picks_max as usize {
                     let reason = printable(&pick.reason, REASON_BYTES);
                     kept.push(q::Pick { index, score: pick.score, reason });
                 }
@@ -172,7 +172,7 @@ pub(crate) fn with_evidence<R>(evidence: &q::Evidence, call: impl FnOnce(wit::Ev
         }),
         lost_at_ms: evidence.lost_at_ms,
         checks_made: evidence.checks_made,
-        checks_max: evidence.max_checks,
+        checks_max: evidence.checks_max,
         ever_registered: evidence.ever_registered,
         since_heartbeat_ms: evidence.since_heartbeat_ms,
         our_deletion: evidence.our_deletion.map(|deletion| wit::Deletion {

@@ -188,7 +188,7 @@ impl Count {
 #[expect(clippy::wildcard_enum_match_arm, reason = "a few hundred instructions cost what they look like")]
 fn function(body: &FunctionBody<'_>) -> Result<(), Refusal> {
     let range = body.range();
-    let size_bytes = range.end - range.start;
+    let size_bytes = (range.end - range.start) as u64;
     at_most("bytes in one function", size_bytes, FUNCTION_BYTES)?;
     let mut locals = 0u64;
     for declared in body.get_locals_reader().map_err(invalid)? {

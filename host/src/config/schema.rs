@@ -19,10 +19,10 @@ const WORDS: [(&str, &str); 3] =
 
 /// The old and the new names of fields. Both are read.
 pub(super) const RENAMED: [(&str, &str); 19] = [
-    ("spec.limits.max_surge", "spec.limits.maxSurge"),
-    ("spec.limits.max_unavailable", "spec.limits.maxUnavailable"),
+    ("spec.limits.surge", "spec.limits.maxSurge"),
+    ("spec.limits.unavailable", "spec.limits.maxUnavailable"),
     ("spec.limits.availableMin", "spec.limits.minAvailable"),
-    ("spec.limits.max_terminating", "spec.limits.maxTerminating"),
+    ("spec.limits.terminating", "spec.limits.maxTerminating"),
     ("spec.limits.executorsMax", "spec.limits.maxExecutors"),
     ("spec.allocation.pendingMax", "spec.allocation.maxPendingPods"),
     ("spec.allocation.startFailuresMax", "spec.allocation.maxStartFailures"),

@@ -571,7 +571,7 @@ fn old_names_of_fields_are_read_and_told() {
     assert_eq!(old.fleet, new.fleet);
     assert_eq!((old.old_names.len(), new.old_names.len()), (RENAMED.len(), 0));
     let told: Vec<String> = old.warnings().iter().map(ToString::to_string).collect();
-    let surge = "one.yaml: document 1: spec.limits.max_surge: is called maxSurge now";
+    let surge = "one.yaml: document 1: spec.limits.surge: is called maxSurge now";
     assert!(told.len() >= RENAMED.len() && told[0].contains(surge), "{told:?}");
     let both = format!("{MINIMAL}  limits: {{surge: 1, maxSurge: 2}}\n");
     let refused = load(&[dir.file("both.yaml", &both)]).unwrap_err();

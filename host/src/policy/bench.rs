@@ -247,7 +247,7 @@ pub fn question(size: u32) -> RollQuestion {
         target: size,
         available: size,
         now_ms: 1_800_000_000_000,
-        max_picks: 1,
+        picks_max: 1,
         ..RollQuestion::default()
     };
     // Distributed evenly: the largest value lies 1.7 standard deviations above the mean.
@@ -290,7 +290,7 @@ pub fn evidence() -> Evidence {
         trigger: Trigger::PodFailed,
         lost_at_ms: 1_800_000_000_000,
         checks_made: 0,
-        max_checks: 10,
+        checks_max: 10,
         ever_registered: true,
         since_heartbeat_ms: Some(3_000),
         our_deletion: None,

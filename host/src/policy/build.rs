@@ -273,7 +273,7 @@ impl Crate {
         wit_component::ComponentEncoder::default()
             .validate(true)
             .module(&core)
-            .and_then(|encoder| encoder.encode())
+            .and_then(|mut encoder| encoder.encode())
             .context("cannot encode it as a component; does the crate call rollcall_policy::export!?")
     }
 

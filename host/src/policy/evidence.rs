@@ -18,7 +18,7 @@ pub fn evidence(document: &Value, now_ms: i64) -> Result<q::Evidence> {
         trigger,
         lost_at_ms,
         checks_made,
-        max_checks,
+        checks_max,
         ever_registered,
         since_heartbeat_ms,
         our_deletion,
@@ -36,7 +36,7 @@ pub fn evidence(document: &Value, now_ms: i64) -> Result<q::Evidence> {
         trigger: trigger.into(),
         lost_at_ms: lost_at_ms.or(asked_ms).unwrap_or(now_ms),
         checks_made,
-        max_checks,
+        checks_max,
         ever_registered,
         since_heartbeat_ms,
         our_deletion: our_deletion.map(|Deletion { why, at_ms }| q::Deletion { why: why.into(), at_ms }),
@@ -63,8 +63,8 @@ struct Evidence {
     lost_at_ms: Option<i64>,
     #[serde(default)]
     checks_made: u32,
-    #[serde(default = "max_checks")]
-    max_checks: u32,
+    #[serde(default = "checks_max")]
+    checks_max: u32,
     #[serde(default = "yes")]
     ever_registered: bool,
     since_heartbeat_ms: Option<u64>,
@@ -77,7 +77,7 @@ struct Evidence {
 }
 
 /// The number of checks that SAR made.
-fn max_checks() -> u32 {
+fn checks_max() -> u32 {
     10
 }
 

@@ -180,7 +180,7 @@ fn from_spark(executors: &Executors, min_tasks: i32, now_ms: i64) -> Asked {
         .collect();
     in_sparks_order(&mut candidates, |(row, _)| row.id);
     let mut question =
-        RollQuestion { target: available, available, now_ms, max_picks: 1, ..RollQuestion::default() };
+        RollQuestion { target: available, available, now_ms, picks_max: 1, ..RollQuestion::default() };
     let mut hosts: BTreeMap<&str, u32> = BTreeMap::new();
     let mut metrics = Columns::default();
     for (index, (row, counters)) in candidates.into_iter().enumerate() {
@@ -241,7 +241,7 @@ struct Fleet {
     now_ms: Option<i64>,
     #[serde(default)]
     seed: u64,
-    max_picks: Option<u32>,
+    picks_max: Option<u32>,
     executors: Vec<Executor>,
     #[serde(default)]
     nodes: Vec<FleetNode>,
@@ -296,11 +296,11 @@ fn from_fleet(document: &Value, min_tasks: i32, now_ms: i64) -> Result<RollQuest
         available,
         now_ms: asked_ms,
         seed,
-        max_picks,
+        picks_max,
         executors,
         nodes,
     } = at(document, "")?;
-    if max_picks == Some(0) {
+    if picks_max == Some(0) {
         return Err(anyhow!("picksMax: 0 allows no pick; it must be at least 1"));
     }
     let available = available.unwrap_or(executors.len() as u32);
@@ -311,7 +311,7 @@ fn from_fleet(document: &Value, min_tasks: i32, now_ms: i64) -> Result<RollQuest
         available,
         now_ms: asked_ms.unwrap_or(now_ms),
         seed,
-        max_picks: max_picks.unwrap_or(1),
+        picks_max: picks_max.unwrap_or(1),
         ..RollQuestion::default()
     };
     for (index, executor) in executors.iter().enumerate() {

@@ -51,7 +51,7 @@ pub(crate) fn question(id: ExecutorId, from: Sources<'_>, env: Env<'_>) -> Optio
         trigger: loss.trigger,
         lost_at_ms: now.wall_ms.saturating_sub(lost_ms),
         checks_made: loss.checks,
-        max_checks: spec.recovery.max_checks,
+        checks_max: spec.recovery.max_checks,
         // Without heartbeats no executor registers, and a running one counts as available.
         ever_registered: executor.registered || executor.proven,
         since_heartbeat_ms: heard.map(|heard| now.instant.since_ms(heard)),

@@ -19,7 +19,7 @@ pub(crate) struct Sources<'a> {
     pub view: &'a ClusterView,
     pub metric_names: &'a [Box<str>],
     pub target: u32,
-    pub max_picks: u32,
+    pub picks_max: u32,
     pub seed: u64,
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn question(
         available: from.table.tally().available,
         now_ms: env.now.wall_ms,
         seed: from.seed,
-        max_picks: from.max_picks,
+        picks_max: from.picks_max,
         candidates,
         nodes: node_names.iter().map(|name| node(name, from.view)).collect(),
         metrics,

@@ -62,7 +62,7 @@ impl Rolling<'_> {
             view: self.view,
             metric_names: self.executors.signals.metric_names(),
             target: self.executors.target(env),
-            max_picks: spec.max_picks.saturating_sub(under_way).max(1),
+            picks_max: spec.max_picks.saturating_sub(under_way).max(1),
             seed: self.executors.seed.draw(),
         };
         let (question, offered) = ask::question(&eligible.executors, from, env);
