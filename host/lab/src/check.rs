@@ -9,7 +9,7 @@
 //! - S2 S6 S7 S8 S11 S12 S13 S14 S16 S17 S19 S20 S22 S23 when an action is requested: [`conduct`]
 //! - S21 when a loss is asked about and when it is settled: [`silence`]
 //! - S8 S10 S13 when a ledger is written, S9 and S18 once a simulated second: [`books`]
-//! - L1 L3 L4 L5 once the faults are over, all reported as L1: [`rest`]
+//! - L1 L3 L4 L5 once the faults are over, all reported as L1: [`liveness`]
 //! - SPIN: a core that keeps asking to be woken at the same instant
 //!
 //! Not here: S15 and S16 are about status objects and log lines, which the daemon writes (of S16 only the
