@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use fleet::guardrail::Refusal;
 use fleet::spec::FleetSpec;
 
+use crate::app::App;
 use crate::check::Violation;
 use crate::choices::Choices;
 use crate::fault::{Fault, Swarm};
@@ -68,35 +69,37 @@ pub fn run(seed: u64, options: &Options, make: &Make<'_>) -> Report {
     let spec = options.spec.clone().unwrap_or(spec);
     let chaos_ms = 1_000 * choices.between(300, 900);
     let chaos_ms = options.chaos_ms.unwrap_or(chaos_ms);
-    let target = draw::last_target(&mut choices, &spec);
+    let targets = vec![draw::last_target(&mut choices, &spec)];
     let hosts = 1 + usize::from(choices.chance(700));
     let trace = Trace::new(options.timeline);
-    let mut world = World::new(choices, swarm.clone(), trace, spec.clone(), hosts, make);
+    let apps = vec![App::new(spec.clone(), 0)];
+    let mut world = World::new(choices, swarm.clone(), trace, apps, hosts, make);
     world.crash_at = options.crash_at;
     let freezes = swarm.is_on(Fault::FrozenFull) || swarm.is_on(Fault::Freeze);
     world.alone = hosts == 1 && freezes && world.sim.choices.chance(700);
     draw::cluster(&mut world);
     world.run_until(chaos_ms);
-    if !world.checks.objects() {
-        world.heal(target);
-        world.come_to_rest(draw::bound_ms(&spec));
+    if !world.objects() {
+        world.heal(&targets);
+        world.come_to_rest(draw::bound_ms);
     }
     let now_ms = world.sim.now_ms;
-    if let Some(violation) = world.checks.violation().cloned() {
+    let violation = world.violation().cloned();
+    if let Some(violation) = &violation {
         world.sim.say(|| format!("{}: {}", violation.checker, violation.message));
     }
     Report {
         seed,
         hash: world.sim.trace.hash(),
-        violation: world.checks.violation().cloned(),
+        violation,
         fired: world.sim.swarm.fired().collect(),
         refusals: world.refusals(),
         swarm: swarm.on().collect(),
         spec,
-        last_target: target,
+        last_target: targets[0],
         fleet_hours: now_ms as f64 / 3_600_000.0,
         requests: world.calls,
-        mutations: world.checks.mutations,
+        mutations: world.apps.iter().map(|app| app.checks.mutations).sum(),
         drawn: world.sim.choices.drawn().to_vec(),
         timeline: world.sim.trace.into_timeline(),
     }

@@ -97,11 +97,15 @@ pub fn last_target(choices: &mut Choices, spec: &FleetSpec) -> u32 {
     if ValidatedSpec::check(last, &all_policies()).is_ok() { target } else { spec.target }
 }
 
-/// The behaviour of the cluster and its driver.
+/// The behaviour of the cluster and its drivers.
 pub fn cluster(world: &mut World<'_>) {
-    world.cluster.beats_prove = world.sim.choices.chance(500);
-    world.cluster.driver_creates = world.observes();
-    world.cluster.driver_cleans = world.observes() || world.sim.choices.chance(400);
+    for app in 0..world.apps.len() {
+        let observes = world.observes(app);
+        let driver = &mut world.apps[app].driver;
+        driver.beats_prove = world.sim.choices.chance(500);
+        driver.creates = observes;
+        driver.cleans = observes || world.sim.choices.chance(400);
+    }
     if world.sim.choices.chance(200) {
         world.api.budget = Some(1);
     }
