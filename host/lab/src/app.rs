@@ -27,10 +27,11 @@ const FLEETS: [&str; 4] = ["f", "g", "h", "i"];
 pub const FLEETS_MAX: usize = FLEETS.len();
 
 impl App {
-    pub(crate) fn new(spec: FleetSpec, namespace: usize) -> App {
+    /// `last_target`: after the faults are over.
+    pub(crate) fn new(spec: FleetSpec, namespace: usize, last_target: u32) -> App {
         App {
             checks: Checks::new(&spec),
-            operator: Operator::new(spec, namespace),
+            operator: Operator::new(spec, namespace, last_target),
             driver: Driver::default(),
             over: false,
         }
@@ -40,7 +41,25 @@ impl App {
     pub(crate) fn application(&self) -> Application {
         let spec = &self.operator.spec;
         let pod = self.operator.driver_pod();
-        Application::new(self.operator.namespace, &spec.application_id, &pod, spec.driver.clone())
+        let it = Application::new(self.operator.namespace, &spec.application_id, &pod, spec.driver.clone());
+        if self.operator.documented { it } else { it.labelled() }
+    }
+
+    /// The fleet's next application, with the `number`th driver of the world.
+    pub(crate) fn succeed(&mut self, number: usize) -> App {
+        self.over = true;
+        let mut operator = self.operator.clone();
+        operator.spec.driver = driver_uid(number);
+        if !operator.documented {
+            operator.spec.application_id = format!("app-of-{number}");
+        }
+        let driver = Driver {
+            beats_prove: self.driver.beats_prove,
+            cleans: self.driver.cleans,
+            creates: self.driver.creates,
+            ..Driver::default()
+        };
+        App { checks: self.checks.succeed(&operator.spec), operator, driver, over: false }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::world::World;
 impl World<'_> {
     pub(crate) fn chaos(&mut self) {
         self.lift_what_is_over();
+        self.stay_hopeless();
         if self.healed {
             return;
         }
@@ -24,6 +25,7 @@ impl World<'_> {
         self.node_chaos();
         self.executor_chaos();
         self.policy_of_the_cluster();
+        self.fleet_chaos();
     }
 
     fn random_host(&mut self) -> usize {
@@ -243,7 +245,7 @@ impl World<'_> {
         if self.sim.strikes(Fault::DriverRestarts) {
             let app = self.random_app();
             if self.api.is_driver_running(app) {
-                self.driver_restarts(app);
+                self.driver_restarts(app, false);
             }
         }
         if self.sim.strikes(Fault::DriverMute) {

@@ -261,6 +261,12 @@ impl Checks {
         }
     }
 
+    /// The account of the fleet's next application, with another driver. Documents and delays go on.
+    pub(crate) fn succeed(&self, spec: &FleetSpec) -> Checks {
+        let targets = self.targets.clone();
+        Checks { targets, disturbed_ms: self.disturbed_ms, lags: self.lags, ..Checks::new(spec) }
+    }
+
     pub fn objects(&self) -> bool {
         self.violation.is_some()
     }
@@ -303,6 +309,11 @@ impl Checks {
             *until_ms = (*until_ms).min(now_ms + REACH_MS);
         }
         self.targets.retain(|(until_ms, _)| *until_ms > now_ms);
+        self.targets.push((u64::MAX, target));
+    }
+
+    /// Another target that hosts may act on, until a document replaces both.
+    pub(crate) fn also_target(&mut self, target: u32) {
         self.targets.push((u64::MAX, target));
     }
 

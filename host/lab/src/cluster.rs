@@ -15,17 +15,21 @@ use crate::check::CoreId;
 
 pub mod driver;
 pub mod executor;
+mod executors;
 pub mod node;
 
 pub use executor::PodStep;
+pub use executors::Executors;
 pub use node::NodeStep;
 
 #[derive(Debug)]
 pub struct Cluster {
     pub nodes: Vec<Node>,
     /// Every executor that ever existed.
-    pub executors: BTreeMap<Serial, Executor>,
+    pub executors: Executors,
     avoid: BTreeMap<Serial, Vec<Box<str>>>,
+    /// Where executors were told to reach their driver.
+    pub(crate) addresses: BTreeMap<Serial, u8>,
     /// Pods whose creation took long to arrive.
     pub(crate) slow: BTreeSet<Serial>,
     /// Creator of the pods that are being created right now.
@@ -157,8 +161,9 @@ impl Cluster {
         };
         Cluster {
             nodes: (0..NODES).map(node).collect(),
-            executors: BTreeMap::new(),
+            executors: Executors::default(),
             avoid: BTreeMap::new(),
+            addresses: BTreeMap::new(),
             slow: BTreeSet::new(),
             making: Maker::Operator,
         }
@@ -180,18 +185,13 @@ impl Cluster {
         if liked.is_empty() { usable } else { liked }
     }
 
-    /// Executors of an application that ever existed.
-    pub fn of(&self, app: usize) -> impl Iterator<Item = &Executor> {
-        self.executors.values().filter(move |executor| executor.app == app)
-    }
-
     /// Executors whose process runs, by serial.
     pub fn running(&self) -> Vec<Serial> {
         self.executors.values().filter(|executor| executor.runs()).map(|executor| executor.serial).collect()
     }
 
     pub fn running_of(&self, app: usize) -> Vec<Serial> {
-        self.of(app).filter(|executor| executor.runs()).map(|executor| executor.serial).collect()
+        self.executors.of(app).filter(|executor| executor.runs()).map(|executor| executor.serial).collect()
     }
 }
 

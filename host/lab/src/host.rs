@@ -4,7 +4,8 @@
 //! translates as the daemon does: what arrives is an input, and what the supervisor wants is sent. When it dies all of that is lost. When it stands still, everything that arrives waits, and
 //! is handled in order when it resumes: the core then sees past events at a late *now*.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use fleet::Fleet;
 use fleet::action::{Action, Cause, Verb};
@@ -14,7 +15,7 @@ use fleet::guardrail::Refusal;
 use fleet::id::ActionId;
 use fleet::observed::DriverPod;
 use fleet::snapshot::Snapshot;
-use fleet::supervisor::{Input, OWN_LIST, Output, Supervisor, Told};
+use fleet::supervisor::{Input, Managed, OWN_LIST, Output, Supervisor, Told};
 use fleet::time::{Instant, Now};
 
 use crate::api::NAMESPACES;
@@ -95,8 +96,8 @@ pub struct Host {
     pub watches: [Watch; NAMESPACES.len()],
     /// What the core of each application was shown.
     views: BTreeMap<usize, Shown>,
-    /// The application of each life of a core.
-    lives: BTreeMap<u64, usize>,
+    /// The application of each life of a core, and its driver's address as it was last told.
+    lives: BTreeMap<u64, (usize, u8)>,
     pub(crate) calls: BTreeMap<u64, Pending>,
     frozen: bool,
     pub(crate) stands: Stands,
@@ -191,13 +192,18 @@ impl Host {
         self.lives
             .iter()
             .rev()
-            .find(|(life, of)| **of == app && supervisor.fleet_of(**life).is_some())
+            .find(|(life, of)| of.0 == app && supervisor.fleet_of(**life).is_some())
             .map(|(life, _)| *life)
     }
 
     /// The application whose core has, or had, this life.
     pub fn app_of(&self, life: u64) -> Option<usize> {
-        self.lives.get(&life).copied()
+        Some(self.lives.get(&life)?.0)
+    }
+
+    /// Where its executors are told to reach the driver.
+    pub(crate) fn address_for(&self, life: u64) -> u8 {
+        self.lives.get(&life).map_or(0, |(_, address)| *address)
     }
 
     pub(crate) fn core_id(&self, life: u64) -> CoreId {
@@ -427,13 +433,17 @@ impl World<'_> {
 
     /// One step of the supervisor, and everything that follows from it.
     pub(crate) fn step(&mut self, at: usize, input: Input) {
+        if let Input::Documents(documents) = &input {
+            self.allow_pending(at, documents);
+        }
         let host = &mut self.hosts[at];
         let (process, now) = (host.life, host.now(self.sim.now_ms));
         let Some(core) = host.core.as_mut() else { return };
         self.sim.trace.number(self.sim.now_ms);
         let outputs = core.step(input, now);
         let told = core.supervisor().take_told();
-        let audit = core.view().audit();
+        let lives: BTreeSet<u64> = told.iter().map(|told| told.life).collect();
+        let audit = lives.iter().try_for_each(|life| audit(core.view(), *life));
         if let Err(error) = audit {
             self.object("AUDIT", error);
         }
@@ -495,11 +505,12 @@ impl World<'_> {
             }
             Output::Election(action) => self.elected(at, action),
             Output::NotCommanded { .. } => {}
-            Output::Place { .. }
-            | Output::End { .. }
-            | Output::Still { .. }
-            | Output::StoodStill { .. }
-            | Output::Tell { .. } => {
+            Output::Place { life, driver, .. } => {
+                if let Some((_, address)) = self.hosts[at].lives.get_mut(&life) {
+                    *address = address_of(&driver);
+                }
+            }
+            Output::End { .. } | Output::Still { .. } | Output::StoodStill { .. } | Output::Tell { .. } => {
                 self.sim.trace.say(self.sim.now_ms, || format!("host {at} -- {output:?}"));
             }
         }
@@ -512,7 +523,7 @@ impl World<'_> {
             return self.object("S24", format!("{fleet} begins with a driver {} that never was", driver.uid));
         };
         let host = &mut self.hosts[at];
-        host.lives.insert(life, app);
+        host.lives.insert(life, (app, address_of(driver)));
         host.views.insert(app, Shown::default());
         let core = host.core_id(life);
         let still = self.apps[app].operator.stood_still(version);
@@ -553,6 +564,20 @@ impl World<'_> {
         let wake = host.wakes;
         self.post(at, wait_ms, HostTask::Wake(wake));
     }
+}
+
+/// Checks the totals of the fleet with this life.
+fn audit(supervisor: &Supervisor, life: u64) -> Result<(), String> {
+    let life = supervisor.fleet_of(life).and_then(Managed::life);
+    life.map_or(Ok(()), |life| life.fleet().audit())
+}
+
+/// The last byte, which is the one that changes.
+fn address_of(driver: &DriverPod) -> u8 {
+    driver.address.map_or(0, |address| match address {
+        IpAddr::V4(address) => address.octets()[3],
+        IpAddr::V6(address) => address.octets()[15],
+    })
 }
 
 fn add_refusals(sum: &mut BTreeMap<Refusal, u64>, refusals: Vec<(Refusal, u64)>) {

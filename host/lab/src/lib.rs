@@ -26,5 +26,6 @@ pub mod trace;
 pub mod world;
 
 mod chaos;
+mod fleets;
 mod network;
 mod operator;

@@ -5,7 +5,7 @@
 //! the request is still applied. Requests of a host that dies stay in transit.
 
 use fleet::action::{Action, Verb};
-use fleet::event::{Answer, Event, Outcome, Phase, Relist, finished};
+use fleet::event::{Answer, Event, Fault as PolicyFault, Outcome, Phase, Relist, finished};
 use fleet::observed::DriverPod;
 use fleet::supervisor::Input;
 
@@ -13,6 +13,7 @@ use crate::api::NewPod;
 use crate::check::CoreId;
 use crate::cluster::Maker;
 use crate::fault::Fault;
+use crate::fleets::Hopeless;
 use crate::host::{HostTask, Pending};
 use crate::policies;
 use crate::world::{CrashPoint, Task, World};
@@ -36,6 +37,8 @@ pub struct Call {
     /// Its host dies when it is applied.
     kills: bool,
     changed: Admission,
+    /// Where its executor is told to reach the driver.
+    address: u8,
 }
 
 /// A driver's pod that a host looks for.
@@ -112,7 +115,7 @@ impl World<'_> {
         let host = &mut self.hosts[at];
         let starts = host.watches[namespace].starts;
         host.calls.insert(id, Pending { app, life: of, action: action.id, starts });
-        let (life, core) = (host.life, host.core_id(of));
+        let (life, core, address) = (host.life, host.core_id(of), host.address_for(of));
         self.post(at, TIMEOUT_MS, HostTask::TimeOut(id));
         let partitioned = self.sim.now_ms < self.hosts[at].partitioned_until_ms;
         let mut refusal = self.refusal(app, &action.verb);
@@ -140,8 +143,20 @@ impl World<'_> {
             answer_ms = Some(self.sim.choices.between(100, 20_000));
         }
         let sent_ms = self.sim.now_ms;
-        let call =
-            Call { life, app, core, id, action, sent_ms, refusal, disguise, answer_ms, kills, changed };
+        let call = Call {
+            life,
+            app,
+            core,
+            id,
+            action,
+            sent_ms,
+            refusal,
+            disguise,
+            answer_ms,
+            kills,
+            changed,
+            address,
+        };
         self.sim.after(there_ms, Task::Apply(Box::new(call)));
         self.maybe_crash(at, awaiting);
     }
@@ -171,7 +186,8 @@ impl World<'_> {
         let creates = matches!(verb, Verb::CreatePod { .. });
         let evicts = matches!(verb, Verb::EvictPod { .. });
         let writes = matches!(verb, Verb::WriteLedger { .. });
-        if creates && self.apps[app].operator.template_invalid {
+        let invalid = self.apps[app].operator.template_invalid || self.fails(app, Hopeless::Creates);
+        if creates && invalid {
             return Some(Outcome::Invalid("spec.containers: Required value".to_owned()));
         }
         if self.sim.strikes(Fault::Throttled) {
@@ -258,6 +274,7 @@ impl World<'_> {
                     && matches!(outcome, Outcome::Ok(_))
                 {
                     self.cluster.avoid(serial, avoid_nodes);
+                    self.cluster.addresses.insert(serial, call.address);
                     // The client has waited for the pod for longer than the pod exists.
                     if call.sent_ms + SLOW_MS < self.sim.now_ms {
                         self.cluster.slow.insert(serial);
@@ -340,7 +357,11 @@ impl World<'_> {
         let Verb::Ask { question, .. } = &action.verb else { return };
         let Some(app) = self.hosts[at].app_of(life) else { return };
         let mut wait_ms = self.sim.choices.between(1, 50);
-        let answer: Result<Answer, _> = policies::answer(&mut self.sim, question, self.healed);
+        let answer: Result<Answer, _> = if self.fails(app, Hopeless::Policies) {
+            Err(PolicyFault::Policy("wasm trap: unreachable".to_owned()))
+        } else {
+            policies::answer(&mut self.sim, question, self.healed)
+        };
         if self.sim.strikes(Fault::PolicyLate) {
             wait_ms = self.sim.choices.between(2_000, 40_000);
         }

@@ -15,6 +15,7 @@ use fleet::supervisor::{Document, Input, Judged};
 
 use crate::api::NAMESPACES;
 use crate::fault::Fault;
+use crate::fleets::Hopeless;
 use crate::host::HostTask;
 use crate::policies;
 use crate::world::World;
@@ -25,6 +26,8 @@ pub struct Operator {
     pub spec: FleetSpec,
     /// The index of the fleet's namespace.
     pub namespace: usize,
+    /// The target after the faults are over.
+    last_target: u32,
     pub policies: Vec<String>,
     /// The document names the application id; else the driver's pod has it as a label.
     pub documented: bool,
@@ -33,9 +36,29 @@ pub struct Operator {
     /// The versions in which the fleet is paused or makes a dry run.
     still: BTreeSet<u64>,
     pub template_invalid: bool,
+    /// There is no document now.
+    pub(crate) withdrawn: bool,
+    /// A newer document, which is not in force.
+    pub(crate) draft: Option<Draft>,
     /// Commands that have to be delivered, each with the number under which it was last sent.
     orders: Vec<(Command, Option<CommandId>)>,
     asked_ms: u64,
+}
+
+/// A document that is newer than the one in force, and asks for another target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Draft {
+    pub target: u32,
+    pub verdict: Verdict,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Refused,
+    /// Not known yet; then it is good, or refused.
+    Pending {
+        good: bool,
+    },
 }
 
 /// The end of a temporary change; with the application that it concerns, if it concerns one.
@@ -53,18 +76,27 @@ pub enum Lift {
     Lag(usize, usize),
     /// An operator has noticed that the ledger is refused.
     Ledger(usize),
+    /// A fleet's document is there again.
+    Document(usize),
+    /// What a draft awaits is known, or it is taken back.
+    Draft(usize),
+    /// Another pod gets the name of a fleet's driver.
+    Driver(usize),
 }
 
 impl Operator {
-    pub fn new(spec: FleetSpec, namespace: usize) -> Operator {
+    pub fn new(spec: FleetSpec, namespace: usize, last_target: u32) -> Operator {
         Operator {
             still: [1].into_iter().filter(|_| spec.paused || spec.dry_run).collect(),
             spec,
             namespace,
+            last_target,
             policies: policies::NAMES.map(str::to_owned).to_vec(),
             documented: true,
             version: 1,
             template_invalid: false,
+            withdrawn: false,
+            draft: None,
             orders: Vec::new(),
             asked_ms: 0,
         }
@@ -75,8 +107,24 @@ impl Operator {
         format!("driver-{}", self.spec.name)
     }
 
-    fn judged(&self) -> Judged {
-        self.judged_with(self.spec.clone())
+    /// What a host reads, if there is a document.
+    pub(crate) fn judged(&self) -> Option<Judged> {
+        let read = match self.draft {
+            None => self.judged_with(self.spec.clone()),
+            Some(Draft { target, verdict }) => {
+                let mut judged = self.judged_with(FleetSpec { target, ..self.spec.clone() });
+                match verdict {
+                    Verdict::Refused => {
+                        let why = "podTemplate: it has no container".to_owned();
+                        judged.problems.push(why.clone());
+                        judged.document.unusable = Some(why);
+                    }
+                    Verdict::Pending { .. } => judged.pending = Some("a policy is being compiled".to_owned()),
+                }
+                judged
+            }
+        };
+        Some(read).filter(|_| !self.withdrawn)
     }
 
     fn judged_with(&self, spec: FleetSpec) -> Judged {
@@ -116,13 +164,13 @@ impl World<'_> {
     /// The documents in force.
     pub(crate) fn documents(&self) -> Input {
         let current = self.current();
-        Input::Documents(current.into_iter().map(|app| self.apps[app].operator.judged()).collect())
+        Input::Documents(current.into_iter().filter_map(|app| self.apps[app].operator.judged()).collect())
     }
 
     /// The documents in force, but for one.
     fn documents_but(&self, app: usize, other: Judged) -> Input {
         let mut other = Some(other);
-        let one = |at: usize| if at == app { other.take() } else { Some(self.apps[at].operator.judged()) };
+        let one = |at: usize| if at == app { other.take() } else { self.apps[at].operator.judged() };
         Input::Documents(self.current().into_iter().filter_map(one).collect())
     }
 
@@ -133,22 +181,32 @@ impl World<'_> {
         self.lifts = lasting;
         for (_, lift) in over {
             match lift {
+                Lift::Document(app) => self.put_back(self.latest(app)),
+                Lift::Draft(app) => self.decide_draft(self.latest(app)),
+                Lift::Driver(app) => self.next_driver(self.latest(app)),
                 Lift::Quota => self.api.quota = None,
                 Lift::Namespace => self.api.namespace_terminating = false,
                 Lift::Budget => self.api.budget = None,
                 Lift::BudgetsOverlap => self.api.budgets_overlap = false,
-                Lift::Template(app) => self.apps[app].operator.template_invalid = false,
+                Lift::Template(app) => {
+                    let app = self.latest(app);
+                    self.apps[app].operator.template_invalid = false;
+                }
                 Lift::Policies(app) => {
+                    let app = self.latest(app);
                     self.apps[app].operator.policies = policies::NAMES.map(str::to_owned).to_vec();
                     self.publish_spec(app, 100);
                 }
                 Lift::Resume(app) => {
-                    self.order(app, Command::Resume);
+                    self.order(self.latest(app), Command::Resume);
                 }
-                Lift::Target(app, target) => self.set_target(app, target),
+                Lift::Target(app, target) => self.set_target(self.latest(app), target),
                 Lift::Lag(at, namespace) => self.watch_lags(at, namespace, 0),
                 Lift::Ledger(app) => {
-                    self.order(app, Command::ResetLedger);
+                    let app = self.latest(app);
+                    if !self.is_hopeless(app) {
+                        self.order(app, Command::ResetLedger);
+                    }
                 }
             }
         }
@@ -157,7 +215,7 @@ impl World<'_> {
     pub(crate) fn people(&mut self) {
         let now_ms = self.sim.now_ms;
         if self.healed {
-            for app in self.current() {
+            for app in self.current().into_iter().filter(|app| !self.is_hopeless(*app)).collect::<Vec<_>>() {
                 self.repeat_orders(app);
             }
             return;
@@ -239,13 +297,17 @@ impl World<'_> {
 
     // --------------------------------------------------------------------------------------- spec --
 
-    /// Sets a new target, if the spec stays valid with it.
+    /// Is the spec valid with this target?
+    pub(crate) fn may_ask_for(&self, app: usize, target: u32) -> bool {
+        let spec = FleetSpec { target, ..self.apps[app].operator.spec.clone() };
+        ValidatedSpec::check(spec, &policies::NAMES.map(str::to_owned)).is_ok()
+    }
+
+    /// Sets a new target, if the spec stays valid with it. A draft is replaced by it.
     pub(crate) fn set_target(&mut self, app: usize, target: u32) {
-        let mut spec = self.apps[app].operator.spec.clone();
-        spec.target = target;
-        let all: Vec<String> = policies::NAMES.map(str::to_owned).to_vec();
-        if ValidatedSpec::check(spec.clone(), &all).is_ok() {
-            self.apps[app].operator.spec = spec;
+        if self.may_ask_for(app, target) {
+            let operator = &mut self.apps[app].operator;
+            (operator.spec.target, operator.draft) = (target, None);
             self.apps[app].checks.target(self.sim.now_ms, target);
             let ms = self.sim.choices.between(10, 2_000);
             self.publish_spec(app, ms);
@@ -258,6 +320,11 @@ impl World<'_> {
         if operator.spec.paused || operator.spec.dry_run {
             operator.still.insert(operator.version);
         }
+        self.tell_documents(ms);
+    }
+
+    /// All hosts read the documents again.
+    pub(crate) fn tell_documents(&mut self, ms: u64) {
         for at in 0..self.hosts.len() {
             self.post(at, ms, HostTask::Spec);
         }
@@ -306,9 +373,9 @@ impl World<'_> {
         }
     }
 
-    /// From now on there are no faults, and this many executors are wanted of each fleet, the first one first.
-    pub fn heal(&mut self, targets: &[u32]) {
-        self.sim.say(|| format!("all faults are over; the targets are {targets:?}"));
+    /// From now on there are no faults.
+    pub fn heal(&mut self) {
+        self.sim.say(|| "all faults are over".to_owned());
         self.heal_cluster();
         self.healed = true;
         for (at_ms, _) in &mut self.lifts {
@@ -316,12 +383,16 @@ impl World<'_> {
         }
         self.lifts.retain(|(_, lift)| !matches!(lift, Lift::Target(..)));
         self.lift_what_is_over();
-        for (app, target) in self.current().into_iter().zip(targets) {
-            self.heal_fleet(app, *target);
+        for app in self.current() {
+            self.heal_fleet(app);
         }
     }
 
-    fn heal_fleet(&mut self, app: usize, target: u32) {
+    fn heal_fleet(&mut self, app: usize) {
+        let target = self.apps[app].operator.last_target;
+        if !self.fails(app, Hopeless::Document) {
+            self.apps[app].operator.draft = None;
+        }
         let spec = &mut self.apps[app].operator.spec;
         spec.target = target;
         spec.paused = false;

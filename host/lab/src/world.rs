@@ -24,6 +24,7 @@ use crate::check::Violation;
 use crate::choices::Choices;
 use crate::cluster::{Cluster, NodeStep, PodStep};
 use crate::fault::Swarm;
+use crate::fleets::Hopeless;
 use crate::host::{Host, HostTask};
 use crate::lease::LeaseCall;
 use crate::network::Call;
@@ -65,7 +66,10 @@ pub enum Task {
     /// An application's driver checks its executors.
     Driver(usize),
     /// The kubelet reports that the driver's container has ended and started again.
-    DriverRestarts(usize),
+    DriverRestarts {
+        app: usize,
+        moves: bool,
+    },
 }
 
 /// Time, randomness and the task queue: what every part needs to schedule tasks.
@@ -111,6 +115,8 @@ pub struct World<'a> {
     pub apps: Vec<App>,
     /// The faults are over.
     pub healed: bool,
+    /// A fleet that fails in this way, also when the faults are over.
+    pub(crate) hopeless: Option<(usize, Hopeless)>,
     pub(crate) lifts: Vec<(u64, Lift)>,
     /// Counts the operators' commands.
     pub(crate) commands: u64,
@@ -163,6 +169,7 @@ impl<'a> World<'a> {
             alone: false,
             apps: Vec::new(),
             healed: false,
+            hopeless: None,
             lifts: Vec::new(),
             commands: 0,
             violation: None,
@@ -252,7 +259,7 @@ impl<'a> World<'a> {
             Task::Lease(call) => self.apply_lease(*call),
             Task::Pod { serial, step } => self.pod_step(serial, step),
             Task::Node { node, step } => self.node_step(node, step),
-            Task::DriverRestarts(app) => self.api.restart_driver(app),
+            Task::DriverRestarts { app, moves } => self.api.restart_driver(app, moves),
             Task::Driver(app) => {
                 self.sim.after(1000, Task::Driver(app));
                 self.driver_looks(app);

@@ -144,18 +144,12 @@ impl Api {
         Outcome::Ok(Done::Deleted)
     }
 
-    /// The driver's container ends, and starts again in its pod.
-    pub fn restart_driver(&mut self, app: usize) {
-        if self.apps[app].running {
-            self.apps[app].ends += 1;
-            self.push_driver(app);
-        }
-    }
-
-    /// The driver's pod gets another address.
-    pub fn move_driver(&mut self, app: usize) {
-        if self.apps[app].running {
-            self.apps[app].address = self.apps[app].address.wrapping_add(1);
+    /// The driver's container ends, and starts again in its pod, which may have got another address.
+    pub fn restart_driver(&mut self, app: usize, moves: bool) {
+        let it = &mut self.apps[app];
+        if it.running {
+            it.ends += 1;
+            it.address = it.address.wrapping_add(u8::from(moves));
             self.push_driver(app);
         }
     }

@@ -44,6 +44,9 @@ impl Api {
     /// The entries after this revision, the oldest first.
     pub fn since(&self, namespace: usize, revision: u64) -> &[Entry] {
         let log = &self.logs[namespace];
+        if log.last().is_none_or(|last| last.revision <= revision) {
+            return &[];
+        }
         let from = log.partition_point(|entry| entry.revision <= revision);
         &log[from..]
     }

@@ -135,7 +135,7 @@ impl World<'_> {
         // Entries expire, which can only hide some: new failures must come from newly settled executors.
         let charged = failures(new).saturating_sub(failures(old));
         let fair = self.apps[app].checks.lives.get(&writer).map(|life| &life.fair);
-        let chargeable = self.cluster.of(app).filter(|truth| {
+        let chargeable = self.cluster.executors.of(app).filter(|truth| {
             let ended = new.settled.contains(truth.executor) && !old.settled.contains(truth.executor);
             // An executor that was settled before, and is live again because of an old backup, may end in any
             // way.
@@ -161,7 +161,7 @@ impl World<'_> {
             let Some(snapshot) = snapshot else { continue };
             let checks = &mut self.apps[app].checks;
             let life = checks.current.get(&host.index).and_then(|core| checks.lives.get(core));
-            let twins = |id| self.cluster.of(app).filter(|truth| truth.executor == id).count();
+            let twins = |id| self.cluster.executors.with_id(app, id).count();
             let down = snapshot.executors.iter().find(|row| {
                 let told = life.is_some_and(|life| life.shown_as.is_down(row.executor.0));
                 row.stage == "available" && told && twins(row.executor) == 1

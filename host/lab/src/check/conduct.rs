@@ -150,13 +150,13 @@ impl World<'_> {
             None => false,
         };
         let life = self.apps[app].checks.lives.get(&core);
-        let mut whose = self.cluster.of(app).filter(|truth| truth.executor == executor);
+        let mut whose = self.cluster.executors.with_id(app, executor);
         if life.is_some_and(|life| whose.all(|truth| excused(life, truth))) {
             return;
         }
-        let ours = self.cluster.of(app).any(|truth| {
+        let ours = self.cluster.executors.with_id(app, executor).any(|truth| {
             let first = truth.removed_ms.is_some_and(|ms| truth.hurt_ms.is_none_or(|hurt_ms| ms < hurt_ms));
-            truth.executor == executor && first && truth.removed_by == Some(core)
+            first && truth.removed_by == Some(core)
         });
         if let Some(life) = self.apps[app].checks.life(core)
             && !ours
@@ -257,7 +257,7 @@ impl World<'_> {
                 .checks
                 .object("S7", now_ms, || format!("{pod} has lost its owner, and host {at} knows it"));
         }
-        let twins = self.cluster.of(app).filter(|other| other.executor == executor).count();
+        let twins = self.cluster.executors.with_id(app, executor).count();
         let waits = self.api.pod(truth.serial).is_some_and(|pod| pod.view.gated());
         let killed = self.apps[app].checks.killed.contains(&executor.0);
         if waits

@@ -6,6 +6,7 @@
 use fleet::spec::{FleetSpec, Mode};
 
 use super::Checks;
+use crate::cluster::PodStep;
 use crate::world::World;
 
 /// How long no pod may change.
@@ -106,7 +107,7 @@ impl World<'_> {
     pub fn come_to_rest(&mut self, bound_ms: impl Fn(&FleetSpec) -> u64) {
         let begun_ms = self.sim.now_ms;
         let mut restless: Vec<(usize, Option<u64>)> =
-            self.current().into_iter().map(|app| (app, None)).collect();
+            self.hopeful().into_iter().map(|app| (app, None)).collect();
         while !restless.is_empty() && !self.objects() {
             let now_ms = self.sim.now_ms;
             for (app, rests_since) in &mut restless {
@@ -134,7 +135,34 @@ impl World<'_> {
         let why = self.unrest(app).unwrap_or_else(|| format!("a pod was touched at {last_ms} ms"));
         let (name, seen) = (&self.apps[app].operator.spec.name, self.leaders_view(app));
         let message = format!("{name}: {why}. {seen}");
-        self.apps[app].checks.object("L1", self.sim.now_ms, || message);
+        let checker = if self.hopeless.is_some() { "L7" } else { "L1" };
+        self.apps[app].checks.object(checker, self.sim.now_ms, || message);
+    }
+
+    /// The fleets that have to come to rest.
+    fn hopeful(&self) -> Vec<usize> {
+        self.current().into_iter().filter(|app| !self.is_hopeless(*app)).collect()
+    }
+
+    /// Beside a fleet that has failed, each of the others loses an executor, which has to be replaced within the
+    /// fleet's own bound.
+    pub fn replace_losses(&mut self, bound_ms: impl Fn(&FleetSpec) -> u64) {
+        let mut waiting = if self.hopeless.is_some() { self.hopeful() } else { Vec::new() };
+        let begun_ms = self.sim.now_ms;
+        for app in &waiting {
+            if let Some(serial) = self.cluster.running_of(*app).first() {
+                self.pod_step(*serial, PodStep::Exit(137));
+            }
+        }
+        while !waiting.is_empty() && !self.objects() {
+            let now_ms = self.sim.now_ms + 1_000;
+            self.run_until(now_ms);
+            waiting.retain(|app| self.unrest(*app).is_some());
+            let late = |app: &&usize| now_ms >= begun_ms + bound_ms(&self.apps[**app].operator.spec);
+            if let Some(app) = waiting.iter().find(late).copied() {
+                self.object_to_unrest(app);
+            }
+        }
     }
 
     /// The leader's view, for debugging.

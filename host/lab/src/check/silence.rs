@@ -20,7 +20,7 @@ use crate::world::World;
 impl World<'_> {
     /// The only executor with this id, if there is exactly one and the heartbeat may be its own.
     fn sender(&self, app: usize, beat: &Beat) -> Option<Serial> {
-        let mut whose = self.cluster.of(app).filter(|truth| truth.executor == beat.executor);
+        let mut whose = self.cluster.executors.with_id(app, beat.executor);
         let only = whose.next().filter(|_| whose.next().is_none())?.serial;
         let other = beat.uid.as_ref().is_some_and(|uid| serial_of(uid) != Some(only));
         (!other).then_some(only)
@@ -56,7 +56,7 @@ impl World<'_> {
     pub(crate) fn check_suspect(&mut self, app: usize, core: CoreId, evidence: &Evidence) {
         let now_ms = self.sim.now_ms;
         let (id, timeout_ms) = (evidence.executor_id, self.apps[app].checks.spec.heartbeat.timeout_ms);
-        let twins = self.cluster.of(app).filter(|truth| truth.executor.0 == id).count();
+        let twins = self.cluster.executors.with_id(app, ExecutorId(id)).count();
         let Some(life) = self.apps[app].checks.life(core) else { return };
         if evidence.trigger != Trigger::HeartbeatTimeout {
             life.suspects.remove(&id);

@@ -55,7 +55,7 @@ impl World<'_> {
                 let killed = self.apps[app].checks.killed.contains(&truth.executor.0);
                 // After the ledger was lost without a trace, what the driver reports of one executor may belong
                 // to the other.
-                let twins = self.cluster.of(app).filter(|other| other.executor == truth.executor).count();
+                let twins = self.cluster.executors.with_id(app, truth.executor).count();
                 let unhurt =
                     twins == 1 && truth.available() && truth.hurt_ms.is_none() && !truth.late && !killed;
                 let heard = now_ms > self.apps[app].checks.disturbed_ms
@@ -86,7 +86,7 @@ impl World<'_> {
         let led_ms = life.led_ms;
         let began = led_ms.is_none_or(|led_ms| led_ms + reach_ms > now_ms);
         let seems_up = |serial| began && self.api.pod(serial).is_some_and(|pod| pod.ready());
-        let of_use = self.cluster.of(app).filter(|other| {
+        let of_use = self.cluster.executors.of(app).filter(|other| {
             other.serial != victim
                 && other.maker != Maker::Operator
                 && (other.removed_ms.is_none_or(|removed_ms| {

@@ -51,12 +51,13 @@ impl World<'_> {
         }
     }
 
-    /// Its container ends and starts again. Each executor finds that out by itself, and exits.
-    pub(crate) fn driver_restarts(&mut self, app: usize) {
+    /// Its container ends and starts again, perhaps in a sandbox with another address. Each executor finds that out by
+    /// itself, and exits.
+    pub(crate) fn driver_restarts(&mut self, app: usize, moves: bool) {
         self.sim.say(|| format!("the driver of application {app} ends and starts again"));
         let before = self.sim.choices.chance(500);
         if !before {
-            self.api.restart_driver(app);
+            self.api.restart_driver(app, moves);
         }
         for serial in self.cluster.running_of(app) {
             if let Some(truth) = self.cluster.executors.get_mut(&serial) {
@@ -68,7 +69,7 @@ impl World<'_> {
         if before {
             // The kubelet of the driver's node reports it later than the executors notice it.
             let wait_ms = self.sim.choices.between(0, 10_000);
-            self.sim.after(wait_ms, Task::DriverRestarts(app));
+            self.sim.after(wait_ms, Task::DriverRestarts { app, moves });
         }
     }
 
@@ -118,7 +119,7 @@ impl World<'_> {
 
     /// `/allexecutors`, as a host polls it.
     pub(crate) fn poll_driver(&mut self, at: usize, app: usize) {
-        if !self.hosts[at].leading {
+        if !self.hosts[at].leading || self.apps[app].over {
             return;
         }
         // An executor that is heard only by way of the driver would time out between two polls.
@@ -132,7 +133,7 @@ impl World<'_> {
         let recent = |down_ms: Option<u64>| down_ms.is_none_or(|down_ms| now_ms - down_ms < 120_000);
         // One row for each id: another executor with the same id is overwritten.
         let mut rows = BTreeMap::new();
-        for executor in self.cluster.of(app) {
+        for executor in self.cluster.executors.of(app) {
             // It may have been started before, on a node that was unreachable since.
             let Some(registered_ms) = executor.registered_ms.filter(|_| executor.started_ms.is_some()) else {
                 continue;

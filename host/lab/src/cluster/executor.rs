@@ -77,7 +77,7 @@ impl World<'_> {
             tampered: (!ours).then_some(created_revision),
             late: false,
         };
-        self.cluster.executors.insert(serial, truth);
+        self.cluster.executors.insert(truth);
         if maker != Maker::Operator && self.sim.strikes(Fault::Gated) {
             self.api.change(serial, |pod| {
                 pod.status.scheduling_gates.push("kueue.x-k8s.io/admission".to_owned())
@@ -214,6 +214,8 @@ impl World<'_> {
             });
             return;
         }
+        let reaches = self.reaches_driver(serial);
+        let Some(truth) = self.cluster.executors.get_mut(&serial) else { return };
         truth.started_ms = Some(now_ms);
         let app = truth.app;
         // It was pending for longer than the timeout.
@@ -224,11 +226,13 @@ impl World<'_> {
         }
         // Its node may have been unreachable while it was pending.
         truth.down_ms = None;
-        truth.process = if truth.fate == Fate::Silent { Process::Silent } else { Process::Running };
-        if truth.fate == Fate::Silent {
+        let silent = truth.fate == Fate::Silent || !reaches;
+        truth.process = if silent { Process::Silent } else { Process::Running };
+        if silent {
             truth.hurt(now_ms);
         }
-        let crashes = truth.fate == Fate::CrashAtStart
+        let crashes = !reaches
+            || truth.fate == Fate::CrashAtStart
             || truth.node.is_some_and(|node| self.cluster.nodes[node].black_hole);
         let wall_ms = self.api.wall_ms();
         self.api.change(serial, |pod| {
@@ -243,6 +247,13 @@ impl World<'_> {
             let wait_ms = self.sim.choices.between(200, 2_000);
             self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Exit(1) });
         }
+    }
+
+    /// Was the executor told the address that its driver has?
+    fn reaches_driver(&self, serial: Serial) -> bool {
+        let Some(truth) = self.cluster.executors.get(&serial) else { return false };
+        let told = self.cluster.addresses.get(&serial);
+        told.is_none_or(|address| *address == self.api.app(truth.app).address())
     }
 
     // --------------------------------------------------------------------------------- heartbeats --
