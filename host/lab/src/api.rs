@@ -34,6 +34,12 @@ impl Serial {
     pub fn uid(self) -> Uid {
         Uid(format!("00000000-0000-4000-8000-{:012x}", self.0).into())
     }
+
+    /// The pod with this UID.
+    pub fn of(uid: &Uid) -> Option<Serial> {
+        let number = uid.0.rsplit('-').next()?;
+        u64::from_str_radix(number, 16).ok().map(Serial)
+    }
 }
 
 /// What happened in the store, for the parts that react to it: scheduler, kubelets, garbage collector,

@@ -6,15 +6,16 @@
 //!
 //! - S1 S2 S3 S4 when a pod is created: [`bounds`]
 //! - S5 S6 S17 when a pod is deleted: [`victims`]
-//! - S2 S6 S7 S8 S11 S12 S13 S14 S16 S17 S19 S20 S22 S23 when an action is requested: [`conduct`]
+//! - S2 S6 S7 S8 S11 S12 S13 S14 S16 S17 S19 S20 S22 S23 S25 when an action is requested: [`conduct`]
 //! - S21 when a loss is asked about and when it is settled: [`silence`]
 //! - S8 S10 S13 when a ledger is written, S9 and S18 once a simulated second: [`books`]
-//! - L1 L3 L4 L5 once the faults are over, all reported as L1: [`rest`]
+//! - S24 when a core is told something, and when one begins: [`addressee`]
+//! - L1 L3 L4 L5 once the faults are over, all reported as L1, and L7, if one of several fleets has failed:
+//!   [`liveness`]
 //! - SPIN: a core that keeps asking to be woken at the same instant
 //!
 //! Not here: S15 and S16 are about status objects and log lines, which the daemon writes (of S16 only the
-//! length of notices is checked); L6 needs the text of conditions; L7 needs more than one fleet; L2 is part of
-//! L1, whose bound it sets.
+//! length of notices is checked); L6 needs the text of conditions; L2 is part of L1, whose bound it sets.
 //!
 //! A bound is only ever checked against what a core *could have known*: what happened within the reach of a
 //! delayed request or a lagging watch is excused, with the arithmetic beside each excuse. Rejected: excusing by
@@ -32,6 +33,7 @@ use fleet::time::Instant;
 use crate::api::Serial;
 use crate::world::World;
 
+pub mod addressee;
 pub mod books;
 pub mod bounds;
 pub mod conduct;
@@ -339,8 +341,16 @@ impl Checks {
         self.spec.heartbeat.timeout_ms + REACH_MS + lag_ms
     }
 
-    /// An event that is being delivered to a core.
-    pub fn told(&mut self, core: CoreId, event: &Event, now_ms: u64, instant: Instant) {
+    /// An event that is being delivered to a core. `own`: is the pod this application's, and not an earlier one's with
+    /// the same label and perhaps the same id?
+    pub fn told(
+        &mut self,
+        core: CoreId,
+        event: &Event,
+        own: impl Fn(&PodView) -> bool,
+        now_ms: u64,
+        instant: Instant,
+    ) {
         let target = if let Event::Commanded { verb: Command::RequestTotalExecutors(total), .. } = event {
             Some(*total)
         } else if let Event::Commanded { verb: Command::Kill { executors, replace: false, .. }, .. } = event {
@@ -372,6 +382,9 @@ impl Checks {
         // not.
         let listed = matches!(event, Event::Relisted(_));
         let mut shown = |pod: &PodView| {
+            if !own(pod) {
+                return;
+            }
             life.shown.insert(pod.executor.0);
             if !listed || Shown::runs(pod) {
                 life.shown_as.pod(pod);

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleet::event::NodeView;
-use fleet::id::ExecutorId;
+use fleet::id::{ExecutorId, Uid};
 use fleet::question::{Departure, DepartureKind, NodeState};
 
 use crate::api::Serial;
@@ -183,6 +183,11 @@ impl Cluster {
         let liked: Vec<usize> =
             usable.iter().copied().filter(|at| !avoid.contains(&self.nodes[*at].name)).collect();
         if liked.is_empty() { usable } else { liked }
+    }
+
+    /// The application for which the pod with this UID was created.
+    pub fn app_of(&self, uid: &Uid) -> Option<usize> {
+        Some(self.executors.get(&Serial::of(uid)?)?.app)
     }
 
     /// Executors whose process runs, by serial.

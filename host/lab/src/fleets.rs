@@ -162,26 +162,29 @@ impl World<'_> {
             Verdict::Pending { good: true } if self.may_ask_for(app, target) => {
                 let operator = &mut self.apps[app].operator;
                 (operator.spec.target, operator.draft) = (target, None);
-                self.apps[app].checks.target(self.sim.now_ms, target);
+                self.want(app, target);
                 // The same version, with another verdict.
                 self.tell_documents(10);
             }
             Verdict::Pending { good: true } | Verdict::Refused => {
                 self.apps[app].operator.draft = None;
                 let target = self.apps[app].operator.spec.target;
-                self.apps[app].checks.target(self.sim.now_ms, target);
+                self.want(app, target);
                 self.publish_spec(app, 10);
             }
         }
     }
 
-    /// A host that knows no document of a fleet has none that could stay in force: it follows a pending one.
+    /// A host is given documents. One that was given no valid document of a fleet before has none that could stay in
+    /// force: it follows a pending one.
     pub(crate) fn allow_pending(&mut self, at: usize, documents: &[Judged]) {
-        for judged in documents.iter().filter(|judged| judged.pending.is_some()) {
+        let named = |name: &String| documents.iter().any(|judged| judged.document.fleet == *name);
+        self.hosts[at].valid.retain(named);
+        for judged in documents.iter().filter(|judged| judged.problems.is_empty()) {
             let name = &judged.document.fleet;
-            let known = self.hosts[at].supervisor().is_some_and(|it| it.fleet(name).is_some());
-            let app = self.apps.iter_mut().rev().find(|app| app.operator.spec.name == *name);
-            if let Some(app) = app.filter(|_| !known) {
+            let first = self.hosts[at].valid.insert(name.clone());
+            let follows = first && judged.pending.is_some();
+            for app in self.apps.iter_mut().filter(|app| follows && app.operator.spec.name == *name) {
                 app.checks.also_target(judged.document.spec.target);
             }
         }

@@ -5,27 +5,24 @@
 //! is handled in order when it resumes: the core then sees past events at a late *now*.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use fleet::Fleet;
-use fleet::action::{Action, Cause, Verb};
-use fleet::election::ElectionAction;
-use fleet::event::{Beat, Event, Impairment, Outcome};
+use fleet::event::{Beat, Event, Impairment, Outcome, PodView};
 use fleet::guardrail::Refusal;
-use fleet::id::ActionId;
+use fleet::id::{ActionId, Uid};
 use fleet::observed::DriverPod;
 use fleet::snapshot::Snapshot;
-use fleet::supervisor::{Input, Managed, OWN_LIST, Output, Supervisor, Told};
+use fleet::supervisor::{Input, Judged, Managed, OWN_LIST, Supervisor, Told};
 use fleet::time::{Instant, Now};
 
 use crate::api::NAMESPACES;
-use crate::app::App;
 use crate::check::CoreId;
 use crate::lease;
 use crate::network::Sought;
 use crate::world::{Core, Task, WALL_BASE_MS, World};
 
 pub mod door;
+mod outputs;
 pub mod view;
 mod words;
 
@@ -55,6 +52,8 @@ pub enum HostTask {
     Pulse,
     /// The document has changed; the current one is read.
     Spec,
+    /// A document has changed so that it contradicts itself, until the documents are read again.
+    Contradiction(Box<Judged>),
     /// A request for a driver's pod reaches the API server.
     ReadDriver(Box<Sought>),
     /// The answer to a call arrives.
@@ -96,8 +95,14 @@ pub struct Host {
     pub watches: [Watch; NAMESPACES.len()],
     /// What the core of each application was shown.
     views: BTreeMap<usize, Shown>,
-    /// The application of each life of a core, and its driver's address as it was last told.
-    lives: BTreeMap<u64, (usize, u8)>,
+    /// Each life of a core, also those that have ended.
+    lives: BTreeMap<u64, Placed>,
+    /// The life that each application has now.
+    alive: BTreeMap<usize, u64>,
+    /// Fleets of which this process was given a valid document.
+    pub(crate) valid: BTreeSet<String>,
+    /// Applications whose cores have ended in this step.
+    pub(crate) ended: Vec<usize>,
     pub(crate) calls: BTreeMap<u64, Pending>,
     frozen: bool,
     pub(crate) stands: Stands,
@@ -114,6 +119,17 @@ pub struct Host {
     pub lease_blind_until_ms: u64,
     /// F25: how many more requests until it dies.
     pub requests_left: Option<u32>,
+}
+
+/// How the executors of one life of a core are created.
+#[derive(Clone, Debug)]
+struct Placed {
+    app: usize,
+    driver: Uid,
+    /// The address of the driver that the supervisor gave last.
+    address: u8,
+    /// The newest address of it that the host was told, and its revision.
+    told: (u64, u8),
 }
 
 /// A call that has not been answered.
@@ -154,6 +170,9 @@ impl Host {
             watches: Default::default(),
             views: BTreeMap::new(),
             lives: BTreeMap::new(),
+            alive: BTreeMap::new(),
+            valid: BTreeSet::new(),
+            ended: Vec::new(),
             calls: BTreeMap::new(),
             frozen: false,
             stands: Stands::default(),
@@ -188,22 +207,35 @@ impl Host {
 
     /// The life that an application has now.
     pub fn life_of(&self, app: usize) -> Option<u64> {
-        let supervisor = self.supervisor()?;
-        self.lives
-            .iter()
-            .rev()
-            .find(|(life, of)| of.0 == app && supervisor.fleet_of(**life).is_some())
-            .map(|(life, _)| *life)
+        self.alive.get(&app).copied()
     }
 
     /// The application whose core has, or had, this life.
     pub fn app_of(&self, life: u64) -> Option<usize> {
-        Some(self.lives.get(&life)?.0)
+        Some(self.lives.get(&life)?.app)
     }
 
     /// Where its executors are told to reach the driver.
     pub(crate) fn address_for(&self, life: u64) -> u8 {
-        self.lives.get(&life).map_or(0, |(_, address)| *address)
+        self.lives.get(&life).map_or(0, |placed| placed.address)
+    }
+
+    /// Where the driver was, as far as this host was told while this life lasts.
+    pub(crate) fn address_told(&self, life: u64) -> u8 {
+        self.lives.get(&life).map_or(0, |placed| placed.told.1)
+    }
+
+    /// The host is told of a driver's pod.
+    fn hears_of_driver(&mut self, driver: &DriverPod) {
+        for life in self.alive.values() {
+            if let Some(placed) = self.lives.get_mut(life)
+                && placed.driver == driver.uid
+                && placed.told.0 <= driver.revision
+                && driver.address.is_some()
+            {
+                placed.told = (driver.revision, outputs::address_of(driver));
+            }
+        }
     }
 
     pub(crate) fn core_id(&self, life: u64) -> CoreId {
@@ -375,6 +407,10 @@ impl World<'_> {
                 self.post(at, pulse_ms, HostTask::Pulse);
                 self.step(at, Input::Deadline);
             }
+            HostTask::Contradiction(judged) => {
+                let documents = self.documents_but(*judged);
+                self.step(at, documents);
+            }
             HostTask::Spec => {
                 let documents = self.documents();
                 self.step(at, documents);
@@ -438,6 +474,11 @@ impl World<'_> {
         }
         let host = &mut self.hosts[at];
         let (process, now) = (host.life, host.now(self.sim.now_ms));
+        host.ended.clear();
+        let meant = meant(&input);
+        if let Input::Driver { driver, .. } | Input::DriverFound { found: Ok(Some(driver)), .. } = &input {
+            host.hears_of_driver(driver);
+        }
         let Some(core) = host.core.as_mut() else { return };
         self.sim.trace.number(self.sim.now_ms);
         let outputs = core.step(input, now);
@@ -450,7 +491,7 @@ impl World<'_> {
         let mut told = told.into_iter().peekable();
         for (before, output) in outputs.into_iter().enumerate() {
             while let Some(told) = told.next_if(|told| told.before <= before) {
-                self.core_told(at, &told, now.instant);
+                self.core_told(at, meant, &told, now.instant);
             }
             self.output(at, output);
             if self.hosts[at].life != process || !self.hosts[at].is_up() {
@@ -458,92 +499,25 @@ impl World<'_> {
             }
         }
         for told in told {
-            self.core_told(at, &told, now.instant);
+            self.core_told(at, meant, &told, now.instant);
         }
         self.arm(at);
     }
 
-    fn core_told(&mut self, at: usize, told: &Told, instant: Instant) {
+    /// A core was told something. `meant`: the life for which the input was.
+    fn core_told(&mut self, at: usize, meant: Option<u64>, told: &Told, instant: Instant) {
         let Told { life, event, .. } = told;
         let Some(app) = self.hosts[at].app_of(*life) else { return };
         if matches!(event, Event::LeadershipGained { .. }) && !self.hosts[at].leading {
             self.object("S13", format!("a fleet begins on host {at}, which does not lead"));
         }
         let core = self.hosts[at].core_id(*life);
-        self.apps[app].checks.told(core, event, self.sim.now_ms, instant);
+        self.check_addressee(app, core, meant, event);
+        let (alone, cluster) = (self.apps.len() == 1, &self.cluster);
+        let own = |pod: &PodView| alone || cluster.app_of(&pod.uid).is_none_or(|of| of == app);
+        self.apps[app].checks.told(core, event, own, self.sim.now_ms, instant);
         self.sim.trace.number(words::event_number(event) | (at as u64) << 56 | (app as u64) << 57);
         self.sim.trace.say(self.sim.now_ms, || format!("host {at} <- {life} {}", words::event(event)));
-    }
-
-    fn output(&mut self, at: usize, output: Output) {
-        match output {
-            Output::Act { life, action } => {
-                self.sim.trace.number(action.id.0);
-                self.sim.trace.number(words::verb_number(&action.verb));
-                self.sim.trace.say(self.sim.now_ms, || {
-                    let verb = words::verb(&action.verb);
-                    format!("host {at} -> {life} {} {:?}: {verb}", action.id, action.cause)
-                });
-                if let Some(app) = self.hosts[at].app_of(life) {
-                    self.check_action(app, self.hosts[at].core_id(life), &action);
-                }
-                self.act(at, life, action);
-            }
-            Output::List { life, known } => {
-                let action = Action { id: OWN_LIST, cause: Cause::Start, verb: Verb::Relist { known } };
-                self.act(at, life, action);
-            }
-            Output::FindDriver { fleet, namespace, pod } => {
-                self.find_driver(at, Sought { fleet, namespace, pod });
-            }
-            Output::Watch { namespace } => {
-                let named = NAMESPACES.iter().position(|name| **name == *namespace);
-                self.watch_opens(at, named.expect("a document names it"));
-            }
-            Output::Begin { life, fleet, version, driver, .. } => {
-                self.begins(at, life, &fleet, version, &driver);
-            }
-            Output::Election(action) => self.elected(at, action),
-            Output::NotCommanded { .. } => {}
-            Output::Place { life, driver, .. } => {
-                if let Some((_, address)) = self.hosts[at].lives.get_mut(&life) {
-                    *address = address_of(&driver);
-                }
-            }
-            Output::End { .. } | Output::Still { .. } | Output::StoodStill { .. } | Output::Tell { .. } => {
-                self.sim.trace.say(self.sim.now_ms, || format!("host {at} -- {output:?}"));
-            }
-        }
-    }
-
-    /// The application whose fleet and driver these are has a core.
-    fn begins(&mut self, at: usize, life: u64, fleet: &str, version: u64, driver: &DriverPod) {
-        let is = |app: &App| *app.operator.spec.name == *fleet && app.operator.spec.driver == driver.uid;
-        let Some(app) = self.apps.iter().position(is) else {
-            return self.object("S24", format!("{fleet} begins with a driver {} that never was", driver.uid));
-        };
-        let host = &mut self.hosts[at];
-        host.lives.insert(life, (app, address_of(driver)));
-        host.views.insert(app, Shown::default());
-        let core = host.core_id(life);
-        let still = self.apps[app].operator.stood_still(version);
-        self.apps[app].checks.core_begins(core, still);
-        self.nodes_shown(at, app);
-    }
-
-    fn elected(&mut self, at: usize, action: ElectionAction) {
-        match action {
-            ElectionAction::ReadLease { request } => self.call_lease(at, request, None),
-            ElectionAction::WriteLease { request, lease, over } => {
-                self.call_lease(at, request, Some((lease, over)));
-            }
-            ElectionAction::Lead { .. } => self.lead(at),
-            ElectionAction::Affirm => {}
-            ElectionAction::Stop(_) => {
-                self.hosts[at].leading = false;
-                self.post(at, 300, HostTask::Exit);
-            }
-        }
     }
 
     /// Schedules the supervisor's wake-up for the time that it asked for.
@@ -566,18 +540,25 @@ impl World<'_> {
     }
 }
 
+/// The life of a core for which an input is.
+fn meant(input: &Input) -> Option<u64> {
+    match input {
+        Input::Fleet { life, .. } | Input::Listed { life, .. } => Some(*life),
+        Input::Deadline
+        | Input::Election(_)
+        | Input::Documents(_)
+        | Input::WatchStarted { .. }
+        | Input::WatchBroken { .. }
+        | Input::Driver { .. }
+        | Input::DriverFound { .. }
+        | Input::Command { .. } => None,
+    }
+}
+
 /// Checks the totals of the fleet with this life.
 fn audit(supervisor: &Supervisor, life: u64) -> Result<(), String> {
     let life = supervisor.fleet_of(life).and_then(Managed::life);
     life.map_or(Ok(()), |life| life.fleet().audit())
-}
-
-/// The last byte, which is the one that changes.
-fn address_of(driver: &DriverPod) -> u8 {
-    driver.address.map_or(0, |address| match address {
-        IpAddr::V4(address) => address.octets()[3],
-        IpAddr::V6(address) => address.octets()[15],
-    })
 }
 
 fn add_refusals(sum: &mut BTreeMap<Refusal, u64>, refusals: Vec<(Refusal, u64)>) {

@@ -167,11 +167,15 @@ impl World<'_> {
         Input::Documents(current.into_iter().filter_map(|app| self.apps[app].operator.judged()).collect())
     }
 
-    /// The documents in force, but for one.
-    fn documents_but(&self, app: usize, other: Judged) -> Input {
-        let mut other = Some(other);
-        let one = |at: usize| if at == app { other.take() } else { self.apps[at].operator.judged() };
-        Input::Documents(self.current().into_iter().filter_map(one).collect())
+    /// The documents in force, but for one that is still there.
+    pub(crate) fn documents_but(&self, other: Judged) -> Input {
+        let current = self.current();
+        let mut all: Vec<Judged> =
+            current.into_iter().filter_map(|app| self.apps[app].operator.judged()).collect();
+        if let Some(one) = all.iter_mut().find(|one| one.document.fleet == other.document.fleet) {
+            *one = other;
+        }
+        Input::Documents(all)
     }
 
     pub(crate) fn lift_what_is_over(&mut self) {
@@ -242,9 +246,9 @@ impl World<'_> {
             spec.limits.max_executors = 0;
             spec.heartbeat.timeout_ms = 0;
             self.apps[app].operator.version += 1;
+            let judged = self.apps[app].operator.judged_with(spec);
             for at in 0..self.hosts.len() {
-                let documents = self.documents_but(app, self.apps[app].operator.judged_with(spec.clone()));
-                self.post(at, 50, HostTask::Input(Box::new(documents)));
+                self.post(at, 50, HostTask::Contradiction(Box::new(judged.clone())));
             }
         }
         if self.sim.strikes(Fault::PolicyRemoved) {
@@ -303,12 +307,20 @@ impl World<'_> {
         ValidatedSpec::check(spec, &policies::NAMES.map(str::to_owned)).is_ok()
     }
 
+    /// This many executors are wanted. Cores of the fleet's earlier applications may not know of the next one yet.
+    pub(crate) fn want(&mut self, app: usize, target: u32) {
+        let name = self.apps[app].operator.spec.name.clone();
+        for app in self.apps.iter_mut().filter(|app| app.operator.spec.name == name) {
+            app.checks.target(self.sim.now_ms, target);
+        }
+    }
+
     /// Sets a new target, if the spec stays valid with it. A draft is replaced by it.
     pub(crate) fn set_target(&mut self, app: usize, target: u32) {
         if self.may_ask_for(app, target) {
             let operator = &mut self.apps[app].operator;
             (operator.spec.target, operator.draft) = (target, None);
-            self.apps[app].checks.target(self.sim.now_ms, target);
+            self.want(app, target);
             let ms = self.sim.choices.between(10, 2_000);
             self.publish_spec(app, ms);
         }
@@ -397,7 +409,7 @@ impl World<'_> {
         spec.target = target;
         spec.paused = false;
         spec.dry_run = false;
-        self.apps[app].checks.target(self.sim.now_ms, target);
+        self.want(app, target);
         self.publish_spec(app, 10);
         let mut orders = vec![Command::Resume, Command::ResetBreaker];
         if self.apps[app].operator.spec.mode == Mode::Own {

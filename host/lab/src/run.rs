@@ -27,8 +27,10 @@ pub struct Options {
     pub choices: Option<Vec<u32>>,
     /// These faults instead of drawn ones.
     pub swarm: Option<Swarm>,
-    /// One fleet, with this spec, instead of drawn ones.
+    /// This spec instead of a drawn one. There is one fleet then, unless `fleets` says otherwise.
     pub spec: Option<FleetSpec>,
+    /// This many fleets, at most [`FLEETS_MAX`](crate::app::FLEETS_MAX).
+    pub fleets: Option<usize>,
     /// Faults last this long, instead of 5 to 15 minutes.
     pub chaos_ms: Option<u64>,
     /// The leader dies at the `n`th request, counted from 1.
@@ -72,7 +74,7 @@ pub fn run(seed: u64, options: &Options, make: &Make<'_>) -> Report {
     let chaos_ms = options.chaos_ms.unwrap_or(chaos_ms);
     let last_target = draw::last_target(&mut choices, &spec, u32::MAX);
     let (hosts, fleets) = draw::size(&mut choices);
-    let fleets = if options.spec.is_some() { 1 } else { fleets };
+    let fleets = options.fleets.unwrap_or(if options.spec.is_some() { 1 } else { fleets });
     let mut apps = vec![App::new(spec.clone(), 0, last_target)];
     if fleets > 1 {
         swarm.draw_for_fellows(&mut choices);

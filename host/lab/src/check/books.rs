@@ -31,8 +31,12 @@ impl World<'_> {
             life.epoch = Some(new.epoch);
             life.tampers = tampers;
             // An overwritten record counts for nothing: new ids have to be greater than all that were ever
-            // reserved.
-            life.base = if patched { checks.reserved } else { old.reserved.0 };
+            // reserved, unless it was lost before and no list has shown that since.
+            life.base = match patched {
+                true if checks.unsure => old.reserved.0.min(checks.reserved),
+                true => checks.reserved,
+                false => old.reserved.0,
+            };
             life.claimed_born = !old.born.is_empty();
             life.may_roll.extend(rolls_under_way(&old.leaving));
             life.carried = life.carried.max(rolls_under_way(&old.leaving).count());

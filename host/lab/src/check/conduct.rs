@@ -1,5 +1,5 @@
 //! What a core may request: S12 the rate, S13 who acts, S14 no action while paused or dry, S17 causes, S19 gated pods,
-//! S20 candidates, S22 parked fleets, S23 voluntary disruptions only by a fresh view; and S2 again, when an id is
+//! S20 candidates, S22 parked fleets, S23 voluntary disruptions only by a fresh view, S25 the driver's address; and S2 again, when an id is
 //! requested and not only when the creation is applied.
 
 use fleet::action::{Action, Cause, Question, Reason, Reply, Verb};
@@ -210,6 +210,16 @@ impl World<'_> {
         if driver_gone || observes {
             self.apps[app].checks.object("S17", now_ms, || format!("a pod for {executor} without an owner"));
         }
+        let (host, life) = (&self.hosts[core.host], core.life);
+        let (used, told) = (host.address_for(life), host.address_told(life));
+        if used != told {
+            self.apps[app].checks.object("S25", now_ms, || {
+                format!(
+                    "{pod} is told that its driver is at {used}, and host {} knows that it is at {told}",
+                    core.host
+                )
+            });
+        }
         let justified = match cause {
             Cause::Shortfall { .. } | Cause::Rolled(_) | Cause::Command(_) | Cause::Doubt(_) => true,
             Cause::Start
@@ -235,7 +245,7 @@ impl World<'_> {
         cause: Cause,
     ) {
         let (at, now_ms) = (core.host, self.sim.now_ms);
-        let truth = serial_of(uid).and_then(|serial| self.cluster.executors.get(&serial));
+        let truth = Serial::of(uid).and_then(|serial| self.cluster.executors.get(&serial));
         let Some(truth) = truth else {
             let message = || format!("{pod} never had UID {uid}");
             return self.apps[app].checks.object("S6", now_ms, message);
@@ -324,12 +334,6 @@ impl World<'_> {
             });
         }
     }
-}
-
-/// The pod with this UID.
-pub(super) fn serial_of(uid: &Uid) -> Option<Serial> {
-    let number = uid.0.rsplit('-').next()?;
-    u64::from_str_radix(number, 16).ok().map(Serial)
 }
 
 fn verb_name(verb: &Verb) -> &'static str {

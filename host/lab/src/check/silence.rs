@@ -13,7 +13,6 @@ use fleet::id::ExecutorId;
 use fleet::question::{Evidence, Trigger};
 
 use super::CoreId;
-use super::conduct::serial_of;
 use crate::api::Serial;
 use crate::world::World;
 
@@ -22,7 +21,7 @@ impl World<'_> {
     fn sender(&self, app: usize, beat: &Beat) -> Option<Serial> {
         let mut whose = self.cluster.executors.with_id(app, beat.executor);
         let only = whose.next().filter(|_| whose.next().is_none())?.serial;
-        let other = beat.uid.as_ref().is_some_and(|uid| serial_of(uid) != Some(only));
+        let other = beat.uid.as_ref().is_some_and(|uid| Serial::of(uid) != Some(only));
         (!other).then_some(only)
     }
 

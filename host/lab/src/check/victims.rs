@@ -8,7 +8,6 @@ use fleet::action::{Cause, Verb};
 use fleet::event::{Done, Outcome};
 use fleet::spec::Mode;
 
-use super::conduct::serial_of;
 use crate::api::Serial;
 use crate::cluster::Maker;
 use crate::network::Call;
@@ -33,7 +32,7 @@ impl World<'_> {
         };
         self.apps[app].checks.victim = None;
         let Some(serial) = self.api.serial(pod) else { return };
-        if serial_of(uid) != Some(serial) {
+        if Serial::of(uid) != Some(serial) {
             return;
         }
         let objection = self.objection(call, serial);
