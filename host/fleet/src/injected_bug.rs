@@ -74,10 +74,26 @@ pub enum InjectedBug {
     DriverSoughtOnce,
     /// Fleets begin on a host that does not lead.
     StandbyBegins,
+    /// What was meant for a life that has ended is told to the fleet's next life.
+    EndedLifeTold,
+    /// An application id means the same application in every namespace.
+    NamespacesAlike,
+    /// Only one fleet of a namespace is told that the watch is broken.
+    BreakTellsOne,
+    /// New executors are told the address that the driver had first.
+    MoveUntold,
+    /// Another driver pod under the same name is taken for the same one.
+    DriversAlike,
+    /// An answer about an earlier driver pod replaces the later one.
+    OldDriverBelieved,
+    /// An invalid document replaces a valid one.
+    RefusedInForce,
+    /// A document is in force before it is known whether it is valid.
+    PendingInForce,
 }
 
 impl InjectedBug {
-    pub const ALL: [InjectedBug; 35] = [
+    pub const ALL: [InjectedBug; 43] = [
         InjectedBug::NoUid,
         InjectedBug::IdsInMemory,
         InjectedBug::CreateBeforeReserve,
@@ -113,6 +129,14 @@ impl InjectedBug {
         InjectedBug::BeginsFresh,
         InjectedBug::DriverSoughtOnce,
         InjectedBug::StandbyBegins,
+        InjectedBug::EndedLifeTold,
+        InjectedBug::NamespacesAlike,
+        InjectedBug::BreakTellsOne,
+        InjectedBug::MoveUntold,
+        InjectedBug::DriversAlike,
+        InjectedBug::OldDriverBelieved,
+        InjectedBug::RefusedInForce,
+        InjectedBug::PendingInForce,
     ];
 
     /// The name on the command line.
@@ -153,6 +177,14 @@ impl InjectedBug {
             InjectedBug::BeginsFresh => "begins-fresh",
             InjectedBug::DriverSoughtOnce => "driver-sought-once",
             InjectedBug::StandbyBegins => "standby-begins",
+            InjectedBug::EndedLifeTold => "ended-life-told",
+            InjectedBug::NamespacesAlike => "namespaces-alike",
+            InjectedBug::BreakTellsOne => "break-tells-one",
+            InjectedBug::MoveUntold => "move-untold",
+            InjectedBug::DriversAlike => "drivers-alike",
+            InjectedBug::OldDriverBelieved => "old-driver-believed",
+            InjectedBug::RefusedInForce => "refused-in-force",
+            InjectedBug::PendingInForce => "pending-in-force",
         }
     }
 }

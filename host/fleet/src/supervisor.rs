@@ -170,13 +170,14 @@ impl Supervisor {
 
     fn document(&mut self, judged: Judged) {
         let name = judged.document.fleet.clone();
+        let bugs = self.bugs();
         let Some(managed) = self.fleets.get_mut(&name) else {
             let version = judged.document.version;
             self.fleets.insert(name.clone(), Managed::new(judged));
             self.news(&name, News::InForce { version });
             return self.seek(&name);
         };
-        match managed.follow(judged) {
+        match managed.follow(judged, bugs) {
             Followed::Nothing => {}
             Followed::Refused(problems) => {
                 self.news(&name, News::Refused { problems });
@@ -340,21 +341,23 @@ impl Supervisor {
         if !self.leads() && !self.has_bug(InjectedBug::StandbyBegins) {
             return;
         }
+        let bugs = self.bugs();
         let Some(managed) = self.fleets.get_mut(name) else { return };
         if let Some(life) = &mut managed.life {
-            if life.driver.uid == driver.uid {
+            if life.driver.uid == driver.uid || bugs.has(InjectedBug::DriversAlike) {
                 let (number, revision) = (life.number, driver.revision);
                 // The answer may be older than the events that the watch has delivered meanwhile.
                 if revision >= life.driver.revision {
                     let moved = driver.address.is_some() && driver.address != life.driver.address;
                     life.driver = driver.clone();
-                    if moved {
+                    if moved && !bugs.has(InjectedBug::MoveUntold) {
                         self.place(name);
                     }
                 }
                 return self.tell(number, Event::DriverChanged { driver: driver.view(), revision });
             }
-            if !driver.live || driver.revision < life.driver.revision {
+            let older = driver.revision < life.driver.revision;
+            if !driver.live || older && !bugs.has(InjectedBug::OldDriverBelieved) {
                 return;
             }
             self.news(name, News::AnotherDriver);
@@ -431,7 +434,9 @@ impl Supervisor {
         }
         managed.seeking = Seeking::No;
         let Some(life) = managed.life.take() else { return };
-        self.lives.remove(&life.number);
+        if !self.has_bug(InjectedBug::EndedLifeTold) {
+            self.lives.remove(&life.number);
+        }
         self.applications.retain(|_, number| *number != life.number);
         self.timers
             .retain(|(_, timer)| !matches!(timer, Timer::Fleet(of) | Timer::List(of) if *of == life.number));
@@ -500,7 +505,8 @@ impl Supervisor {
     }
 
     fn watch_broken(&mut self, namespace: String) {
-        for life in self.lives_in(&namespace) {
+        let told = if self.has_bug(InjectedBug::BreakTellsOne) { 1 } else { usize::MAX };
+        for life in self.lives_in(&namespace).into_iter().take(told) {
             self.tell(life, Event::ViewStale);
         }
         self.watches.insert(namespace, false);

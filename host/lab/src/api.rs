@@ -12,25 +12,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fleet::event::{DriverView, Outcome, PodView};
-use fleet::id::{Uid, Version};
-use fleet::ledger::Ledger;
-use fleet::observed::DriverPod;
-
 use fleet::election::{ElectionOutcome, Lease};
+use fleet::event::PodView;
+use fleet::id::{Uid, Version};
 
+pub mod apps;
 pub mod pods;
 pub mod records;
 pub mod watch;
 
+pub use apps::{Application, NAMESPACES};
 pub use pods::{NewPod, PodObject};
 pub use records::Patch;
 pub use watch::{Change, Entry};
-
-/// The name of the driver's pod.
-pub const DRIVER: &str = "driver";
-/// The namespace of everything.
-pub const NAMESPACE: &str = "n";
 
 /// A pod's position in the order of creation; its UID is derived from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +33,12 @@ pub struct Serial(pub u64);
 impl Serial {
     pub fn uid(self) -> Uid {
         Uid(format!("00000000-0000-4000-8000-{:012x}", self.0).into())
+    }
+
+    /// The pod with this UID.
+    pub fn of(uid: &Uid) -> Option<Serial> {
+        let number = uid.0.rsplit('-').next()?;
+        u64::from_str_radix(number, 16).ok().map(Serial)
     }
 }
 
@@ -50,7 +50,7 @@ pub enum News {
     /// `deletionTimestamp` was set, or moved to an earlier time.
     Terminating(Serial),
     Removed(Serial),
-    DriverGone,
+    DriverGone(usize),
 }
 
 #[derive(Debug)]
@@ -65,20 +65,15 @@ pub struct Api {
     serials: u64,
     /// The last state of pods that are gone.
     graves: BTreeMap<Serial, Arc<PodView>>,
-    log: Vec<Entry>,
+    /// By namespace.
+    logs: [Vec<Entry>; NAMESPACES.len()],
     compacted: u64,
-    driver: Uid,
-    driver_running: bool,
-    /// How often its container has ended.
-    driver_ends: u32,
-    ledger: Option<records::Stored>,
-    ledgers: Vec<Arc<Ledger>>,
-    tampers: u64,
+    apps: Vec<Application>,
     lease: Option<(Lease, u64)>,
     /// ResourceQuota: how many pods there may be.
     pub quota: Option<usize>,
     pub namespace_terminating: bool,
-    /// PodDisruptionBudget: how many ready pods an eviction must leave.
+    /// PodDisruptionBudgets: how many ready pods of its application an eviction must leave.
     pub budget: Option<usize>,
     /// More than one PodDisruptionBudget matches.
     pub budgets_overlap: bool,
@@ -86,7 +81,7 @@ pub struct Api {
 }
 
 impl Api {
-    pub fn new(driver: Uid, wall_base_ms: i64) -> Api {
+    pub fn new(wall_base_ms: i64) -> Api {
         Api {
             now_ms: 0,
             wall_base_ms,
@@ -95,14 +90,9 @@ impl Api {
             names: BTreeMap::new(),
             serials: 0,
             graves: BTreeMap::new(),
-            log: Vec::new(),
+            logs: Default::default(),
             compacted: 0,
-            driver,
-            driver_running: true,
-            driver_ends: 0,
-            ledger: None,
-            ledgers: Vec::new(),
-            tampers: 0,
+            apps: Vec::new(),
             lease: None,
             quota: None,
             namespace_terminating: false,
@@ -127,67 +117,6 @@ impl Api {
     fn next_revision(&mut self) -> u64 {
         self.revision += 1;
         self.revision
-    }
-
-    // ------------------------------------------------------------------------------------- driver --
-
-    pub fn driver(&self) -> DriverView {
-        if self.driver_running {
-            DriverView::Running { uid: self.driver.clone(), ends: self.driver_ends }
-        } else {
-            DriverView::Gone
-        }
-    }
-
-    pub fn driver_pod(&self) -> DriverPod {
-        DriverPod {
-            name: DRIVER.into(),
-            uid: self.driver.clone(),
-            application_id: None,
-            app_name: None,
-            spark_version: None,
-            created_at_ms: Some(self.wall_base_ms),
-            revision: self.revision,
-            live: self.driver_running,
-            ends: self.driver_ends,
-            address: Some([10, 0, 0, 1].into()),
-        }
-    }
-
-    pub fn driver_uid(&self) -> &Uid {
-        &self.driver
-    }
-
-    pub fn is_driver_running(&self) -> bool {
-        self.driver_running
-    }
-
-    pub fn delete_driver(&mut self, uid: &Uid) -> Outcome {
-        if !self.driver_running {
-            return Outcome::NotFound;
-        }
-        if *uid != self.driver {
-            return Outcome::Conflict;
-        }
-        self.end_driver();
-        Outcome::Ok(fleet::event::Done::Deleted)
-    }
-
-    /// The driver's container ends, and starts again in its pod.
-    pub fn restart_driver(&mut self) {
-        if self.driver_running {
-            self.driver_ends += 1;
-            self.push(Change::Driver(self.driver()));
-        }
-    }
-
-    /// The driver's pod ends, for any reason.
-    pub fn end_driver(&mut self) {
-        if self.driver_running {
-            self.driver_running = false;
-            self.push(Change::Driver(DriverView::Gone));
-            self.news.push(News::DriverGone);
-        }
     }
 
     // -------------------------------------------------------------------------------------- lease --

@@ -143,7 +143,7 @@ pub fn hunt(known: &KnownBug) -> Catch {
 
 /// Every injected bug, with its seed limit: about ten times the seeds needed when this was written, because a
 /// change of the simulator changes what each seed does.
-pub const KNOWN_BUGS: [KnownBug; 35] = [
+pub const KNOWN_BUGS: [KnownBug; 43] = [
     KnownBug { bug: InjectedBug::NoUid, seeds_max: 10, checkers: &["S6"] },
     KnownBug { bug: InjectedBug::IdsInMemory, seeds_max: 10, checkers: &["S2", "S13"] },
     KnownBug { bug: InjectedBug::CreateBeforeReserve, seeds_max: 10, checkers: &["S2"] },
@@ -183,4 +183,12 @@ pub const KNOWN_BUGS: [KnownBug; 35] = [
     KnownBug { bug: InjectedBug::BeginsFresh, seeds_max: 8_000, checkers: &["S23"] },
     KnownBug { bug: InjectedBug::DriverSoughtOnce, seeds_max: 50, checkers: &["L1"] },
     KnownBug { bug: InjectedBug::StandbyBegins, seeds_max: 50, checkers: &["S13"] },
+    KnownBug { bug: InjectedBug::EndedLifeTold, seeds_max: 3_000, checkers: &["S24"] },
+    KnownBug { bug: InjectedBug::NamespacesAlike, seeds_max: 50, checkers: &["S24"] },
+    KnownBug { bug: InjectedBug::BreakTellsOne, seeds_max: 500, checkers: &["S23"] },
+    KnownBug { bug: InjectedBug::MoveUntold, seeds_max: 200, checkers: &["S25"] },
+    KnownBug { bug: InjectedBug::DriversAlike, seeds_max: 200, checkers: &["S24"] },
+    KnownBug { bug: InjectedBug::OldDriverBelieved, seeds_max: 20_000, checkers: &["S24"] },
+    KnownBug { bug: InjectedBug::RefusedInForce, seeds_max: 300, checkers: &["S3", "S5"] },
+    KnownBug { bug: InjectedBug::PendingInForce, seeds_max: 500, checkers: &["S3", "S5"] },
 ];

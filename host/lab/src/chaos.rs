@@ -1,14 +1,12 @@
 //! Faults that are drawn each second: hosts, watches, the ledger, executors.
 //!
-//! The end of a temporary fault is scheduled when it starts, in [`Operator::lifts`], so healing means ending all
-//! of them now.
-//!
-//! [`Operator::lifts`]: crate::operator::Operator
+//! The end of a temporary fault is scheduled when it starts, in `World::lifts`, so healing means ending all of
+//! them now. In a world with several fleets, a fault that concerns one of them draws which.
 
 use fleet::event::Impairment;
 use fleet::id::ExecutorId;
 
-use crate::api::{Patch, Serial};
+use crate::api::{NAMESPACES, Patch, PodObject, Serial};
 use crate::cluster::{NodeStep, PodStep, Process};
 use crate::fault::Fault;
 use crate::lease;
@@ -18,7 +16,8 @@ use crate::world::World;
 impl World<'_> {
     pub(crate) fn chaos(&mut self) {
         self.lift_what_is_over();
-        if self.operator.healed {
+        self.stay_hopeless();
+        if self.healed {
             return;
         }
         self.host_chaos();
@@ -26,6 +25,7 @@ impl World<'_> {
         self.node_chaos();
         self.executor_chaos();
         self.policy_of_the_cluster();
+        self.fleet_chaos();
     }
 
     fn random_host(&mut self) -> usize {
@@ -67,14 +67,16 @@ impl World<'_> {
             let at = self.random_host();
             let ms = self.sim.choices.between(1_000, 30_000);
             self.hosts[at].late_until_ms = now_ms + ms;
-            self.checks.disturb_beats(now_ms + ms + 10_000);
+            self.disturb_beats(now_ms + ms + 10_000);
         }
         if self.sim.strikes(Fault::WatchLags) {
             let at = self.random_host();
             let lag_ms = self.sim.choices.between(1_000, 60_000);
-            self.watch_lags(at, lag_ms);
+            let app = self.random_app();
+            let namespace = self.apps[app].operator.namespace;
+            self.watch_lags(at, namespace, lag_ms);
             let ms = self.sim.choices.between(5_000, 90_000);
-            self.operator.lift_after(now_ms + ms, Lift::Lag(at));
+            self.lift_after(now_ms + ms, Lift::Lag(at, namespace));
         }
     }
 
@@ -121,29 +123,40 @@ impl World<'_> {
 
     fn ledger_chaos(&mut self) {
         if self.sim.strikes(Fault::LedgerRestored) {
+            let app = self.random_app();
             let age = usize::try_from(self.sim.choices.between(1, 20)).expect("small");
             self.sim.say(|| format!("an operator restores the ledger of {age} writes ago"));
-            self.api.restore_ledger(age);
+            self.api.restore_ledger(app, age);
         }
         if self.sim.strikes(Fault::LedgerDeleted) {
+            let app = self.random_app();
             self.sim.say(|| "an operator deletes the ledger".to_owned());
-            self.api.delete_ledger();
+            self.api.delete_ledger(app);
         }
         if self.sim.strikes(Fault::LedgerEdited) {
-            let absurd = self.api.ledger().is_some_and(|stored| self.checks.is_absurd(stored.version));
-            self.api.edit_ledger("color", "blue");
-            if let Some(stored) = self.api.ledger().filter(|_| absurd) {
-                self.checks.absurd(stored.version);
+            let app = self.random_app();
+            let absurd =
+                self.api.ledger(app).is_some_and(|stored| self.apps[app].checks.is_absurd(stored.version));
+            self.api.edit_ledger(app, "color", "blue");
+            if let Some(stored) = self.api.ledger(app).filter(|_| absurd) {
+                self.apps[app].checks.absurd(stored.version);
             }
         }
-        if self.sim.strikes(Fault::LedgerPatched) && self.api.ledger().is_some() {
+        if self.sim.strikes(Fault::LedgerPatched) {
+            self.patch_ledger();
+        }
+    }
+
+    fn patch_ledger(&mut self) {
+        let app = self.random_app();
+        if self.api.ledger(app).is_some() {
             let patch = *self.sim.choices.pick(&Patch::ALL).expect("some");
             self.sim.say(|| format!("a tenant patches the ledger: {patch:?}"));
-            if let Some(version) = self.api.patch_ledger(patch) {
-                self.checks.absurd(version);
+            if let Some(version) = self.api.patch_ledger(app, patch) {
+                self.apps[app].checks.absurd(version);
             }
             let ms = self.sim.choices.between(5_000, 120_000);
-            self.operator.lift_after(self.sim.now_ms + ms, Lift::Ledger);
+            self.lift_after(self.sim.now_ms + ms, Lift::Ledger(app));
         }
     }
 
@@ -205,35 +218,43 @@ impl World<'_> {
             self.tampered(serial);
         }
         if self.sim.strikes(Fault::ForeignLabel) {
+            let app = self.random_app();
             let executor = ExecutorId(self.sim.choices.between(1, 60));
             let name = format!("foreign-{}", self.sim.choices.below(1_000));
-            self.foreign(name.into(), executor, true);
+            self.foreign(app, name.into(), executor, true);
         }
         if self.sim.strikes(Fault::ForeignName) {
-            let reserved = self.api.ledger().map_or(0, |stored| stored.ledger.reserved.0);
+            let app = self.random_app();
+            let reserved = self.api.ledger(app).map_or(0, |stored| stored.ledger.reserved.0);
             let ahead = self.sim.choices.between(0, 8);
             let executor = ExecutorId(reserved.saturating_add(ahead));
-            let name = format!("{}-exec-{executor}", self.operator.spec.name);
+            let name = format!("{}-exec-{executor}", self.apps[app].operator.spec.name);
             let selected = self.sim.choices.chance(500);
-            self.foreign(name.into(), executor, selected);
+            self.foreign(app, name.into(), executor, selected);
         }
         self.driver_chaos();
         if self.sim.strikes(Fault::DriverDies) {
-            self.sim.say(|| "the driver dies".to_owned());
-            self.api.end_driver();
+            let app = self.random_app();
+            self.sim.say(|| format!("the driver of {} dies", self.apps[app].operator.spec.name));
+            self.api.end_driver(app);
         }
     }
 
     fn driver_chaos(&mut self) {
         let now_ms = self.sim.now_ms;
-        if self.sim.strikes(Fault::DriverRestarts) && self.api.is_driver_running() {
-            self.driver_restarts();
+        if self.sim.strikes(Fault::DriverRestarts) {
+            let app = self.random_app();
+            if self.api.is_driver_running(app) {
+                self.driver_restarts(app, false);
+            }
         }
         if self.sim.strikes(Fault::DriverMute) {
-            self.cluster.mute_until_ms = now_ms + self.sim.choices.between(10_000, 90_000);
+            let app = self.random_app();
+            self.apps[app].driver.mute_until_ms = now_ms + self.sim.choices.between(10_000, 90_000);
         }
         if self.sim.strikes(Fault::ReportPartial) {
-            self.cluster.partial_until_ms = now_ms + self.sim.choices.between(10_000, 90_000);
+            let app = self.random_app();
+            self.apps[app].driver.partial_until_ms = now_ms + self.sim.choices.between(10_000, 90_000);
         }
     }
 
@@ -264,13 +285,23 @@ impl World<'_> {
     }
 
     pub(crate) fn random_ours(&mut self) -> Option<Serial> {
-        let ours: Vec<Serial> = self.api.ours().map(|(serial, _)| serial).collect();
+        let current = self.current();
+        let ours = |(serial, pod): (Serial, &PodObject)| {
+            (current.contains(&pod.app) && self.api.is_ours(pod)).then_some(serial)
+        };
+        let ours: Vec<Serial> = self.api.pods().filter_map(ours).collect();
         self.sim.choices.pick(&ours).copied()
     }
 
-    fn foreign(&mut self, name: Box<str>, executor: ExecutorId, selected: bool) {
+    pub(crate) fn random_ours_of(&mut self, app: usize) -> Option<Serial> {
+        let ours: Vec<Serial> = self.api.ours(app).map(|(serial, _)| serial).collect();
+        self.sim.choices.pick(&ours).copied()
+    }
+
+    fn foreign(&mut self, app: usize, name: Box<str>, executor: ExecutorId, selected: bool) {
         self.sim.say(|| format!("a user creates {name}"));
         self.api.create(crate::api::NewPod {
+            app,
             name,
             executor,
             owner: None,
@@ -285,28 +316,30 @@ impl World<'_> {
         let now_ms = self.sim.now_ms;
         let ms = self.sim.now_ms + 20_000;
         if self.sim.strikes(Fault::QuotaExceeded) {
-            let target = u64::from(self.operator.spec.target);
+            let app = self.random_app();
+            let target = u64::from(self.apps[app].operator.spec.target);
             self.api.quota = usize::try_from(self.sim.choices.below(target + 1)).ok();
             let for_ms = self.sim.choices.between(10_000, 120_000);
-            self.operator.lift_after(now_ms + for_ms, Lift::Quota);
+            self.lift_after(now_ms + for_ms, Lift::Quota);
         }
         if self.sim.strikes(Fault::NamespaceTerminating) {
             self.api.namespace_terminating = true;
-            self.operator.lift_after(ms, Lift::Namespace);
+            self.lift_after(ms, Lift::Namespace);
         }
         if self.sim.strikes(Fault::BudgetRefuses) {
             self.api.budget = Some(usize::MAX);
             let for_ms = self.sim.choices.between(10_000, 300_000);
-            self.operator.lift_after(now_ms + for_ms, Lift::Budget);
+            self.lift_after(now_ms + for_ms, Lift::Budget);
         }
         if self.sim.strikes(Fault::BudgetsOverlap) {
             self.api.budgets_overlap = true;
-            self.operator.lift_after(ms, Lift::BudgetsOverlap);
+            self.lift_after(ms, Lift::BudgetsOverlap);
         }
         if self.sim.strikes(Fault::TemplateInvalid) {
-            self.operator.template_invalid = true;
+            let app = self.random_app();
+            self.apps[app].operator.template_invalid = true;
             let for_ms = self.sim.choices.between(5_000, 60_000);
-            self.operator.lift_after(now_ms + for_ms, Lift::Template);
+            self.lift_after(now_ms + for_ms, Lift::Template(app));
         }
     }
 
@@ -318,7 +351,9 @@ impl World<'_> {
             self.node_returns(node);
             self.node_step(node, NodeStep::Withdrawn);
         }
-        (self.cluster.mute_until_ms, self.cluster.partial_until_ms) = (0, 0);
+        for app in &mut self.apps {
+            (app.driver.mute_until_ms, app.driver.partial_until_ms) = (0, 0);
+        }
         let gated: Vec<Serial> =
             self.api.pods().filter(|(_, pod)| pod.view.gated()).map(|(serial, _)| serial).collect();
         for serial in gated {
@@ -342,11 +377,13 @@ impl World<'_> {
             host.late_until_ms = 0;
             host.partitioned_until_ms = 0;
             host.lease_blind_until_ms = 0;
-            host.watch.refused_until_ms = 0;
+            host.watches.iter_mut().for_each(|watch| watch.refused_until_ms = 0);
             host.deaf_until_ms = 0;
             (host.door.deaf_until_ms, host.door.partial_until_ms) = (0, 0);
             host.skew_ms = 0;
-            self.watch_lags(at, 0);
+            for namespace in 0..NAMESPACES.len() {
+                self.watch_lags(at, namespace, 0);
+            }
         }
     }
 }

@@ -6,15 +6,16 @@
 //!
 //! - S1 S2 S3 S4 when a pod is created: [`bounds`]
 //! - S5 S6 S17 when a pod is deleted: [`victims`]
-//! - S2 S6 S7 S8 S11 S12 S13 S14 S16 S17 S19 S20 S22 S23 when an action is requested: [`conduct`]
+//! - S2 S6 S7 S8 S11 S12 S13 S14 S16 S17 S19 S20 S22 S23 S25 when an action is requested: [`conduct`]
 //! - S21 when a loss is asked about and when it is settled: [`silence`]
 //! - S8 S10 S13 when a ledger is written, S9 and S18 once a simulated second: [`books`]
-//! - L1 L3 L4 L5 once the faults are over, all reported as L1: [`liveness`]
+//! - S24 when a core is told something, and when one begins: [`addressee`]
+//! - L1 L3 L4 L5 once the faults are over, all reported as L1, and L7, if one of several fleets has failed:
+//!   [`liveness`]
 //! - SPIN: a core that keeps asking to be woken at the same instant
 //!
 //! Not here: S15 and S16 are about status objects and log lines, which the daemon writes (of S16 only the
-//! length of notices is checked); L6 needs the text of conditions; L7 needs more than one fleet; L2 is part of
-//! L1, whose bound it sets.
+//! length of notices is checked); L6 needs the text of conditions; L2 is part of L1, whose bound it sets.
 //!
 //! A bound is only ever checked against what a core *could have known*: what happened within the reach of a
 //! delayed request or a lagging watch is excused, with the arithmetic beside each excuse. Rejected: excusing by
@@ -30,7 +31,9 @@ use fleet::spec::{FleetSpec, ValidatedSpec};
 use fleet::time::Instant;
 
 use crate::api::Serial;
+use crate::world::World;
 
+pub mod addressee;
 pub mod books;
 pub mod bounds;
 pub mod conduct;
@@ -45,6 +48,16 @@ pub struct Violation {
     pub at_ms: u64,
 }
 
+/// One life of an application's core: on which host, in which of its processes, and its number there. What is in
+/// flight for one life is none of another's, on the same host or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CoreId {
+    pub host: usize,
+    /// Counts the host's starts.
+    pub process: u32,
+    pub life: u64,
+}
+
 /// How long after its decision an action may still be applied: 10 s until its host gives it up, 60 s in
 /// transit, and 60 s for a host that stood still before it noticed anything; rounded up.
 pub const REACH_MS: u64 = 150_000;
@@ -53,23 +66,23 @@ pub const REACH_MS: u64 = 150_000;
 pub struct Checks {
     violation: Option<Violation>,
     spec: FleetSpec,
-    lives: BTreeMap<(usize, u32), Life>,
-    /// The current life of each host that runs.
-    current: BTreeMap<usize, u32>,
-    /// The host life that claimed the ledger last.
-    newest: Option<(usize, u32)>,
+    lives: BTreeMap<CoreId, Life>,
+    /// The core that each host has for it now.
+    current: BTreeMap<usize, CoreId>,
+    /// The core that claimed the ledger last.
+    newest: Option<CoreId>,
     /// Targets that a host may still act on, each with its expiry.
     targets: Vec<(u64, u32)>,
     /// Ids for which a pod of the fleet was created.
     issued: BTreeSet<u64>,
     /// The claimed record may be older than the world, and the claimant has seen no list yet.
     unsure: bool,
-    /// The host life that saw that it was older, and has not recorded that yet.
-    aware: Option<(usize, u32)>,
+    /// The core that saw that it was older, and has not recorded that yet.
+    aware: Option<CoreId>,
     /// Leaders from before the ledger was lost without a trace: the ids that they used are unknown.
-    forgotten: BTreeSet<(usize, u32)>,
+    forgotten: BTreeSet<CoreId>,
     /// Ids for which a host requested a pod, and which life it was.
-    asked: BTreeMap<u64, ((usize, u32), u64)>,
+    asked: BTreeMap<u64, (CoreId, u64)>,
     /// End of the period in which ids may be used twice, because the ledger was lost without a trace.
     amnesty_until_ms: u64,
     /// Executors that were leaving in any version of the ledger.
@@ -86,20 +99,20 @@ pub struct Checks {
     lags: (u64, u64),
     /// The pod about to be deleted, and the objection if the deletion is applied.
     victim: Option<(Serial, Option<(&'static str, String)>)>,
-    epochs: BTreeMap<u64, (usize, u32)>,
+    epochs: BTreeMap<u64, CoreId>,
     /// Versions of the ledger that no host may continue from.
     absurd: BTreeSet<u64>,
     /// Reads of the ledger that found none.
-    missed: BTreeSet<((usize, u32), ActionId)>,
+    missed: BTreeSet<(CoreId, ActionId)>,
     /// The greatest id that any version written by a leader has reserved.
     reserved: u64,
-    /// The host life that wrote the ledger last.
-    writer: Option<(usize, u32)>,
+    /// The core that wrote the ledger last.
+    writer: Option<CoreId>,
     last_mutation_ms: u64,
     pub mutations: u64,
 }
 
-/// What is known of one life of a host.
+/// What is known of one life of a core.
 #[derive(Debug, Default)]
 pub(crate) struct Life {
     led_ms: Option<u64>,
@@ -250,6 +263,12 @@ impl Checks {
         }
     }
 
+    /// The account of the fleet's next application, with another driver. Documents and delays go on.
+    pub(crate) fn succeed(&self, spec: &FleetSpec) -> Checks {
+        let targets = self.targets.clone();
+        Checks { targets, disturbed_ms: self.disturbed_ms, lags: self.lags, ..Checks::new(spec) }
+    }
+
     pub fn objects(&self) -> bool {
         self.violation.is_some()
     }
@@ -267,21 +286,23 @@ impl Checks {
 
     // ------------------------------------------------------------------------- what goes into it --
 
-    pub fn host_started(&mut self, at: usize, life: u32) {
-        self.current.insert(at, life);
-        self.lives.insert((at, life), Life::default());
+    pub fn host_started(&mut self, at: usize) {
+        self.current.remove(&at);
     }
 
-    /// Its fleet has a core now, by a document that makes it stand still or not.
-    pub fn fleet_begins(&mut self, at: usize, still: bool) {
-        if let Some(life) = self.life(at) {
-            life.spec_still = still;
-        }
+    /// The application has a core now, by a document that makes it stand still or not.
+    pub fn core_begins(&mut self, core: CoreId, still: bool) {
+        self.current.insert(core.host, core);
+        self.lives.insert(core, Life { spec_still: still, ..Life::default() });
     }
 
-    fn life(&mut self, at: usize) -> Option<&mut Life> {
-        let life = *self.current.get(&at)?;
-        self.lives.get_mut(&(at, life))
+    fn life(&mut self, core: CoreId) -> Option<&mut Life> {
+        self.lives.get_mut(&core)
+    }
+
+    /// The life of the core that a host has now.
+    fn life_at(&mut self, at: usize) -> Option<&mut Life> {
+        self.lives.get_mut(self.current.get(&at)?)
     }
 
     /// A spec with another target is in force; hosts may still act on the old one for a while.
@@ -290,6 +311,11 @@ impl Checks {
             *until_ms = (*until_ms).min(now_ms + REACH_MS);
         }
         self.targets.retain(|(until_ms, _)| *until_ms > now_ms);
+        self.targets.push((u64::MAX, target));
+    }
+
+    /// Another target that hosts may act on, until a document replaces both.
+    pub(crate) fn also_target(&mut self, target: u32) {
         self.targets.push((u64::MAX, target));
     }
 
@@ -315,8 +341,16 @@ impl Checks {
         self.spec.heartbeat.timeout_ms + REACH_MS + lag_ms
     }
 
-    /// An event that is being delivered to a host's core.
-    pub fn told(&mut self, at: usize, event: &Event, now_ms: u64, instant: Instant) {
+    /// An event that is being delivered to a core. `own`: is the pod this application's, and not an earlier one's with
+    /// the same label and perhaps the same id?
+    pub fn told(
+        &mut self,
+        core: CoreId,
+        event: &Event,
+        own: impl Fn(&PodView) -> bool,
+        now_ms: u64,
+        instant: Instant,
+    ) {
         let target = if let Event::Commanded { verb: Command::RequestTotalExecutors(total), .. } = event {
             Some(*total)
         } else if let Event::Commanded { verb: Command::Kill { executors, replace: false, .. }, .. } = event {
@@ -338,17 +372,19 @@ impl Checks {
         } else {
             matches!(event, Event::Finished { outcome: Outcome::Ok(Done::LedgerRefused { .. }), .. })
         };
-        let me = self.current.get(&at).map(|life| (at, *life));
-        let missed = if let (Some(me), Event::Finished { outcome: Outcome::NotFound, action }) = (me, event) {
-            self.missed.contains(&(me, *action))
+        let missed = if let Event::Finished { outcome: Outcome::NotFound, action } = event {
+            self.missed.contains(&(core, *action))
         } else {
             false
         };
-        let Some(life) = self.life(at) else { return };
+        let Some(life) = self.life(core) else { return };
         // A list that is too old is rejected as a whole: it may show that an executor runs, not that it does
         // not.
         let listed = matches!(event, Event::Relisted(_));
         let mut shown = |pod: &PodView| {
+            if !own(pod) {
+                return;
+            }
             life.shown.insert(pod.executor.0);
             if !listed || Shown::runs(pod) {
                 life.shown_as.pod(pod);
@@ -448,13 +484,13 @@ impl Checks {
         self.absurd.contains(&version)
     }
 
-    pub fn ledger_missed(&mut self, at: usize, life: u32, action: ActionId) {
-        self.missed.insert(((at, life), action));
+    pub fn ledger_missed(&mut self, core: CoreId, action: ActionId) {
+        self.missed.insert((core, action));
     }
 
     /// The candidates that a policy was offered, and its answer.
-    pub fn answered(&mut self, at: usize, question: &Question, answer: &Result<Answer, PolicyFault>) {
-        let Some(life) = self.life(at) else { return };
+    pub fn answered(&mut self, core: CoreId, question: &Question, answer: &Result<Answer, PolicyFault>) {
+        let Some(life) = self.life(core) else { return };
         let Question::Roll(question) = question else { return };
         let ids = question.candidates.ids();
         life.offered.extend(ids);
@@ -469,8 +505,25 @@ impl Checks {
         (now.clone().min().unwrap_or(0), now.max().unwrap_or(0))
     }
 
-    fn is_newest(&self, host: usize, life: u32) -> bool {
-        self.newest == Some((host, life))
+    fn is_newest(&self, core: CoreId) -> bool {
+        self.newest == Some(core)
+    }
+}
+
+impl World<'_> {
+    /// Heartbeats reach hosts late until then, through no fault of the executors.
+    pub(crate) fn disturb_beats(&mut self, until_ms: u64) {
+        for app in &mut self.apps {
+            app.checks.disturb_beats(until_ms);
+        }
+    }
+
+    /// What hosts are shown of this namespace may be this old.
+    pub(crate) fn lag(&mut self, namespace: usize, lag_ms: u64) {
+        let now_ms = self.sim.now_ms;
+        for app in self.apps.iter_mut().filter(|app| app.operator.namespace == namespace) {
+            app.checks.lag(now_ms, lag_ms);
+        }
     }
 }
 

@@ -7,36 +7,31 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleet::event::NodeView;
-use fleet::id::ExecutorId;
+use fleet::id::{ExecutorId, Uid};
 use fleet::question::{Departure, DepartureKind, NodeState};
 
 use crate::api::Serial;
+use crate::check::CoreId;
 
 pub mod driver;
 pub mod executor;
+mod executors;
 pub mod node;
 
 pub use executor::PodStep;
+pub use executors::Executors;
 pub use node::NodeStep;
 
 #[derive(Debug)]
 pub struct Cluster {
     pub nodes: Vec<Node>,
     /// Every executor that ever existed.
-    pub executors: BTreeMap<Serial, Executor>,
+    pub executors: Executors,
     avoid: BTreeMap<Serial, Vec<Box<str>>>,
+    /// Where executors were told to reach their driver.
+    pub(crate) addresses: BTreeMap<Serial, u8>,
     /// Pods whose creation took long to arrive.
     pub(crate) slow: BTreeSet<Serial>,
-    /// Heartbeats prove which pod sent them.
-    pub beats_prove: bool,
-    /// The driver deletes executors that have ended, as Spark does.
-    pub driver_cleans: bool,
-    /// The driver creates the executors itself: the fleet is observed.
-    pub driver_creates: bool,
-    pub(crate) driver_ids: u64,
-    /// Until then the driver's REST API does not answer, or leaves out rows and counters.
-    pub(crate) mute_until_ms: u64,
-    pub(crate) partial_until_ms: u64,
     /// Creator of the pods that are being created right now.
     pub(crate) making: Maker,
 }
@@ -60,7 +55,7 @@ pub struct Node {
 /// The creator of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Maker {
-    Host { host: usize, life: u32 },
+    Core(CoreId),
     Driver,
     Operator,
 }
@@ -91,6 +86,8 @@ pub enum Process {
 #[derive(Clone, Debug)]
 pub struct Executor {
     pub serial: Serial,
+    /// The application that it is an executor of.
+    pub app: usize,
     pub executor: ExecutorId,
     pub maker: Maker,
     pub fate: Fate,
@@ -106,8 +103,8 @@ pub struct Executor {
     pub hurt_ms: Option<u64>,
     /// When a deletion or an eviction by a host was applied to it.
     pub removed_ms: Option<u64>,
-    /// The host that did so, and in which of its lives.
-    pub removed_by: Option<(usize, u32)>,
+    /// The core that wanted that.
+    pub removed_by: Option<CoreId>,
     /// Its process keeps sending after its pod is gone.
     pub zombie: bool,
     pub exit_code: Option<i32>,
@@ -129,6 +126,10 @@ pub enum Taker {
 }
 
 impl Executor {
+    pub fn runs(&self) -> bool {
+        matches!(self.process, Process::Running | Process::Silent)
+    }
+
     /// The executor works, as far as can be observed.
     pub fn available(&self) -> bool {
         self.started_ms.is_some() && self.registered_ms.is_some() && self.down_ms.is_none()
@@ -160,15 +161,10 @@ impl Cluster {
         };
         Cluster {
             nodes: (0..NODES).map(node).collect(),
-            executors: BTreeMap::new(),
+            executors: Executors::default(),
             avoid: BTreeMap::new(),
+            addresses: BTreeMap::new(),
             slow: BTreeSet::new(),
-            beats_prove: false,
-            driver_cleans: false,
-            driver_creates: false,
-            driver_ids: 0,
-            mute_until_ms: 0,
-            partial_until_ms: 0,
             making: Maker::Operator,
         }
     }
@@ -189,10 +185,18 @@ impl Cluster {
         if liked.is_empty() { usable } else { liked }
     }
 
+    /// The application for which the pod with this UID was created.
+    pub fn app_of(&self, uid: &Uid) -> Option<usize> {
+        Some(self.executors.get(&Serial::of(uid)?)?.app)
+    }
+
     /// Executors whose process runs, by serial.
     pub fn running(&self) -> Vec<Serial> {
-        let up = |executor: &&Executor| matches!(executor.process, Process::Running | Process::Silent);
-        self.executors.values().filter(up).map(|executor| executor.serial).collect()
+        self.executors.values().filter(|executor| executor.runs()).map(|executor| executor.serial).collect()
+    }
+
+    pub fn running_of(&self, app: usize) -> Vec<Serial> {
+        self.executors.of(app).filter(|executor| executor.runs()).map(|executor| executor.serial).collect()
     }
 }
 

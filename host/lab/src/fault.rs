@@ -7,13 +7,12 @@
 //!
 //! Not here, because at the boundary of the core they have no separate form:
 //! - F16 a pod that was created and removed unseen needs no fault of its own: F9, F10 and F11 lead to it.
-//! - F65 a fleet that is created again under its old name is a second fleet: scenario tier.
 //! - F52 out of fuel, F54 refused memory and F55 garbage reach the core as the policy's fault, so F51
 //!   stands for them; the sandbox's own tests tell them apart.
 //! - F60 a missing policy at the start of a host is F59 plus F23.
 //!
 //! F68 to F74 are not in the catalogue: they come from other people's bug reports. F75 to F78 are not in it
-//! either: they come from attacks on the daemon.
+//! either: they come from attacks on the daemon. F79 to F83 are what can happen to one fleet of several.
 //!
 //! F67 is not in the catalogue; it comes from the real API server. That tries a deletion first on the pod in
 //! its watch cache. A pod that is not bound there needs no grace period, and that stays in the options when the
@@ -161,11 +160,30 @@ faults! {
     Paused "F66" "paused" Second "an operator pauses, and resumes";
     OperatorKills "F66" "operator-kills" Second "an operator kills executors";
     OperatorRolls "F66" "operator-rolls" Second "an operator asks for a roll";
+    FleetRecreated "F65" "fleet-recreated" Second "a fleet's document is deleted and created again, and its driver perhaps too";
+    DriverReplaced "F79" "driver-replaced" Second "a driver's pod ends, and another one gets its name";
+    DriverMoves "F80" "driver-moves" Second "a driver's pod restarts with another address";
+    DocumentRefused "F81" "document-refused" Second "a document is invalid for a reason that the core does not know";
+    DocumentPending "F82" "document-pending" Second "of a document it is not known for a while whether it is valid";
+    FleetHopeless "F83" "fleet-hopeless" Second "one fleet fails, and stays so when the faults are over";
 }
 
 impl Fault {
     fn index(self) -> usize {
         self as usize
+    }
+
+    /// Drawn in worlds with several fleets only, where they are about one fleet beside others.
+    pub fn needs_fellows(self) -> bool {
+        matches!(
+            self,
+            Fault::FleetRecreated
+                | Fault::DriverReplaced
+                | Fault::DriverMoves
+                | Fault::DocumentRefused
+                | Fault::DocumentPending
+                | Fault::FleetHopeless
+        )
     }
 
     /// The possible strengths, in occurrences per thousand draws at its place. Seconds are many, and so are
@@ -174,6 +192,10 @@ impl Fault {
         // Once is enough: it ends the fleet.
         if self == Fault::DriverDies {
             return [1, 1, 1];
+        }
+        // Each makes a new application.
+        if matches!(self, Fault::FleetRecreated | Fault::DriverReplaced) {
+            return [1, 3, 10];
         }
         // Lists are rare.
         if matches!(self, Fault::ListStale | Fault::RelistBack) {
@@ -189,6 +211,9 @@ impl Fault {
         }
     }
 }
+
+/// How often each of the faults is on that need several fleets.
+const FELLOWS_PERMILLE: u32 = 300;
 
 /// Which faults are on, how strong, and how often each has fired.
 #[derive(Clone, Debug)]
@@ -207,13 +232,24 @@ impl Swarm {
     pub fn draw(choices: &mut Choices) -> Swarm {
         let mut swarm = Swarm::calm();
         let on_permille = [0, 60, 150, 300][usize::try_from(choices.below(4)).expect("below 4")];
-        for fault in Fault::ALL {
-            if choices.chance(on_permille) {
-                let strengths = fault.strengths();
-                swarm.permille[fault.index()] = *choices.pick(&strengths).expect("three strengths");
-            }
+        for fault in Fault::ALL.iter().filter(|fault| !fault.needs_fellows()) {
+            swarm.draw_one(*fault, on_permille, choices);
         }
         swarm
+    }
+
+    /// The world has several fleets.
+    pub fn draw_for_fellows(&mut self, choices: &mut Choices) {
+        for fault in Fault::ALL.iter().filter(|fault| fault.needs_fellows()) {
+            self.draw_one(*fault, FELLOWS_PERMILLE, choices);
+        }
+    }
+
+    fn draw_one(&mut self, fault: Fault, on_permille: u32, choices: &mut Choices) {
+        if choices.chance(on_permille) {
+            let strengths = fault.strengths();
+            self.permille[fault.index()] = *choices.pick(&strengths).expect("three strengths");
+        }
     }
 
     /// Only these faults, for the whole run.

@@ -4,60 +4,80 @@
 //! translates as the daemon does: what arrives is an input, and what the supervisor wants is sent. When it dies all of that is lost. When it stands still, everything that arrives waits, and
 //! is handled in order when it resumes: the core then sees past events at a late *now*.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleet::Fleet;
-use fleet::action::{Action, Cause, Verb};
-use fleet::election::ElectionAction;
-use fleet::event::{Beat, Event, Impairment, Outcome};
+use fleet::event::{Beat, Event, Impairment, Outcome, PodView};
 use fleet::guardrail::Refusal;
-use fleet::id::ActionId;
+use fleet::id::{ActionId, Uid};
+use fleet::observed::DriverPod;
 use fleet::snapshot::Snapshot;
-use fleet::supervisor::{Input, OWN_LIST, Output, Supervisor};
+use fleet::supervisor::{Input, Judged, Managed, OWN_LIST, Supervisor, Told};
 use fleet::time::{Instant, Now};
 
+use crate::api::NAMESPACES;
+use crate::check::CoreId;
 use crate::lease;
+use crate::network::Sought;
 use crate::world::{Core, Task, WALL_BASE_MS, World};
 
 pub mod door;
+mod outputs;
 pub mod view;
+mod words;
 
 pub use door::Door;
-pub use view::Watch;
+pub use view::{Shown, Watch, Watched};
 
 #[derive(Debug)]
 pub enum HostTask {
     /// The core's deadline is due, unless another one was armed since.
     Wake(u64),
     Input(Box<Input>),
-    /// For the life that the host has when it arrives.
-    Tell(Box<Event>),
+    /// For the life that the application has when it arrives.
+    Tell {
+        app: usize,
+        event: Box<Event>,
+    },
     /// An event of the watch, once more.
-    Watched(Box<Event>),
+    Watched(Box<Watched>),
     /// A heartbeat reaches the host's door.
-    Beat(Box<Beat>),
-    /// Heartbeats were turned away since the core was last told.
-    Impaired(Impairment),
+    Beat {
+        app: usize,
+        beat: Box<Beat>,
+    },
+    /// Heartbeats of this application were turned away since its core was last told.
+    Impaired(usize, Impairment),
     /// The loop runs once, even when nothing happens.
     Pulse,
     /// The document has changed; the current one is read.
     Spec,
-    /// A request for the driver's pod reaches the API server.
-    ReadDriver,
+    /// A document has changed so that it contradicts itself, until the documents are read again.
+    Contradiction(Box<Judged>),
+    /// A request for a driver's pod reaches the API server.
+    ReadDriver(Box<Sought>),
     /// The answer to a call arrives.
     Answer(u64, Box<Event>),
     /// The client gives up on a call.
     TimeOut(u64),
-    /// The watch has something to deliver.
-    Watch(u32),
+    /// The watch of this namespace has something to deliver.
+    Watch {
+        namespace: usize,
+        generation: u32,
+    },
     /// The watch starts again: where it was, or with a list.
     Reconnect {
+        namespace: usize,
         generation: u32,
         list: bool,
     },
     /// The watch has been silent for too long.
-    Stale(u32),
-    PollDriver,
+    Stale {
+        namespace: usize,
+        generation: u32,
+    },
+    /// The driver of this application is polled.
+    PollDriver(usize),
     Exit,
 }
 
@@ -71,7 +91,18 @@ pub struct Host {
     suspended_ms: u64,
     pub skew_ms: i64,
     pub leading: bool,
-    pub watch: Watch,
+    /// By namespace.
+    pub watches: [Watch; NAMESPACES.len()],
+    /// What the core of each application was shown.
+    views: BTreeMap<usize, Shown>,
+    /// Each life of a core, also those that have ended.
+    lives: BTreeMap<u64, Placed>,
+    /// The life that each application has now.
+    alive: BTreeMap<usize, u64>,
+    /// Fleets of which this process was given a valid document.
+    pub(crate) valid: BTreeSet<String>,
+    /// Applications whose cores have ended in this step.
+    pub(crate) ended: Vec<usize>,
     pub(crate) calls: BTreeMap<u64, Pending>,
     frozen: bool,
     pub(crate) stands: Stands,
@@ -90,10 +121,22 @@ pub struct Host {
     pub requests_left: Option<u32>,
 }
 
+/// How the executors of one life of a core are created.
+#[derive(Clone, Debug)]
+struct Placed {
+    app: usize,
+    driver: Uid,
+    /// The address of the driver that the supervisor gave last.
+    address: u8,
+    /// The newest address of it that the host was told, and its revision.
+    told: (u64, u8),
+}
+
 /// A call that has not been answered.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pending {
-    /// Of the fleet.
+    pub app: usize,
+    /// Of the core.
     pub life: u64,
     pub action: ActionId,
     /// How often the watch had started when it was sent.
@@ -124,7 +167,12 @@ impl Host {
             suspended_ms: 0,
             skew_ms: 0,
             leading: false,
-            watch: Watch::default(),
+            watches: Default::default(),
+            views: BTreeMap::new(),
+            lives: BTreeMap::new(),
+            alive: BTreeMap::new(),
+            valid: BTreeSet::new(),
+            ended: Vec::new(),
             calls: BTreeMap::new(),
             frozen: false,
             stands: Stands::default(),
@@ -151,17 +199,63 @@ impl Host {
         self.core.as_ref().map(|core| core.view())
     }
 
-    /// The fleet's core, while it has one.
-    pub fn fleet(&self) -> Option<&Fleet> {
-        Some(self.supervisor()?.fleets().next()?.life()?.fleet())
+    /// The core of an application, while it has one.
+    pub fn fleet(&self, app: usize) -> Option<&Fleet> {
+        let life = self.supervisor()?.fleet_of(self.life_of(app)?)?.life()?;
+        Some(life.fleet())
     }
 
-    pub fn fleet_life(&self) -> Option<u64> {
-        self.supervisor()?.lives().first().copied()
+    /// The life that an application has now.
+    pub fn life_of(&self, app: usize) -> Option<u64> {
+        self.alive.get(&app).copied()
     }
 
-    pub fn snapshot(&self, now_ms: u64) -> Option<Snapshot> {
-        Some(self.fleet()?.snapshot(self.now(now_ms)))
+    /// The application whose core has, or had, this life.
+    pub fn app_of(&self, life: u64) -> Option<usize> {
+        Some(self.lives.get(&life)?.app)
+    }
+
+    /// Where its executors are told to reach the driver.
+    pub(crate) fn address_for(&self, life: u64) -> u8 {
+        self.lives.get(&life).map_or(0, |placed| placed.address)
+    }
+
+    /// Where the driver was, as far as this host was told while this life lasts.
+    pub(crate) fn address_told(&self, life: u64) -> u8 {
+        self.lives.get(&life).map_or(0, |placed| placed.told.1)
+    }
+
+    /// The host is told of a driver's pod.
+    fn hears_of_driver(&mut self, driver: &DriverPod) {
+        for life in self.alive.values() {
+            if let Some(placed) = self.lives.get_mut(life)
+                && placed.driver == driver.uid
+                && placed.told.0 <= driver.revision
+                && driver.address.is_some()
+            {
+                placed.told = (driver.revision, outputs::address_of(driver));
+            }
+        }
+    }
+
+    pub(crate) fn core_id(&self, life: u64) -> CoreId {
+        CoreId { host: self.index, process: self.life, life }
+    }
+
+    pub fn snapshot(&self, app: usize, now_ms: u64) -> Option<Snapshot> {
+        Some(self.fleet(app)?.snapshot(self.now(now_ms)))
+    }
+
+    /// What the core of this application was shown of the cluster.
+    pub(crate) fn shown(&self, app: usize) -> Shown {
+        self.views.get(&app).copied().unwrap_or_default()
+    }
+
+    fn refusals(&self, now_ms: u64) -> Vec<(Refusal, u64)> {
+        let now = self.now(now_ms);
+        let fleets = self.supervisor().into_iter().flat_map(Supervisor::fleets);
+        let lives = fleets.filter_map(|managed| Some(managed.life()?.fleet().snapshot(now).refusals));
+        lives.flatten().collect()
     }
 
     pub fn is_up(&self) -> bool {
@@ -196,23 +290,22 @@ impl World<'_> {
         host.started_ms = self.sim.now_ms;
         let election = (!self.alone).then(|| lease::election(at, life, seed));
         host.core = Some((self.make)(election, seed));
-        self.checks.host_started(at, life);
+        for app in &mut self.apps {
+            app.checks.host_started(at);
+        }
         self.hosts[at] = host;
         self.sim.trace.number(at as u64);
         self.sim.say(|| format!("host {at} starts, life {life}"));
-        let documents = self.operator.documents();
+        let documents = self.documents();
         self.step(at, documents);
         self.host_task(at, life, HostTask::Pulse);
     }
 
-    /// How often each guardrail refused an action, in all lives of all hosts.
+    /// How often each guardrail refused an action, in all lives of all cores.
     pub fn refusals(&self) -> BTreeMap<Refusal, u64> {
         let mut sum = self.refused.clone();
         for host in &self.hosts {
-            let Some(snapshot) = host.snapshot(self.sim.now_ms) else { continue };
-            for (refusal, count) in snapshot.refusals {
-                *sum.entry(refusal).or_default() += count;
-            }
+            add_refusals(&mut sum, host.refusals(self.sim.now_ms));
         }
         sum
     }
@@ -223,11 +316,7 @@ impl World<'_> {
         if !host.is_up() {
             return;
         }
-        if let Some(snapshot) = host.snapshot(self.sim.now_ms) {
-            for (refusal, count) in snapshot.refusals {
-                *self.refused.entry(refusal).or_default() += count;
-            }
-        }
+        add_refusals(&mut self.refused, host.refusals(self.sim.now_ms));
         host.core = None;
         host.leading = false;
         host.frozen = false;
@@ -272,8 +361,8 @@ impl World<'_> {
             return;
         }
         if host.frozen {
-            if let HostTask::Beat(beat) = &task
-                && !self.beat_waits(at, beat)
+            if let HostTask::Beat { app, beat } = &task
+                && !self.beat_waits(at, *app, beat)
             {
                 return;
             }
@@ -300,31 +389,33 @@ impl World<'_> {
                     let spins = if host.spins.0 == self.sim.now_ms { host.spins.1 + 1 } else { 0 };
                     host.spins = (self.sim.now_ms, spins);
                     if spins > SPINS_MAX {
-                        let why = host.fleet().and_then(Fleet::deadline).map(|(_, why)| why.to_string());
-                        let why = why.unwrap_or_default();
-                        self.checks.object("SPIN", self.sim.now_ms, || {
-                            format!("host {at} wakes without end: {why}")
-                        });
-                        return;
+                        let fleets = host.supervisor().into_iter().flat_map(Supervisor::fleets);
+                        let first = fleets.filter_map(|it| it.life()?.fleet().deadline()).min();
+                        let why = first.map(|(_, why)| why.to_string()).unwrap_or_default();
+                        return self.object("SPIN", format!("host {at} wakes without end: {why}"));
                     }
                     self.step(at, Input::Deadline);
                 }
             }
             HostTask::Input(input) => self.step(at, *input),
-            HostTask::Tell(event) => self.tell(at, *event),
+            HostTask::Tell { app, event } => self.tell(at, app, *event),
             HostTask::Watched(event) => self.watched(at, *event),
-            HostTask::Beat(beat) => self.beat_arrives(at, *beat),
-            HostTask::Impaired(why) => self.say_impaired(at, why),
+            HostTask::Beat { app, beat } => self.beat_arrives(at, app, *beat),
+            HostTask::Impaired(app, why) => self.say_impaired(at, app, why),
             HostTask::Pulse => {
                 let pulse_ms = host.supervisor().map_or(1_000, Supervisor::pulse_ms);
                 self.post(at, pulse_ms, HostTask::Pulse);
                 self.step(at, Input::Deadline);
             }
-            HostTask::Spec => {
-                let documents = self.operator.documents();
+            HostTask::Contradiction(judged) => {
+                let documents = self.documents_but(*judged);
                 self.step(at, documents);
             }
-            HostTask::ReadDriver => self.driver_read(at),
+            HostTask::Spec => {
+                let documents = self.documents();
+                self.step(at, documents);
+            }
+            HostTask::ReadDriver(sought) => self.driver_read(at, *sought),
             HostTask::Answer(call, event) => self.answered(at, call, *event),
             HostTask::TimeOut(call) => {
                 if let Some(Pending { action, .. }) = host.calls.get(&call).copied() {
@@ -332,32 +423,39 @@ impl World<'_> {
                     self.answered(at, call, Event::Finished { action, outcome });
                 }
             }
-            HostTask::Watch(generation) => self.watch_delivers(at, generation),
-            HostTask::Reconnect { generation, list } => self.watch_reconnects(at, generation, list),
-            HostTask::Stale(generation) => self.watch_is_stale(at, generation),
-            HostTask::PollDriver => self.poll_driver(at),
+            HostTask::Watch { namespace, generation } => self.watch_delivers(at, namespace, generation),
+            HostTask::Reconnect { namespace, generation, list } => {
+                self.watch_reconnects(at, namespace, generation, list);
+            }
+            HostTask::Stale { namespace, generation } => self.watch_is_stale(at, namespace, generation),
+            HostTask::PollDriver(app) => self.poll_driver(at, app),
             HostTask::Exit => self.crash(at, "it leads no more"),
         }
     }
 
-    /// An event for the life that the fleet has; without one it is dropped.
-    pub(crate) fn tell(&mut self, at: usize, event: Event) {
-        if let Some(life) = self.hosts[at].fleet_life() {
+    /// An event for the life that an application has; without one it is dropped.
+    pub(crate) fn tell(&mut self, at: usize, app: usize, event: Event) {
+        if let Some(life) = self.hosts[at].life_of(app) {
             self.step(at, Input::Fleet { life, event });
         }
     }
 
     fn answered(&mut self, at: usize, call: u64, event: Event) {
-        let Some(Pending { life, action, starts }) = self.hosts[at].calls.remove(&call) else { return };
-        let watch = &mut self.hosts[at].watch;
+        let Some(Pending { app, life, action, starts }) = self.hosts[at].calls.remove(&call) else { return };
+        let namespace = self.apps[app].operator.namespace;
+        let host = &mut self.hosts[at];
+        let watch = &host.watches[namespace];
         if let Event::Relisted(list) = &event
             && starts == watch.starts
             && watch.is_up()
+            && host.life_of(app) == Some(life)
         {
-            watch.listed = true;
-            if list.revision >= watch.from {
-                watch.whole = true;
-                watch.told = watch.told.max(list.revision);
+            let from = watch.from;
+            let shown = host.views.entry(app).or_default();
+            shown.listed = true;
+            if list.revision >= from {
+                shown.whole = true;
+                shown.told = shown.told.max(list.revision);
             }
         }
         let input = if action == OWN_LIST {
@@ -371,96 +469,55 @@ impl World<'_> {
 
     /// One step of the supervisor, and everything that follows from it.
     pub(crate) fn step(&mut self, at: usize, input: Input) {
+        if let Input::Documents(documents) = &input {
+            self.allow_pending(at, documents);
+        }
         let host = &mut self.hosts[at];
-        let (life, now) = (host.life, host.now(self.sim.now_ms));
+        let (process, now) = (host.life, host.now(self.sim.now_ms));
+        host.ended.clear();
+        let meant = meant(&input);
+        if let Input::Driver { driver, .. } | Input::DriverFound { found: Ok(Some(driver)), .. } = &input {
+            host.hears_of_driver(driver);
+        }
         let Some(core) = host.core.as_mut() else { return };
         self.sim.trace.number(self.sim.now_ms);
         let outputs = core.step(input, now);
         let told = core.supervisor().take_told();
-        let audit = core.view().audit();
+        let lives: BTreeSet<u64> = told.iter().map(|told| told.life).collect();
+        let audit = lives.iter().try_for_each(|life| audit(core.view(), *life));
         if let Err(error) = audit {
-            self.checks.object("AUDIT", self.sim.now_ms, || error);
+            self.object("AUDIT", error);
         }
         let mut told = told.into_iter().peekable();
         for (before, output) in outputs.into_iter().enumerate() {
             while let Some(told) = told.next_if(|told| told.before <= before) {
-                self.fleet_told(at, &told.event, now.instant);
+                self.core_told(at, meant, &told, now.instant);
             }
             self.output(at, output);
-            if self.hosts[at].life != life || !self.hosts[at].is_up() {
+            if self.hosts[at].life != process || !self.hosts[at].is_up() {
                 return;
             }
         }
         for told in told {
-            self.fleet_told(at, &told.event, now.instant);
+            self.core_told(at, meant, &told, now.instant);
         }
         self.arm(at);
     }
 
-    fn fleet_told(&mut self, at: usize, event: &Event, instant: Instant) {
+    /// A core was told something. `meant`: the life for which the input was.
+    fn core_told(&mut self, at: usize, meant: Option<u64>, told: &Told, instant: Instant) {
+        let Told { life, event, .. } = told;
+        let Some(app) = self.hosts[at].app_of(*life) else { return };
         if matches!(event, Event::LeadershipGained { .. }) && !self.hosts[at].leading {
-            let message = || format!("a fleet begins on host {at}, which does not lead");
-            self.checks.object("S13", self.sim.now_ms, message);
+            self.object("S13", format!("a fleet begins on host {at}, which does not lead"));
         }
-        self.checks.told(at, event, self.sim.now_ms, instant);
-        self.sim.trace.number(event_number(event) | (at as u64) << 56);
-        self.sim.trace.say(self.sim.now_ms, || format!("host {at} <- {}", view::words(event)));
-    }
-
-    fn output(&mut self, at: usize, output: Output) {
-        match output {
-            Output::Act { life, action } => {
-                self.sim.trace.number(action.id.0);
-                self.sim.trace.number(view::verb_number(&action.verb));
-                self.sim.trace.say(self.sim.now_ms, || {
-                    format!(
-                        "host {at} -> {} {:?}: {}",
-                        action.id,
-                        action.cause,
-                        view::verb_words(&action.verb)
-                    )
-                });
-                self.check_action(at, &action);
-                self.act(at, life, action);
-            }
-            Output::List { life, known } => {
-                let action = Action { id: OWN_LIST, cause: Cause::Start, verb: Verb::Relist { known } };
-                self.act(at, life, action);
-            }
-            Output::FindDriver { .. } => self.find_driver(at),
-            Output::Watch { .. } => self.watch_opens(at),
-            Output::Begin { version, .. } => {
-                let still = self.operator.stood_still(version);
-                self.checks.fleet_begins(at, still);
-                let watch = &mut self.hosts[at].watch;
-                (watch.listed, watch.whole) = (false, false);
-                self.nodes_shown(at);
-            }
-            Output::Election(action) => self.elected(at, action),
-            Output::NotCommanded { .. } => {}
-            Output::Place { .. }
-            | Output::End { .. }
-            | Output::Still { .. }
-            | Output::StoodStill { .. }
-            | Output::Tell { .. } => {
-                self.sim.trace.say(self.sim.now_ms, || format!("host {at} -- {output:?}"));
-            }
-        }
-    }
-
-    fn elected(&mut self, at: usize, action: ElectionAction) {
-        match action {
-            ElectionAction::ReadLease { request } => self.call_lease(at, request, None),
-            ElectionAction::WriteLease { request, lease, over } => {
-                self.call_lease(at, request, Some((lease, over)));
-            }
-            ElectionAction::Lead { .. } => self.lead(at),
-            ElectionAction::Affirm => {}
-            ElectionAction::Stop(_) => {
-                self.hosts[at].leading = false;
-                self.post(at, 300, HostTask::Exit);
-            }
-        }
+        let core = self.hosts[at].core_id(*life);
+        self.check_addressee(app, core, meant, event);
+        let (alone, cluster) = (self.apps.len() == 1, &self.cluster);
+        let own = |pod: &PodView| alone || cluster.app_of(&pod.uid).is_none_or(|of| of == app);
+        self.apps[app].checks.told(core, event, own, self.sim.now_ms, instant);
+        self.sim.trace.number(words::event_number(event) | (at as u64) << 56 | (app as u64) << 57);
+        self.sim.trace.say(self.sim.now_ms, || format!("host {at} <- {life} {}", words::event(event)));
     }
 
     /// Schedules the supervisor's wake-up for the time that it asked for.
@@ -483,27 +540,29 @@ impl World<'_> {
     }
 }
 
-/// Distinguishes events, for the hash.
-fn event_number(event: &Event) -> u64 {
-    let (kind, number) = match event {
-        Event::LeadershipGained { term } => (1, *term),
-        Event::LeadershipLost => (2, 0),
-        Event::Relisted(list) => (3, list.revision),
-        Event::PodChanged(pod) => (4, pod.revision),
-        Event::PodGone(pod) => (5, pod.revision),
-        Event::NodeChanged(node) => (6, u64::from(node.state.gone)),
-        Event::DriverChanged { revision, .. } => (7, *revision),
-        Event::ViewStale => (8, 0),
-        Event::ViewFresh => (9, 0),
-        Event::Heartbeat(beat) => (10, beat.executor.0),
-        Event::DriverReported(rows) => (11, rows.len() as u64),
-        Event::Answered { action, answer } => (12, action.0 << 1 | u64::from(answer.is_ok())),
-        Event::Finished { action, outcome } => (13, action.0 << 4 | view::outcome_number(outcome)),
-        Event::SpecChanged { spec, .. } => (14, u64::from(spec.target)),
-        Event::Commanded { command, .. } => (15, command.0),
-        Event::Deadline => (16, 0),
-        Event::LeadershipConfirmed => (18, 0),
-        Event::HearingImpaired(why) => (17, *why as u64),
-    };
-    kind << 48 | number
+/// The life of a core for which an input is.
+fn meant(input: &Input) -> Option<u64> {
+    match input {
+        Input::Fleet { life, .. } | Input::Listed { life, .. } => Some(*life),
+        Input::Deadline
+        | Input::Election(_)
+        | Input::Documents(_)
+        | Input::WatchStarted { .. }
+        | Input::WatchBroken { .. }
+        | Input::Driver { .. }
+        | Input::DriverFound { .. }
+        | Input::Command { .. } => None,
+    }
+}
+
+/// Checks the totals of the fleet with this life.
+fn audit(supervisor: &Supervisor, life: u64) -> Result<(), String> {
+    let life = supervisor.fleet_of(life).and_then(Managed::life);
+    life.map_or(Ok(()), |life| life.fleet().audit())
+}
+
+fn add_refusals(sum: &mut BTreeMap<Refusal, u64>, refusals: Vec<(Refusal, u64)>) {
+    for (refusal, count) in refusals {
+        *sum.entry(refusal).or_default() += count;
+    }
 }

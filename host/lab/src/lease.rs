@@ -41,9 +41,12 @@ impl World<'_> {
         let now_ms = self.sim.now_ms;
         self.hosts[at].leading = true;
         if self.sim.swarm.is_on(Fault::Herd) && self.sim.strikes(Fault::Herd) {
-            self.hosts[at].deaf_until_ms = now_ms + self.operator.spec.heartbeat.interval_ms * 2;
+            let intervals_ms = self.apps.iter().map(|app| app.operator.spec.heartbeat.interval_ms);
+            self.hosts[at].deaf_until_ms = now_ms + intervals_ms.max().unwrap_or_default() * 2;
         }
-        self.post(at, 1_500, HostTask::PollDriver);
+        for app in self.current() {
+            self.post(at, 1_500, HostTask::PollDriver(app));
+        }
     }
 
     pub(crate) fn call_lease(

@@ -8,9 +8,10 @@
 //! Rejected: taking over the scheduler and the clock of the real daemon. The core is a function of event and
 //! time; the code around it has tests of its own, against the same [`Api`](api::Api).
 //!
-//! Reading order: [`run`], [`world`], [`host`], [`api`], [`cluster`], [`check`].
+//! Reading order: [`run`], [`world`], [`app`], [`host`], [`api`], [`cluster`], [`check`].
 
 pub mod api;
+pub mod app;
 pub mod campaign;
 pub mod check;
 pub mod choices;
@@ -25,5 +26,6 @@ pub mod trace;
 pub mod world;
 
 mod chaos;
+mod fleets;
 mod network;
 mod operator;

@@ -124,6 +124,7 @@ fn one(seed: u64, bug: Option<InjectedBug>, timeline: bool, output: Output) -> i
         Output::Json => line(json!({
             "seed": seed,
             "hash": format!("{:016x}", report.hash),
+            "fleets": report.fleets,
             "simulatedHours": report.fleet_hours,
             "faults": swarm,
             "fired": fired(report.fired.iter().copied()),
@@ -142,11 +143,17 @@ fn one(seed: u64, bug: Option<InjectedBug>, timeline: bool, output: Output) -> i
             let spec = &report.spec;
             line(format_args!("seed      {seed}, hash {:016x}", report.hash))?;
             line(format_args!("fleet     {:?} mode, target {}", spec.mode, spec.target))?;
+            if report.fleets > 1 {
+                line(format_args!("beside    {} more", report.fleets - 1))?;
+            }
             line(format_args!(
                 "faults    {}",
                 if on.is_empty() { "none".to_owned() } else { on.join(", ") }
             ))?;
-            line(format_args!("time      {:.0} simulated minutes", report.fleet_hours * 60.0))?;
+            line(format_args!(
+                "time      {:.0} simulated minutes",
+                report.fleet_hours * 60.0 / report.fleets as f64
+            ))?;
             match &report.violation {
                 None => line("violation none")?,
                 Some(violation) => line(format_args!(

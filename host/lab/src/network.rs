@@ -5,12 +5,15 @@
 //! the request is still applied. Requests of a host that dies stay in transit.
 
 use fleet::action::{Action, Verb};
-use fleet::event::{Answer, Event, Outcome, Phase, Relist, finished};
+use fleet::event::{Answer, Event, Fault as PolicyFault, Outcome, Phase, Relist, finished};
+use fleet::observed::DriverPod;
 use fleet::supervisor::Input;
 
 use crate::api::NewPod;
+use crate::check::CoreId;
 use crate::cluster::Maker;
 use crate::fault::Fault;
+use crate::fleets::Hopeless;
 use crate::host::{HostTask, Pending};
 use crate::policies;
 use crate::world::{CrashPoint, Task, World};
@@ -18,8 +21,10 @@ use crate::world::{CrashPoint, Task, World};
 /// A request in transit.
 #[derive(Debug)]
 pub struct Call {
-    pub host: usize,
+    /// Of the host's process.
     pub life: u32,
+    pub app: usize,
+    pub core: CoreId,
     id: u64,
     pub action: Action,
     pub(crate) sent_ms: u64,
@@ -32,6 +37,23 @@ pub struct Call {
     /// Its host dies when it is applied.
     kills: bool,
     changed: Admission,
+    /// Where its executor is told to reach the driver.
+    address: u8,
+}
+
+/// A driver's pod that a host looks for.
+#[derive(Clone, Debug)]
+pub struct Sought {
+    pub fleet: String,
+    pub namespace: String,
+    pub pod: String,
+}
+
+impl Sought {
+    fn found(self, found: Result<Option<DriverPod>, String>) -> Input {
+        let Sought { fleet, namespace, pod } = self;
+        Input::DriverFound { fleet, namespace, pod, found }
+    }
 }
 
 /// What a webhook does to a new pod.
@@ -54,7 +76,9 @@ impl World<'_> {
             Verb::Ask { .. } => self.ask(at, of, action),
             Verb::Reply { command, reply } => {
                 let (command, reply) = (*command, reply.clone());
-                self.replied(at, command, &reply);
+                if let Some(app) = self.hosts[at].app_of(of) {
+                    self.replied(app, command, &reply);
+                }
             }
             // The supervisor answers the first itself.
             Verb::CheckLease | Verb::Publish(_) => {}
@@ -70,6 +94,7 @@ impl World<'_> {
     }
 
     fn send(&mut self, at: usize, of: u64, action: Action) {
+        let Some(app) = self.hosts[at].app_of(of) else { return };
         self.calls += 1;
         let point = self.crash_at.filter(|(call, _)| *call == self.calls).map(|(_, point)| point);
         let worn = match &mut self.hosts[at].requests_left {
@@ -86,13 +111,14 @@ impl World<'_> {
         let kills = point == Some(CrashPoint::Applied);
         let awaiting = self.sim.strikes(Fault::CrashAwaiting);
         let id = self.calls;
+        let namespace = self.apps[app].operator.namespace;
         let host = &mut self.hosts[at];
-        let starts = host.watch.starts;
-        host.calls.insert(id, Pending { life: of, action: action.id, starts });
-        let life = host.life;
+        let starts = host.watches[namespace].starts;
+        host.calls.insert(id, Pending { app, life: of, action: action.id, starts });
+        let (life, core, address) = (host.life, host.core_id(of), host.address_for(of));
         self.post(at, TIMEOUT_MS, HostTask::TimeOut(id));
         let partitioned = self.sim.now_ms < self.hosts[at].partitioned_until_ms;
-        let mut refusal = self.refusal(&action.verb);
+        let mut refusal = self.refusal(app, &action.verb);
         let mut disguise = None;
         if refusal.is_none() && self.sim.strikes(Fault::ServerError) {
             let outcome = Some(Outcome::Unknown("504: gateway timeout".to_owned()));
@@ -117,7 +143,20 @@ impl World<'_> {
             answer_ms = Some(self.sim.choices.between(100, 20_000));
         }
         let sent_ms = self.sim.now_ms;
-        let call = Call { host: at, life, id, action, sent_ms, refusal, disguise, answer_ms, kills, changed };
+        let call = Call {
+            life,
+            app,
+            core,
+            id,
+            action,
+            sent_ms,
+            refusal,
+            disguise,
+            answer_ms,
+            kills,
+            changed,
+            address,
+        };
         self.sim.after(there_ms, Task::Apply(Box::new(call)));
         self.maybe_crash(at, awaiting);
     }
@@ -140,14 +179,15 @@ impl World<'_> {
     }
 
     /// The refusal by a component in front of the store, so that the request never reaches it.
-    fn refusal(&mut self, verb: &Verb) -> Option<Outcome> {
+    fn refusal(&mut self, app: usize, verb: &Verb) -> Option<Outcome> {
         if matches!(verb, Verb::Relist { .. }) && self.sim.strikes(Fault::ListExpires) {
             return Some(Outcome::Unknown("410: the continue token has expired".to_owned()));
         }
         let creates = matches!(verb, Verb::CreatePod { .. });
         let evicts = matches!(verb, Verb::EvictPod { .. });
         let writes = matches!(verb, Verb::WriteLedger { .. });
-        if creates && self.operator.template_invalid {
+        let invalid = self.apps[app].operator.template_invalid || self.fails(app, Hopeless::Creates);
+        if creates && invalid {
             return Some(Outcome::Invalid("spec.containers: Required value".to_owned()));
         }
         if self.sim.strikes(Fault::Throttled) {
@@ -181,6 +221,7 @@ impl World<'_> {
 
     /// A request arrives at the API server.
     pub(crate) fn apply(&mut self, call: Call) {
+        let (app, at) = (call.app, call.core.host);
         let mut event = match call.refusal.clone() {
             Some(outcome) => finished(&call.action, outcome),
             None => self.applied(&call),
@@ -188,38 +229,40 @@ impl World<'_> {
         if let Event::Finished { outcome, .. } = &mut event {
             self.check_applied(&call, outcome);
             if call.action.verb == Verb::ReadLedger && *outcome == Outcome::NotFound {
-                self.checks.ledger_missed(call.host, call.life, call.action.id);
+                self.apps[app].checks.ledger_missed(call.core, call.action.id);
             }
         }
         self.sim.trace.number(call.id);
-        if call.kills && self.hosts[call.host].life == call.life {
-            self.crash(call.host, "after a request was applied");
+        if call.kills && self.hosts[at].life == call.life {
+            self.crash(at, "after a request was applied");
         }
         if let Some(outcome) = call.disguise {
             event = finished(&call.action, outcome);
         }
         if let Some(answer_ms) = call.answer_ms {
             let task = HostTask::Answer(call.id, Box::new(event));
-            self.sim.after(answer_ms, Task::Host { host: call.host, life: call.life, task });
+            self.sim.after(answer_ms, Task::Host { host: at, life: call.life, task });
         }
     }
 
     fn applied(&mut self, call: &Call) -> Event {
-        let driver = self.api.driver_uid().clone();
+        let app = call.app;
+        let driver = self.api.app(app).driver_uid().clone();
         let outcome = match &call.action.verb {
-            Verb::Relist { known } => return self.relisted(call.host, call.life, *known),
-            Verb::ReadLedger => self.api.read_ledger(),
+            Verb::Relist { known } => return self.relisted(call, *known),
+            Verb::ReadLedger => self.api.read_ledger(app),
             Verb::WriteLedger { ledger, over } => {
-                let before = self.api.ledger().cloned();
-                let outcome = self.api.write_ledger(fleet::ledger::Ledger::clone(ledger), over.as_ref());
+                let before = self.api.ledger(app).cloned();
+                let outcome = self.api.write_ledger(app, fleet::ledger::Ledger::clone(ledger), over.as_ref());
                 if matches!(outcome, Outcome::Ok(_)) {
-                    self.check_ledger(call.host, call.life, before.as_ref());
+                    self.check_ledger(app, call.core, before.as_ref());
                 }
                 outcome
             }
             Verb::CreatePod { executor, pod, avoid_nodes } => {
-                self.cluster.making = Maker::Host { host: call.host, life: call.life };
+                self.cluster.making = Maker::Core(call.core);
                 let outcome = self.api.create(NewPod {
+                    app,
                     name: pod.clone(),
                     executor: *executor,
                     owner: (!call.changed.owner_stripped).then_some(driver),
@@ -231,6 +274,7 @@ impl World<'_> {
                     && matches!(outcome, Outcome::Ok(_))
                 {
                     self.cluster.avoid(serial, avoid_nodes);
+                    self.cluster.addresses.insert(serial, call.address);
                     // The client has waited for the pod for longer than the pod exists.
                     if call.sent_ms + SLOW_MS < self.sim.now_ms {
                         self.cluster.slow.insert(serial);
@@ -249,7 +293,7 @@ impl World<'_> {
                 let grace_ms = self.grace(pod, *grace_ms);
                 self.api.evict(pod, Some(uid), grace_ms)
             }
-            Verb::DeleteDriver { uid } => self.api.delete_driver(uid),
+            Verb::DeleteDriver { uid } => self.api.delete_driver(app, uid),
             Verb::Ask { .. } | Verb::Reply { .. } | Verb::CheckLease | Verb::Publish(_) => {
                 unreachable!("these do not go to the API server")
             }
@@ -264,34 +308,35 @@ impl World<'_> {
         if starts && self.sim.strikes(Fault::GraceLost) { Some(0) } else { grace_ms }
     }
 
-    fn relisted(&mut self, at: usize, life: u32, known: u64) -> Event {
-        let mut list = self.api.list();
+    fn relisted(&mut self, call: &Call, known: u64) -> Event {
+        let (app, namespace) = (call.app, self.apps[call.app].operator.namespace);
+        let mut list = self.api.list(app);
         if self.sim.strikes(Fault::RelistBack) {
             let back_ms = self.sim.choices.between(500, 60_000);
-            let revision = self.api.revision_at(self.sim.now_ms.saturating_sub(back_ms));
-            list = self.api.list_at(revision);
+            let revision = self.api.revision_at(namespace, self.sim.now_ms.saturating_sub(back_ms));
+            list = self.api.list_at(app, revision);
         }
-        if self.hosts[at].life == life {
-            self.check_listed(at, list.revision);
+        if self.hosts[call.core.host].life == call.life {
+            self.check_listed(app, call.core, list.revision);
         }
         Event::Relisted(Relist { known, ..list })
     }
 
     // ------------------------------------------------------------------------------------- driver --
 
-    /// A host reads the driver's pod.
-    pub(crate) fn find_driver(&mut self, at: usize) {
+    /// A host reads a driver's pod.
+    pub(crate) fn find_driver(&mut self, at: usize, sought: Sought) {
         let there_ms = self.sim.choices.between(2, 30);
         let partitioned = self.sim.now_ms < self.hosts[at].partitioned_until_ms;
         if partitioned || self.sim.strikes(Fault::RequestLost) {
-            let found = self.operator.driver_found(Err("timed out".to_owned()));
+            let found = sought.found(Err("timed out".to_owned()));
             return self.post(at, TIMEOUT_MS, HostTask::Input(Box::new(found)));
         }
-        self.post(at, there_ms, HostTask::ReadDriver);
+        self.post(at, there_ms, HostTask::ReadDriver(Box::new(sought)));
     }
 
     /// That request reaches the API server.
-    pub(crate) fn driver_read(&mut self, at: usize) {
+    pub(crate) fn driver_read(&mut self, at: usize, sought: Sought) {
         let answer_ms = self.sim.choices.between(2, 30);
         let answer_ms = if self.sim.strikes(Fault::AnswerLate) {
             self.sim.choices.between(100, TIMEOUT_MS)
@@ -301,22 +346,27 @@ impl World<'_> {
         let found = if self.sim.strikes(Fault::PermissionCut) {
             Err("not allowed".to_owned())
         } else {
-            Ok(self.api.is_driver_running().then(|| self.api.driver_pod()))
+            Ok(self.api.driver_named(&sought.namespace, &sought.pod))
         };
-        let found = self.operator.driver_found(found);
-        self.post(at, answer_ms, HostTask::Input(Box::new(found)));
+        self.post(at, answer_ms, HostTask::Input(Box::new(sought.found(found))));
     }
 
     // ----------------------------------------------------------------------------------- policies --
 
     fn ask(&mut self, at: usize, life: u64, action: Action) {
         let Verb::Ask { question, .. } = &action.verb else { return };
+        let Some(app) = self.hosts[at].app_of(life) else { return };
         let mut wait_ms = self.sim.choices.between(1, 50);
-        let answer: Result<Answer, _> = policies::answer(&mut self.sim, question, self.operator.healed);
+        let answer: Result<Answer, _> = if self.fails(app, Hopeless::Policies) {
+            Err(PolicyFault::Policy("wasm trap: unreachable".to_owned()))
+        } else {
+            policies::answer(&mut self.sim, question, self.healed)
+        };
         if self.sim.strikes(Fault::PolicyLate) {
             wait_ms = self.sim.choices.between(2_000, 40_000);
         }
-        self.checks.answered(at, question, &answer);
+        let core = self.hosts[at].core_id(life);
+        self.apps[app].checks.answered(core, question, &answer);
         let event = Event::Answered { action: action.id, answer };
         self.post(at, wait_ms, HostTask::Input(Box::new(Input::Fleet { life, event })));
     }

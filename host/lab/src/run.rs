@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use fleet::guardrail::Refusal;
 use fleet::spec::FleetSpec;
 
+use crate::app::App;
 use crate::check::Violation;
 use crate::choices::Choices;
 use crate::fault::{Fault, Swarm};
@@ -26,8 +27,10 @@ pub struct Options {
     pub choices: Option<Vec<u32>>,
     /// These faults instead of drawn ones.
     pub swarm: Option<Swarm>,
-    /// This spec instead of a drawn one.
+    /// This spec instead of a drawn one. There is one fleet then, unless `fleets` says otherwise.
     pub spec: Option<FleetSpec>,
+    /// This many fleets, at most [`FLEETS_MAX`](crate::app::FLEETS_MAX).
+    pub fleets: Option<usize>,
     /// Faults last this long, instead of 5 to 15 minutes.
     pub chaos_ms: Option<u64>,
     /// The leader dies at the `n`th request, counted from 1.
@@ -46,10 +49,12 @@ pub struct Report {
     pub refusals: BTreeMap<Refusal, u64>,
     /// The faults that were on, in occurrences per thousand.
     pub swarm: Vec<(Fault, u32)>,
+    pub fleets: usize,
+    /// Of the first fleet.
     pub spec: FleetSpec,
-    /// The target after healing.
+    /// Its target after healing.
     pub last_target: u32,
-    /// Simulated time.
+    /// Simulated time, of each fleet.
     pub fleet_hours: f64,
     /// Requests to the API server, for runs that try a crash at each.
     pub requests: u64,
@@ -62,41 +67,51 @@ pub struct Report {
 
 pub fn run(seed: u64, options: &Options, make: &Make<'_>) -> Report {
     let mut choices = options.choices.clone().map_or_else(|| Choices::from_seed(seed), Choices::from_drawn);
-    let swarm = Swarm::draw(&mut choices);
-    let swarm = options.swarm.clone().unwrap_or(swarm);
-    let spec = draw::spec(&mut choices);
+    let mut swarm = Swarm::draw(&mut choices);
+    let spec = draw::spec(&mut choices, u32::MAX);
     let spec = options.spec.clone().unwrap_or(spec);
     let chaos_ms = 1_000 * choices.between(300, 900);
     let chaos_ms = options.chaos_ms.unwrap_or(chaos_ms);
-    let target = draw::last_target(&mut choices, &spec);
-    let hosts = 1 + usize::from(choices.chance(700));
+    let last_target = draw::last_target(&mut choices, &spec, u32::MAX);
+    let (hosts, fleets) = draw::size(&mut choices);
+    let fleets = options.fleets.unwrap_or(if options.spec.is_some() { 1 } else { fleets });
+    let mut apps = vec![App::new(spec.clone(), 0, last_target)];
+    if fleets > 1 {
+        swarm.draw_for_fellows(&mut choices);
+        apps.extend(draw::fellows(&mut choices, fleets - 1));
+        draw::documented(&mut choices, &mut apps);
+    }
+    let swarm = options.swarm.clone().unwrap_or(swarm);
     let trace = Trace::new(options.timeline);
-    let mut world = World::new(choices, swarm.clone(), trace, spec.clone(), hosts, make);
+    let mut world = World::new(choices, swarm.clone(), trace, apps, hosts, make);
     world.crash_at = options.crash_at;
     let freezes = swarm.is_on(Fault::FrozenFull) || swarm.is_on(Fault::Freeze);
     world.alone = hosts == 1 && freezes && world.sim.choices.chance(700);
     draw::cluster(&mut world);
     world.run_until(chaos_ms);
-    if !world.checks.objects() {
-        world.heal(target);
-        world.come_to_rest(draw::bound_ms(&spec));
+    if !world.objects() {
+        world.heal();
+        world.come_to_rest(draw::bound_ms);
+        world.replace_losses(draw::bound_ms);
     }
     let now_ms = world.sim.now_ms;
-    if let Some(violation) = world.checks.violation().cloned() {
+    let violation = world.violation().cloned();
+    if let Some(violation) = &violation {
         world.sim.say(|| format!("{}: {}", violation.checker, violation.message));
     }
     Report {
         seed,
         hash: world.sim.trace.hash(),
-        violation: world.checks.violation().cloned(),
+        violation,
         fired: world.sim.swarm.fired().collect(),
         refusals: world.refusals(),
         swarm: swarm.on().collect(),
         spec,
-        last_target: target,
-        fleet_hours: now_ms as f64 / 3_600_000.0,
+        last_target,
+        fleets,
+        fleet_hours: fleets as f64 * now_ms as f64 / 3_600_000.0,
         requests: world.calls,
-        mutations: world.checks.mutations,
+        mutations: world.apps.iter().map(|app| app.checks.mutations).sum(),
         drawn: world.sim.choices.drawn().to_vec(),
         timeline: world.sim.trace.into_timeline(),
     }

@@ -15,20 +15,20 @@ use std::collections::BTreeMap;
 
 use fleet::election::Election;
 use fleet::guardrail::Refusal;
-use fleet::id::Uid;
-use fleet::spec::FleetSpec;
 use fleet::supervisor::{Input, Output, Supervisor};
 use fleet::time::Now;
 
 use crate::api::{Api, News, Serial};
-use crate::check::Checks;
+use crate::app::App;
+use crate::check::Violation;
 use crate::choices::Choices;
 use crate::cluster::{Cluster, NodeStep, PodStep};
 use crate::fault::Swarm;
+use crate::fleets::Hopeless;
 use crate::host::{Host, HostTask};
 use crate::lease::LeaseCall;
 use crate::network::Call;
-use crate::operator::Operator;
+use crate::operator::Lift;
 use crate::trace::Trace;
 
 /// The system under test: a supervisor, or one with something around it.
@@ -63,10 +63,13 @@ pub enum Task {
         node: usize,
         step: NodeStep,
     },
-    /// The driver checks its executors.
-    Driver,
+    /// An application's driver checks its executors.
+    Driver(usize),
     /// The kubelet reports that the driver's container has ended and started again.
-    DriverRestarts,
+    DriverRestarts {
+        app: usize,
+        moves: bool,
+    },
 }
 
 /// Time, randomness and the task queue: what every part needs to schedule tasks.
@@ -109,8 +112,16 @@ pub struct World<'a> {
     pub hosts: Vec<Host>,
     /// There is one host, and it leads without an election: it is not ended after a standstill.
     pub alone: bool,
-    pub operator: Operator,
-    pub checks: Checks,
+    pub apps: Vec<App>,
+    /// The faults are over.
+    pub healed: bool,
+    /// A fleet that fails in this way, also when the faults are over.
+    pub(crate) hopeless: Option<(usize, Hopeless)>,
+    pub(crate) lifts: Vec<(u64, Lift)>,
+    /// Counts the operators' commands.
+    pub(crate) commands: u64,
+    /// An objection that concerns no single application.
+    violation: Option<Violation>,
     pub(crate) make: &'a Make<'a>,
     /// How often each guardrail refused an action, in lives that have ended.
     pub(crate) refused: BTreeMap<Refusal, u64>,
@@ -145,20 +156,23 @@ impl<'a> World<'a> {
         choices: Choices,
         swarm: Swarm,
         trace: Trace,
-        spec: FleetSpec,
+        apps: Vec<App>,
         hosts: usize,
         make: &'a Make<'a>,
     ) -> World<'a> {
         let sim = Sim { now_ms: 0, choices, swarm, trace, queue: BinaryHeap::new(), queued: 0 };
-        let driver: Uid = spec.driver.clone();
         let mut world = World {
             sim,
-            api: Api::new(driver, WALL_BASE_MS),
+            api: Api::new(WALL_BASE_MS),
             cluster: Cluster::new(),
             hosts: (0..hosts).map(Host::new).collect(),
             alone: false,
-            checks: Checks::new(&spec),
-            operator: Operator::new(spec),
+            apps: Vec::new(),
+            healed: false,
+            hopeless: None,
+            lifts: Vec::new(),
+            commands: 0,
+            violation: None,
             make,
             refused: BTreeMap::new(),
             calls: 0,
@@ -168,13 +182,53 @@ impl<'a> World<'a> {
             world.sim.after(host as u64 * 100, Task::Start(host));
         }
         world.sim.after(1000, Task::Second);
-        world.sim.after(500, Task::Driver);
+        for app in apps {
+            world.add(app);
+        }
         world
+    }
+
+    /// An application begins: its driver's pod exists from now on.
+    pub(crate) fn add(&mut self, app: App) -> usize {
+        let at = self.api.add(app.application());
+        self.apps.push(app);
+        self.sim.after(500, Task::Driver(at));
+        at
+    }
+
+    /// The applications that are not over.
+    pub(crate) fn current(&self) -> Vec<usize> {
+        (0..self.apps.len()).filter(|app| !self.apps[*app].over).collect()
+    }
+
+    /// One of them, for a fault. A world with one fleet draws nothing.
+    pub(crate) fn random_app(&mut self) -> usize {
+        let current = self.current();
+        if let [only] = current[..] {
+            only
+        } else {
+            self.sim.choices.pick(&current).copied().unwrap_or_default()
+        }
+    }
+
+    /// The first objection.
+    pub fn violation(&self) -> Option<&Violation> {
+        let of_apps = self.apps.iter().filter_map(|app| app.checks.violation());
+        self.violation.iter().chain(of_apps).min_by_key(|violation| violation.at_ms)
+    }
+
+    pub fn objects(&self) -> bool {
+        self.violation.is_some() || self.apps.iter().any(|app| app.checks.objects())
+    }
+
+    pub(crate) fn object(&mut self, checker: &'static str, message: String) {
+        let at_ms = self.sim.now_ms;
+        self.violation.get_or_insert(Violation { checker, message, at_ms });
     }
 
     /// Runs up to this time, or until a checker objects.
     pub fn run_until(&mut self, until_ms: u64) {
-        while !self.checks.objects() {
+        while !self.objects() {
             let next = self.sim.queue.peek();
             if next.is_none_or(|next| next.at_ms > until_ms) {
                 self.sim.now_ms = self.sim.now_ms.max(until_ms);
@@ -205,10 +259,10 @@ impl<'a> World<'a> {
             Task::Lease(call) => self.apply_lease(*call),
             Task::Pod { serial, step } => self.pod_step(serial, step),
             Task::Node { node, step } => self.node_step(node, step),
-            Task::DriverRestarts => self.api.restart_driver(),
-            Task::Driver => {
-                self.sim.after(1000, Task::Driver);
-                self.driver_looks();
+            Task::DriverRestarts { app, moves } => self.api.restart_driver(app, moves),
+            Task::Driver(app) => {
+                self.sim.after(1000, Task::Driver(app));
+                self.driver_looks(app);
             }
         }
     }
@@ -225,7 +279,7 @@ impl<'a> World<'a> {
                     News::Created(serial) => self.pod_created(serial),
                     News::Terminating(serial) => self.pod_terminating(serial),
                     News::Removed(serial) => self.pod_removed(serial),
-                    News::DriverGone => self.driver_gone(),
+                    News::DriverGone(app) => self.driver_gone(app),
                 }
             }
         }

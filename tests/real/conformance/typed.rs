@@ -16,7 +16,7 @@ use fleet::id::{ExecutorId, Uid, Version};
 use fleet::ledger::Ledger;
 use fleet::question::Condition;
 use futures_util::stream;
-use lab::api::{Api, Change, NewPod};
+use lab::api::{Api, Application, Change, NewPod};
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -50,7 +50,8 @@ const LOOK: Duration = Duration::from_millis(20);
 
 impl Typed {
     pub fn new() -> Typed {
-        let api = Api::new(Uid::from("driver"), 1_767_225_600_000);
+        let mut api = Api::new(1_767_225_600_000);
+        api.add(Application::new(0, "app-1", "driver", Uid::from("driver")));
         Typed(Arc::new(Mutex::new(State { api, begun: Instant::now(), metas: BTreeMap::new() })))
     }
 
@@ -223,6 +224,7 @@ impl State {
         let lower = |name: &&str| name.bytes().all(|byte| byte.is_ascii_lowercase());
         let Some(name) = meta["name"].as_str().filter(lower) else { return Err(PODS) };
         let new = NewPod {
+            app: 0,
             name: name.into(),
             executor: ExecutorId(1),
             owner: None,
@@ -242,7 +244,7 @@ impl State {
         if query.keys().any(|name| *name != "labelSelector") || !self.is_all(query) {
             return Err(PARAMETERS);
         }
-        let list = self.api.list();
+        let list = self.api.list(0);
         let mut pods: Vec<Value> = list.pods.iter().map(|pod| self.json(pod)).collect();
         pods.sort_by_key(|pod| pod["metadata"]["name"].to_string());
         for pod in &mut pods {
@@ -343,8 +345,8 @@ impl State {
 
     /// The next event after this revision, if it is about a pod, and its revision.
     fn next(&self, seen: u64) -> Option<(Option<Value>, u64)> {
-        let before = self.api.list_at(seen);
-        let entry = self.api.since(seen).first()?;
+        let before = self.api.list_at(0, seen);
+        let entry = self.api.since(0, seen).first()?;
         let known = |pod: &PodView| before.pods.iter().find(|other| other.uid == pod.uid);
         let (kind, object) = match &entry.change {
             Change::Put(pod) => (if known(pod).is_some() { "MODIFIED" } else { "ADDED" }, self.json(pod)),
@@ -390,21 +392,25 @@ impl State {
         let over = over(body)?;
         let name = name.first().copied().unwrap_or("m");
         let outcome = match method {
-            "GET" => self.api.read_ledger(),
+            "GET" => self.api.read_ledger(0),
             "POST" | "PUT" if (method == "PUT") == over.is_some() => {
                 let others = body["data"].as_object().into_iter().flatten();
                 let others = others.map(|(key, value)| (key.as_str().into(), value.as_str().unwrap().into()));
-                self.api.write_ledger(Ledger { others: others.collect(), ..Ledger::default() }, over.as_ref())
+                self.api.write_ledger(
+                    0,
+                    Ledger { others: others.collect(), ..Ledger::default() },
+                    over.as_ref(),
+                )
             }
             "DELETE" if body.is_null() => {
-                self.api.delete_ledger();
+                self.api.delete_ledger(0);
                 let details = json!({ "kind": "configmaps", "name": name, "uid": "ledger" });
                 return Ok((200, json!({ "kind": "Status", "status": "Success", "details": details })));
             }
             _ => return Err(BLIND),
         };
         if let Outcome::Ok(_) = outcome {
-            let stored = self.api.ledger().unwrap();
+            let stored = self.api.ledger(0).unwrap();
             let data: BTreeMap<_, _> = stored.ledger.others.iter().cloned().collect();
             let meta =
                 json!({ "name": name, "uid": "ledger", "resourceVersion": stored.version.to_string() });

@@ -4,6 +4,7 @@ use super::document::{Document, Judged};
 use crate::Fleet;
 use crate::id::Uid;
 use crate::identity::{Claim, Identity};
+use crate::injected_bug::{Bugs, InjectedBug};
 use crate::observed::DriverPod;
 use crate::time::Instant;
 
@@ -96,14 +97,14 @@ impl Managed {
     }
 
     /// Follows a newer document, or a newer verdict on the same one.
-    pub(super) fn follow(&mut self, judged: Judged) -> Followed {
+    pub(super) fn follow(&mut self, judged: Judged, bugs: Bugs) -> Followed {
         let Judged { document, problems, pending, policies } = judged;
         let same = self.document.version == document.version;
         if same && self.good && problems.is_empty() && self.refused.is_none() {
             (self.policies, self.pending) = (policies, pending);
             return Followed::Nothing;
         }
-        if self.good && !problems.is_empty() {
+        if self.good && !problems.is_empty() && !bugs.has(InjectedBug::RefusedInForce) {
             self.pending = None;
             let known = self.refused.as_ref();
             if known
@@ -114,7 +115,9 @@ impl Managed {
             self.refused = Some(Judged { document, problems: problems.clone(), pending, policies });
             return Followed::Refused(problems);
         }
-        if let (true, false, Some(why)) = (self.good, same, &pending) {
+        if let (true, false, Some(why)) = (self.good, same, &pending)
+            && !bugs.has(InjectedBug::PendingInForce)
+        {
             // A document that may turn out to be invalid must not be in force meanwhile.
             self.pending = Some(format!("the previous document stays in force until it is known: {why}"));
             return Followed::Nothing;

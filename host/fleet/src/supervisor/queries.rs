@@ -9,7 +9,7 @@ use crate::election::Election;
 use crate::event::Event;
 use crate::guardrail::Refusal;
 use crate::id::ExecutorId;
-use crate::injected_bug::InjectedBug;
+use crate::injected_bug::{Bugs, InjectedBug};
 use crate::snapshot::Explanation;
 use crate::time::Instant;
 
@@ -73,6 +73,10 @@ impl Supervisor {
 
     /// The life whose executors have this application id.
     pub fn life_of(&self, namespace: &str, application_id: &str) -> Option<u64> {
+        if self.has_bug(InjectedBug::NamespacesAlike) {
+            let alike = self.applications.iter().find(|((_, id), _)| id == application_id);
+            return alike.map(|(_, life)| *life);
+        }
         // Fewer than a thousand applications, and two short strings to build the key.
         self.applications.get(&(namespace.to_owned(), application_id.to_owned())).copied()
     }
@@ -107,13 +111,17 @@ impl Supervisor {
     }
 
     #[cfg(feature = "injected-bugs")]
-    pub(super) fn has_bug(&self, bug: InjectedBug) -> bool {
-        self.bug == Some(bug)
+    pub(super) fn bugs(&self) -> Bugs {
+        self.bug.map(Bugs::only).unwrap_or_default()
     }
 
     #[cfg(not(feature = "injected-bugs"))]
-    pub(super) const fn has_bug(&self, _: InjectedBug) -> bool {
-        false
+    pub(super) fn bugs(&self) -> Bugs {
+        Bugs::default()
+    }
+
+    pub(super) fn has_bug(&self, bug: InjectedBug) -> bool {
+        self.bugs().has(bug)
     }
 
     /// What fleets were told in the last step.
@@ -124,7 +132,7 @@ impl Supervisor {
 
     #[cfg(feature = "injected-bugs")]
     pub(super) fn trace(&mut self, life: u64, event: &Event) {
-        if self.lives.contains_key(&life) {
+        if let Some(life) = self.life_mut(life).map(|life| life.number) {
             self.told.push(Told { life, event: event.clone(), before: self.out.len() });
         }
     }

@@ -19,6 +19,8 @@ pub const GRACE_MS: u64 = 30_000;
 /// A pod as it is stored.
 #[derive(Clone, Debug)]
 pub struct PodObject {
+    /// The application that it is for: it has its label, unless that was taken away.
+    pub app: usize,
     pub view: Arc<PodView>,
     pub finalizer: bool,
     /// Deadline of a terminating pod, in ms of the world.
@@ -30,11 +32,6 @@ impl PodObject {
         !self.view.ended()
     }
 
-    /// One of the fleet's pods: it has the fleet's labels and its driver as owner.
-    pub fn ours(&self, driver: &Uid) -> bool {
-        self.view.selected && self.view.owner.as_ref() == Some(driver)
-    }
-
     pub fn ready(&self) -> bool {
         self.view.phase == Phase::Running && !self.view.terminating()
     }
@@ -43,6 +40,7 @@ impl PodObject {
 /// What a pod is created from.
 #[derive(Clone, Debug)]
 pub struct NewPod {
+    pub app: usize,
     pub name: Box<str>,
     pub executor: ExecutorId,
     pub owner: Option<Uid>,
@@ -56,9 +54,14 @@ impl Api {
         self.pods.iter().map(|(serial, pod)| (*serial, pod))
     }
 
-    /// The fleet's pods.
-    pub fn ours(&self) -> impl Iterator<Item = (Serial, &PodObject)> {
-        self.pods().filter(|(_, pod)| pod.ours(&self.driver))
+    /// An application's pods.
+    pub fn ours(&self, app: usize) -> impl Iterator<Item = (Serial, &PodObject)> {
+        self.pods().filter(move |(_, pod)| pod.app == app && self.is_ours(pod))
+    }
+
+    /// Does it have its application's labels, and its driver as owner?
+    pub fn is_ours(&self, pod: &PodObject) -> bool {
+        pod.view.selected && pod.view.owner.as_ref() == Some(self.apps[pod.app].driver_uid())
     }
 
     pub fn pod(&self, serial: Serial) -> Option<&PodObject> {
@@ -122,7 +125,7 @@ impl Api {
             }),
         };
         self.names.insert(new.name, serial);
-        let pod = PodObject { view: Arc::new(view), finalizer: new.finalizer, ends_ms: None };
+        let pod = PodObject { app: new.app, view: Arc::new(view), finalizer: new.finalizer, ends_ms: None };
         self.pods.insert(serial, pod);
         self.news.push(News::Created(serial));
         self.change(serial, |_| {});
@@ -155,13 +158,13 @@ impl Api {
             return;
         }
         Arc::make_mut(&mut pod.view).revision = revision;
-        let view = Arc::clone(&pod.view);
+        let (app, view) = (pod.app, Arc::clone(&pod.view));
         self.revision = revision;
         if selected {
-            self.push(Change::Put(view));
+            self.push(app, Change::Put(view));
         } else if was_selected {
             // A watch with a selector reports an object that no longer matches as deleted.
-            self.push(Change::Gone(view));
+            self.push(app, Change::Gone(view));
         }
         if over {
             self.remove(serial);
@@ -218,7 +221,8 @@ impl Api {
         if counts && self.budgets_overlap {
             return Outcome::Unknown("500: more than one PodDisruptionBudget".to_owned());
         }
-        let ready = self.pods.values().filter(|pod| pod.view.selected && pod.ready()).count();
+        let covered = |other: &&PodObject| other.app == pod.app && other.view.selected && other.ready();
+        let ready = self.pods.values().filter(covered).count();
         if counts && self.budget.is_some_and(|least| ready <= least) {
             return Outcome::Budget;
         }
@@ -240,7 +244,7 @@ impl Api {
         view.revision = revision;
         self.graves.insert(serial, Arc::clone(&pod.view));
         if pod.view.selected {
-            self.push(Change::Gone(pod.view));
+            self.push(pod.app, Change::Gone(pod.view));
         }
         self.news.push(News::Removed(serial));
     }
@@ -272,9 +276,11 @@ pub fn disrupt(pod: &mut PodView, reason: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Application;
 
     fn api_with(count: u64) -> Api {
-        let mut api = Api::new(Uid::from("driver"), 0);
+        let mut api = Api::new(0);
+        api.add(Application::new(0, "app-1", "driver", Uid::from("driver")));
         for executor in 1..=count {
             let outcome = api.create(new(executor));
             assert!(matches!(outcome, Outcome::Ok(Done::Pod(_))), "{outcome:?}");
@@ -284,6 +290,7 @@ mod tests {
 
     fn new(executor: u64) -> NewPod {
         NewPod {
+            app: 0,
             name: format!("f-exec-{executor}").into(),
             executor: ExecutorId(executor),
             owner: Some(Uid::from("driver")),

@@ -58,17 +58,17 @@ pub(super) fn version(revision: u64) -> Version {
 }
 
 impl Api {
-    pub fn ledger(&self) -> Option<&Stored> {
-        self.ledger.as_ref()
+    pub fn ledger(&self, app: usize) -> Option<&Stored> {
+        self.apps[app].ledger.as_ref()
     }
 
     /// Every version that was ever applied, by any writer.
-    pub fn ledgers(&self) -> &[Arc<Ledger>] {
-        &self.ledgers
+    pub fn ledgers(&self, app: usize) -> &[Arc<Ledger>] {
+        &self.apps[app].ledgers
     }
 
-    pub fn read_ledger(&self) -> Outcome {
-        match &self.ledger {
+    pub fn read_ledger(&self, app: usize) -> Outcome {
+        match &self.apps[app].ledger {
             Some(stored) if stored.garbage => {
                 let why = "`ledger` is no JSON object".to_owned();
                 let (version, salvage) = (version(stored.version), Salvage::default());
@@ -83,32 +83,33 @@ impl Api {
     }
 
     /// A PUT with `metadata.resourceVersion`, or, without a version, a POST.
-    pub fn write_ledger(&mut self, ledger: Ledger, over: Option<&Version>) -> Outcome {
-        match (&self.ledger, over) {
+    pub fn write_ledger(&mut self, app: usize, ledger: Ledger, over: Option<&Version>) -> Outcome {
+        match (&self.apps[app].ledger, over) {
             (None, None) => {}
             (None, Some(_)) => return Outcome::NotFound,
             (Some(_), None) => return Outcome::AlreadyExists,
             (Some(stored), Some(over)) if version(stored.version) != *over => return Outcome::Conflict,
             (Some(_), Some(_)) => {}
         }
-        let revision = self.put_ledger(ledger, false);
+        let revision = self.put_ledger(app, ledger, false);
         Outcome::Ok(Done::Written(version(revision)))
     }
 
-    fn put_ledger(&mut self, ledger: Ledger, tampered: bool) -> u64 {
+    fn put_ledger(&mut self, app: usize, ledger: Ledger, tampered: bool) -> u64 {
         let version = self.next_revision();
         let ledger = Arc::new(ledger);
+        let it = &mut self.apps[app];
         let late = !tampered
-            && self.ledgers.iter().any(|old| old.leader == ledger.leader && old.writes >= ledger.writes);
-        self.ledgers.push(Arc::clone(&ledger));
-        self.ledger = Some(Stored { ledger, version, tampered, patched: false, garbage: false, late });
+            && it.ledgers.iter().any(|old| old.leader == ledger.leader && old.writes >= ledger.writes);
+        it.ledgers.push(Arc::clone(&ledger));
+        it.ledger = Some(Stored { ledger, version, tampered, patched: false, garbage: false, late });
         version
     }
 
     /// A tenant changes the record. Returns its version if no host may continue from it.
-    pub fn patch_ledger(&mut self, patch: Patch) -> Option<u64> {
+    pub fn patch_ledger(&mut self, app: usize, patch: Patch) -> Option<u64> {
         let version = self.next_revision();
-        let stored = self.ledger.as_mut()?;
+        let stored = self.apps[app].ledger.as_mut()?;
         let ledger = Arc::make_mut(&mut stored.ledger);
         (stored.version, stored.patched) = (version, true);
         stored.garbage |= patch == Patch::Garbage;
@@ -136,41 +137,43 @@ impl Api {
     }
 
     /// An operator restores the version that was the `age`th before the last.
-    pub fn restore_ledger(&mut self, age: usize) {
-        if let Some(at) = self.ledgers.len().checked_sub(1 + age) {
-            let old = Ledger::clone(&self.ledgers[at]);
-            self.tampers += 1;
-            self.put_ledger(old, true);
+    pub fn restore_ledger(&mut self, app: usize, age: usize) {
+        let it = &mut self.apps[app];
+        if let Some(at) = it.ledgers.len().checked_sub(1 + age) {
+            let old = Ledger::clone(&it.ledgers[at]);
+            it.tampers += 1;
+            self.put_ledger(app, old, true);
         }
     }
 
-    pub fn delete_ledger(&mut self) {
-        if self.ledger.take().is_some() {
-            self.tampers += 1;
+    pub fn delete_ledger(&mut self, app: usize) {
+        let it = &mut self.apps[app];
+        if it.ledger.take().is_some() {
+            it.tampers += 1;
             self.next_revision();
         }
     }
 
     /// How often the record was restored or deleted by hand.
-    pub fn tampers(&self) -> u64 {
-        self.tampers
+    pub fn tampers(&self, app: usize) -> u64 {
+        self.apps[app].tampers
     }
 
     /// A newer version of Rollcall ran here, and left a field.
-    pub fn edit_ledger(&mut self, field: &str, value: &str) {
+    pub fn edit_ledger(&mut self, app: usize, field: &str, value: &str) {
         let version = self.next_revision();
-        if let Some(stored) = self.ledger.as_mut().filter(|stored| stored.patched) {
+        if let Some(stored) = self.apps[app].ledger.as_mut().filter(|stored| stored.patched) {
             // Backups never contain a version that no leader wrote.
             let others = &mut Arc::make_mut(&mut stored.ledger).others;
             others.retain(|(name, _)| **name != *field);
             others.push((field.into(), value.into()));
             stored.version = version;
-        } else if let Some(stored) = &self.ledger {
+        } else if let Some(stored) = &self.apps[app].ledger {
             let mut ledger = Ledger::clone(&stored.ledger);
             ledger.others.retain(|(name, _)| **name != *field);
             ledger.others.push((field.into(), value.into()));
             let tampered = stored.tampered;
-            self.put_ledger(ledger, tampered);
+            self.put_ledger(app, ledger, tampered);
         }
     }
 }
@@ -178,25 +181,29 @@ impl Api {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Application;
     use fleet::id::Uid;
 
     #[test]
     fn a_ledger_is_compared_and_swapped() {
-        let mut api = Api::new(Uid::from("driver"), 0);
-        assert_eq!(api.read_ledger(), Outcome::NotFound);
-        let Outcome::Ok(Done::Written(first)) = api.write_ledger(Ledger::default(), None) else { panic!() };
-        assert_eq!(api.write_ledger(Ledger::default(), None), Outcome::AlreadyExists);
+        let mut api = Api::new(0);
+        api.add(Application::new(0, "app-1", "driver", Uid::from("driver")));
+        assert_eq!(api.read_ledger(0), Outcome::NotFound);
+        let Outcome::Ok(Done::Written(first)) = api.write_ledger(0, Ledger::default(), None) else {
+            panic!()
+        };
+        assert_eq!(api.write_ledger(0, Ledger::default(), None), Outcome::AlreadyExists);
         let newer = Ledger { epoch: 1, ..Ledger::default() };
-        let Outcome::Ok(Done::Written(second)) = api.write_ledger(newer, Some(&first)) else { panic!() };
+        let Outcome::Ok(Done::Written(second)) = api.write_ledger(0, newer, Some(&first)) else { panic!() };
         assert_ne!(first, second);
-        assert_eq!(api.write_ledger(Ledger::default(), Some(&first)), Outcome::Conflict);
-        api.restore_ledger(1);
-        let Outcome::Ok(Done::Ledger { ledger: restored, version: third, edited: true }) = api.read_ledger()
+        assert_eq!(api.write_ledger(0, Ledger::default(), Some(&first)), Outcome::Conflict);
+        api.restore_ledger(0, 1);
+        let Outcome::Ok(Done::Ledger { ledger: restored, version: third, edited: true }) = api.read_ledger(0)
         else {
             panic!()
         };
-        assert!(restored.epoch == 0 && third != second && api.ledger().is_some_and(|l| l.tampered));
-        api.delete_ledger();
-        assert_eq!(api.write_ledger(Ledger::default(), Some(&third)), Outcome::NotFound);
+        assert!(restored.epoch == 0 && third != second && api.ledger(0).is_some_and(|l| l.tampered));
+        api.delete_ledger(0);
+        assert_eq!(api.write_ledger(0, Ledger::default(), Some(&third)), Outcome::NotFound);
     }
 }

@@ -5,36 +5,38 @@
 //! claimant could not have known of it, so it does not count for the ceilings. It has to be removed in the end
 //! (L1).
 
-use super::REACH_MS;
+use super::{CoreId, REACH_MS};
 use crate::api::Serial;
 use crate::cluster::Maker;
 use crate::world::World;
 
 impl World<'_> {
-    pub(crate) fn check_created(&mut self, serial: Serial) {
+    pub(crate) fn check_created(&mut self, app: usize, serial: Serial) {
         let now_ms = self.sim.now_ms;
         let Some(truth) = self.cluster.executors.get(&serial) else { return };
-        let Maker::Host { host, life } = truth.maker else { return };
+        let Maker::Core(core) = truth.maker else { return };
         let executor = truth.executor;
         let twins = self
             .api
-            .ours()
+            .ours(app)
             .filter(|(other, pod)| *other != serial && pod.live() && pod.view.executor == executor);
         if twins.count() > 0 {
-            self.checks.object("S1", now_ms, || format!("two live pods have id {executor}"));
+            self.apps[app].checks.object("S1", now_ms, || format!("two live pods have id {executor}"));
         }
-        let forgotten = self.checks.forgotten.contains(&(host, life));
-        if !forgotten && !self.checks.issued.insert(executor.0) {
-            self.checks.object("S2", now_ms, || format!("a pod came to be under id {executor} once before"));
+        let forgotten = self.apps[app].checks.forgotten.contains(&core);
+        if !forgotten && !self.apps[app].checks.issued.insert(executor.0) {
+            self.apps[app]
+                .checks
+                .object("S2", now_ms, || format!("a pod came to be under id {executor} once before"));
         }
-        if !self.checks.is_newest(host, life) {
+        if !self.apps[app].checks.is_newest(core) {
             if let Some(truth) = self.cluster.executors.get_mut(&serial) {
                 truth.late = true;
             }
             return;
         }
         let (mut up, mut all) = (0_u32, 0_u32);
-        for (other, pod) in self.api.ours().filter(|(_, pod)| pod.live()) {
+        for (other, pod) in self.api.ours(app).filter(|(_, pod)| pod.live()) {
             let counts = self.cluster.executors.get(&other);
             if counts.is_none_or(|truth| truth.late || truth.maker == Maker::Operator) {
                 continue;
@@ -42,17 +44,17 @@ impl World<'_> {
             all += 1;
             up += u32::from(!pod.view.terminating());
         }
-        let limits = &self.checks.spec.limits;
-        let target = self.checks.targets_now(now_ms).1;
+        let limits = &self.apps[app].checks.spec.limits;
+        let target = self.apps[app].checks.targets_now(now_ms).1;
         let ceiling = target.saturating_add(limits.max_surge.rounded_up(target));
         let quota = ceiling.saturating_add(limits.max_terminating.rounded_up(target));
         if up > ceiling {
-            self.checks.object("S3", now_ms, || {
+            self.apps[app].checks.object("S3", now_ms, || {
                 format!("{up} live pods with id {executor}: more than {ceiling} for a target of {target}")
             });
         }
         if all > quota {
-            self.checks.object("S4", now_ms, || {
+            self.apps[app].checks.object("S4", now_ms, || {
                 format!("{all} pods with id {executor} and what is being deleted: more than {quota}")
             });
         }
@@ -60,41 +62,41 @@ impl World<'_> {
 
     /// A host was given a complete list as of this revision. It cannot know of pods that the list does not
     /// show.
-    pub(crate) fn check_listed(&mut self, at: usize, revision: u64) {
+    pub(crate) fn check_listed(&mut self, app: usize, core: CoreId, revision: u64) {
         let now_ms = self.sim.now_ms;
-        let Some(life) = self.checks.current.get(&at).copied() else { return };
-        if !self.checks.is_newest(at, life) {
+        if !self.apps[app].checks.is_newest(core) {
             return;
         }
-        let me = Maker::Host { host: at, life };
+        let me = Maker::Core(core);
         let mut highest = 0;
         for truth in self.cluster.executors.values_mut() {
-            if truth.maker != me && truth.created_revision > revision {
+            if truth.app == app && truth.maker != me && truth.created_revision > revision {
                 truth.late = true;
             }
         }
-        for (_, pod) in self.api.ours().filter(|(_, pod)| pod.view.revision <= revision) {
+        for (_, pod) in self.api.ours(app).filter(|(_, pod)| pod.view.revision <= revision) {
             highest = highest.max(pod.view.executor.0);
         }
-        let Some(knows) = self.checks.life(at) else { return };
+        let checks = &mut self.apps[app].checks;
+        let Some(knows) = checks.life(core) else { return };
         let evident = highest > knows.base || knows.claimed_born;
-        if !std::mem::take(&mut self.checks.unsure) {
+        if !std::mem::take(&mut checks.unsure) {
             return;
         }
         // Ids for which no pod was ever created are no longer known to any host; their late creations find the
         // name taken.
-        let issued = std::mem::take(&mut self.checks.issued);
-        self.checks.asked.retain(|id, _| issued.contains(id));
+        let issued = std::mem::take(&mut checks.issued);
+        checks.asked.retain(|id, _| issued.contains(id));
         if evident {
-            self.checks.issued = issued;
-            self.checks.aware = Some((at, life));
+            checks.issued = issued;
+            checks.aware = Some(core);
         } else {
-            let others = self.checks.lives.keys().filter(|other| **other != (at, life));
-            self.checks.forgotten.extend(others.copied());
+            let others = checks.lives.keys().filter(|other| **other != core);
+            checks.forgotten.extend(others.copied());
             // A ledger older than the world, and nothing in the world that shows it: undetectable.
-            self.checks.asked.clear();
-            self.checks.reserved = 0;
-            self.checks.amnesty_until_ms = now_ms + REACH_MS;
+            checks.asked.clear();
+            checks.reserved = 0;
+            checks.amnesty_until_ms = now_ms + REACH_MS;
         }
     }
 

@@ -1,12 +1,12 @@
 //! What a core may request: S12 the rate, S13 who acts, S14 no action while paused or dry, S17 causes, S19 gated pods,
-//! S20 candidates, S22 parked fleets, S23 voluntary disruptions only by a fresh view; and S2 again, when an id is
+//! S20 candidates, S22 parked fleets, S23 voluntary disruptions only by a fresh view, S25 the driver's address; and S2 again, when an id is
 //! requested and not only when the creation is applied.
 
 use fleet::action::{Action, Cause, Question, Reason, Reply, Verb};
 use fleet::id::{ExecutorId, Uid};
 use fleet::spec::Mode;
 
-use super::{Life, REACH_MS};
+use super::{CoreId, Life, REACH_MS};
 use crate::api::Serial;
 use crate::cluster::{Executor, Maker, Taker};
 use crate::world::World;
@@ -17,32 +17,32 @@ const NOTICE_MAX: usize = 2_048;
 const DRIVER_END_MS: u64 = 120_000;
 
 impl World<'_> {
-    pub(crate) fn check_action(&mut self, at: usize, action: &Action) {
-        let now_ms = self.sim.now_ms;
-        let Some(life_number) = self.checks.current.get(&at).copied() else { return };
-        let Some(life) = self.checks.lives.get(&(at, life_number)) else { return };
+    pub(crate) fn check_action(&mut self, app: usize, core: CoreId, action: &Action) {
+        let (at, now_ms) = (core.host, self.sim.now_ms);
+        let Some(life) = self.apps[app].checks.lives.get(&core) else { return };
         let (led, lost) = (life.led_ms.is_some(), life.lost);
         let still = life.paused || life.spec_still;
         let parked = life.parked.is_some();
         let spoken = matches!(action.verb, Verb::Publish(_) | Verb::Reply { .. } | Verb::CheckLease);
         if !spoken && (!led || lost) {
             let when = if lost { "after it was deposed" } else { "before it leads" };
-            self.checks
+            self.apps[app]
+                .checks
                 .object("S13", now_ms, || format!("host {at} wants {} {when}", verb_name(&action.verb)));
         }
         if action.verb.mutates() {
-            self.checks.last_mutation_ms = now_ms;
-            self.checks.mutations += 1;
+            self.apps[app].checks.last_mutation_ms = now_ms;
+            self.apps[app].checks.mutations += 1;
             if parked {
-                self.checks.object("S22", now_ms, || {
+                self.apps[app].checks.object("S22", now_ms, || {
                     format!(
                         "host {at} was shown a ledger that is none of its own and wants {}",
                         verb_name(&action.verb)
                     )
                 });
             }
-            if action.cause.is_voluntary() && !self.hosts[at].watch.listed {
-                self.checks.object("S23", now_ms, || {
+            if action.cause.is_voluntary() && !self.hosts[at].shown(app).listed {
+                self.apps[app].checks.object("S23", now_ms, || {
                     let cause = action.cause;
                     format!(
                         "host {at} wants {} because of {cause:?}, and its view is not fresh",
@@ -51,44 +51,45 @@ impl World<'_> {
                 });
             }
             if still {
-                self.checks.object("S14", now_ms, || {
+                self.apps[app].checks.object("S14", now_ms, || {
                     format!("host {at} is paused or dry and wants {}", verb_name(&action.verb))
                 });
             }
         }
         match &action.verb {
             Verb::CreatePod { executor, pod, .. } => {
-                self.check_create(at, life_number, *executor, pod, action.cause);
+                self.check_create(app, core, *executor, pod, action.cause);
             }
             Verb::DeletePod { executor, pod, uid, .. } | Verb::EvictPod { executor, pod, uid, .. } => {
-                self.check_delete(at, *executor, pod, uid, action.cause);
+                self.check_delete(app, core, *executor, pod, uid, action.cause);
             }
             Verb::Publish(notice) => {
                 if let (Reason::ExecutorLost, Some(executor)) = (notice.reason, notice.executor) {
-                    self.judge(at, life_number, executor, &notice.message);
-                    self.check_settled_silence(at, executor);
+                    self.judge(app, core, executor, &notice.message);
+                    self.check_settled_silence(app, core, executor);
                 }
                 if let (Reason::ExecutorHeardAgain, Some(executor), Some(life)) =
-                    (notice.reason, notice.executor, self.checks.life(at))
+                    (notice.reason, notice.executor, self.apps[app].checks.life(core))
                 {
                     // To be suspected again, it has to be silent again.
                     life.suspects.remove(&executor.0);
                 }
                 if notice.message.len() > NOTICE_MAX {
                     let len = notice.message.len();
-                    self.checks.object("S16", now_ms, || format!("a notice of {len} bytes"));
+                    self.apps[app].checks.object("S16", now_ms, || format!("a notice of {len} bytes"));
                 }
             }
             Verb::DeleteDriver { .. } => {
-                if !self.checks.spec.recovery.failed_deletes_driver || action.cause != Cause::Failed {
-                    self.checks.object("S6", now_ms, || {
+                if !self.apps[app].checks.spec.recovery.failed_deletes_driver || action.cause != Cause::Failed
+                {
+                    self.apps[app].checks.object("S6", now_ms, || {
                         "the driver is deleted, and its fleet has not failed".to_owned()
                     });
                 }
             }
             Verb::Reply { command, reply } => {
                 let refused = matches!(reply, Reply::Refused(_));
-                if let Some(life) = self.checks.life(at)
+                if let Some(life) = self.apps[app].checks.life(core)
                     && life.pausing.take_if(|pausing| pausing == command).is_some()
                     && refused
                 {
@@ -100,29 +101,31 @@ impl World<'_> {
             | Verb::WriteLedger { .. }
             | Verb::GetPod { .. }
             | Verb::CheckLease => {}
-            Verb::Ask { question: Question::Loss(evidence), .. } => self.check_suspect(at, evidence),
+            Verb::Ask { question: Question::Loss(evidence), .. } => self.check_suspect(app, core, evidence),
             Verb::Ask { question: Question::Roll(question), .. } => {
-                self.check_candidates(at, question.candidates.ids());
+                self.check_candidates(app, core, question.candidates.ids());
             }
         }
     }
 
     /// S20: in the order of Spark's plugin, and none whose counters the driver has not reported lately.
-    fn check_candidates(&mut self, at: usize, ids: &[u64]) {
+    fn check_candidates(&mut self, app: usize, core: CoreId, ids: &[u64]) {
+        let at = core.host;
         let now = self.hosts[at].now(self.sim.now_ms).instant;
         let names: Vec<String> = ids.iter().map(u64::to_string).collect();
         let sorted = names.is_sorted_by(|a, b| a > b);
-        let recent_ms = 2 * self.checks.spec.driver_report_ms;
-        let Some(life) = self.checks.life(at) else { return };
+        let recent_ms = 2 * self.apps[app].checks.spec.driver_report_ms;
+        let Some(life) = self.apps[app].checks.life(core) else { return };
         let counted =
             |id: &&u64| life.shown_as.counted(**id).is_none_or(|counted| now.since_ms(counted) > recent_ms);
         let uncounted = ids.iter().find(counted).copied();
         if !sorted {
-            self.checks
+            self.apps[app]
+                .checks
                 .object("S20", self.sim.now_ms, || format!("candidates out of Spark's order: {names:?}"));
         }
         if let Some(id) = uncounted {
-            self.checks.object("S20", self.sim.now_ms, || {
+            self.apps[app].checks.object("S20", self.sim.now_ms, || {
                 format!(
                     "{id} is a candidate, and its counters are older than {recent_ms} ms or were never told"
                 )
@@ -132,7 +135,7 @@ impl World<'_> {
 
     /// The host reports why an executor was lost. May that count as the executor's failure, given all that the
     /// host was told?
-    fn judge(&mut self, at: usize, life_number: u32, executor: ExecutorId, message: &str) {
+    fn judge(&mut self, app: usize, core: CoreId, executor: ExecutorId, message: &str) {
         let now_ms = self.sim.now_ms;
         let kind = message.split_once(": ").map_or(message, |(kind, _)| kind);
         let excused = |life: &Life, truth: &Executor| match truth.taken_by {
@@ -146,16 +149,16 @@ impl World<'_> {
             }
             None => false,
         };
-        let life = self.checks.lives.get(&(at, life_number));
-        let mut whose = self.cluster.executors.values().filter(|truth| truth.executor == executor);
+        let life = self.apps[app].checks.lives.get(&core);
+        let mut whose = self.cluster.executors.with_id(app, executor);
         if life.is_some_and(|life| whose.all(|truth| excused(life, truth))) {
             return;
         }
-        let ours = self.cluster.executors.values().any(|truth| {
+        let ours = self.cluster.executors.with_id(app, executor).any(|truth| {
             let first = truth.removed_ms.is_some_and(|ms| truth.hurt_ms.is_none_or(|hurt_ms| ms < hurt_ms));
-            truth.executor == executor && first && truth.removed_by == Some((at, life_number))
+            first && truth.removed_by == Some(core)
         });
-        if let Some(life) = self.checks.life(at)
+        if let Some(life) = self.apps[app].checks.life(core)
             && !ours
             && !life.disrupted.contains(&executor.0)
         {
@@ -163,30 +166,29 @@ impl World<'_> {
         }
     }
 
-    fn check_create(&mut self, at: usize, life_number: u32, executor: ExecutorId, pod: &str, cause: Cause) {
+    fn check_create(&mut self, app: usize, core: CoreId, executor: ExecutorId, pod: &str, cause: Cause) {
         let now_ms = self.sim.now_ms;
-        let allocation = &self.checks.spec.allocation;
+        let allocation = &self.apps[app].checks.spec.allocation;
         let (batch, delay_ms) = (allocation.batch_size as usize, allocation.batch_delay_ms);
-        let expected = format!("{}-exec-{executor}", self.checks.spec.name);
+        let expected = format!("{}-exec-{executor}", self.apps[app].checks.spec.name);
         if *pod != *expected {
-            self.checks.object("S2", now_ms, || format!("{pod} is not the name of executor {executor}"));
+            self.apps[app]
+                .checks
+                .object("S2", now_ms, || format!("{pod} is not the name of executor {executor}"));
         }
         // Whether an id is reused is checked when the pod is created; before that only a request in transit
         // counts.
-        let (asked, asked_ms) = self
-            .checks
-            .asked
-            .insert(executor.0, ((at, life_number), now_ms))
-            .unwrap_or(((at, life_number), now_ms));
+        let (asked, asked_ms) =
+            self.apps[app].checks.asked.insert(executor.0, (core, now_ms)).unwrap_or((core, now_ms));
         // A leader from before the ledger was lost may not know yet that its ids were forgotten.
         let on_its_way = now_ms < asked_ms + REACH_MS;
-        if asked != (at, life_number) && on_its_way && now_ms > self.checks.amnesty_until_ms {
-            self.checks.object("S2", now_ms, || {
-                format!("host {at} uses id {executor}, which host {} had used", asked.0)
+        if asked != core && on_its_way && now_ms > self.apps[app].checks.amnesty_until_ms {
+            self.apps[app].checks.object("S2", now_ms, || {
+                format!("host {} uses id {executor}, which host {} had used", core.host, asked.host)
             });
         }
-        let observes = self.checks.spec.mode == Mode::Observe;
-        let Some(life) = self.checks.lives.get_mut(&(at, life_number)) else { return };
+        let observes = self.apps[app].checks.spec.mode == Mode::Observe;
+        let Some(life) = self.apps[app].checks.lives.get_mut(&core) else { return };
         let (base, reserved, driver_gone) = (life.base, life.reserved, life.driver_gone);
         while life.creates.front().is_some_and(|made_ms| made_ms + delay_ms <= now_ms) {
             life.creates.pop_front();
@@ -194,16 +196,29 @@ impl World<'_> {
         life.creates.push_back(now_ms);
         let burst = life.creates.len();
         if !(base < executor.0 && executor.0 <= reserved) {
-            self.checks.object("S2", now_ms, || {
-                format!("id {executor} is used, and {base}..={reserved} is what host {at} has reserved")
+            self.apps[app].checks.object("S2", now_ms, || {
+                format!(
+                    "id {executor} is used, and {base}..={reserved} is what host {} has reserved",
+                    core.host
+                )
             });
         }
         // A batch at the end of one delay and one at the start of the next.
         if burst > 2 * batch {
-            self.checks.object("S12", now_ms, || format!("{burst} creations within {delay_ms} ms"));
+            self.apps[app].checks.object("S12", now_ms, || format!("{burst} creations within {delay_ms} ms"));
         }
         if driver_gone || observes {
-            self.checks.object("S17", now_ms, || format!("a pod for {executor} without an owner"));
+            self.apps[app].checks.object("S17", now_ms, || format!("a pod for {executor} without an owner"));
+        }
+        let (host, life) = (&self.hosts[core.host], core.life);
+        let (used, told) = (host.address_for(life), host.address_told(life));
+        if used != told {
+            self.apps[app].checks.object("S25", now_ms, || {
+                format!(
+                    "{pod} is told that its driver is at {used}, and host {} knows that it is at {told}",
+                    core.host
+                )
+            });
         }
         let justified = match cause {
             Cause::Shortfall { .. } | Cause::Rolled(_) | Cause::Command(_) | Cause::Doubt(_) => true,
@@ -216,34 +231,45 @@ impl World<'_> {
             | Cause::Failed => false,
         };
         if !justified {
-            self.checks.object("S17", now_ms, || format!("a creation because of {cause:?}"));
+            self.apps[app].checks.object("S17", now_ms, || format!("a creation because of {cause:?}"));
         }
     }
 
-    fn check_delete(&mut self, at: usize, executor: ExecutorId, pod: &str, uid: &Uid, cause: Cause) {
-        let now_ms = self.sim.now_ms;
-        let truth = serial_of(uid).and_then(|serial| self.cluster.executors.get(&serial));
+    fn check_delete(
+        &mut self,
+        app: usize,
+        core: CoreId,
+        executor: ExecutorId,
+        pod: &str,
+        uid: &Uid,
+        cause: Cause,
+    ) {
+        let (at, now_ms) = (core.host, self.sim.now_ms);
+        let truth = Serial::of(uid).and_then(|serial| self.cluster.executors.get(&serial));
         let Some(truth) = truth else {
             let message = || format!("{pod} never had UID {uid}");
-            return self.checks.object("S6", now_ms, message);
+            return self.apps[app].checks.object("S6", now_ms, message);
         };
         let named = self.api.last_view(truth.serial).is_some_and(|view| *view.name == *pod);
-        if truth.maker == Maker::Operator || truth.executor != executor || !named {
-            self.checks
+        if truth.app != app || truth.maker == Maker::Operator || truth.executor != executor || !named {
+            self.apps[app]
+                .checks
                 .object("S6", now_ms, || format!("{pod} with UID {uid} is not executor {executor} of ours"));
             return;
         }
-        let known = self.hosts[at].watch.told;
+        let known = self.hosts[at].shown(app).told;
         let stripped = truth.tampered.is_some_and(|revision| revision <= known);
         let unowned = self.api.pod(truth.serial).is_some_and(|pod| pod.view.owner.is_none());
         // That a pod never had an owner is known from the answer to its creation.
         let never_owned = truth.tampered == Some(truth.created_revision);
         if stripped && unowned && !never_owned {
-            self.checks.object("S7", now_ms, || format!("{pod} has lost its owner, and host {at} knows it"));
+            self.apps[app]
+                .checks
+                .object("S7", now_ms, || format!("{pod} has lost its owner, and host {at} knows it"));
         }
-        let twins = self.cluster.executors.values().filter(|other| other.executor == executor).count();
+        let twins = self.cluster.executors.with_id(app, executor).count();
         let waits = self.api.pod(truth.serial).is_some_and(|pod| pod.view.gated());
-        let killed = self.checks.killed.contains(&executor.0);
+        let killed = self.apps[app].checks.killed.contains(&executor.0);
         if waits
             && twins == 1
             && truth.hurt_ms.is_none()
@@ -251,11 +277,13 @@ impl World<'_> {
             && !killed
             && matches!(cause, Cause::Settled(_))
         {
-            self.checks.object("S19", now_ms, || format!("{pod} waits for a gate and is cleared away"));
+            self.apps[app]
+                .checks
+                .object("S19", now_ms, || format!("{pod} waits for a gate and is cleared away"));
         }
-        self.check_recorded(at, executor, cause);
-        let per_hour = self.checks.spec.roll.as_ref().map_or(0, |roll| roll.max_per_hour);
-        let Some(life) = self.checks.life(at) else { return };
+        self.check_recorded(app, core, executor, cause);
+        let per_hour = self.apps[app].checks.spec.roll.as_ref().map_or(0, |roll| roll.max_per_hour);
+        let Some(life) = self.apps[app].checks.life(core) else { return };
         match cause {
             Cause::Rolled(rolled) => {
                 let allowed = life.may_roll.contains(&rolled.0)
@@ -264,9 +292,13 @@ impl World<'_> {
                 // A run is shorter than an hour.
                 let many = life.rolled.len() > per_hour as usize + life.ordered_rolls as usize + life.carried;
                 if !allowed || rolled != executor {
-                    self.checks.object("S11", now_ms, || format!("{executor} is rolled without a pick"));
+                    self.apps[app]
+                        .checks
+                        .object("S11", now_ms, || format!("{executor} is rolled without a pick"));
                 } else if many {
-                    self.checks.object("S12", now_ms, || format!("more than {per_hour} rolls in an hour"));
+                    self.apps[app]
+                        .checks
+                        .object("S12", now_ms, || format!("more than {per_hour} rolls in an hour"));
                 }
             }
             Cause::Excess
@@ -277,7 +309,9 @@ impl World<'_> {
             | Cause::Doubt(_)
             | Cause::Failed => {}
             Cause::Start | Cause::Record | Cause::Roll => {
-                self.checks.object("S17", now_ms, || format!("a deletion of {pod} because of {cause:?}"));
+                self.apps[app]
+                    .checks
+                    .object("S17", now_ms, || format!("a deletion of {pod} because of {cause:?}"));
             }
         }
     }
@@ -286,27 +320,20 @@ impl World<'_> {
 impl World<'_> {
     /// The executor to be deleted was recorded as leaving or as settled, in the last version that this host
     /// wrote.
-    fn check_recorded(&mut self, at: usize, executor: ExecutorId, cause: Cause) {
+    fn check_recorded(&mut self, app: usize, core: CoreId, executor: ExecutorId, cause: Cause) {
         let now_ms = self.sim.now_ms;
-        let Some(life) = self.checks.current.get(&at) else { return };
-        let ours = self.checks.writer == Some((at, *life));
-        let Some(stored) = self.api.ledger().filter(|stored| ours && !stored.tampered) else { return };
+        let ours = self.apps[app].checks.writer == Some(core);
+        let Some(stored) = self.api.ledger(app).filter(|stored| ours && !stored.tampered) else { return };
         let ledger = &stored.ledger;
         // A delayed old write may have replaced the version that recorded it.
-        let said =
-            self.checks.ever_settled.contains(&executor.0) || self.checks.ever_leaving.contains(&executor.0);
+        let said = self.apps[app].checks.ever_settled.contains(&executor.0)
+            || self.apps[app].checks.ever_leaving.contains(&executor.0);
         if !said && !ledger.settled.contains(executor) && !ledger.leaving.contains_key(&executor) {
-            self.checks.object("S8", now_ms, || {
+            self.apps[app].checks.object("S8", now_ms, || {
                 format!("{executor} is deleted because of {cause:?}, and no ledger says that it will be")
             });
         }
     }
-}
-
-/// The pod with this UID.
-pub(super) fn serial_of(uid: &Uid) -> Option<Serial> {
-    let number = uid.0.rsplit('-').next()?;
-    u64::from_str_radix(number, 16).ok().map(Serial)
 }
 
 fn verb_name(verb: &Verb) -> &'static str {

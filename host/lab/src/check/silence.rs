@@ -12,38 +12,38 @@ use fleet::event::Beat;
 use fleet::id::ExecutorId;
 use fleet::question::{Evidence, Trigger};
 
-use super::conduct::serial_of;
+use super::CoreId;
 use crate::api::Serial;
 use crate::world::World;
 
 impl World<'_> {
     /// The only executor with this id, if there is exactly one and the heartbeat may be its own.
-    fn sender(&self, beat: &Beat) -> Option<Serial> {
-        let mut whose = self.cluster.executors.values().filter(|truth| truth.executor == beat.executor);
+    fn sender(&self, app: usize, beat: &Beat) -> Option<Serial> {
+        let mut whose = self.cluster.executors.with_id(app, beat.executor);
         let only = whose.next().filter(|_| whose.next().is_none())?.serial;
-        let other = beat.uid.as_ref().is_some_and(|uid| serial_of(uid) != Some(only));
+        let other = beat.uid.as_ref().is_some_and(|uid| Serial::of(uid) != Some(only));
         (!other).then_some(only)
     }
 
     /// A heartbeat has reached the door; the host decides what to do with it.
-    pub(crate) fn check_sign(&mut self, at: usize, beat: &Beat) {
+    pub(crate) fn check_sign(&mut self, at: usize, app: usize, beat: &Beat) {
         let now_ms = self.sim.now_ms;
-        let known = self.sender(beat).is_some();
-        let Some(life) = self.checks.life(at).filter(|_| known) else { return };
+        let known = self.sender(app, beat).is_some();
+        let Some(life) = self.apps[app].checks.life_at(at).filter(|_| known) else { return };
         life.signs.insert(beat.executor.0, now_ms);
     }
 
     /// The heartbeat is delivered to the core. Could the core have known that the executor is alive?
-    pub(crate) fn check_heard(&mut self, at: usize, beat: &Beat) {
-        let alive = self.sender(beat).filter(|serial| {
-            let whole = self.api.ours().any(|(ours, pod)| {
+    pub(crate) fn check_heard(&mut self, at: usize, app: usize, beat: &Beat) {
+        let alive = self.sender(app, beat).filter(|serial| {
+            let whole = self.api.ours(app).any(|(ours, pod)| {
                 let view = &pod.view;
                 ours == *serial && pod.ready() && !view.terminating() && !view.executor_ended()
             });
             whole && self.cluster.executors.get(serial).is_some_and(|truth| truth.tampered.is_none())
         });
         let Some(serial) = alive else { return };
-        let Some(life) = self.checks.life(at) else { return };
+        let Some(life) = self.apps[app].checks.life_at(at) else { return };
         if life.shown_as.runs_as(beat.executor.0, &serial.uid())
             && let Some(spoke) = life.suspects.get_mut(&beat.executor.0)
         {
@@ -52,11 +52,11 @@ impl World<'_> {
     }
 
     /// The host asks the policy why the executor was lost.
-    pub(crate) fn check_suspect(&mut self, at: usize, evidence: &Evidence) {
+    pub(crate) fn check_suspect(&mut self, app: usize, core: CoreId, evidence: &Evidence) {
         let now_ms = self.sim.now_ms;
-        let (id, timeout_ms) = (evidence.executor_id, self.checks.spec.heartbeat.timeout_ms);
-        let twins = self.cluster.executors.values().filter(|truth| truth.executor.0 == id).count();
-        let Some(life) = self.checks.life(at) else { return };
+        let (id, timeout_ms) = (evidence.executor_id, self.apps[app].checks.spec.heartbeat.timeout_ms);
+        let twins = self.cluster.executors.with_id(app, ExecutorId(id)).count();
+        let Some(life) = self.apps[app].checks.life(core) else { return };
         if evidence.trigger != Trigger::HeartbeatTimeout {
             life.suspects.remove(&id);
             return;
@@ -69,21 +69,22 @@ impl World<'_> {
         // It was suspected in this very step, rather than asked about later, when there was room.
         let now = evidence.now_ms == evidence.lost_at_ms;
         if let Some(sign_ms) = sign_ms.filter(|ms| now && twins == 1 && now_ms - ms <= timeout_ms) {
-            self.checks.object("S21", now_ms, || {
+            self.apps[app].checks.object("S21", now_ms, || {
                 format!(
-                    "{id} is given up for silence, and {} ms ago a sign of it reached host {at}",
-                    now_ms - sign_ms
+                    "{id} is given up for silence, and {} ms ago a sign of it reached host {}",
+                    now_ms - sign_ms,
+                    core.host
                 )
             });
         }
     }
 
     /// The host has settled a loss.
-    pub(crate) fn check_settled_silence(&mut self, at: usize, executor: ExecutorId) {
+    pub(crate) fn check_settled_silence(&mut self, app: usize, core: CoreId, executor: ExecutorId) {
         let now_ms = self.sim.now_ms;
-        let Some(life) = self.checks.life(at) else { return };
+        let Some(life) = self.apps[app].checks.life(core) else { return };
         if life.suspects.remove(&executor.0) == Some(true) {
-            self.checks.object("S21", now_ms, || {
+            self.apps[app].checks.object("S21", now_ms, || {
                 format!("{executor} spoke after it was given up for silence, and is lost all the same")
             });
         }

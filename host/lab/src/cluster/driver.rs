@@ -14,6 +14,21 @@ use crate::fault::Fault;
 use crate::host::HostTask;
 use crate::world::{Task, World};
 
+/// How a driver behaves.
+#[derive(Debug, Default)]
+pub struct Driver {
+    /// Heartbeats of its executors prove which pod sent them.
+    pub beats_prove: bool,
+    /// It deletes executors that have ended, as Spark does.
+    pub cleans: bool,
+    /// It creates the executors itself: the fleet is observed.
+    pub creates: bool,
+    pub(crate) ids: u64,
+    /// Until then its REST API does not answer, or leaves out rows and counters.
+    pub(crate) mute_until_ms: u64,
+    pub(crate) partial_until_ms: u64,
+}
+
 /// How often a host polls it.
 const POLL_MS: u64 = 10_000;
 
@@ -22,8 +37,8 @@ const SILENCE_MS: u64 = 60_000;
 
 impl World<'_> {
     /// The garbage collector deletes everything that it owned.
-    pub(crate) fn driver_gone(&mut self) {
-        let driver = self.api.driver_uid().clone();
+    pub(crate) fn driver_gone(&mut self, app: usize) {
+        let driver = self.api.app(app).driver_uid().clone();
         let owned: Vec<_> = self
             .api
             .pods()
@@ -36,14 +51,15 @@ impl World<'_> {
         }
     }
 
-    /// Its container ends and starts again. Each executor finds that out by itself, and exits.
-    pub(crate) fn driver_restarts(&mut self) {
-        self.sim.say(|| "the driver's container ends and starts again".to_owned());
+    /// Its container ends and starts again, perhaps in a sandbox with another address. Each executor finds that out by
+    /// itself, and exits.
+    pub(crate) fn driver_restarts(&mut self, app: usize, moves: bool) {
+        self.sim.say(|| format!("the driver of application {app} ends and starts again"));
         let before = self.sim.choices.chance(500);
         if !before {
-            self.api.restart_driver();
+            self.api.restart_driver(app, moves);
         }
-        for serial in self.cluster.running() {
+        for serial in self.cluster.running_of(app) {
             if let Some(truth) = self.cluster.executors.get_mut(&serial) {
                 truth.taken_by = Some(Taker::Driver);
             }
@@ -53,20 +69,20 @@ impl World<'_> {
         if before {
             // The kubelet of the driver's node reports it later than the executors notice it.
             let wait_ms = self.sim.choices.between(0, 10_000);
-            self.sim.after(wait_ms, Task::DriverRestarts);
+            self.sim.after(wait_ms, Task::DriverRestarts { app, moves });
         }
     }
 
     /// Only when the driver owns the executors.
-    pub(crate) fn driver_looks(&mut self) {
-        if !self.cluster.driver_creates || !self.api.is_driver_running() {
+    pub(crate) fn driver_looks(&mut self, app: usize) {
+        if !self.apps[app].driver.creates || !self.api.is_driver_running(app) {
             return;
         }
-        let target = self.operator.spec.target as usize;
-        let name = self.operator.spec.name.clone();
+        let target = self.apps[app].operator.spec.target as usize;
+        let name = self.apps[app].operator.spec.name.clone();
         let live: Vec<_> = self
             .api
-            .ours()
+            .ours(app)
             .filter(|(_, pod)| pod.live() && !pod.view.terminating())
             .map(|(serial, _)| serial)
             .collect();
@@ -82,11 +98,12 @@ impl World<'_> {
             self.api.delete_serial(*serial, None);
         }
         for _ in live.len()..target {
-            self.cluster.driver_ids += 1;
-            let executor = ExecutorId(self.cluster.driver_ids);
-            let owner = self.api.driver_uid().clone();
+            self.apps[app].driver.ids += 1;
+            let executor = ExecutorId(self.apps[app].driver.ids);
+            let owner = self.api.app(app).driver_uid().clone();
             self.cluster.making = Maker::Driver;
             let outcome = self.api.create(NewPod {
+                app,
                 name: format!("{name}-driver-exec-{executor}").into(),
                 executor,
                 owner: Some(owner),
@@ -101,22 +118,22 @@ impl World<'_> {
     }
 
     /// `/allexecutors`, as a host polls it.
-    pub(crate) fn poll_driver(&mut self, at: usize) {
-        if !self.hosts[at].leading {
+    pub(crate) fn poll_driver(&mut self, at: usize, app: usize) {
+        if !self.hosts[at].leading || self.apps[app].over {
             return;
         }
         // An executor that is heard only by way of the driver would time out between two polls.
-        let poll_ms = POLL_MS.min(self.operator.spec.heartbeat.timeout_ms / 3);
-        self.post(at, poll_ms, HostTask::PollDriver);
-        let mute = self.sim.now_ms < self.cluster.mute_until_ms;
-        if mute || !self.api.is_driver_running() || self.sim.strikes(Fault::RequestLost) {
+        let poll_ms = POLL_MS.min(self.apps[app].operator.spec.heartbeat.timeout_ms / 3);
+        self.post(at, poll_ms, HostTask::PollDriver(app));
+        let mute = self.sim.now_ms < self.apps[app].driver.mute_until_ms;
+        if mute || !self.api.is_driver_running(app) || self.sim.strikes(Fault::RequestLost) {
             return;
         }
         let now_ms = self.sim.now_ms;
         let recent = |down_ms: Option<u64>| down_ms.is_none_or(|down_ms| now_ms - down_ms < 120_000);
         // One row for each id: another executor with the same id is overwritten.
         let mut rows = BTreeMap::new();
-        for executor in self.cluster.executors.values() {
+        for executor in self.cluster.executors.of(app) {
             // It may have been started before, on a node that was unreachable since.
             let Some(registered_ms) = executor.registered_ms.filter(|_| executor.started_ms.is_some()) else {
                 continue;
@@ -125,7 +142,7 @@ impl World<'_> {
                 continue;
             }
             // The driver's own HeartbeatReceiver.
-            let timeout_ms = self.operator.spec.heartbeat.timeout_ms;
+            let timeout_ms = self.apps[app].operator.spec.heartbeat.timeout_ms;
             let expired = executor.down_ms.is_some_and(|down_ms| now_ms - down_ms > timeout_ms);
             let active = match executor.process {
                 Process::Running => true,
@@ -152,18 +169,18 @@ impl World<'_> {
             rows.insert(executor.executor, row);
         }
         let mut rows: Vec<DriverRow> = rows.into_values().collect();
-        if now_ms < self.cluster.partial_until_ms {
+        if now_ms < self.apps[app].driver.partial_until_ms {
             rows.retain(|_| !self.sim.choices.chance(300));
             for row in &mut rows {
                 row.counters = row.counters.take().filter(|_| !self.sim.choices.chance(300));
             }
         }
         let wait_ms = self.sim.choices.between(5, 200);
-        self.post(at, wait_ms, HostTask::Tell(Box::new(Event::DriverReported(rows))));
+        self.post(at, wait_ms, HostTask::Tell { app, event: Box::new(Event::DriverReported(rows)) });
     }
 
     /// How many executors are up and not being deleted.
-    pub fn up(&self) -> usize {
-        self.api.ours().filter(|(_, pod)| pod.view.phase == Phase::Running && pod.ready()).count()
+    pub fn up(&self, app: usize) -> usize {
+        self.api.ours(app).filter(|(_, pod)| pod.view.phase == Phase::Running && pod.ready()).count()
     }
 }

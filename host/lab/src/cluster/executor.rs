@@ -34,7 +34,7 @@ pub enum PodStep {
 impl World<'_> {
     pub(crate) fn pod_created(&mut self, serial: Serial) {
         let Some(pod) = self.api.pod(serial) else { return };
-        let (executor, created_revision) = (pod.view.executor, pod.view.revision);
+        let (app, executor, created_revision) = (pod.app, pod.view.executor, pod.view.revision);
         let owned = pod.view.owner.is_some();
         let maker = self.cluster.making;
         let mut fate = Fate::Fine;
@@ -52,10 +52,11 @@ impl World<'_> {
             }
             held = self.sim.strikes(Fault::TerminatingForever);
         }
-        let ours = self.api.ours().any(|(ours, _)| ours == serial);
+        let ours = self.api.is_ours(pod);
         let slow = self.cluster.slow.contains(&serial);
         let truth = Executor {
             serial,
+            app,
             executor,
             maker,
             fate,
@@ -76,7 +77,7 @@ impl World<'_> {
             tampered: (!ours).then_some(created_revision),
             late: false,
         };
-        self.cluster.executors.insert(serial, truth);
+        self.cluster.executors.insert(truth);
         if maker != Maker::Operator && self.sim.strikes(Fault::Gated) {
             self.api.change(serial, |pod| {
                 pod.status.scheduling_gates.push("kueue.x-k8s.io/admission".to_owned())
@@ -89,11 +90,11 @@ impl World<'_> {
         }
         let wait_ms = self.sim.choices.between(20, 500);
         self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Bind });
-        if owned && !self.api.is_driver_running() {
+        if owned && !self.api.is_driver_running(app) {
             let wait_ms = self.sim.choices.between(500, 10_000);
             self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Collect });
         }
-        self.check_created(serial);
+        self.check_created(app, serial);
     }
 
     pub(crate) fn pod_terminating(&mut self, serial: Serial) {
@@ -213,18 +214,25 @@ impl World<'_> {
             });
             return;
         }
+        let reaches = self.reaches_driver(serial);
+        let Some(truth) = self.cluster.executors.get_mut(&serial) else { return };
         truth.started_ms = Some(now_ms);
+        let app = truth.app;
         // It was pending for longer than the timeout.
-        if now_ms.saturating_sub(truth.created_ms) >= self.operator.spec.allocation.pending_timeout_ms {
+        if now_ms.saturating_sub(truth.created_ms)
+            >= self.apps[app].operator.spec.allocation.pending_timeout_ms
+        {
             truth.hurt(now_ms);
         }
         // Its node may have been unreachable while it was pending.
         truth.down_ms = None;
-        truth.process = if truth.fate == Fate::Silent { Process::Silent } else { Process::Running };
-        if truth.fate == Fate::Silent {
+        let silent = truth.fate == Fate::Silent || !reaches;
+        truth.process = if silent { Process::Silent } else { Process::Running };
+        if silent {
             truth.hurt(now_ms);
         }
-        let crashes = truth.fate == Fate::CrashAtStart
+        let crashes = !reaches
+            || truth.fate == Fate::CrashAtStart
             || truth.node.is_some_and(|node| self.cluster.nodes[node].black_hole);
         let wall_ms = self.api.wall_ms();
         self.api.change(serial, |pod| {
@@ -241,18 +249,26 @@ impl World<'_> {
         }
     }
 
+    /// Was the executor told the address that its driver has?
+    fn reaches_driver(&self, serial: Serial) -> bool {
+        let Some(truth) = self.cluster.executors.get(&serial) else { return false };
+        let told = self.cluster.addresses.get(&serial);
+        told.is_none_or(|address| *address == self.api.app(truth.app).address())
+    }
+
     // --------------------------------------------------------------------------------- heartbeats --
 
     fn beat(&mut self, serial: Serial) {
         let now_ms = self.sim.now_ms;
-        let interval_ms = self.operator.spec.heartbeat.interval_ms;
         let Some(truth) = self.cluster.executors.get_mut(&serial) else { return };
+        let app = truth.app;
+        let interval_ms = self.apps[app].operator.spec.heartbeat.interval_ms;
         if truth.process != Process::Running || truth.maker == Maker::Operator {
             return;
         }
         truth.registered_ms.get_or_insert(now_ms);
         let executor = truth.executor;
-        let uid = self.cluster.beats_prove.then(|| serial.uid());
+        let uid = self.apps[app].driver.beats_prove.then(|| serial.uid());
         self.sim.after(interval_ms, Task::Pod { serial, step: PodStep::Beat });
         // A node that is cut off usually cuts off its executors too.
         let node = self.cluster.executors[&serial].node;
@@ -270,20 +286,21 @@ impl World<'_> {
         let beat = |uid| Beat { executor, uid, metrics: Vec::new() };
         if self.sim.strikes(Fault::BeatDuplicated) {
             let later_ms = self.sim.choices.between(0, 10_000);
-            self.send_beat(wait_ms + later_ms, beat(uid.clone()));
+            self.send_beat(app, wait_ms + later_ms, beat(uid.clone()));
         }
         if self.sim.strikes(Fault::BeatForged) {
             let never = ExecutorId(self.sim.choices.between(1, 400));
             // It looks running, even if it has not started.
-            for truth in self.cluster.executors.values_mut().filter(|truth| truth.executor == never) {
+            let same = |truth: &&mut Executor| truth.app == app && truth.executor == never;
+            for truth in self.cluster.executors.values_mut().filter(same) {
                 truth.registered_ms.get_or_insert(now_ms);
             }
-            self.send_beat(wait_ms, Beat { executor: never, uid: None, metrics: Vec::new() });
+            self.send_beat(app, wait_ms, Beat { executor: never, uid: None, metrics: Vec::new() });
         }
         if self.sim.strikes(Fault::BeatOutdated) {
-            self.send_beat(wait_ms, beat(Some(Serial(0).uid())));
+            self.send_beat(app, wait_ms, beat(Some(Serial(0).uid())));
         }
-        self.send_beat(wait_ms, beat(uid));
+        self.send_beat(app, wait_ms, beat(uid));
     }
 
     fn mark_hurt(&mut self, serial: Serial) {
@@ -294,19 +311,24 @@ impl World<'_> {
     }
 
     /// Executors send to a Service, which routes to the leader.
-    fn send_beat(&mut self, wait_ms: u64, beat: Beat) {
+    fn send_beat(&mut self, app: usize, wait_ms: u64, beat: Beat) {
         let leaders: Vec<usize> = (0..self.hosts.len()).filter(|at| self.hosts[*at].leading).collect();
         let Some(at) = self.sim.choices.pick(&leaders).copied() else { return };
         if leaders.len() > 1 {
-            self.checks.disturb_beats(self.sim.now_ms);
+            self.disturb_beats(self.sim.now_ms);
         }
         if self.sim.now_ms < self.hosts[at].deaf_until_ms {
             return;
         }
-        self.post(at, wait_ms, HostTask::Beat(Box::new(beat)));
+        self.post(at, wait_ms, HostTask::Beat { app, beat: Box::new(beat) });
     }
 
     // ------------------------------------------------------------------------------------ the end --
+
+    /// Does the application's driver delete executors that have ended?
+    fn is_cleaned(&self, app: usize) -> bool {
+        self.apps[app].driver.cleans && self.api.is_driver_running(app)
+    }
 
     /// The process ends by itself.
     fn exit(&mut self, serial: Serial, code: i32) {
@@ -315,6 +337,7 @@ impl World<'_> {
         if !matches!(truth.process, Process::Running | Process::Silent) {
             return;
         }
+        let app = truth.app;
         truth.process = Process::Ended;
         truth.exit_code = Some(code);
         truth.down(now_ms);
@@ -329,7 +352,7 @@ impl World<'_> {
         if terminating {
             let wait_ms = self.sim.choices.between(10, 500);
             self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Remove });
-        } else if self.cluster.driver_cleans && self.api.is_driver_running() {
+        } else if self.is_cleaned(app) {
             let wait_ms = self.sim.choices.between(500, 30_000);
             self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Remove });
         }
@@ -340,6 +363,7 @@ impl World<'_> {
         let now_ms = self.sim.now_ms;
         let wall_ms = self.api.wall_ms();
         let Some(truth) = self.cluster.executors.get_mut(&serial) else { return };
+        let app = truth.app;
         truth.process = Process::Ended;
         truth.exit_code = Some(code);
         truth.down(now_ms);
@@ -361,7 +385,7 @@ impl World<'_> {
                 });
             }
         });
-        if self.cluster.driver_cleans && self.api.is_driver_running() {
+        if self.is_cleaned(app) {
             let wait_ms = self.sim.choices.between(500, 30_000);
             self.sim.after(wait_ms, Task::Pod { serial, step: PodStep::Collect });
         }

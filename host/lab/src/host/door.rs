@@ -22,9 +22,9 @@ pub struct Door {
     pub partial_until_ms: u64,
     pub partial_third: u64,
     pub partial_why: Option<Impairment>,
-    /// When the core was last told of each cause, and which causes it is still to be told.
-    told_ms: BTreeMap<Impairment, u64>,
-    due: BTreeSet<Impairment>,
+    /// When the core of each application was last told of each cause, and which causes it is still to be told.
+    told_ms: BTreeMap<(usize, Impairment), u64>,
+    due: BTreeSet<(usize, Impairment)>,
 }
 
 impl Door {
@@ -45,44 +45,44 @@ impl Door {
 }
 
 impl World<'_> {
-    pub(super) fn beat_arrives(&mut self, at: usize, beat: Beat) {
+    pub(super) fn beat_arrives(&mut self, at: usize, app: usize, beat: Beat) {
         let now_ms = self.sim.now_ms;
-        self.check_sign(at, &beat);
+        self.check_sign(at, app, &beat);
         match self.hosts[at].door.turns_away(&beat, now_ms) {
-            Some(why) => self.turned_away(at, why),
+            Some(why) => self.turned_away(at, app, why),
             None => {
-                self.check_heard(at, &beat);
-                self.tell(at, Event::Heartbeat(Box::new(beat)));
+                self.check_heard(at, app, &beat);
+                self.tell(at, app, Event::Heartbeat(Box::new(beat)));
             }
         }
     }
 
-    fn turned_away(&mut self, at: usize, why: Impairment) {
+    fn turned_away(&mut self, at: usize, app: usize, why: Impairment) {
         let now_ms = self.sim.now_ms;
         let door = &mut self.hosts[at].door;
-        match door.told_ms.get(&why).map(|told_ms| told_ms + COALESCED_MS) {
+        match door.told_ms.get(&(app, why)).map(|told_ms| told_ms + COALESCED_MS) {
             Some(again_ms) if now_ms < again_ms => {
-                if door.due.insert(why) {
-                    self.post(at, again_ms - now_ms, HostTask::Impaired(why));
+                if door.due.insert((app, why)) {
+                    self.post(at, again_ms - now_ms, HostTask::Impaired(app, why));
                 }
             }
-            Some(_) | None => self.say_impaired(at, why),
+            Some(_) | None => self.say_impaired(at, app, why),
         }
     }
 
-    pub(super) fn say_impaired(&mut self, at: usize, why: Impairment) {
+    pub(super) fn say_impaired(&mut self, at: usize, app: usize, why: Impairment) {
         let door = &mut self.hosts[at].door;
-        door.due.remove(&why);
-        door.told_ms.insert(why, self.sim.now_ms);
-        self.tell(at, Event::HearingImpaired(why));
+        door.due.remove(&(app, why));
+        door.told_ms.insert((app, why), self.sim.now_ms);
+        self.tell(at, app, Event::HearingImpaired(why));
     }
 
     /// A heartbeat reaches a host that stands still. Returns whether there is room for it.
-    pub(super) fn beat_waits(&mut self, at: usize, beat: &Beat) -> bool {
+    pub(super) fn beat_waits(&mut self, at: usize, app: usize, beat: &Beat) -> bool {
         // A standstill that is too short to be noticed, or during which the host's clock stands still, excuses
         // nothing.
         if self.hosts[at].stands.noticed {
-            self.check_sign(at, beat);
+            self.check_sign(at, app, beat);
         }
         let room = &mut self.hosts[at].stands.room;
         let has = *room > 0;

@@ -1,17 +1,15 @@
-//! What a host knows: its watch, and text for a timeline.
+//! What a host knows: its watches, one for each namespace.
 //!
 //! A watch is a position in the API server's log and a lag. It closes, hangs, expires, and starts again, where
 //! it was or with a list that may come from a lagging replica. Node and driver events have the same delays,
-//! because they use the same kind of connection.
+//! because they use the same kind of connection. All fleets of a namespace depend on one watch.
 
-use fleet::action::Verb;
-use fleet::event::{DriverView, Event, NodeView, Outcome};
+use fleet::event::{Event, NodeView, PodView};
 use fleet::observed::DriverPod;
-
 use fleet::supervisor::Input;
 
 use super::{HostTask, World};
-use crate::api::{Change, NAMESPACE};
+use crate::api::{Change, Entry, NAMESPACES};
 use crate::fault::Fault;
 
 #[derive(Debug, Default)]
@@ -21,8 +19,6 @@ pub struct Watch {
     pub state: WatchState,
     /// The revision up to which it has read the log.
     pub at: u64,
-    /// The revision up to which the fleet was told everything.
-    pub told: u64,
     pub lag_ms: u64,
     scheduled: bool,
     /// The supervisor was told that it is broken.
@@ -31,12 +27,8 @@ pub struct Watch {
     pub refused_until_ms: u64,
     /// Counts how often the supervisor was told that it has started.
     pub(crate) starts: u64,
-    /// A list that was asked for after a start has been answered, and the watch has not broken since.
-    pub(crate) listed: bool,
     /// The revision at which it started.
     pub(crate) from: u64,
-    /// That list was not older than the start, so that nothing is missing between them.
-    pub(crate) whole: bool,
     /// When it last delivered something, or started.
     heard_ms: u64,
 }
@@ -57,6 +49,26 @@ impl Watch {
     }
 }
 
+/// What one core was shown.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shown {
+    /// A list that was asked for after a start of the watch has been answered, and the watch has not broken since.
+    pub(crate) listed: bool,
+    /// That list was not older than the start, so that nothing is missing between them.
+    pub(crate) whole: bool,
+    /// The revision up to which it was told everything.
+    pub(crate) told: u64,
+}
+
+/// An event of a watch.
+#[derive(Clone, Debug)]
+pub enum Watched {
+    /// With the application whose label the pod has.
+    Changed(usize, Box<PodView>),
+    Gone(usize, Box<PodView>),
+    Driver(usize, Box<DriverPod>),
+}
+
 /// A watch that is silent for this long counts as broken: bookmarks come every minute.
 const SILENT_MS: u64 = 60_000;
 /// `cluster::watch` begins again after this long without an event, and so the pods are listed.
@@ -64,121 +76,133 @@ const AUDIT_MS: u64 = 600_000;
 
 impl World<'_> {
     /// The supervisor wants to watch.
-    pub(crate) fn watch_opens(&mut self, at: usize) {
-        self.watch_restarts(at, 10, true);
+    pub(crate) fn watch_opens(&mut self, at: usize, namespace: usize) {
+        self.watch_restarts(at, namespace, 10, true);
     }
 
-    /// A fleet that begins is told of all nodes.
-    pub(crate) fn nodes_shown(&mut self, at: usize) {
+    /// A core that begins is told of all nodes.
+    pub(crate) fn nodes_shown(&mut self, at: usize, app: usize) {
         for node in 0..self.cluster.nodes.len() {
             let view = self.cluster.nodes[node].view();
-            self.post(at, 20, HostTask::Tell(Box::new(Event::NodeChanged(Box::new(view)))));
+            self.post(at, 20, HostTask::Tell { app, event: Box::new(Event::NodeChanged(Box::new(view))) });
         }
     }
 
-    fn watch_restarts(&mut self, at: usize, ms: u64, list: bool) {
-        let watch = &mut self.hosts[at].watch;
+    fn watch_restarts(&mut self, at: usize, namespace: usize, ms: u64, list: bool) {
+        let watch = &mut self.hosts[at].watches[namespace];
         watch.generation += 1;
         watch.state = WatchState::Closed;
         watch.scheduled = false;
         let generation = watch.generation;
-        self.post(at, ms, HostTask::Reconnect { generation, list });
+        self.post(at, ms, HostTask::Reconnect { namespace, generation, list });
     }
 
-    pub(crate) fn watch_reconnects(&mut self, at: usize, generation: u32, list: bool) {
-        if self.hosts[at].watch.generation != generation {
+    pub(crate) fn watch_reconnects(&mut self, at: usize, namespace: usize, generation: u32, list: bool) {
+        if self.hosts[at].watches[namespace].generation != generation {
             return;
         }
         if self.sim.strikes(Fault::WatchRefused) {
-            self.hosts[at].watch.refused_until_ms = self.sim.now_ms + self.sim.choices.between(1_000, 60_000);
+            self.hosts[at].watches[namespace].refused_until_ms =
+                self.sim.now_ms + self.sim.choices.between(1_000, 60_000);
         }
         let host = &self.hosts[at];
-        let cut_off_ms = host.partitioned_until_ms.max(host.watch.refused_until_ms);
+        let watch = &host.watches[namespace];
+        let cut_off_ms = host.partitioned_until_ms.max(watch.refused_until_ms);
+        let list = list || self.api.is_compacted(watch.at);
         let unreachable = self.sim.now_ms < cut_off_ms || self.sim.strikes(Fault::RequestLost);
         if unreachable {
             // kube's backoff; a watch that stays silent for too long is reported as stale.
             let wait_ms = self.sim.choices.between(800, 8_000);
-            self.watch_restarts(at, wait_ms, list);
-            self.watch_breaks(at);
+            self.watch_restarts(at, namespace, wait_ms, list);
+            self.watch_breaks(at, namespace);
             return;
         }
-        let list = list || self.api.is_compacted(self.hosts[at].watch.at);
         let mut lag_ms = 0;
         if self.sim.strikes(Fault::ListStale) {
             lag_ms = self.sim.choices.between(500, 40_000);
-            self.checks.lag(self.sim.now_ms, lag_ms);
+            self.lag(namespace, lag_ms);
         }
-        let watch = &mut self.hosts[at].watch;
+        let watch = &mut self.hosts[at].watches[namespace];
         watch.state = WatchState::Open;
         watch.lag_ms = lag_ms;
         watch.heard_ms = self.sim.now_ms;
         let broken = std::mem::take(&mut watch.broken);
         if list {
             // The list with which the stream starts is only where it starts.
-            let revision = self.api.revision_at(self.sim.now_ms.saturating_sub(lag_ms));
+            let revision = self.api.revision_at(namespace, self.sim.now_ms.saturating_sub(lag_ms));
             (watch.at, watch.from) = (revision, revision);
         }
         // A watch that closes in order resumes where it was, and nothing is reported.
         if list || broken {
-            let watch = &mut self.hosts[at].watch;
-            (watch.starts, watch.whole) = (watch.starts + 1, false);
-            self.step(at, Input::WatchStarted { namespace: NAMESPACE.to_owned() });
+            watch.starts += 1;
+            self.shown_in(at, namespace, |shown| shown.whole = false);
+            self.step(at, Input::WatchStarted { namespace: NAMESPACES[namespace].to_owned() });
         }
+    }
+
+    /// Changes what is known of the view of each core in this namespace.
+    fn shown_in(&mut self, at: usize, namespace: usize, change: impl Fn(&mut Shown)) {
+        let apps = &self.apps;
+        let within = |app: &usize| apps[*app].operator.namespace == namespace;
+        self.hosts[at].views.iter_mut().filter(|(app, _)| within(app)).for_each(|(_, shown)| change(shown));
     }
 
     /// The watch starts to lag: it delivers only events that are at least this old. With a small lag it catches
     /// up.
-    pub(crate) fn watch_lags(&mut self, at: usize, lag_ms: u64) {
-        let watch = &mut self.hosts[at].watch;
+    pub(crate) fn watch_lags(&mut self, at: usize, namespace: usize, lag_ms: u64) {
+        let watch = &mut self.hosts[at].watches[namespace];
         watch.lag_ms = lag_ms;
         watch.scheduled = false;
-        self.checks.lag(self.sim.now_ms, lag_ms);
+        self.lag(namespace, lag_ms);
     }
 
     /// Schedules a delivery for each watch that has new events and none scheduled.
     pub(crate) fn wake_watches(&mut self) {
         for at in 0..self.hosts.len() {
-            let host = &mut self.hosts[at];
-            let watch = &mut host.watch;
-            if watch.scheduled || watch.state != WatchState::Open || !host.leading {
-                continue;
+            for namespace in 0..NAMESPACES.len() {
+                let host = &mut self.hosts[at];
+                let watch = &mut host.watches[namespace];
+                if watch.scheduled || watch.state != WatchState::Open || !host.leading {
+                    continue;
+                }
+                let Some(next) = self.api.since(namespace, watch.at).first() else { continue };
+                watch.scheduled = true;
+                let due_ms = next.at_ms + watch.lag_ms.max(5);
+                let generation = watch.generation;
+                let wait_ms = due_ms.saturating_sub(self.sim.now_ms);
+                self.post(at, wait_ms, HostTask::Watch { namespace, generation });
             }
-            let Some(next) = self.api.since(watch.at).first() else { continue };
-            watch.scheduled = true;
-            let due_ms = next.at_ms + watch.lag_ms.max(5);
-            let generation = watch.generation;
-            self.post(at, due_ms.saturating_sub(self.sim.now_ms), HostTask::Watch(generation));
         }
     }
 
-    pub(crate) fn watch_delivers(&mut self, at: usize, generation: u32) {
-        let watch = &mut self.hosts[at].watch;
+    pub(crate) fn watch_delivers(&mut self, at: usize, namespace: usize, generation: u32) {
+        let watch = &mut self.hosts[at].watches[namespace];
         if watch.generation != generation || watch.state != WatchState::Open {
             return;
         }
         watch.scheduled = false;
         if self.sim.strikes(Fault::WatchCloses) {
             let wait_ms = self.sim.choices.between(10, 5_000);
-            return self.watch_restarts(at, wait_ms, false);
+            return self.watch_restarts(at, namespace, wait_ms, false);
         }
         if self.sim.strikes(Fault::WatchErrors) {
-            return self.watch_fails(at);
+            return self.watch_fails(at, namespace);
         }
         if self.sim.strikes(Fault::WatchExpires) {
             let wait_ms = self.sim.choices.between(10, 30_000);
-            self.watch_restarts(at, wait_ms, true);
-            return self.watch_breaks(at);
+            self.watch_restarts(at, namespace, wait_ms, true);
+            return self.watch_breaks(at, namespace);
         }
         if self.sim.strikes(Fault::WatchHangs) {
-            let watch = &mut self.hosts[at].watch;
-            watch.state = WatchState::Hung;
-            self.checks.lag(self.sim.now_ms, SILENT_MS);
-            return self.post(at, SILENT_MS, HostTask::Stale(generation));
+            self.hosts[at].watches[namespace].state = WatchState::Hung;
+            self.lag(namespace, SILENT_MS);
+            return self.post(at, SILENT_MS, HostTask::Stale { namespace, generation });
         }
-        let visible_ms = self.sim.now_ms - self.hosts[at].watch.lag_ms.min(self.sim.now_ms);
+        let watch = &self.hosts[at].watches[namespace];
+        let visible_ms = self.sim.now_ms - watch.lag_ms.min(self.sim.now_ms);
         let coalesce = self.sim.strikes(Fault::EventsCoalesced);
         let cut = self.sim.strikes(Fault::EventCut);
-        let due = self.api.since(self.hosts[at].watch.at);
+        let due = self.api.since(namespace, watch.at);
         let mut due = &due[..due.partition_point(|entry| entry.at_ms <= visible_ms)];
         if cut {
             // The last event that has arrived is the one that is cut.
@@ -186,35 +210,21 @@ impl World<'_> {
         }
         let Some(last) = due.last() else {
             if cut {
-                self.watch_fails(at);
+                self.watch_fails(at, namespace);
             }
             return;
         };
-        self.hosts[at].watch.at = last.revision;
-        self.hosts[at].watch.heard_ms = self.sim.now_ms;
-        let mut told: Vec<(u64, Event)> = Vec::with_capacity(due.len());
-        for (place, entry) in due.iter().enumerate() {
-            let event = match &entry.change {
-                Change::Put(pod) => {
-                    let again = |later: &crate::api::Entry| matches!(&later.change, Change::Put(other) | Change::Gone(other) if other.uid == pod.uid);
-                    if coalesce && due[place + 1..].iter().any(again) {
-                        continue;
-                    }
-                    Event::PodChanged(Box::new(fleet::event::PodView::clone(pod)))
-                }
-                Change::Gone(pod) => Event::PodGone(Box::new(fleet::event::PodView::clone(pod))),
-                Change::Driver(driver) => {
-                    Event::DriverChanged { driver: driver.clone(), revision: entry.revision }
-                }
-            };
-            told.push((entry.revision, event));
-        }
+        let told = seen(due, coalesce);
+        let watch = &mut self.hosts[at].watches[namespace];
+        watch.at = last.revision;
+        watch.heard_ms = self.sim.now_ms;
         for (revision, mut event) in told {
-            let watch = &mut self.hosts[at].watch;
-            if watch.whole {
-                watch.told = revision;
-            }
-            if let Event::PodGone(pod) = &mut event
+            self.shown_in(at, namespace, |shown| {
+                if shown.whole {
+                    shown.told = revision;
+                }
+            });
+            if let Watched::Gone(_, pod) = &mut event
                 && self.sim.strikes(Fault::DeletionOutdated)
             {
                 // As it was when it was last seen running; only the revision is the deletion's.
@@ -235,28 +245,34 @@ impl World<'_> {
             }
         }
         if cut {
-            self.watch_fails(at);
+            self.watch_fails(at, namespace);
         }
     }
 
-    /// The watch delivers: a driver's pod is the supervisor's business, everything else is the fleet's.
-    pub(crate) fn watched(&mut self, at: usize, event: Event) {
-        let Event::DriverChanged { driver, revision } = event else { return self.tell(at, event) };
-        let pod = self.api.driver_pod();
-        let (live, ends) = match driver {
-            DriverView::Running { ends, .. } => (true, ends),
-            DriverView::Gone => (false, pod.ends),
+    /// The watch delivers. A pod is an event for the life that has its label, as in the daemon; a driver's pod is the
+    /// supervisor's business.
+    pub(crate) fn watched(&mut self, at: usize, event: Watched) {
+        let (app, event) = match event {
+            Watched::Changed(app, pod) => (app, Event::PodChanged(pod)),
+            Watched::Gone(app, pod) => (app, Event::PodGone(pod)),
+            Watched::Driver(app, driver) => {
+                let namespace = NAMESPACES[self.api.app(app).namespace].to_owned();
+                return self.step(at, Input::Driver { namespace, driver: *driver });
+            }
         };
-        let driver = DriverPod { live, ends, revision, ..pod };
-        self.step(at, Input::Driver { namespace: NAMESPACE.to_owned(), driver });
+        let labels = self.api.app(app);
+        let of = |it: &fleet::supervisor::Supervisor| it.life_of(NAMESPACES[labels.namespace], &labels.id);
+        if let Some(life) = self.hosts[at].supervisor().and_then(of) {
+            self.step(at, Input::Fleet { life, event });
+        }
     }
 
-    pub(crate) fn watch_is_stale(&mut self, at: usize, generation: u32) {
-        if self.hosts[at].watch.generation == generation {
-            self.watch_breaks(at);
+    pub(crate) fn watch_is_stale(&mut self, at: usize, namespace: usize, generation: u32) {
+        if self.hosts[at].watches[namespace].generation == generation {
+            self.watch_breaks(at, namespace);
             if self.hosts[at].is_up() {
                 let list = self.sim.choices.chance(300);
-                self.watch_restarts(at, 1_000, list);
+                self.watch_restarts(at, namespace, 1_000, list);
             }
         }
     }
@@ -264,148 +280,70 @@ impl World<'_> {
     /// A stream that was silent for long begins again, in case that its list and its events left a gap.
     pub(crate) fn audit_watches(&mut self) {
         for at in 0..self.hosts.len() {
-            let host = &self.hosts[at];
-            let silent_ms = self.sim.now_ms - host.watch.heard_ms;
-            if host.leading
-                && !host.is_frozen()
-                && host.watch.state == WatchState::Open
-                && silent_ms >= AUDIT_MS
-            {
-                self.watch_restarts(at, 10, true);
+            for namespace in 0..NAMESPACES.len() {
+                let host = &self.hosts[at];
+                let watch = &host.watches[namespace];
+                let silent_ms = self.sim.now_ms - watch.heard_ms;
+                if host.leading
+                    && !host.is_frozen()
+                    && watch.state == WatchState::Open
+                    && silent_ms >= AUDIT_MS
+                {
+                    self.watch_restarts(at, namespace, 10, true);
+                }
             }
         }
     }
 
     /// kube's client reports an error, and begins again after a while.
-    fn watch_fails(&mut self, at: usize) {
+    fn watch_fails(&mut self, at: usize, namespace: usize) {
         let wait_ms = self.sim.choices.between(800, 30_000);
-        self.watch_restarts(at, wait_ms, true);
-        self.watch_breaks(at);
+        self.watch_restarts(at, namespace, wait_ms, true);
+        self.watch_breaks(at, namespace);
     }
 
-    fn watch_breaks(&mut self, at: usize) {
-        let watch = &mut self.hosts[at].watch;
-        (watch.listed, watch.whole) = (false, false);
-        if !std::mem::replace(&mut self.hosts[at].watch.broken, true) {
-            self.step(at, Input::WatchBroken { namespace: NAMESPACE.to_owned() });
+    fn watch_breaks(&mut self, at: usize, namespace: usize) {
+        self.shown_in(at, namespace, |shown| (shown.listed, shown.whole) = (false, false));
+        if !std::mem::replace(&mut self.hosts[at].watches[namespace].broken, true) {
+            self.step(at, Input::WatchBroken { namespace: NAMESPACES[namespace].to_owned() });
         }
     }
 
     /// Every leading host learns of a node, after some delay.
     pub(crate) fn node_told(&mut self, view: &NodeView) {
         for at in 0..self.hosts.len() {
-            if self.hosts[at].leading {
-                let wait_ms = 10 + self.hosts[at].watch.lag_ms;
-                self.post(at, wait_ms, HostTask::Tell(Box::new(Event::NodeChanged(Box::new(view.clone())))));
+            if !self.hosts[at].leading {
+                continue;
+            }
+            for app in self.current() {
+                let namespace = self.apps[app].operator.namespace;
+                let wait_ms = 10 + self.hosts[at].watches[namespace].lag_ms;
+                let event = Box::new(Event::NodeChanged(Box::new(view.clone())));
+                self.post(at, wait_ms, HostTask::Tell { app, event });
             }
         }
     }
 }
 
-// -------------------------------------------------------------------------------- hash and words --
-
-pub(super) fn outcome_number(outcome: &Outcome) -> u64 {
-    match outcome {
-        Outcome::Ok(_) => 0,
-        Outcome::AlreadyExists => 1,
-        Outcome::Conflict => 2,
-        Outcome::NotFound => 3,
-        Outcome::Throttled { .. } => 4,
-        Outcome::Budget => 5,
-        Outcome::Forbidden(_) => 6,
-        Outcome::Invalid(_) => 7,
-        Outcome::Unknown(_) => 8,
-    }
-}
-
-pub(super) fn verb_number(verb: &Verb) -> u64 {
-    let (kind, number) = match verb {
-        Verb::Relist { .. } => (1, 0),
-        Verb::ReadLedger => (2, 0),
-        Verb::WriteLedger { ledger, .. } => (3, ledger.epoch << 32 | ledger.writes),
-        Verb::CreatePod { executor, .. } => (4, executor.0),
-        Verb::GetPod { executor, .. } => (5, executor.0),
-        Verb::DeletePod { executor, grace_ms, .. } => (6, executor.0 << 20 | grace_ms.unwrap_or(0)),
-        Verb::EvictPod { executor, grace_ms, .. } => (7, executor.0 << 20 | grace_ms.unwrap_or(0)),
-        Verb::DeleteDriver { .. } => (8, 0),
-        Verb::Ask { .. } => (9, 0),
-        Verb::Reply { command, .. } => (10, command.0),
-        Verb::CheckLease => (12, 0),
-        Verb::Publish(notice) => (11, notice.executor.map_or(0, |executor| executor.0)),
+/// What a watch delivers of these entries, each with its revision. `coalesced`: without intermediate states of pods.
+fn seen(due: &[Entry], coalesced: bool) -> Vec<(u64, Watched)> {
+    let later = |place: usize, pod: &PodView| {
+        due[place + 1..].iter().any(|entry| match &entry.change {
+            Change::Put(other) | Change::Gone(other) => other.uid == pod.uid,
+            Change::Driver(_) => false,
+        })
     };
-    kind << 56 | number
-}
-
-/// An event as one line.
-pub(super) fn words(event: &Event) -> String {
-    match event {
-        Event::Relisted(list) => {
-            let pods: Vec<String> =
-                list.pods.iter().map(|pod| format!("{}:{:?}", pod.name, pod.phase)).collect();
-            format!("Relisted at {} {:?} {}", list.revision, list.driver, pods.join(" "))
-        }
-        Event::PodChanged(pod) | Event::PodGone(pod) => {
-            let what = if matches!(event, Event::PodGone(_)) { "PodGone" } else { "PodChanged" };
-            let dying = if pod.terminating() { " terminating" } else { "" };
-            format!("{what} {} {:?}{dying} on {:?} at {}", pod.name, pod.phase, pod.node, pod.revision)
-        }
-        Event::Finished { action, outcome } => match outcome {
-            Outcome::Ok(fleet::event::Done::Pod(pod)) => {
-                format!("Finished {action} Ok pod {} {:?}", pod.name, pod.phase)
+    let one = |(place, entry): (usize, &Entry)| {
+        let event = match &entry.change {
+            Change::Put(pod) if coalesced && later(place, pod) => return None,
+            Change::Put(pod) => Watched::Changed(entry.app, Box::new(PodView::clone(pod))),
+            Change::Gone(pod) => Watched::Gone(entry.app, Box::new(PodView::clone(pod))),
+            Change::Driver(driver) => {
+                let driver = DriverPod { revision: entry.revision, ..DriverPod::clone(driver) };
+                Watched::Driver(entry.app, Box::new(driver))
             }
-            Outcome::Ok(_)
-            | Outcome::AlreadyExists
-            | Outcome::Conflict
-            | Outcome::NotFound
-            | Outcome::Throttled { .. }
-            | Outcome::Budget
-            | Outcome::Forbidden(_)
-            | Outcome::Invalid(_)
-            | Outcome::Unknown(_) => format!("Finished {action} {outcome:?}"),
-        },
-        Event::DriverReported(rows) => format!("DriverReported {} rows", rows.len()),
-        Event::SpecChanged { spec, .. } => {
-            format!("SpecChanged target {} paused {} dry {}", spec.target, spec.paused, spec.dry_run)
-        }
-        Event::LeadershipGained { .. }
-        | Event::LeadershipLost
-        | Event::LeadershipConfirmed
-        | Event::NodeChanged(_)
-        | Event::DriverChanged { .. }
-        | Event::ViewStale
-        | Event::ViewFresh
-        | Event::Heartbeat(_)
-        | Event::HearingImpaired(_)
-        | Event::Answered { .. }
-        | Event::Commanded { .. }
-        | Event::Deadline => format!("{event:?}"),
-    }
-}
-
-/// An action as one line.
-pub(super) fn verb_words(verb: &Verb) -> String {
-    match verb {
-        Verb::WriteLedger { ledger, over } => format!("WriteLedger {ledger:?} over {over:?}"),
-        Verb::Ask { policy, question } => match question {
-            fleet::action::Question::Roll(roll) => {
-                format!("Ask {policy} whom to roll of {:?}", roll.candidates.ids())
-            }
-            fleet::action::Question::Loss(loss) => {
-                format!(
-                    "Ask {policy} about {} {:?} check {}",
-                    loss.executor_id, loss.trigger, loss.checks_made
-                )
-            }
-        },
-        Verb::Relist { .. }
-        | Verb::ReadLedger
-        | Verb::CreatePod { .. }
-        | Verb::GetPod { .. }
-        | Verb::DeletePod { .. }
-        | Verb::EvictPod { .. }
-        | Verb::DeleteDriver { .. }
-        | Verb::Reply { .. }
-        | Verb::CheckLease
-        | Verb::Publish(_) => format!("{verb:?}"),
-    }
+        };
+        Some((entry.revision, event))
+    };
+    due.iter().enumerate().filter_map(one).collect()
 }

@@ -6,9 +6,13 @@ use fleet::id::Uid;
 use fleet::spec::{Amount, FleetSpec, Mode, RollSpec, ValidatedSpec};
 use fleet::window::{Window, Zone};
 
+use crate::app::{self, App, FLEETS_MAX};
 use crate::choices::Choices;
 use crate::policies;
 use crate::world::World;
+
+/// The greatest target of a fleet beside the first one.
+const SMALL: u32 = 5;
 
 fn one_of<T: Copy>(choices: &mut Choices, from: &[T]) -> T {
     *choices.pick(from).expect("something to choose from")
@@ -19,9 +23,9 @@ fn all_policies() -> Vec<String> {
 }
 
 /// A valid spec.
-pub fn spec(choices: &mut Choices) -> FleetSpec {
+pub fn spec(choices: &mut Choices, target_max: u32) -> FleetSpec {
     let mode = if choices.chance(150) { Mode::Observe } else { Mode::Own };
-    let target = one_of(choices, &[3, 2, 5, 8, 1, 12, 4, 6, 0, 10, 30]);
+    let target = one_of(choices, &[3, 2, 5, 8, 1, 12, 4, 6, 0, 10, 30]).min(target_max);
     let mut spec = FleetSpec::new("f", "app-1", mode, Uid::from("driver-uid-1"), target);
     spec.heartbeat.interval_ms = one_of(choices, &[5_000, 2_000, 10_000]);
     spec.heartbeat.timeout_ms = spec.heartbeat.interval_ms * choices.between(3, 6);
@@ -90,18 +94,56 @@ fn roll(choices: &mut Choices) -> RollSpec {
 }
 
 /// The target after healing, with which the spec is valid.
-pub fn last_target(choices: &mut Choices, spec: &FleetSpec) -> u32 {
-    let target = one_of(choices, &[4, 3, 1, 8, 0, 13]);
+pub fn last_target(choices: &mut Choices, spec: &FleetSpec, max: u32) -> u32 {
+    let target = one_of(choices, &[4, 3, 1, 8, 0, 13]).min(max);
     let mut last = spec.clone();
     last.target = target;
     if ValidatedSpec::check(last, &all_policies()).is_ok() { target } else { spec.target }
 }
 
-/// The behaviour of the cluster and its driver.
+/// How many hosts and how many fleets there are. One number decides both, so that a world with one fleet draws what it
+/// drew when all worlds had one.
+pub fn size(choices: &mut Choices) -> (usize, usize) {
+    match choices.below(1_000) {
+        0..300 => (1, 1),
+        300..720 => (2, 1),
+        720..870 => (2, 2),
+        870..950 => (2, 3),
+        _ => (2, FLEETS_MAX),
+    }
+}
+
+/// The fleets beside the first one. They are small, for the sake of a campaign's time; namespaces and labels are what
+/// they can be mistaken by.
+pub fn fellows(choices: &mut Choices, count: usize) -> Vec<App> {
+    let mut members = [1, 0];
+    let one = |number: usize| {
+        let mut spec = spec(choices, SMALL);
+        let last_target = last_target(choices, &spec, SMALL);
+        let namespace = usize::from(choices.chance(500));
+        app::name(&mut spec, number, members[namespace]);
+        members[namespace] += 1;
+        App::new(spec, namespace, last_target)
+    };
+    (1..=count).map(one).collect()
+}
+
+/// Which documents name the application id, and which leave it to the label of the driver's pod.
+pub fn documented(choices: &mut Choices, apps: &mut [App]) {
+    for app in apps {
+        app.operator.documented = !choices.chance(400);
+    }
+}
+
+/// The behaviour of the cluster and its drivers.
 pub fn cluster(world: &mut World<'_>) {
-    world.cluster.beats_prove = world.sim.choices.chance(500);
-    world.cluster.driver_creates = world.observes();
-    world.cluster.driver_cleans = world.observes() || world.sim.choices.chance(400);
+    for app in 0..world.apps.len() {
+        let observes = world.observes(app);
+        let driver = &mut world.apps[app].driver;
+        driver.beats_prove = world.sim.choices.chance(500);
+        driver.creates = observes;
+        driver.cleans = observes || world.sim.choices.chance(400);
+    }
     if world.sim.choices.chance(200) {
         world.api.budget = Some(1);
     }

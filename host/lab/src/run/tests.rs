@@ -85,3 +85,17 @@ fn checkers_do_not_bite_for_a_single_fault() {
         }
     }
 }
+
+/// The same beside other fleets, for the faults that are about one of several.
+#[test]
+fn checkers_do_not_bite_for_a_single_fault_beside_other_fleets() {
+    for fault in Fault::ALL.iter().filter(|fault| fault.needs_fellows()) {
+        for seed in 0..4 {
+            let options = Options { fleets: Some(3), ..with(&[(*fault, fault.strengths()[2])]) };
+            let report = run_core(seed, &options);
+            assert_eq!(report.violation, None, "{}, seed {seed}", fault.name());
+            let fired = report.fired.iter().any(|(fired, count)| fired == fault && *count > 0);
+            assert!(fired, "{} never struck, seed {seed}", fault.name());
+        }
+    }
+}
