@@ -1,4 +1,4 @@
-//! Limits that no policy, no operator and no bug of Rollcall may widen.
+//! Limits that no policy may widen, and some of which do not bind an operator.
 //!
 //! Every decision that changes the cluster passes a check here or in the state machine that makes it. A check
 //! answers with a [`Refusal`]: a code that users see in `explain`, in conditions and in replies. Limits are

@@ -21,7 +21,7 @@ pub(crate) struct Outbox {
     recording: VecDeque<(u64, ExecutorId)>,
     /// Replies to commands, sent once the changes that the commands made are written to the ledger.
     replies: VecDeque<(u64, CommandId, Reply)>,
-    /// How often each guardrail refused a change.
+    /// How often each guard-rail refused a change.
     refusals: BTreeMap<Refusal, u64>,
     log: Log,
 }
@@ -90,7 +90,7 @@ impl Outbox {
         self.act(Cause::Start, Verb::Publish(Notice { reason, executor, pod, message }));
     }
 
-    /// A guardrail refused a change.
+    /// A guard-rail refused a change.
     pub(crate) fn refused(&mut self, refusal: Refusal) {
         self.refused_times(refusal, 1);
     }

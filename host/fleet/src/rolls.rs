@@ -8,7 +8,7 @@ use crate::spec::RollSpec;
 use crate::time::Instant;
 
 pub(crate) const HOUR_MS: u64 = 3_600_000;
-/// A decision that a guardrail postponed is repeated after this.
+/// A decision that a guard-rail postponed is repeated after this.
 const PUT_OFF_MS: u64 = 30_000;
 
 #[derive(Debug)]

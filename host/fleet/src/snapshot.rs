@@ -9,7 +9,7 @@ use crate::id::ExecutorId;
 use crate::log::Entry;
 use crate::permits::Situation;
 use crate::phase::Phase;
-use crate::plan::roll::{RollLimits, may_let_go, may_roll};
+use crate::plan::roll::{RollLimits, may_ask, may_let_go, may_roll};
 use crate::question::{DeletionCause, LossKind};
 use crate::time::{Instant, Now};
 
@@ -22,7 +22,7 @@ pub struct Snapshot {
     /// The desired number of executors: the spec's, or the number an operator requested.
     pub target: u32,
     pub counts: Counts,
-    /// How often each guardrail refused a change, since this host leads.
+    /// How often each guard-rail refused a change, since this host leads.
     pub refusals: BTreeMap<Refusal, u64>,
     /// Conditions for users, ordered by name.
     pub conditions: Vec<Condition>,
@@ -103,7 +103,7 @@ impl Fleet {
         }
     }
 
-    /// How often each guardrail refused a change, since this host leads.
+    /// How often each guard-rail refused a change, since this host leads.
     pub fn refusals(&self) -> &BTreeMap<Refusal, u64> {
         self.state().situation.executors.outbox.refusals()
     }
@@ -227,7 +227,10 @@ fn not_rolled(state: FleetState<'_>, id: ExecutorId) -> Option<Refusal> {
     if executor.stage.removal().is_some_and(|removal| removal.over_budget && !removal.accepted) {
         return Some(Refusal::DisruptionBudget);
     }
-    let may = permits.disrupt.and_then(|()| may_roll(executor, spec, false, env));
+    let may = permits
+        .disrupt
+        .and_then(|()| may_roll(executor, spec, false, env))
+        .and_then(|()| may_ask(state.rolls, spec, false, permits.disrupt, env));
     may.err().or(state.rolls.refused).or(Some(Refusal::NotPicked))
 }
 

@@ -39,7 +39,7 @@ pub struct Campaign {
     pub runs: u64,
     pub fleet_hours: f64,
     pub fired: BTreeMap<Fault, u64>,
-    /// How often each guardrail refused an action.
+    /// How often each guard-rail refused an action.
     pub refusals: BTreeMap<Refusal, u64>,
     /// By seed.
     pub violations: BTreeMap<u64, Violation>,
@@ -80,7 +80,7 @@ impl Campaign {
         self.hashes
     }
 
-    /// Guardrails that never refused anything.
+    /// Guard-rails that never refused anything.
     pub fn unrefused(&self) -> Vec<Refusal> {
         // `NotPicked` depends on the policy.
         let rails = Refusal::ALL.into_iter().filter(|refusal| *refusal != Refusal::NotPicked);
@@ -143,7 +143,7 @@ pub fn hunt(known: &KnownBug) -> Catch {
 
 /// Every injected bug, with its seed limit: about ten times the seeds needed when this was written, because a
 /// change of the simulator changes what each seed does.
-pub const KNOWN_BUGS: [KnownBug; 43] = [
+pub const KNOWN_BUGS: [KnownBug; InjectedBug::ALL.len()] = [
     KnownBug { bug: InjectedBug::NoUid, seeds_max: 10, checkers: &["S6"] },
     KnownBug { bug: InjectedBug::IdsInMemory, seeds_max: 10, checkers: &["S2", "S13"] },
     KnownBug { bug: InjectedBug::CreateBeforeReserve, seeds_max: 10, checkers: &["S2"] },

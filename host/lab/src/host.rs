@@ -301,7 +301,7 @@ impl World<'_> {
         self.host_task(at, life, HostTask::Pulse);
     }
 
-    /// How often each guardrail refused an action, in all lives of all cores.
+    /// How often each guard-rail refused an action, in all lives of all cores.
     pub fn refusals(&self) -> BTreeMap<Refusal, u64> {
         let mut sum = self.refused.clone();
         for host in &self.hosts {

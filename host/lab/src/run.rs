@@ -45,7 +45,7 @@ pub struct Report {
     pub violation: Option<Violation>,
     /// How often each fault has struck.
     pub fired: Vec<(Fault, u64)>,
-    /// How often each guardrail refused an action.
+    /// How often each guard-rail refused an action.
     pub refusals: BTreeMap<Refusal, u64>,
     /// The faults that were on, in occurrences per thousand.
     pub swarm: Vec<(Fault, u32)>,

@@ -123,7 +123,7 @@ pub struct World<'a> {
     /// An objection that concerns no single application.
     violation: Option<Violation>,
     pub(crate) make: &'a Make<'a>,
-    /// How often each guardrail refused an action, in lives that have ended.
+    /// How often each guard-rail refused an action, in lives that have ended.
     pub(crate) refused: BTreeMap<Refusal, u64>,
     pub(crate) calls: u64,
     /// The `n`th request of any host to the API server, counted from 1, and what happens at it.

@@ -8,7 +8,7 @@
 //! | pause, resume, reset-breaker, reset-ledger | `{}` | |
 //!
 //! 200 means that the command was accepted and survives a change of leader, not that it is finished. 409 means that a
-//! guardrail rejected it; the body has its code and message.
+//! guard-rail rejected it; the body has its code and message.
 
 use axum::Json;
 use axum::extract::State;

@@ -53,7 +53,7 @@ impl Error {
         Error::new(StatusCode::CONFLICT, "no-driver", message)
     }
 
-    /// A guardrail rejected the whole command, or each of these executors.
+    /// A guard-rail rejected the whole command, or each of these executors.
     pub fn refused(refusal: Refusal, executors: Vec<wire::ExecutorResult>) -> Error {
         let error = Error::new(StatusCode::CONFLICT, refusal.code(), refusal.meaning());
         if executors.is_empty() { error } else { error.with("executors", executors) }

@@ -30,7 +30,7 @@ pub struct Fleet {
     pub phase: String,
     pub target: u32,
     pub counts: Counts,
-    /// Code of a guardrail -> number of its rejections since this replica leads.
+    /// Code of a guard-rail -> number of its rejections since this replica leads.
     pub refusals: BTreeMap<String, u64>,
     /// The conditions that are true.
     pub conditions: Vec<Condition>,

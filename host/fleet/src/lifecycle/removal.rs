@@ -19,7 +19,7 @@ use crate::timing::LATE_REQUEST_MS;
 
 /// When to retry an eviction that a PodDisruptionBudget refused: the delay that the API server itself suggests.
 const BUDGET_MS: u64 = 10_000;
-/// When to check again a removal that a guardrail postponed.
+/// When to check again a removal that a guard-rail postponed.
 const RECONSIDER_MS: u64 = 1_000;
 
 /// What a removal is checked against at the moment of its request.
