@@ -93,6 +93,7 @@ pub enum InjectedBug {
 }
 
 impl InjectedBug {
+    /// All variants, in the order of their declaration.
     pub const ALL: [InjectedBug; 43] = [
         InjectedBug::NoUid,
         InjectedBug::IdsInMemory,
