@@ -5,31 +5,31 @@
 
 /// The delays between tries of one operation.
 #[derive(Clone, Debug)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     first_ms: u64,
     last_ms: u64,
     tries: u32,
 }
 
 impl Backoff {
-    pub const fn new(first_ms: u64, last_ms: u64) -> Backoff {
+    pub(crate) const fn new(first_ms: u64, last_ms: u64) -> Backoff {
         Backoff { first_ms, last_ms, tries: 0 }
     }
 
     /// How many tries failed since the last success.
-    pub fn tries(&self) -> u32 {
+    pub(crate) fn tries(&self) -> u32 {
         self.tries
     }
 
     /// A try failed: how long until the next one.
-    pub fn failed_ms(&mut self, seed: &mut Seed) -> u64 {
+    pub(crate) fn failed_ms(&mut self, seed: &mut Seed) -> u64 {
         let doubled = self.first_ms.saturating_mul(1 << self.tries.min(30));
         self.tries = self.tries.saturating_add(1);
         let wait_ms = doubled.min(self.last_ms);
         wait_ms - seed.below(wait_ms / 4 + 1)
     }
 
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.tries = 0;
     }
 }
@@ -40,10 +40,12 @@ impl Backoff {
 pub struct Seed(u64);
 
 impl Seed {
+    /// The same number gives the same sequence.
     pub const fn new(seed: u64) -> Seed {
         Seed(seed)
     }
 
+    /// The next number of the sequence, from the whole range.
     pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;

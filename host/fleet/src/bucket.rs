@@ -12,7 +12,9 @@ use crate::time::Instant;
 /// In any span of time a bucket therefore gives at most `size` tokens, and one more for each `every`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
+    /// The tokens of a full bucket: this many can be spent at once without debt.
     pub size: u32,
+    /// How long it takes to gain one token.
     pub every: Duration,
 }
 
@@ -24,10 +26,12 @@ pub struct Bucket<T = Duration> {
 }
 
 impl<T: Copy + Ord + Add<Duration, Output = T> + Sub<Output = Duration>> Bucket<T> {
+    /// A bucket with all its tokens.
     pub fn full(now: T) -> Bucket<T> {
         Bucket { full_at: now }
     }
 
+    /// Has it all its tokens? Then a new bucket is the same.
     pub fn is_full(&self, now: T) -> bool {
         self.full_at <= now
     }
@@ -42,6 +46,7 @@ impl<T: Copy + Ord + Add<Duration, Output = T> + Sub<Output = Duration>> Bucket<
         self.full_at = self.full_at.max(now) + rate.every * tokens;
     }
 
+    /// Returns tokens that were spent and not used.
     pub fn give_back(&mut self, tokens: u32, rate: Rate, now: T) {
         self.full_at = now + self.missing(now).saturating_sub(rate.every * tokens);
     }

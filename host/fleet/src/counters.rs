@@ -30,12 +30,24 @@ macro_rules! with_counters {
     };
 }
 
+/// Where Spark's REST API has a counter.
+macro_rules! source {
+    (peak $name:literal) => {
+        concat!("Spark: `peakMemoryMetrics.", $name, "`.")
+    };
+    ($how:ident $name:literal) => {
+        concat!("Spark: `", $name, "`.")
+    };
+}
+
 macro_rules! counters {
     ($($field:ident: $type:ident = $how:ident($name:literal),)*) => {
-        /// Spark's counters of an executor (`ExecutorSummary`).
+        /// Spark's counters of an executor (`ExecutorSummary`), as its driver reports them. The contract in
+        /// `wit/` explains each. Spark's may be negative, and so may these. Without `peakMemoryMetrics`, the
+        /// peak on the heap is -1, and the one off the heap 0, as in Spark's own plugin.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct Counters {
-            $(pub $field: $type,)*
+            $(#[doc = source!($how $name)] pub $field: $type,)*
         }
     };
 }

@@ -30,8 +30,9 @@ pub struct Lease {
     pub holder: Box<str>,
     /// `leaseDurationSeconds`.
     pub duration_s: u32,
-    /// `acquireTime` and `renewTime`, in ms since the epoch.
+    /// `acquireTime`, in ms since the Unix epoch.
     pub acquired_ms: i64,
+    /// `renewTime`, in ms since the Unix epoch. No two writes of this process have the same.
     pub renewed_ms: i64,
     /// `leaseTransitions`: how often the holder changed.
     pub transitions: u32,
@@ -83,10 +84,16 @@ impl Default for ElectionSettings {
     }
 }
 
+/// What an election is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ElectionEvent {
     /// The outcome of a request: in any order, late, or never.
-    Finished { request: ActionId, outcome: ElectionOutcome },
+    Finished {
+        /// The number of the request, from [`ElectionAction`].
+        request: ActionId,
+        /// What the API server answered, or that its answer is not known.
+        outcome: ElectionOutcome,
+    },
     /// Another host may lead: check the Lease now. `Affirm` follows if this host holds it, and `Stop` if not.
     Doubt,
     /// Shut down: this host does not lead from this moment on. `Stop` follows, after at most a retry period. If
@@ -97,36 +104,60 @@ pub enum ElectionEvent {
     Deadline,
 }
 
+/// The outcome of a request about the Lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ElectionOutcome {
+    /// The Lease as it is stored, with its version.
     Read(Lease, Version),
+    /// The write was applied, and the Lease has this version now.
     Written(Version),
+    /// 404: there is no Lease.
     NotFound,
+    /// 409: the Lease has another version than the request expects.
     Conflict,
+    /// 409: the Lease was created in the meantime.
     AlreadyExists,
+    /// 403 and 401: a permission is missing, or the API server does not know this client.
     Forbidden,
+    /// 429: too many requests.
     Throttled {
+        /// When to try again, in ms from now. `None`: the answer does not say.
         after_ms: Option<u64>,
     },
     /// Time-out, reset, 5xx: *the request may have been applied, or may still be*.
     Unknown,
 }
 
+/// What an election wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ElectionAction {
     /// Read the Lease from the API server's store, not from a cache.
-    ReadLease { request: ActionId },
-    /// Write the Lease if it still has this version; without a version, if no Lease exists yet.
-    WriteLease { request: ActionId, lease: Lease, over: Option<Version> },
-    /// This host leads, for as long as [`Election::is_leader`] returns true. Every later leader has a higher
-    /// term: the Lease's `leaseTransitions`, counted from one.
-    Lead { term: u64 },
+    ReadLease {
+        /// The number under which the outcome is reported.
+        request: ActionId,
+    },
+    /// Write the Lease, as a compare-and-swap.
+    WriteLease {
+        /// The number under which the outcome is reported.
+        request: ActionId,
+        /// The `spec` that replaces the stored one.
+        lease: Lease,
+        /// Write only if the Lease has this version; `None`: only if no Lease exists yet.
+        over: Option<Version>,
+    },
+    /// This host leads, for as long as [`Election::is_leader`] returns true.
+    Lead {
+        /// The number of this leadership: the Lease's `leaseTransitions`, plus one. Every later leader has a
+        /// higher one.
+        term: u64,
+    },
     /// This host holds the Lease: it was renewed, or read, after that was doubted.
     Affirm,
     /// Issue nothing more, drop all calls in flight, exit. The last action, except for the release by a late leader.
     Stop(StopCause),
 }
 
+/// Why an election stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopCause {
     /// The lease was not renewed by the renew deadline.
@@ -137,6 +168,7 @@ pub enum StopCause {
     Released,
 }
 
+/// The election as one host sees it: which record is stored, and until when this host leads.
 #[derive(Debug)]
 pub struct Election {
     settings: ElectionSettings,
@@ -185,6 +217,7 @@ struct Written {
 }
 
 impl Election {
+    /// An election whose first step reads the Lease. Jitter is drawn from the seed.
     pub fn new(settings: ElectionSettings, identity: Identity, seed: Seed) -> Election {
         Election {
             settings,
@@ -232,6 +265,8 @@ impl Election {
         [self.held_until, self.release_by].into_iter().flatten().chain([next]).min()
     }
 
+    /// Applies an event and returns the actions to carry out now. A step that comes too late first ends a
+    /// leadership that is over.
     pub fn step(&mut self, event: ElectionEvent, now: Now) -> Vec<ElectionAction> {
         let at = now.instant;
         if self.held_until.is_some_and(|until| until <= at) {

@@ -14,11 +14,15 @@ pub use crate::outcome::{Done, Outcome};
 use crate::question::{Selection, Verdict};
 use crate::spec::FleetSpec;
 
+/// Everything that a fleet can be told.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// The host became the leader. Sent once; before it a fleet does nothing at all. The term is higher than
-    /// that of any earlier leader: the Lease's `leaseTransitions`.
-    LeadershipGained { term: u64 },
+    /// The host became the leader. Sent once; before it a fleet does nothing at all.
+    LeadershipGained {
+        /// Higher than that of any earlier leader: `leaseTransitions` of the Lease, plus one. 1 without a
+        /// Lease.
+        term: u64,
+    },
     /// The host is no longer the leader, or cannot tell. A fleet that receives this never acts again.
     LeadershipLost,
     /// The Lease was read after [`Verb::CheckLease`](crate::action::Verb::CheckLease) was requested, and this
@@ -34,7 +38,12 @@ pub enum Event {
     /// The state of a node that runs executors.
     NodeChanged(Box<NodeView>),
     /// The driver's pod, which owns every executor pod: they end with it.
-    DriverChanged { driver: DriverView, revision: u64 },
+    DriverChanged {
+        /// Whether it is live.
+        driver: DriverView,
+        /// `metadata.resourceVersion` of that state: an older state does not replace a newer one.
+        revision: u64,
+    },
     /// The watch is broken, or silent for longer than its server would be: the view of the cluster may be stale.
     ViewStale,
     /// The watch delivers again.
@@ -46,13 +55,33 @@ pub enum Event {
     /// The driver's report about its executors. Spark: REST `/allexecutors`.
     DriverReported(Vec<DriverRow>),
     /// A policy answered, or failed to answer.
-    Answered { action: ActionId, answer: Result<Answer, Fault> },
+    Answered {
+        /// The number of the [`Verb::Ask`](crate::action::Verb::Ask).
+        action: ActionId,
+        /// The answer, or why there is none.
+        answer: Result<Answer, Fault>,
+    },
     /// The outcome of an action.
-    Finished { action: ActionId, outcome: Outcome },
+    Finished {
+        /// The action that has ended.
+        action: ActionId,
+        /// What the API server answered, or that its answer is not known.
+        outcome: Outcome,
+    },
     /// A new spec, with the names of the available policies.
-    SpecChanged { spec: Box<FleetSpec>, policies: Vec<String> },
+    SpecChanged {
+        /// The new spec. If it is invalid, the last valid one stays in force.
+        spec: Box<FleetSpec>,
+        /// Policies that exist or may still be loaded: a chain with any other name is invalid.
+        policies: Vec<String>,
+    },
     /// An operator's command.
-    Commanded { command: CommandId, verb: Command },
+    Commanded {
+        /// The number that the reply carries.
+        command: CommandId,
+        /// What the operator requests.
+        verb: Command,
+    },
     /// The deadline of [`Fleet::deadline`](crate::Fleet::deadline) has come.
     Deadline,
 }
@@ -71,6 +100,7 @@ pub enum Impairment {
 }
 
 impl Impairment {
+    /// All variants, in the order of their declaration.
     pub const ALL: [Impairment; 4] =
         [Impairment::Refused, Impairment::Dropped, Impairment::Unattributed, Impairment::Paused];
 
@@ -85,6 +115,7 @@ impl Impairment {
     }
 }
 
+/// The state of all pods of a fleet at one revision.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Relist {
     /// The newest revision known when the list was requested: the list must not be older. State that arrived in
@@ -93,13 +124,16 @@ pub struct Relist {
     /// `metadata.resourceVersion` of the list. Kubernetes allows resource versions of one resource to be
     /// compared as integers (KEP-5504).
     pub revision: u64,
+    /// All pods with the labels of the application's executors, including those that have another owner.
     pub pods: Vec<PodView>,
+    /// The driver's pod. Read after the pods: its state is as new as the list, or newer.
     pub driver: DriverView,
 }
 
 /// One heartbeat.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Beat {
+    /// The executor that is alive.
     pub executor: ExecutorId,
     /// UID of the pod that sent it, where the transport proves it.
     pub uid: Option<Uid>,
@@ -110,6 +144,7 @@ pub struct Beat {
 /// One executor as the driver reports it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DriverRow {
+    /// Spark: `id`. The row of the driver itself is left out.
     pub executor: ExecutorId,
     /// Spark: `isActive`.
     pub active: bool,
@@ -119,9 +154,12 @@ pub struct DriverRow {
     pub counters: Option<Counters>,
 }
 
+/// A policy's answer, by the kind of question.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
+    /// Which executors should be rolled.
     Roll(Selection),
+    /// Why the executor was lost.
     Loss(Verdict),
 }
 
@@ -140,17 +178,21 @@ pub enum Command {
     /// Set the number of executors. It holds across restarts, until the target in the spec changes. Spark:
     /// `requestTotalExecutors`.
     RequestTotalExecutors(u32),
-    /// Spark: `killExecutors`. Without `replace` the target is lowered by the number of killed executors.
-    /// Executors with running tasks are spared unless `force` is set.
+    /// Spark: `killExecutors`. Executors that are unknown or leaving are skipped.
     Kill {
+        /// Each gets its own result in the reply.
         executors: Vec<ExecutorId>,
+        /// Keep the target. If false, it is lowered by the number of killed executors; in mode Observe it is
+        /// the driver's.
         replace: bool,
+        /// Also kill executors that run tasks (`activeTasks` of the driver's last report).
         force: bool,
     },
     /// Roll this executor, or the one that the policy picks, without waiting for the interval.
     Roll(Option<ExecutorId>),
     /// Change nothing in the cluster until `Resume`, also after a restart.
     Pause,
+    /// End `Pause`. A fleet whose spec says `paused` stays paused.
     Resume,
     /// Try again: close the breaker, and let a failed fleet allocate again.
     ResetBreaker,

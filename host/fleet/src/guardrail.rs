@@ -16,10 +16,11 @@ macro_rules! refusals {
         /// Why a change is not made, or not yet.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Refusal {
-            $($refusal,)*
+            $(#[doc = concat!("`", $code, "`: ", $meaning, ".")] $refusal,)*
         }
 
         impl Refusal {
+            /// All variants, in the order of their declaration.
             pub const ALL: [Refusal; [$($code),*].len()] = [$(Refusal::$refusal),*];
 
             /// The code, for machines.

@@ -40,7 +40,7 @@ use crate::time::Instant;
 
 /// The heartbeat timer of one executor. The owner calls `heard` with each sign of life.
 #[derive(Clone, Copy, Debug)]
-pub struct HeartbeatTimer {
+pub(crate) struct HeartbeatTimer {
     /// Silence counts from here.
     from: Instant,
     /// `from` is the time of the last sign of life; otherwise it is only when listening began.
@@ -49,23 +49,23 @@ pub struct HeartbeatTimer {
 
 impl HeartbeatTimer {
     /// Begin to listen.
-    pub fn new(now: Instant) -> HeartbeatTimer {
+    pub(crate) fn new(now: Instant) -> HeartbeatTimer {
         HeartbeatTimer { from: now, heard: false }
     }
 
     /// Records a sign of life. One that arrives late or twice changes nothing.
-    pub fn heard(&mut self, at: Instant) {
+    pub(crate) fn heard(&mut self, at: Instant) {
         self.from = self.from.max(at);
         self.heard = true;
     }
 
-    pub fn last_heard(&self) -> Option<Instant> {
+    pub(crate) fn last_heard(&self) -> Option<Instant> {
         self.heard.then_some(self.from)
     }
 
     /// The first moment at which the executor is silent, if nothing is heard until then. Silence before
     /// `excused` does not count.
-    pub fn silent_at(&self, spec: &HeartbeatSpec, excused: Instant) -> Instant {
+    pub(crate) fn silent_at(&self, spec: &HeartbeatSpec, excused: Instant) -> Instant {
         // Strictly more than the timeout.
         self.from.max(excused) + spec.timeout_ms + 1
     }
@@ -76,7 +76,7 @@ const PROBE_DOUBLINGS: u32 = 4;
 
 /// The heartbeat state of a fleet: can silence be trusted?
 #[derive(Clone, Copy, Debug)]
-pub struct FleetLiveness {
+pub(crate) struct FleetLiveness {
     started: Instant,
     /// When any executor was last heard.
     last: Option<Instant>,
@@ -89,34 +89,34 @@ pub struct FleetLiveness {
 }
 
 impl FleetLiveness {
-    pub fn new(now: Instant) -> FleetLiveness {
+    pub(crate) fn new(now: Instant) -> FleetLiveness {
         FleetLiveness { started: now, last: None, probes: 0, probed: now, excused: Instant::START }
     }
 
     /// The silence of all executors counts from now. O(1) in the number of executors: each of them reads
     /// [`FleetLiveness::excused`] when its own silence would be over the timeout.
-    pub fn excuse(&mut self, now: Instant) {
+    pub(crate) fn excuse(&mut self, now: Instant) {
         self.excused = now;
     }
 
     /// Silence before this moment does not count.
-    pub fn excused(&self) -> Instant {
+    pub(crate) fn excused(&self) -> Instant {
         self.excused
     }
 
     /// Records that some executor was heard. Returns whether no executor had been heard before.
-    pub fn heard(&mut self, now: Instant) -> bool {
+    pub(crate) fn heard(&mut self, now: Instant) -> bool {
         self.last = Some(now);
         std::mem::take(&mut self.probes) > 0
     }
 
     /// Was any executor heard within the timeout?
-    pub fn hears(&self, now: Instant, spec: &HeartbeatSpec) -> bool {
+    pub(crate) fn hears(&self, now: Instant, spec: &HeartbeatSpec) -> bool {
         self.last.is_some_and(|last| now.since_ms(last) <= spec.timeout_ms)
     }
 
     /// No executor is heard, and giving up more executors would not help.
-    pub fn is_broken(&self) -> bool {
+    pub(crate) fn is_broken(&self) -> bool {
         self.probes > 0
     }
 
@@ -124,7 +124,12 @@ impl FleetLiveness {
     /// returned with growing intervals.
     ///
     /// `probe`: may an executor be given up as a probe while no executor is heard?
-    pub fn may_give_up(&mut self, now: Instant, spec: &HeartbeatSpec, probe: bool) -> Result<(), Instant> {
+    pub(crate) fn may_give_up(
+        &mut self,
+        now: Instant,
+        spec: &HeartbeatSpec,
+        probe: bool,
+    ) -> Result<(), Instant> {
         let grace_ends = self.started + 2 * spec.interval_ms;
         if now < grace_ends {
             return Err(grace_ends);
@@ -151,7 +156,7 @@ impl FleetLiveness {
 
 /// The impairments of the heartbeat path, for users.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Impairments {
+pub(crate) struct Impairments {
     /// Per kind, in the order of [`Impairment::ALL`]: since this host leads, and since the episode began.
     told: [u64; Impairment::ALL.len()],
     lately: [u64; Impairment::ALL.len()],
@@ -161,7 +166,7 @@ pub struct Impairments {
 
 impl Impairments {
     /// Records that heartbeats may have been lost. Returns whether an episode begins with it.
-    pub fn told(&mut self, why: Impairment, now: Instant) -> bool {
+    pub(crate) fn told(&mut self, why: Impairment, now: Instant) -> bool {
         let begins = self.episode.is_none();
         if begins {
             self.lately = Default::default();
@@ -173,28 +178,28 @@ impl Impairments {
     }
 
     /// An episode lasts as long as it excuses silence: for one timeout after its last impairment.
-    pub fn ends_at(&self, spec: &HeartbeatSpec) -> Option<Instant> {
+    pub(crate) fn ends_at(&self, spec: &HeartbeatSpec) -> Option<Instant> {
         self.episode.map(|(_, last)| last + spec.timeout_ms + 1)
     }
 
     /// Ends the episode, if it is due. Returns its duration.
-    pub fn end(&mut self, now: Instant, spec: &HeartbeatSpec) -> Option<u64> {
+    pub(crate) fn end(&mut self, now: Instant, spec: &HeartbeatSpec) -> Option<u64> {
         let (since, _) = self.episode.take_if(|(_, last)| *last + spec.timeout_ms < now)?;
         Some(now.since_ms(since))
     }
 
     /// Since when the heartbeat path is impaired, while it is.
-    pub fn since(&self) -> Option<Instant> {
+    pub(crate) fn since(&self) -> Option<Instant> {
         self.episode.map(|(since, _)| since)
     }
 
     /// How often this impairment occurred since this host leads.
-    pub fn count(&self, why: Impairment) -> u64 {
+    pub(crate) fn count(&self, why: Impairment) -> u64 {
         self.told[why as usize]
     }
 
     /// The kinds of this episode with their counts: "refused 3 times, paused once".
-    pub fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         let of = |why: &Impairment| match self.lately[*why as usize] {
             0 => None,
             1 => Some(format!("{} once", why.name())),

@@ -85,10 +85,12 @@ impl IdSet {
         self.len
     }
 
+    /// Does it have no id?
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
+    /// Is the id in one of the runs?
     pub fn contains(&self, ExecutorId(id): ExecutorId) -> bool {
         self.run_at(id).is_some()
     }

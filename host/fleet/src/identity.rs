@@ -82,12 +82,14 @@ pub struct Claim {
     pub documented: bool,
     /// When the driver's pod was created.
     pub since_ms: i64,
+    /// UID of the driver's pod. `None`: not known; it precedes every UID.
     pub driver: Option<Uid>,
     /// Two documents may name the same driver.
     pub fleet: String,
 }
 
 impl Claim {
+    /// Is this claim better than the other? Of two equal claims neither is.
     pub fn outranks(&self, other: &Claim) -> bool {
         self.rank() < other.rank()
     }
@@ -114,8 +116,20 @@ impl Claim {
 /// What only one of two fleets can have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Contest {
-    Application { id: String, fleet: Box<str> },
-    Head { head: String, fleet: Box<str> },
+    /// An application id, within one namespace.
+    Application {
+        /// The id that both claim.
+        id: String,
+        /// The other fleet.
+        fleet: Box<str>,
+    },
+    /// The beginning of metric names, as both accept metrics from any address.
+    Head {
+        /// [`head`] of both fleets' metric names.
+        head: String,
+        /// The other fleet.
+        fleet: Box<str>,
+    },
 }
 
 impl Contest {
@@ -128,7 +142,7 @@ impl Contest {
         }
     }
 
-    pub fn what(&self) -> String {
+    pub(crate) fn what(&self) -> String {
         match self {
             Contest::Application { id, .. } => format!("application id {id:?}"),
             Contest::Head { head, .. } => format!("metrics that begin with {head:?}"),

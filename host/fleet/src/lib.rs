@@ -112,13 +112,13 @@
 //!
 //! # The code
 //!
-//! Read [`event`] and [`action`] first: they are the whole interface of the core. Then read [`heartbeat`],
+//! Read [`event`] and [`action`] first: they are the whole interface of the core. Then read `heartbeat`,
 //! which shows the pattern of a small state machine here, and then [`Fleet`], which combines the state
 //! machines:
 //!
 //! | machine | decides |
 //! |---|---|
-//! | [`heartbeat`] | which executors are silent, and whether the silence can be trusted |
+//! | `heartbeat` | which executors are silent, and whether the silence can be trusted |
 //! | [`standstill`] | whether the host itself was stalled; one for all fleets |
 //! | `executor`, `table` | the stages of one executor's life, and the totals over all executors |
 //! | `lifecycle` | how one executor moves from stage to stage, and what follows from it |
@@ -149,6 +149,8 @@
 //! [`Event::Relisted`]: event::Event::Relisted
 //! [`Event::ViewStale`]: event::Event::ViewStale
 
+#![warn(missing_docs)]
+
 pub mod action;
 mod ask;
 pub mod backoff;
@@ -169,7 +171,7 @@ mod fixtures;
 mod fleet;
 mod flow;
 pub mod guardrail;
-pub mod heartbeat;
+mod heartbeat;
 pub mod id;
 pub mod identity;
 pub mod injected_bug;

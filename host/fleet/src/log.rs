@@ -11,8 +11,11 @@ const KEPT: usize = 512;
 /// One decision or observation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
+    /// When it was decided or observed.
     pub at: Now,
+    /// The executor that it is about. `None`: the fleet.
     pub executor: Option<ExecutorId>,
+    /// What was decided or observed, for users.
     pub text: Box<str>,
 }
 

@@ -14,6 +14,7 @@ macro_rules! named {
         }
 
         impl $type {
+            /// All variants, in the order of their declaration.
             $visibility const ALL: [$type; [$($name),*].len()] = [$($type::$variant),*];
 
             /// The name for machines.

@@ -10,7 +10,9 @@ use crate::question::{ContainerRole, ContainerState, NodeState, Pod};
 pub struct PodView {
     /// Label `spark-exec-id`.
     pub executor: ExecutorId,
+    /// `metadata.name`.
     pub name: Box<str>,
+    /// `metadata.uid`.
     pub uid: Uid,
     /// `metadata.resourceVersion`.
     pub revision: u64,
@@ -18,6 +20,7 @@ pub struct PodView {
     pub owner: Option<Uid>,
     /// It carries the labels by which the fleet's pods are listed and watched.
     pub selected: bool,
+    /// `status.phase`. A pod without a status is Pending.
     pub phase: Phase,
     /// `spec.nodeName`.
     pub node: Option<Box<str>>,
@@ -73,15 +76,23 @@ impl PodView {
 /// `status.phase`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
+    /// Not all containers have been started yet: it waits for a node, an image or an init container.
     Pending,
+    /// Its containers were started. They may have ended since, and be restarted.
     Running,
+    /// All containers ended with exit code 0, and are not restarted.
     Succeeded,
+    /// All containers ended, at least one of them with an error, and are not restarted.
     Failed,
+    /// The kubelet does not report the pod's state.
     Unknown,
 }
 
+/// The parts of a `v1.Node` that the core uses. Which labels and taints mark spot capacity or announce a
+/// removal is the fleet's setting.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeView {
+    /// The node's state, as evidence for loss classifiers.
     pub state: NodeState,
     /// Equal numbers denote the same zone.
     pub zone: Option<u32>,
@@ -98,10 +109,12 @@ impl NodeView {
     }
 }
 
+/// The driver's pod, as far as its fleet needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DriverView {
     /// Its pod is live.
     Running {
+        /// `metadata.uid`. If it is not the UID in the spec, the fleet's own driver is gone.
         uid: Uid,
         /// Number of times its container has ended: the executors are not to blame for a restart of the driver.
         ends: u32,
@@ -113,15 +126,19 @@ pub enum DriverView {
 /// A driver's pod, as far as fleets need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DriverPod {
+    /// `metadata.name`; a document names the driver's pod by it (`spec.driver.podName`).
     pub name: Box<str>,
+    /// `metadata.uid`. Another pod under the same name is another application.
     pub uid: Uid,
     /// Label `spark-app-selector`.
     pub application_id: Option<Box<str>>,
-    /// Labels that Spark gives to its executors as well.
+    /// Label `spark-app-name`. Executors get the same.
     pub app_name: Option<Box<str>>,
+    /// Label `spark-version`. Executors get the same.
     pub spark_version: Option<Box<str>>,
     /// `creationTimestamp`. If two drivers claim the same thing, the older one wins.
     pub created_at_ms: Option<i64>,
+    /// `metadata.resourceVersion`: an older state does not replace a newer one.
     pub revision: u64,
     /// It has not ended and is not being deleted.
     pub live: bool,
@@ -132,6 +149,7 @@ pub struct DriverPod {
 }
 
 impl DriverPod {
+    /// The state that a fleet is told with [`Event::DriverChanged`](crate::event::Event::DriverChanged).
     pub fn view(&self) -> DriverView {
         if self.live {
             DriverView::Running { uid: self.uid.clone(), ends: self.ends }

@@ -9,6 +9,7 @@ use crate::observed::PodView;
 /// The outcome of an action.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
+    /// The API server did what the action asked for.
     Ok(Done),
     /// 409: the name is taken.
     AlreadyExists,
@@ -18,6 +19,7 @@ pub enum Outcome {
     NotFound,
     /// 429: too many requests. With `Retry-After` if the server sent it.
     Throttled {
+        /// When to try again, in ms from now (`retryAfterSeconds`). `None`: the answer does not say.
         after_ms: Option<u64>,
     },
     /// 429 to an eviction, with cause `DisruptionBudget`: a PodDisruptionBudget refuses it.
@@ -46,20 +48,30 @@ impl fmt::Display for Outcome {
     }
 }
 
+/// What a successful action returned.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Done {
     /// A created pod, or one that was read.
     Pod(Box<PodView>),
     /// A ledger that was read.
     Ledger {
+        /// The record as it is stored.
         ledger: Box<Ledger>,
+        /// Its version, for the write that follows.
         version: Version,
         /// Another client wrote to it after Rollcall last did (`metadata.managedFields`): it may be a restored
         /// backup.
         edited: bool,
     },
-    /// The ledger's object exists, but its content is not a valid ledger. `why` names the field and the problem.
-    LedgerRefused { why: String, version: Version, salvage: Salvage },
+    /// The ledger's object exists, but its content is not a valid ledger.
+    LedgerRefused {
+        /// Names the field and the problem.
+        why: String,
+        /// The object's version, for a write that replaces it.
+        version: Version,
+        /// What a record that replaces it has to continue.
+        salvage: Salvage,
+    },
     /// The new version of a ledger that was written.
     Written(Version),
     /// The deletion or eviction was accepted.

@@ -16,16 +16,19 @@ use crate::time::{Instant, Now};
 /// A fleet at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
+    /// The fleet's name, `metadata.name` of its document.
     pub fleet: String,
     /// What the fleet waits for as a whole, for instance `active` or `awaiting-ledger`.
     pub phase: &'static str,
     /// The desired number of executors: the spec's, or the number an operator requested.
     pub target: u32,
+    /// How many executors there are, and how many ended.
     pub counts: Counts,
     /// How often each guard-rail refused a change, since this host leads.
     pub refusals: BTreeMap<Refusal, u64>,
     /// Conditions for users, ordered by name.
     pub conditions: Vec<Condition>,
+    /// The executors that are still tracked, ordered by id.
     pub executors: Vec<ExecutorRow>,
 }
 
@@ -40,7 +43,9 @@ pub struct Counts {
     pub terminating: u64,
     /// Lost, and the reason is still being determined or recorded.
     pub reason_pending: u64,
+    /// Settled losses by kind, since the application began.
     pub lost: BTreeMap<LossKind, u64>,
+    /// Settled removals by cause, since the application began.
     pub removed: BTreeMap<DeletionCause, u64>,
     /// Running, registered, heartbeats fresh, not lost, not decommissioning.
     pub available: u64,
@@ -55,22 +60,29 @@ pub struct Counts {
 pub struct Condition {
     /// CamelCase, for instance `BreakerOpen`.
     pub name: &'static str,
+    /// What is the case, for users.
     pub message: String,
 }
 
+/// One executor of a [`Snapshot`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExecutorRow {
+    /// Label `spark-exec-id` of its pod.
     pub executor: ExecutorId,
+    /// `metadata.name` of its pod: as seen, or as Rollcall names it.
     pub pod: Box<str>,
+    /// `spec.nodeName`. `None`: its pod has no node, or was not seen.
     pub node: Option<Box<str>>,
     /// What it waits for, for instance `available` or `awaiting-reason`.
     pub stage: &'static str,
+    /// Time since its last heartbeat. `None`: none is known.
     pub since_heartbeat_ms: Option<u64>,
 }
 
 /// Why an executor is in its state: the answer to `explain`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Explanation {
+    /// The executor that was asked about.
     pub executor: ExecutorId,
     /// What it waits for now; `None` if the executor no longer exists.
     pub stage: Option<&'static str>,
@@ -194,6 +206,8 @@ impl Fleet {
         }
     }
 
+    /// The conditions that are true now, ordered by name. A name may occur several times, for instance once
+    /// for each policy in quarantine.
     pub fn conditions(&self) -> Vec<Condition> {
         let parked = self.parked();
         let state = self.state();

@@ -26,6 +26,7 @@ pub struct FleetSpec {
     pub name: String,
     /// Spark's application id (label `spark-app-selector`).
     pub application_id: String,
+    /// Who creates the executor pods.
     pub mode: Mode,
     /// UID of the driver's pod, which owns every executor pod.
     pub driver: Uid,
@@ -38,16 +39,23 @@ pub struct FleetSpec {
     pub driver_report_ms: u64,
     /// The desired number of executors. In mode Observe: the number requested from the driver.
     pub target: u32,
+    /// Change no pod. An operator's pause is stored in the ledger instead.
     pub paused: bool,
     /// Decide and publish, but change no pod.
     pub dry_run: bool,
+    /// When a silent executor is lost.
     pub heartbeat: HeartbeatSpec,
+    /// What happens when executors are lost.
     pub recovery: RecoverySpec,
+    /// How executors are created.
     pub allocation: AllocationSpec,
+    /// The limits of all changes.
     pub limits: Limits,
+    /// When and how executors are rolled. `None`: only those that an operator names, by the defaults.
     pub roll: Option<RollSpec>,
 }
 
+/// Who creates the executor pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Rollcall creates the executor pods.
@@ -56,6 +64,7 @@ pub enum Mode {
     Observe,
 }
 
+/// When a silent executor is lost: `spec.heartbeat`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeartbeatSpec {
     /// An executor that is silent for *longer* than this is lost. Spark: `spark.network.timeout`, HeartbeatReceiver.
@@ -66,6 +75,7 @@ pub struct HeartbeatSpec {
     pub disabled: bool,
 }
 
+/// What happens when executors are lost: `spec.recovery`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoverySpec {
     /// Loss classifiers, asked in order. The last resort is always Spark's own, built in.
@@ -74,8 +84,10 @@ pub struct RecoverySpec {
     pub max_checks: u32,
     /// Time between two checks (SAR: the allocator's batch delay).
     pub check_interval_ms: u64,
-    /// How many pods of app-caused losses are kept for debugging, and for how long.
+    /// How many pods are kept for debugging, where the verdict asks for it; the oldest one makes room. 0:
+    /// none.
     pub max_kept_pods: u32,
+    /// How long they are kept.
     pub kept_pods_ms: u64,
     /// More failures than this within the window, and the fleet is Failed. Spark:
     /// `spark.executor.maxNumFailures`; `None` is Spark's max(3, 2 x target).
@@ -86,10 +98,14 @@ pub struct RecoverySpec {
     pub failed_deletes_driver: bool,
 }
 
+/// How executors are created: `spec.allocation`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllocationSpec {
-    /// Spark: `spark.kubernetes.allocation.batch.size` and `.batch.delay`.
+    /// How many creates may be sent at once, and likewise how many deletions. Spark:
+    /// `spark.kubernetes.allocation.batch.size`.
     pub batch_size: u32,
+    /// The time after which a whole batch may be sent again. Spark:
+    /// `spark.kubernetes.allocation.batch.delay`.
     pub batch_delay_ms: u64,
     /// Spark: `spark.kubernetes.allocation.executor.timeout`: neither pending nor running without a
     /// heartbeat for longer than this.
@@ -98,12 +114,15 @@ pub struct AllocationSpec {
     pub max_pending_pods: u32,
     /// After this many consecutive failed starts, only one executor is started at a time.
     pub max_start_failures: u32,
-    /// The delay between such tries, doubling from the first to the last.
+    /// The first delay between such tries; it doubles with each failure.
     pub initial_backoff_ms: u64,
+    /// The longest delay between such tries.
     pub max_backoff_ms: u64,
-    /// A node that lost this many executors within the window is avoided; never more nodes than the share.
+    /// A node that lost this many executors within the window is avoided.
     pub max_node_losses: u32,
+    /// How long a loss counts against its node. It weighs less the older it is.
     pub node_window_ms: u64,
+    /// How many nodes may be avoided at once: a number, or a share of all nodes. Percentages round down.
     pub max_avoided_nodes: Amount,
 }
 
@@ -124,9 +143,12 @@ pub struct Limits {
     /// If the losses within the window exceed this share of the target they are one incident: slow start, no
     /// rolls. At least 3.
     pub mass_loss: Amount,
+    /// How close together these losses are. The incident ends this long after the last of them, and at the
+    /// earliest after a minute.
     pub mass_loss_window_ms: u64,
 }
 
+/// When and how executors are rolled: `spec.roll`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RollSpec {
     /// Roll policies, asked in order. If none answers, no executor is rolled.
@@ -155,7 +177,9 @@ pub struct RollSpec {
 /// A number of executors, or a share of the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Amount {
+    /// This many.
     Count(u32),
+    /// A share of the target in percent.
     Percent(u32),
 }
 
@@ -169,6 +193,7 @@ impl std::fmt::Display for Amount {
 }
 
 impl Amount {
+    /// The number for this target. A share is rounded up.
     pub fn rounded_up(self, target: u32) -> u32 {
         match self {
             Amount::Count(count) => count,
@@ -178,6 +203,7 @@ impl Amount {
         }
     }
 
+    /// The number for this target. A share is rounded down.
     pub fn rounded_down(self, target: u32) -> u32 {
         match self {
             Amount::Count(count) => count,
@@ -360,7 +386,7 @@ impl ValidatedSpec {
         })
     }
 
-    pub fn max_executor_failures(&self, target: u32) -> u32 {
+    pub(crate) fn max_executor_failures(&self, target: u32) -> u32 {
         self.recovery.max_executor_failures.unwrap_or_else(|| target.saturating_mul(2).max(3))
     }
 }

@@ -60,6 +60,7 @@ enum Timer {
     Seek(String),
 }
 
+/// All fleets of one host: which live, and what each is told.
 #[derive(Debug)]
 pub struct Supervisor {
     now: Now,

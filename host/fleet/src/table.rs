@@ -25,10 +25,10 @@ macro_rules! each_field {
     }};
 }
 
-/// All executors that are still relevant, their sums, and when each needs attention.
 /// Number of executors processed in one step: at a few microseconds each, under a millisecond.
 pub(crate) const ATTENDED_MAX: usize = 128;
 
+/// All executors that are still relevant, their sums, and when each needs attention.
 #[derive(Debug, Default)]
 pub(crate) struct ExecutorTable {
     /// Boxed: ids only rise, which leaves the nodes of the tree half empty.

@@ -13,14 +13,17 @@ use std::ops::{Add, Sub};
 pub struct Instant(u64);
 
 impl Instant {
+    /// When the clock began: no moment is earlier.
     pub const START: Instant = Instant(0);
     /// Later than anything that will happen.
     pub const NEVER: Instant = Instant(u64::MAX);
 
+    /// The moment this many milliseconds after [`Instant::START`].
     pub const fn from_ms(ms: u64) -> Instant {
         Instant(ms)
     }
 
+    /// Milliseconds since [`Instant::START`].
     pub const fn as_ms(self) -> u64 {
         self.0
     }
@@ -56,6 +59,7 @@ impl fmt::Display for Instant {
 /// Both clocks, read together by the owner of the core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
+    /// The monotonic clock: for deadlines, timeouts and rates.
     pub instant: Instant,
     /// Milliseconds since the Unix epoch.
     pub wall_ms: i64,

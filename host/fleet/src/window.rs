@@ -13,6 +13,7 @@ pub struct Window {
     pub start_minute: u32,
     /// How long it is open. It may reach into the next day.
     pub length_minutes: u32,
+    /// The time zone of days and start.
     pub zone: Zone,
 }
 
@@ -27,6 +28,7 @@ pub struct Zone {
 }
 
 impl Zone {
+    /// UTC: the zone of a document that names none.
     pub fn utc() -> Zone {
         Zone { name: "UTC".to_owned(), offsets: vec![(0, 0)] }
     }
@@ -41,7 +43,7 @@ const MINUTE_MS: i64 = 60_000;
 const DAY_MS: i64 = 24 * 60 * MINUTE_MS;
 
 impl Window {
-    pub fn is_sane(&self) -> bool {
+    pub(crate) fn is_sane(&self) -> bool {
         let length = 1..=24 * 60;
         let zoned = !self.zone.offsets.is_empty();
         zoned
@@ -50,6 +52,7 @@ impl Window {
             && length.contains(&self.length_minutes)
     }
 
+    /// Is it open at this moment (wall clock, ms since the Unix epoch)? The end is not part of it.
     pub fn is_open(&self, wall_ms: i64) -> bool {
         let local_ms = wall_ms.saturating_add(self.zone.offset_ms(wall_ms));
         let today = local_ms.div_euclid(DAY_MS);

@@ -34,7 +34,9 @@ const OTHERS_BYTES_MAX: usize = 32 << 10;
 /// What is wrong with a record: a field, and which bound or sum it breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flaw {
+    /// The field's name in the stored JSON, or a description of several fields: the message begins with it.
     pub field: &'static str,
+    /// The rest of the message: which bound or sum it breaks.
     pub what: String,
 }
 

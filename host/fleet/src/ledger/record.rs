@@ -41,12 +41,15 @@ pub struct Ledger {
     pub kept: IdSet,
     /// Born executors that Rollcall removed or is about to remove, and why.
     pub leaving: BTreeMap<ExecutorId, DeletionCause>,
+    /// How many executors were lost, by kind. Only settled losses count.
     pub lost: BTreeMap<LossKind, u64>,
+    /// How many executors Rollcall removed, by cause. Only settled ends count.
     pub removed: BTreeMap<DeletionCause, u64>,
     /// Failures by time: (wall clock in ms since the epoch, how many).
     pub failures: VecDeque<(i64, u32)>,
     /// The fleet failed: it allocates nothing until an operator resets it.
     pub failed: bool,
+    /// An operator paused the fleet. Independent of `paused` in the spec.
     pub paused: bool,
     /// The claimed record may be older than the cluster: ids must jump before any is used.
     pub suspect: bool,
@@ -56,9 +59,12 @@ pub struct Ledger {
     pub others: Vec<(Box<str>, Box<str>)>,
 }
 
+/// A target that an operator set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Requested {
+    /// The target: how many executors there should be.
     pub total: u32,
+    /// The spec's target when the operator set this one, which ends when the spec's target changes.
     pub spec_target: u32,
 }
 
@@ -113,7 +119,9 @@ pub(crate) enum End {
 /// The values that may be taken from a record that is discarded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Salvage {
+    /// The epoch of the discarded record; 0: it had no plausible one. The next epoch is higher.
     pub epoch: u64,
+    /// The highest reserved id of the discarded record; 0: it had no plausible one. New ids are above it.
     pub reserved: ExecutorId,
 }
 

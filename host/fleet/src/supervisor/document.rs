@@ -9,16 +9,21 @@ use crate::spec::{FleetSpec, Mode};
 pub struct Document {
     /// `metadata.name`.
     pub fleet: String,
+    /// `metadata.namespace`: of the driver's pod and the executors' pods.
     pub namespace: String,
     /// `spec.driver.podName`.
     pub driver_pod: String,
+    /// `spec.applicationId`. `None`: the driver's label `spark-app-selector` is used.
     pub application_id: Option<String>,
     /// The settings. The driver's UID and the application id are known only with the driver's pod.
     pub spec: FleetSpec,
     /// Executors are told the address of the driver's pod, so there can be none before it has one.
     pub needs_address: bool,
+    /// `spec.heartbeat.metricsNamespace`. `None`: the application id. Spark: `spark.metrics.namespace`.
     pub metrics_namespace: Option<String>,
+    /// `spec.heartbeat.graphitePrefix`: the prefix of Spark's GraphiteSink. `None`: no prefix.
     pub graphite_prefix: Option<String>,
+    /// `spec.heartbeat.checkPeer`: metrics are accepted only from the addresses of the fleet's pods.
     pub check_peer: bool,
     /// Why no executor could be created from it, beside what the settings' own rules find.
     pub unusable: Option<String>,
@@ -29,8 +34,9 @@ pub struct Document {
 /// A document, and what is known of its validity.
 #[derive(Clone, Debug)]
 pub struct Judged {
+    /// The document, valid or not.
     pub document: Document,
-    /// Why it is invalid.
+    /// Why it is invalid. Empty: it is valid, as far as it is known.
     pub problems: Vec<String>,
     /// Why it is not known yet whether it is valid.
     pub pending: Option<String>,

@@ -129,10 +129,12 @@ impl Managed {
         Followed::InForce { version: self.document.version, moved }
     }
 
+    /// `metadata.name` of its document.
     pub fn name(&self) -> &str {
         &self.document.fleet
     }
 
+    /// `metadata.namespace` of its document: where the pods of driver and executors are.
     pub fn namespace(&self) -> &str {
         &self.document.namespace
     }
@@ -152,6 +154,7 @@ impl Managed {
         self.pending.as_deref()
     }
 
+    /// Its core, and what belongs to it. `None`: it waits for its driver's pod; see [`Managed::waits`].
     pub fn life(&self) -> Option<&Life> {
         self.life.as_ref()
     }
@@ -163,14 +166,17 @@ impl Managed {
 }
 
 impl Life {
+    /// Unique in a process, and in the order in which lives begin.
     pub fn number(&self) -> u64 {
         self.number
     }
 
+    /// The fleet's core.
     pub fn fleet(&self) -> &Fleet {
         &self.fleet
     }
 
+    /// The driver's pod as last reported; it may have ended.
     pub fn driver(&self) -> &DriverPod {
         &self.driver
     }

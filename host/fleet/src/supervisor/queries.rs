@@ -57,6 +57,7 @@ impl Supervisor {
         self.fleets.values()
     }
 
+    /// The fleet whose document has this name.
     pub fn fleet(&self, name: &str) -> Option<&Managed> {
         self.fleets.get(name)
     }
