@@ -54,6 +54,8 @@ pub(crate) struct Executor {
     pub facts: Option<Box<Facts>>,
     /// A GET in flight that shows whether the pod is stuck, or only our view of it.
     pub verifying: Option<ActionId>,
+    /// When this host first requested its removal: wall clock.
+    pub removal_sent_ms: Option<i64>,
     /// When it needs attention next.
     pub wake: Instant,
 }
@@ -316,6 +318,7 @@ impl Executor {
             driver_said: None,
             facts: None,
             verifying: None,
+            removal_sent_ms: None,
             wake: Instant::NEVER,
         }
     }
@@ -381,6 +384,16 @@ impl Executor {
 
     pub(crate) fn is_terminating(&self) -> bool {
         self.is_live() && self.pod.as_ref().is_some_and(|pod| pod.terminating())
+    }
+
+    /// When the removal of its pod was requested, by the wall clock: by this host, or, as the pod tells, by another.
+    pub(crate) fn removal_asked_ms(&self) -> Option<i64> {
+        let told = || {
+            let status = &self.pod.as_deref()?.status;
+            // The timestamp includes the grace period.
+            Some(status.deletion_at_ms?.saturating_sub_unsigned(status.deletion_grace_ms.unwrap_or(0)))
+        };
+        self.removal_sent_ms.or_else(told)
     }
 
     pub(crate) fn node(&self) -> Option<&str> {

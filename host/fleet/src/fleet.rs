@@ -421,7 +421,7 @@ impl Fleet {
             Progress::Refused => self.publish_parked(),
             Progress::Reset => self.begin_again(),
             Progress::Failing(why) => {
-                if self.executors.ledger.failures() == 3 {
+                if self.executors.ledger.tell_outage() {
                     self.publish(Reason::LedgerUnavailable, why);
                 }
             }

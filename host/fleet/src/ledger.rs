@@ -44,6 +44,8 @@ const STEEP_UNTIL: u64 = 1_000_000;
 const JUMP_MAX: u64 = ExecutorId::MAX.0 / 2;
 /// How far ids jump in that case: more than a leader can have used without this host seeing it.
 const JUMP: u64 = 10_000;
+/// An outage is told after so many calls in a row that came to nothing.
+const OUTAGE_CALLS: u32 = 3;
 
 /// Keeps the record written. One write is in flight at a time; changes in the meantime go into the next one.
 #[derive(Debug)]
@@ -71,6 +73,8 @@ pub(crate) struct LedgerWriter {
     /// The next record that is read is to be overwritten.
     resets: bool,
     believes_all: bool,
+    /// The outage that goes on was told.
+    outage_told: bool,
 }
 
 /// Why the stored record is not continued.
@@ -144,6 +148,7 @@ impl LedgerWriter {
             distrusts: false,
             resets: false,
             believes_all: false,
+            outage_told: false,
         }
     }
 
@@ -198,6 +203,11 @@ impl LedgerWriter {
     /// How many consecutive calls have failed.
     pub(crate) fn failures(&self) -> u32 {
         self.backoff.tries()
+    }
+
+    /// Is this the first failure of an outage that is worth telling: after several calls that came to nothing?
+    pub(crate) fn tell_outage(&mut self) -> bool {
+        self.failures() >= OUTAGE_CALLS && !std::mem::replace(&mut self.outage_told, true)
     }
 
     pub(crate) fn refused(&self) -> Option<&Refused> {
@@ -378,6 +388,7 @@ impl LedgerWriter {
         self.state = State::Idle(now);
         self.claimed = true;
         self.backoff.reset();
+        self.outage_told = false;
         // Reservations in flight are dropped: the writer of the stored record may have used these ids.
         self.reserving.clear();
         self.spare.clear();
@@ -478,6 +489,7 @@ impl LedgerWriter {
     fn applied(&mut self, number: u64) -> Progress {
         self.confirmed = number;
         self.backoff.reset();
+        self.outage_told = false;
         while self.reserving.front().is_some_and(|(with, ..)| *with <= number) {
             if let Some((_, from, to)) = self.reserving.pop_front() {
                 self.spare.extend((from.0..=to.0).map(ExecutorId));

@@ -75,7 +75,7 @@ impl Signals {
         if self.impairments.told(why, env.now.instant) {
             let timeout_ms = env.spec.heartbeat.timeout_ms;
             let message = format!(
-                "signs of life may have been lost on our side ({}): until {timeout_ms} ms after the last time no executor is \
+                "heartbeats may have been lost on our side ({}): until {timeout_ms} ms after the last time no executor is \
                  given up for its silence",
                 why.name()
             );

@@ -285,7 +285,7 @@ const CONDITIONS: [(&str, Said); 16] = [
             .filter(|_| !fleet.situation.env.spec.heartbeat.disabled);
         let message = |since| {
             format!(
-                "for {} s signs of life may have been lost on our side ({}): executors are not given up for silence, only \
+                "for {} s heartbeats may have been lost on our side ({}): executors are not given up for silence, only \
                  their pods' status and the driver's word on losses count",
                 fleet.situation.env.now.instant.since_ms(since) / 1_000,
                 fleet.situation.executors.signals.impairments().words()

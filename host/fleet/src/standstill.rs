@@ -10,7 +10,7 @@
 //! so an undetected gap is at most a quarter of a timeout. A timeout is at least two intervals, so the time
 //! between two heartbeats of a healthy executor is at most half of it. Together they are three quarters, and
 //! the last quarter is for the network. If a heartbeat is lost in addition, the executor may still be given up;
-//! that is reverted when the next heartbeat is read (`recovery`).
+//! that is reverted when the next heartbeat is read (`lifecycle::start`).
 //!
 //! What it cannot detect: a suspended machine stops the monotonic clock as well, so nothing is late by that
 //! clock; and a starved listener beside a loop that is on time is only detected by the heartbeats that it

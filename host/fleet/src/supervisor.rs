@@ -564,7 +564,12 @@ impl Supervisor {
         #[cfg(feature = "injected-bugs")]
         self.trace(number, &event);
         let Some(life) = self.life_mut(number) else { return };
+        let revision = life.fleet.revision();
         let actions = life.fleet.step(event, now);
+        if life.fleet.revision() < revision {
+            // The store was restored from a backup: a later driver may have a lower revision.
+            life.driver.revision = 0;
+        }
         let still = life.fleet.stands_still();
         let changed = std::mem::replace(&mut life.still, still) != still;
         let at = life.fleet.deadline().map_or(Instant::NEVER, |(at, _)| at);

@@ -1,9 +1,9 @@
 //! Time is an input, never read from a clock.
 //!
-//! There are two clocks, and they are never compared with each other. Decisions use the *monotonic* clock:
-//! every deadline, age and timeout of the core is measured on it, so that a wall clock that jumps changes
-//! nothing. The *wall* clock is only passed on: in questions to policies, in records for users, and in roll
-//! windows, which users define by it.
+//! There are two clocks, and they are never compared with each other. Deadlines and timeouts use the *monotonic*
+//! clock, so that a wall clock that jumps changes none of them. The *wall* clock is for what people define by it
+//! or what has to survive a restart: roll windows, the failures of the last hours in the ledger, the age of a pod
+//! from its `creationTimestamp`, questions to policies, and records for users.
 
 use std::fmt;
 use std::ops::{Add, Sub};

@@ -24,7 +24,8 @@ pub use advice::RESERVED;
 use quantity::Quantity;
 pub use strict::KUBERNETES;
 
-const HOSTNAME: &str = "kubernetes.io/hostname";
+/// The one field of nodes that affinity can match. The label `kubernetes.io/hostname` may differ from it.
+const NODE_NAME: &str = "metadata.name";
 /// Spark: `LocalDirsFeatureStep` uses the mounts of volumes with this name prefix.
 const LOCAL_DIRS: &str = "spark-local-dir-";
 const LOCAL_DIR: &str = "spark-local-dir-1";
@@ -373,10 +374,12 @@ fn avoid(spec: &mut k8s::PodSpec, nodes: &[Box<str>]) {
         required.node_selector_terms.push(k8s::NodeSelectorTerm::default());
     }
     for term in &mut required.node_selector_terms {
-        term.match_expressions.get_or_insert_default().push(k8s::NodeSelectorRequirement {
-            key: HOSTNAME.to_owned(),
+        // Kubernetes allows one value for each requirement on a field.
+        let others = nodes.iter().map(|node| k8s::NodeSelectorRequirement {
+            key: NODE_NAME.to_owned(),
             operator: "NotIn".to_owned(),
-            values: Some(nodes.iter().map(ToString::to_string).collect()),
+            values: Some(vec![node.to_string()]),
         });
+        term.match_fields.get_or_insert_default().extend(others);
     }
 }

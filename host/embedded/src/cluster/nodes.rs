@@ -134,6 +134,12 @@ mod tests {
         for _ in 0..20 {
             let avoided = pod(hostname("NotIn", &["node-1"]), hostname("NotIn", &["node-2"]));
             assert_eq!(place(&server, &mut dice, &avoided).as_deref(), Some("node-3"));
+            let field = json!({ "matchFields": [
+                { "key": "metadata.name", "operator": "NotIn", "values": ["node-1"] },
+                { "key": "metadata.name", "operator": "NotIn", "values": ["node-3"] },
+            ] });
+            let avoided = pod(field, hostname("Exists", &[]));
+            assert_eq!(place(&server, &mut dice, &avoided).as_deref(), Some("node-2"));
             let nowhere = pod(hostname("NotIn", &["node-1", "node-2", "node-3"]), hostname("Exists", &[]));
             assert_eq!(place(&server, &mut dice, &nowhere), None);
         }

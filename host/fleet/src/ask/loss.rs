@@ -42,6 +42,7 @@ pub(crate) fn question(id: ExecutorId, from: Sources<'_>, env: Env<'_>) -> Optio
         status
     });
     let why = from.ledger.leaving.get(&id).copied();
+    let asked_ms = executor.removal_asked_ms();
     Some(Evidence {
         fleet: spec.name.clone(),
         application_id: spec.application_id.clone(),
@@ -55,7 +56,7 @@ pub(crate) fn question(id: ExecutorId, from: Sources<'_>, env: Env<'_>) -> Optio
         // Without heartbeats no executor registers, and a running one counts as available.
         ever_registered: executor.registered || executor.proven,
         since_heartbeat_ms: heard.map(|heard| now.instant.since_ms(heard)),
-        our_deletion: why.map(|why| Deletion { why, at_ms: now.wall_ms }),
+        our_deletion: why.map(|why| Deletion { why, at_ms: asked_ms.unwrap_or(now.wall_ms) }),
         driver: from.driver.as_evidence(env),
         driver_remove_reason: executor.driver_said.as_deref().map(str::to_owned),
         pod,
@@ -77,5 +78,39 @@ pub(crate) fn unknown() -> LossReason {
         exit_caused_by_app: false,
         exit_code: None,
         keep_pod: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::executor::Loss;
+    use crate::fixtures::{at, executor, terminating, world};
+    use crate::question::DeletionCause;
+    use crate::time::Now;
+
+    #[test]
+    fn a_deletion_was_asked_for_when_it_was_asked_for() {
+        let world = world(1);
+        let now = Now { instant: at(90), wall_ms: 90_000 };
+        let env = Env { now, ..world.env() };
+        let mut ledger = Ledger::default();
+        ledger.leaving.insert(ExecutorId(1), DeletionCause::Roll);
+        let (view, driver) = (ClusterView::new(), DriverState::default());
+        let asked = |sent_ms, deleted_ms: Option<i64>| {
+            let loss = Loss { trigger: Trigger::PodFailed, heard: None, checks: 1, asked: None };
+            let mut lost = executor(1, Stage::AwaitingReason(loss));
+            let mut pod = terminating(1, 2);
+            (pod.status.deletion_at_ms, pod.status.deletion_grace_ms) = (deleted_ms, Some(30_000));
+            (lost.pod, lost.removal_sent_ms) = (Some(Box::new(pod)), sent_ms);
+            let mut table = ExecutorTable::default();
+            table.insert(ExecutorId(1), lost);
+            let from = Sources { table: &table, ledger: &ledger, view: &view, driver: &driver };
+            question(ExecutorId(1), from, env).and_then(|evidence| evidence.our_deletion)
+        };
+        let at = |at_ms| Some(Deletion { why: DeletionCause::Roll, at_ms });
+        assert_eq!(asked(Some(20_000), Some(51_000)), at(20_000));
+        assert_eq!(asked(None, Some(51_000)), at(21_000), "a host before this one sent it");
+        assert_eq!(asked(None, None), at(90_000), "it is about to be sent");
     }
 }

@@ -203,10 +203,11 @@ impl Rolling<'_> {
             };
             let step = plan::next_step(&roll, self.executors.table.get(id), &limits, env);
             match step {
-                plan::RollStep::Ended | plan::RollStep::Abandon => {
-                    if step == plan::RollStep::Abandon {
+                plan::RollStep::Ended | plan::RollStep::Abandon(_) => {
+                    if let plan::RollStep::Abandon(held) = step {
                         self.executors.table.change(id, Executor::end_roll);
-                        let why = "stays: its replacement did not come in time".to_owned();
+                        let held = held.map_or("it was not removed", Refusal::meaning);
+                        let why = format!("stays: its roll timed out: {held}");
                         self.executors.publish(id, Reason::RollAbandoned, why, env);
                     }
                     self.rolls.ended = Some(env.instant());

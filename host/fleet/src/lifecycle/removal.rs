@@ -87,6 +87,7 @@ pub(crate) fn remove(executor: &mut Executor, clearance: &Clearance<'_>, cx: &mu
         Some(DeletionCause::ScaleDown) => Cause::Excess,
         Some(_) | None => Cause::Settled(id),
     };
+    executor.removal_sent_ms.get_or_insert(cx.env.now.wall_ms);
     cx.add(Effect::RequestRemoval { cause, verb });
 }
 

@@ -181,8 +181,8 @@ pub(crate) fn may_begin(
 pub(crate) enum RollStep {
     /// It is over.
     Ended,
-    /// It takes too long: the executor stays.
-    Abandon,
+    /// It takes too long: the executor stays. What held it back at last, if anything did.
+    Abandon(Option<Refusal>),
     /// The executor may be removed.
     Remove,
     /// It is held back.
@@ -212,7 +212,7 @@ pub(crate) fn next_step(
     let Some(executor) = executor else { return RollStep::Ended };
     if executor.stage.is_rolling() {
         return match may_let_go(roll.since, limits, env) {
-            _ if expired => RollStep::Abandon,
+            held if expired => RollStep::Abandon(held.err()),
             Ok(()) => RollStep::Remove,
             Err(refusal) => RollStep::Held(refusal),
         };
@@ -315,7 +315,8 @@ mod tests {
         assert_eq!(step(&world, 4), RollStep::Remove, "its replacement is late: the floor decides");
         assert_eq!(step(&world, 3), RollStep::Held(Refusal::MinAvailable));
         world.now = at(901);
-        assert_eq!(step(&world, 5), RollStep::Abandon);
+        assert_eq!(step(&world, 5), RollStep::Abandon(None));
+        assert_eq!(step(&world, 3), RollStep::Abandon(Some(Refusal::MinAvailable)));
     }
 
     #[test]

@@ -287,3 +287,38 @@ fn a_fleet_that_is_deleted_and_created_again_is_another_life() {
     assert_eq!(begins(&host.found("f", "d", Some(driver("d", "u1", 5)))), 1);
     assert_eq!(host.life(), Some(2));
 }
+
+#[test]
+fn a_driver_after_a_restored_store_is_believed_with_a_lower_revision() {
+    let mut host = Host::begun();
+    let life = host.life().expect("a life");
+    let id = |out: &[Output]| {
+        let acts = out.iter().filter_map(|output| match output {
+            Output::Act { action, .. } => Some(action.id),
+            _ => None,
+        });
+        acts.last().expect("a call")
+    };
+    let done = |host: &mut Host, action, outcome| {
+        host.step(Input::Fleet { life, event: Event::Finished { action, outcome } })
+    };
+    // The first call reads the ledger; the second claims it.
+    let out = done(&mut host, crate::id::ActionId(1), Outcome::NotFound);
+    let written = Outcome::Ok(crate::outcome::Done::Written(crate::id::Version("100".into())));
+    done(&mut host, id(&out), written);
+    host.listed(life, 100);
+    host.step(Input::Driver { namespace: "n".to_owned(), driver: driver("d", "u1", 110) });
+    let older = |host: &mut Host| {
+        let driver_view = DriverView::Running { uid: "u1".into(), ends: 0 };
+        let list = Relist { known: 100, revision: 50, pods: Vec::new(), driver: driver_view };
+        host.step(Input::Fleet { life, event: Event::Relisted(list) })
+    };
+    older(&mut host);
+    let another = |host: &mut Host| {
+        begins(&host.step(Input::Driver { namespace: "n".to_owned(), driver: driver("d", "u2", 60) }))
+    };
+    assert_eq!(another(&mut host), 0, "an answer that is late");
+    host.after(700_000);
+    older(&mut host);
+    assert_eq!(another(&mut host), 1, "no newer list has come for ten minutes");
+}

@@ -218,7 +218,7 @@ fn a_replacement_that_does_not_come_ends_the_roll() {
             > 2s reply done
             > 2s create 3
         3s create 3 ok
-            > 27s RollAbandoned 1: stays: its replacement did not come in time
+            > 27s RollAbandoned 1: stays: its roll timed out: its replacement is not available yet
             > 27s delete 3 uid u3
         30s delete 3 ok
         30s gone 3

@@ -18,11 +18,11 @@ fn what_we_may_have_turned_away_is_no_silence() {
         1s start 1 2
         1s beating 2
         100s deaf refused
-            > 100s HearingImpaired: signs of life may have been lost on our side (refused): until 120000 ms after the last time no executor is given up for its silence
+            > 100s HearingImpaired: heartbeats may have been lost on our side (refused): until 120000 ms after the last time no executor is given up for its silence
         101s deaf refused
         220s conditions HearingImpaired
             > 220s conditions HearingImpaired
-            > 220s for 120 s signs of life may have been lost on our side (refused 2 times): executors are not given up for silence, only their pods' status and the driver's word on losses count
+            > 220s for 120 s heartbeats may have been lost on our side (refused 2 times): executors are not given up for silence, only their pods' status and the driver's word on losses count
         221s explain 1 history
             > 221s 1 is available: no-counters
             > 221s its silence is excused: hearing was impaired lately (refused 2 times)
@@ -36,7 +36,7 @@ fn what_we_may_have_turned_away_is_no_silence() {
         223s start 3
         223s beating 2 3
         230s deaf dropped
-            > 230s HearingImpaired: signs of life may have been lost on our side (dropped): until 120000 ms after the last time no executor is given up for its silence
+            > 230s HearingImpaired: heartbeats may have been lost on our side (dropped): until 120000 ms after the last time no executor is given up for its silence
         ",
     );
 }
