@@ -130,8 +130,12 @@ fn avoided_nodes_are_avoided_in_every_alternative() {
         let all = affinity.required_during_scheduling_ignored_during_execution.unwrap().node_selector_terms;
         assert_eq!(all.len(), terms);
         for term in all {
-            let last = term.match_expressions.unwrap().pop().unwrap();
-            assert_eq!((last.operator.as_str(), last.values.unwrap().len()), ("NotIn", 2));
+            let fields = term.match_fields.unwrap();
+            let one = |field: &k8s::NodeSelectorRequirement| {
+                (field.key.clone(), field.operator.clone(), field.values.clone().unwrap())
+            };
+            let not = |node: &str| ("metadata.name".to_owned(), "NotIn".to_owned(), vec![node.to_owned()]);
+            assert_eq!(fields.iter().map(one).collect::<Vec<_>>(), [not("n1"), not("n2")]);
         }
     }
 }
