@@ -293,11 +293,9 @@ fn a_driver_after_a_restored_store_is_believed_with_a_lower_revision() {
     let mut host = Host::begun();
     let life = host.life().expect("a life");
     let id = |out: &[Output]| {
-        let acts = out.iter().filter_map(|output| match output {
-            Output::Act { action, .. } => Some(action.id),
-            _ => None,
-        });
-        acts.last().expect("a call")
+        let call =
+            |output: &Output| if let Output::Act { action, .. } = output { Some(action.id) } else { None };
+        out.iter().rev().find_map(call).expect("a call")
     };
     let done = |host: &mut Host, action, outcome| {
         host.step(Input::Fleet { life, event: Event::Finished { action, outcome } })
