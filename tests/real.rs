@@ -27,6 +27,7 @@ mod metrics;
 mod namespace;
 mod observer;
 mod process;
+mod resources;
 mod rights;
 mod scale;
 mod spark;

@@ -273,12 +273,14 @@ fn server_url(text: &str) -> Result<Url, String> {
     })
 }
 
-/// A valid `metadata.name` of a fleet. Any other text cannot be meant as a fleet's name.
+/// `NAME` or `NAMESPACE/NAME`. Any other text cannot be meant as a fleet's name.
 fn fleet_name(text: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if !text.is_empty() && text.chars().all(fits) {
+    let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
+    if [namespace, name].iter().all(|part| !part.is_empty() && part.chars().all(fits)) {
         Ok(text.to_owned())
     } else {
-        Err("a fleet's name consists of a-z, 0-9 and -; rollcall status lists the fleets".to_owned())
+        let remedy = "rollcall status lists the fleets";
+        Err(format!("a fleet is NAME or NAMESPACE/NAME, each of a-z, 0-9 and -; {remedy}"))
     }
 }

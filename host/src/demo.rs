@@ -142,6 +142,7 @@ async fn play(args: Args, policies: Arc<Policies>) -> Result<ExitCode> {
         clients,
         fleets: vec![document(args.executors, world.rest.port())?],
         paths: Vec::new(),
+        watch_fleets: None,
         policies,
         lease: Some(LeaseConfig {
             namespace: NAMESPACE.to_owned(),
@@ -263,7 +264,7 @@ fn document(executors: u32, rest_port: u16) -> Result<FleetConfig> {
             "template": { "spec": { "containers": [{ "name": "spark-kubernetes-executor", "image": "apache/spark:4.3.0" }] } },
         },
     }))?;
-    Ok(FleetConfig { file: "demo".into(), document: 1, fleet, old_names: Vec::new() })
+    Ok(FleetConfig { file: "demo".into(), document: 1, fleet, generation: None, old_names: Vec::new() })
 }
 
 /// Prints events line by line, and sums them up.

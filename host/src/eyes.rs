@@ -3,6 +3,7 @@
 //! There are two tasks, so that a policy that takes long to load does not delay documents. Reading, parsing, compiling
 //! and calls of policies happen on blocking threads; the main loop receives only validated documents ([`Judge`]).
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tokio::time::sleep;
 use crate::config::{self, FleetConfig, Watcher};
 use crate::daemon::{Change, Judge, Judged, Policies};
 use crate::heartbeat::directory::Secret;
+use crate::resource::Objects;
 
 const POLL: Duration = Duration::from_millis(config::POLL_MS);
 const SETTLE: Duration = Duration::from_millis(100);
@@ -25,7 +27,11 @@ pub const TOKEN_BYTES_MAX: u64 = 64 << 10;
 pub struct Eyes {
     watcher: Watcher,
     paths: Vec<PathBuf>,
-    /// The last valid documents.
+    /// The last valid documents from files.
+    filed: Vec<FleetConfig>,
+    /// The documents from objects.
+    objects: Option<Arc<Objects>>,
+    /// All of them, in the order of `tokens`.
     fleets: Vec<FleetConfig>,
     judge: Judge,
     tokens: Vec<Result<Option<Secret>, String>>,
@@ -35,13 +41,19 @@ pub struct Eyes {
 
 impl Eyes {
     /// Watches `paths`, starting from the documents that were loaded from them.
-    pub fn new(paths: Vec<PathBuf>, fleets: Vec<FleetConfig>, policies: Arc<Policies>) -> Eyes {
+    pub fn new(
+        paths: Vec<PathBuf>,
+        filed: Vec<FleetConfig>,
+        objects: Option<Arc<Objects>>,
+        policies: Arc<Policies>,
+    ) -> Eyes {
         let (watcher, judge) = (Watcher::new(paths.clone()), Judge::new(policies));
-        Eyes { watcher, paths, fleets, judge, tokens: Vec::new(), pending: false }
+        Eyes { watcher, paths, filed, objects, fleets: Vec::new(), judge, tokens: Vec::new(), pending: false }
     }
 
     /// Validates all documents. Blocks.
     pub fn judge(&mut self) -> Vec<Judged> {
+        self.fleets = self.documents();
         self.tokens = tokens(&self.fleets);
         let mut judged = self.judge.judge(&self.fleets);
         for (judged, token) in judged.iter_mut().zip(&self.tokens) {
@@ -51,14 +63,21 @@ impl Eyes {
         judged
     }
 
+    /// Those from files come first: an object that names the same fleet as a file is not used.
+    fn documents(&self) -> Vec<FleetConfig> {
+        let filed: BTreeSet<String> = self.filed.iter().map(FleetConfig::key).collect();
+        let objects = self.objects.iter().flat_map(|objects| objects.documents());
+        self.filed.iter().cloned().chain(objects.filter(|config| !filed.contains(&config.key()))).collect()
+    }
+
     /// Returns the validated documents if anything about them has changed. Invalid documents change nothing: the last
     /// valid ones stay in force, and are validated with the current policies.
-    fn look(&mut self, policies_changed: bool) -> Option<Vec<Judged>> {
-        let mut again = policies_changed || self.pending;
+    fn look(&mut self, told: bool) -> Option<Vec<Judged>> {
+        let mut again = told || self.pending;
         if self.watcher.changed() {
             match config::load(&self.paths) {
                 Ok(fleets) => {
-                    self.fleets = fleets;
+                    self.filed = fleets;
                     again = true;
                 }
                 Err(problems) => {
@@ -71,7 +90,7 @@ impl Eyes {
         let tokens = tokens(&self.fleets);
         for (config, (token, before)) in self.fleets.iter().zip(tokens.iter().zip(&self.tokens)) {
             if let (Err(error), true) = (token, token != before) {
-                let fleet = &config.fleet.metadata.name;
+                let fleet = config.key();
                 tracing::warn!(fleet, error, "cannot read the heartbeat token: no static token is accepted");
             }
         }
@@ -92,23 +111,26 @@ fn tokens(fleets: &[FleetConfig]) -> Vec<Result<Option<Secret>, String>> {
     fleets.iter().map(token).collect()
 }
 
-/// Checks the documents periodically, and when policies have changed.
+/// Checks the documents periodically, and when policies or objects have changed.
 pub async fn documents(eyes: Eyes, mut policies: watch::Receiver<u64>, change: mpsc::Sender<Change>) {
+    let mut objects = eyes.objects.as_ref().map_or_else(|| policies.clone(), |objects| objects.changes());
     let mut eyes = Some(eyes);
     loop {
-        let policies_changed = tokio::select! {
+        let changed = tokio::select! {
             () = sleep(POLL) => false,
-            _ = policies.changed() => {
-                // Treats files that are loaded in quick succession as one change.
-                sleep(SETTLE).await;
-                policies.mark_unchanged();
-                true
-            }
+            _ = policies.changed() => true,
+            _ = objects.changed() => true,
         };
+        if changed {
+            // Treats changes in quick succession as one.
+            sleep(SETTLE).await;
+            policies.mark_unchanged();
+            objects.mark_unchanged();
+        }
         let Some(mut these) = eyes.take() else { return };
         let looked = tokio::task::spawn_blocking(move || {
             // A panic is a bug in Rollcall that these files trigger; later versions of the files may not.
-            let told = catch_unwind(AssertUnwindSafe(|| these.look(policies_changed)));
+            let told = catch_unwind(AssertUnwindSafe(|| these.look(changed)));
             (these, told)
         });
         // The join fails when the runtime shuts down.
@@ -176,7 +198,7 @@ mod tests {
             let paths = vec![self.0.clone()];
             let fleets = config::load(&paths).expect("a valid document");
             let policies = Policies::load(None, Compiler::Here).expect("the built-in policies");
-            Eyes::new(paths, fleets, Arc::new(policies))
+            Eyes::new(paths, fleets, None, Arc::new(policies))
         }
     }
 

@@ -29,19 +29,27 @@ pub struct Handle {
     pulse: Arc<Pulse>,
 }
 
-/// A request to the loop. `None` in an answer means that the fleet does not exist.
+/// A request to the loop. `fleet` is `NAMESPACE/NAME`, or NAME if one fleet alone has that name.
 #[derive(Debug)]
 pub enum Request {
     Overview(oneshot::Sender<Vec<Overview>>),
-    Snapshot { fleet: String, reply: oneshot::Sender<Option<Snapshot>> },
-    Explain { fleet: String, executor: ExecutorId, reply: oneshot::Sender<Option<Explanation>> },
+    Snapshot { fleet: String, reply: oneshot::Sender<Result<Snapshot, NoFleet>> },
+    Explain { fleet: String, executor: ExecutorId, reply: oneshot::Sender<Result<Explanation, NoFleet>> },
     Command { fleet: String, verb: Command, reply: oneshot::Sender<Commanded> },
+}
+
+/// Why a name means no fleet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoFleet {
+    Unknown,
+    /// It is the name of several: these.
+    Ambiguous(Vec<String>),
 }
 
 /// The result of a command.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Commanded {
-    NoSuchFleet,
+    NoFleet(NoFleet),
     /// The fleet has no core yet that could execute the command; the text is the reason.
     NoDriver(String),
     Replied(Reply),
@@ -74,6 +82,12 @@ pub struct Overview {
     /// How often heartbeats may have been lost, by cause, since this replica became the leader.
     pub impairments: BTreeMap<Impairment, u64>,
     pub conditions: Vec<Condition>,
+    /// Spark's application id, once the driver is known.
+    pub application_id: Option<String>,
+    /// `metadata.generation` of its newest document, if that is an object.
+    pub generation: Option<i64>,
+    /// Why its newest document is refused, if it is.
+    pub problems: Vec<String>,
 }
 
 /// An event for users: in /v1/events and in the demo's output.
@@ -82,6 +96,7 @@ pub struct Told {
     /// Since the Unix epoch.
     pub at_ms: i64,
     pub fleet: String,
+    pub namespace: String,
     /// The reason of a notice, or the verb of an action.
     pub kind: &'static str,
     pub executor: Option<ExecutorId>,
@@ -116,6 +131,31 @@ impl fmt::Display for Unavailable {
 
 impl std::error::Error for Unavailable {}
 
+/// Is this the name of the fleet: `NAMESPACE/NAME`, or NAME?
+fn is_called(called: &str, namespace: &str, name: &str) -> bool {
+    match called.split_once('/') {
+        Some((within, called)) => (within, called) == (namespace, name),
+        None => called == name,
+    }
+}
+
+impl Overview {
+    pub fn is_called(&self, called: &str) -> bool {
+        is_called(called, &self.namespace, &self.fleet)
+    }
+
+    /// `NAMESPACE/NAME`.
+    pub fn key(&self) -> String {
+        format!("{}/{}", self.namespace, self.fleet)
+    }
+}
+
+impl Told {
+    pub fn is_called(&self, called: &str) -> bool {
+        is_called(called, &self.namespace, &self.fleet)
+    }
+}
+
 impl Handle {
     /// Returns a handle, and the receiver that the loop serves. At most `requests` requests may wait, and a subscriber
     /// may be at most `told` events behind. Both are at least 1.
@@ -130,7 +170,7 @@ impl Handle {
         self.ask(Request::Overview).await
     }
 
-    pub async fn snapshot(&self, fleet: &str) -> Result<Option<Snapshot>, Unavailable> {
+    pub async fn snapshot(&self, fleet: &str) -> Result<Result<Snapshot, NoFleet>, Unavailable> {
         let fleet = fleet.to_owned();
         self.ask(|reply| Request::Snapshot { fleet, reply }).await
     }
@@ -139,7 +179,7 @@ impl Handle {
         &self,
         fleet: &str,
         executor: ExecutorId,
-    ) -> Result<Option<Explanation>, Unavailable> {
+    ) -> Result<Result<Explanation, NoFleet>, Unavailable> {
         let fleet = fleet.to_owned();
         self.ask(|reply| Request::Explain { fleet, executor, reply }).await
     }

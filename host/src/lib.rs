@@ -3,6 +3,7 @@
 pub mod check;
 pub mod client;
 pub mod config;
+mod crds;
 pub mod daemon;
 pub mod demo;
 mod eviction;
@@ -16,6 +17,7 @@ pub mod listen;
 pub mod metrics;
 pub mod output;
 pub mod policy;
+pub mod resource;
 pub mod run;
 pub mod service;
 pub mod spark;
@@ -37,6 +39,11 @@ enum Command {
     Demo(demo::Args),
     Run(run::Args),
     Check(check::Args),
+    /// Print the CustomResourceDefinitions of `rollcall run --watch-fleets`, for `kubectl apply -f -`.
+    Crds {
+        #[arg(short, long, value_enum, default_value_t)]
+        output: crds::Output,
+    },
     #[command(flatten)]
     Client(client::Command),
     /// Create, inspect, test and run policies.
@@ -54,6 +61,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Run(args) => run::run(args),
         Command::Check(args) => check::run(args),
+        Command::Crds { output } => crds::run(output),
         Command::Client(command) => client::run(command),
         Command::Policy(command) => policy::run(command),
         Command::PolicyCompile => Ok(::policy::compile_child()),

@@ -229,9 +229,9 @@ fn moment(fleets: &[Overview], pulse: &Pulse, lease: Option<&str>) -> Registry {
     registry.register("workqueue_depth", "Events and requests that wait for the main loop", depth);
 
     let mut gauge = |name: &str, help: &str, value: fn(&Overview) -> u64| {
-        let family = Family::<Labels<1>, Gauge>::default();
+        let family = Family::<Labels<2>, Gauge>::default();
         for fleet in fleets {
-            family.get_or_create(&[("fleet", fleet.fleet.clone().into())]).set(whole(value(fleet)));
+            family.get_or_create(&named(fleet)).set(whole(value(fleet)));
         }
         registry.register(format!("rollcall_fleet_{name}"), help, family);
     };
@@ -247,34 +247,37 @@ fn moment(fleets: &[Overview], pulse: &Pulse, lease: Option<&str>) -> Registry {
     });
     gauge("rolling", "Executors being rolled", |fleet| fleet.counts.rolling);
 
-    let created = Family::<Labels<1>, Counter>::default();
-    let lost = Family::<Labels<2>, Counter>::default();
-    let removed = Family::<Labels<2>, Counter>::default();
-    let refusals = Family::<Labels<2>, Counter>::default();
-    let impairments = Family::<Labels<2>, Counter>::default();
-    let conditions = Family::<Labels<2>, Gauge>::default();
+    let created = Family::<Labels<2>, Counter>::default();
+    let lost = Family::<Labels<3>, Counter>::default();
+    let removed = Family::<Labels<3>, Counter>::default();
+    let refusals = Family::<Labels<3>, Counter>::default();
+    let impairments = Family::<Labels<3>, Counter>::default();
+    let conditions = Family::<Labels<3>, Gauge>::default();
     for fleet in fleets {
-        let name = || ("fleet", Cow::Owned(fleet.fleet.clone()));
-        created.get_or_create(&[name()]).inc_by(fleet.counts.created);
+        let with = |label, value| {
+            let [namespace, fleet] = named(fleet);
+            [namespace, fleet, (label, value)]
+        };
+        created.get_or_create(&named(fleet)).inc_by(fleet.counts.created);
         for (kind, count) in &fleet.counts.lost {
-            lost.get_or_create(&[name(), ("kind", bounded(kind))]).inc_by(*count);
+            lost.get_or_create(&with("kind", bounded(kind))).inc_by(*count);
         }
         for (cause, count) in &fleet.counts.removed {
-            removed.get_or_create(&[name(), ("cause", cause.name().into())]).inc_by(*count);
+            removed.get_or_create(&with("cause", cause.name().into())).inc_by(*count);
         }
         for (refusal, count) in &fleet.refusals {
-            refusals.get_or_create(&[name(), ("reason", refusal.code().into())]).inc_by(*count);
+            refusals.get_or_create(&with("reason", refusal.code().into())).inc_by(*count);
         }
         for (why, count) in &fleet.impairments {
-            impairments.get_or_create(&[name(), ("cause", why.name().into())]).inc_by(*count);
+            impairments.get_or_create(&with("cause", why.name().into())).inc_by(*count);
         }
         // Always exported, as 0 or 1, so that an alert need not distinguish "does not hold" from "unknown".
         let ours = [DRIVER_MISSING, DRIVER_REST_UNAVAILABLE, IDENTITY_CONTESTED, POLICY_PENDING];
         for kind in condition_names().chain(ours) {
-            conditions.get_or_create(&[name(), ("type", kind.into())]).set(0);
+            conditions.get_or_create(&with("type", kind.into())).set(0);
         }
         for condition in &fleet.conditions {
-            conditions.get_or_create(&[name(), ("type", condition.name.into())]).set(1);
+            conditions.get_or_create(&with("type", condition.name.into())).set(1);
         }
     }
     registry.register("rollcall_fleet_executors_created", "Executor pods created", created);
@@ -288,6 +291,11 @@ fn moment(fleets: &[Overview], pulse: &Pulse, lease: Option<&str>) -> Registry {
     );
     registry.register("rollcall_fleet_condition", "Whether the condition holds: 1 or 0", conditions);
     registry
+}
+
+/// The labels of a fleet.
+fn named(fleet: &Overview) -> Labels<2> {
+    [("namespace", fleet.namespace.clone().into()), ("fleet", fleet.fleet.clone().into())]
 }
 
 /// A user's classifier may define kinds of its own: all of them share one label value.
@@ -364,6 +372,9 @@ mod tests {
             refusals: BTreeMap::from([(Refusal::MaxSurge, 7)]),
             impairments: BTreeMap::from([(Impairment::Refused, 3), (Impairment::Paused, 0)]),
             conditions: vec![Condition { name: "Paused", message: "x".to_owned() }],
+            application_id: None,
+            generation: None,
+            problems: Vec::new(),
         }
     }
 
@@ -428,20 +439,26 @@ mod tests {
         let text = metrics.text(&[overview()], handle.pulse()).unwrap();
         let series = series(&text);
         for (name, value) in [
-            ("rollcall_fleet_target{fleet=\"etl\"}", 5.0),
-            ("rollcall_fleet_available{fleet=\"etl\"}", 4.0),
-            ("rollcall_fleet_pending{fleet=\"etl\"}", 1.0),
-            ("rollcall_fleet_executors_created_total{fleet=\"etl\"}", 12.0),
-            ("rollcall_fleet_executors_lost_total{fleet=\"etl\",kind=\"memory-limit\"}", 2.0),
-            ("rollcall_fleet_executors_lost_total{fleet=\"etl\",kind=\"other\"}", 4.0),
-            ("rollcall_fleet_executors_removed_total{fleet=\"etl\",cause=\"scale-down\"}", 1.0),
-            ("rollcall_fleet_refusals_total{fleet=\"etl\",reason=\"max-surge\"}", 7.0),
-            ("rollcall_hearing_impaired_total{fleet=\"etl\",cause=\"refused\"}", 3.0),
-            ("rollcall_hearing_impaired_total{fleet=\"etl\",cause=\"paused\"}", 0.0),
-            ("rollcall_fleet_condition{fleet=\"etl\",type=\"HearingImpaired\"}", 0.0),
-            ("rollcall_fleet_condition{fleet=\"etl\",type=\"Paused\"}", 1.0),
-            ("rollcall_fleet_condition{fleet=\"etl\",type=\"MassLoss\"}", 0.0),
-            ("rollcall_fleet_condition{fleet=\"etl\",type=\"DriverMissing\"}", 0.0),
+            ("rollcall_fleet_target{namespace=\"jobs\",fleet=\"etl\"}", 5.0),
+            ("rollcall_fleet_available{namespace=\"jobs\",fleet=\"etl\"}", 4.0),
+            ("rollcall_fleet_pending{namespace=\"jobs\",fleet=\"etl\"}", 1.0),
+            ("rollcall_fleet_executors_created_total{namespace=\"jobs\",fleet=\"etl\"}", 12.0),
+            (
+                "rollcall_fleet_executors_lost_total{namespace=\"jobs\",fleet=\"etl\",kind=\"memory-limit\"}",
+                2.0,
+            ),
+            ("rollcall_fleet_executors_lost_total{namespace=\"jobs\",fleet=\"etl\",kind=\"other\"}", 4.0),
+            (
+                "rollcall_fleet_executors_removed_total{namespace=\"jobs\",fleet=\"etl\",cause=\"scale-down\"}",
+                1.0,
+            ),
+            ("rollcall_fleet_refusals_total{namespace=\"jobs\",fleet=\"etl\",reason=\"max-surge\"}", 7.0),
+            ("rollcall_hearing_impaired_total{namespace=\"jobs\",fleet=\"etl\",cause=\"refused\"}", 3.0),
+            ("rollcall_hearing_impaired_total{namespace=\"jobs\",fleet=\"etl\",cause=\"paused\"}", 0.0),
+            ("rollcall_fleet_condition{namespace=\"jobs\",fleet=\"etl\",type=\"HearingImpaired\"}", 0.0),
+            ("rollcall_fleet_condition{namespace=\"jobs\",fleet=\"etl\",type=\"Paused\"}", 1.0),
+            ("rollcall_fleet_condition{namespace=\"jobs\",fleet=\"etl\",type=\"MassLoss\"}", 0.0),
+            ("rollcall_fleet_condition{namespace=\"jobs\",fleet=\"etl\",type=\"DriverMissing\"}", 0.0),
             ("leader_election_master_status{name=\"rollcall\"}", 1.0),
             ("workqueue_depth{name=\"fleet\"}", 9.0),
         ] {

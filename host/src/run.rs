@@ -32,8 +32,15 @@ const LINGER: Duration = Duration::from_millis(500);
 #[derive(clap::Args)]
 pub struct Args {
     /// ExecutorFleet documents: files, or directories of files. Reloaded when they change.
-    #[arg(short = 'f', long = "file", required = true, value_name = "FILE|DIR")]
+    #[arg(short = 'f', long = "file", required_unless_present = "watch_fleets", value_name = "FILE|DIR")]
     files: Vec<PathBuf>,
+    /// Also take ExecutorFleet objects of the API server (`rollcall crds` prints their definition), and write their
+    /// status.
+    #[arg(long)]
+    watch_fleets: bool,
+    /// Only objects of this namespace. May be given several times. Default: all namespaces.
+    #[arg(long = "fleet-namespace", value_name = "NAME", requires = "watch_fleets")]
+    fleet_namespaces: Vec<String>,
     /// Kubeconfig file. Default: $KUBECONFIG, ~/.kube/config, or the pod's own service account.
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -156,6 +163,7 @@ async fn serve(
         clients,
         fleets,
         paths: args.files,
+        watch_fleets: args.watch_fleets.then_some(args.fleet_namespaces),
         policies,
         lease: (!args.no_leader_election).then_some(lease),
         rates: Rates {

@@ -24,6 +24,7 @@ use crate::heartbeat::{Counters, Directory, Intake, api, driver, graphite, intak
 use crate::http;
 use crate::listen::Listener;
 use crate::metrics::Metrics;
+use crate::resource::{self, Objects};
 
 /// Capacities of the queues for requests and for events.
 const REQUESTS_MAX: usize = 256;
@@ -34,6 +35,8 @@ pub struct Settings {
     pub fleets: Vec<FleetConfig>,
     /// The paths of the documents, to detect changes.
     pub paths: Vec<PathBuf>,
+    /// Also take documents from ExecutorFleet objects of these namespaces; of all, if the list is empty.
+    pub watch_fleets: Option<Vec<String>>,
     pub policies: Arc<Policies>,
     pub lease: Option<LeaseConfig>,
     pub rates: Rates,
@@ -102,7 +105,8 @@ impl Service {
         let (change, changes) = mpsc::channel(4);
         // Subscribes before the documents are validated, so that no change in the meantime is missed.
         let policies_change = policies.changes();
-        let eyes = Eyes::new(settings.paths, settings.fleets, Arc::clone(&policies));
+        let objects = settings.watch_fleets.as_ref().map(|_| Arc::new(Objects::default()));
+        let eyes = Eyes::new(settings.paths, settings.fleets, objects.clone(), Arc::clone(&policies));
         let poller = driver::Poller::new(intake.clone(), driver::TIMEOUT);
         let limits =
             graphite::Limits { connections_max: settings.files.graphite, ..graphite::Limits::default() };
@@ -112,6 +116,11 @@ impl Service {
         ];
         if let Some(datagrams) = datagrams {
             side.push(tokio::spawn(graphite::run_udp(datagrams, intake.clone(), limits)));
+        }
+        if let (Some(objects), Some(namespaces)) = (objects, settings.watch_fleets) {
+            let (watch, call) = (settings.clients.watch.clone(), settings.clients.call.clone());
+            side.push(tokio::spawn(resource::follow(watch, namespaces, Arc::clone(&objects))));
+            side.push(tokio::spawn(resource::report(handle.clone(), call, objects)));
         }
         let reviewer = settings.review_tokens.then(|| settings.clients.call.clone());
         let reviewer = reviewer.map(|client| Arc::new(Reviewer(client)) as Arc<dyn TokenReviewer>);

@@ -318,7 +318,8 @@ async fn another_drivers_executors_do_not_speak_for_these() {
     let daemon = hearing(&server, config, policies(), Arc::clone(&directory), signs);
     let known = async || {
         sleep(Duration::from_secs(1)).await;
-        let entry = directory.fleet(FLEET).and_then(|fleet| fleet.executor(ExecutorId(1)));
+        let entry =
+            directory.fleet(&format!("{NAMESPACE}/{FLEET}")).and_then(|fleet| fleet.executor(ExecutorId(1)));
         entry.map(|entry| entry.uid.to_string())
     };
     assert_eq!(known().await, None);

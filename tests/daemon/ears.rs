@@ -18,7 +18,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::real::{Process, Town, rollcall};
-use super::support::FLEET;
+use super::support::{FLEET, NAMESPACE};
 use crate::support::root;
 
 const TARGET: u32 = 3;
@@ -156,7 +156,9 @@ async fn what_is_wrong_with_the_drivers_answers_is_told() {
         assert!(logged(&process, &["the driver ", parts[1]]) > 0, "{}", process.log().join("\n"));
     }
     let (_, metrics) = town.get(&process, "/metrics").await.expect("an answer");
-    let gauge = format!("rollcall_fleet_condition{{fleet=\"{FLEET}\",type=\"DriverRestUnavailable\"}} 1");
+    let gauge = format!(
+        "rollcall_fleet_condition{{namespace=\"{NAMESPACE}\",fleet=\"{FLEET}\",type=\"DriverRestUnavailable\"}} 1"
+    );
     assert!(metrics.contains(&gauge), "{metrics}");
     town.write(TARGET, |_| {});
     says(&town, &process, "DriverRestUnavailable", &[]).await;

@@ -139,7 +139,7 @@ async fn operators_are_answered_and_obeyed() {
 
     let (code, table, _) = ask(&["status"]);
     assert_eq!(code, Some(0));
-    assert!(table.starts_with("FLEET") && table.contains(FLEET) && table.contains("active"), "{table}");
+    assert!(table.starts_with("NAMESPACE") && table.contains(FLEET) && table.contains("active"), "{table}");
     let (code, one, _) = ask(&["status", FLEET]);
     assert_eq!(code, Some(0));
     assert_eq!(one.lines().filter(|line| line.contains("available")).count(), TARGET as usize, "{one}");
@@ -254,7 +254,7 @@ async fn policies_are_picked_up_and_broken_ones_stop_nothing() {
         "\"level\":\"WARN\"",
         "the policy says: bad",
         "\"policy\":\"BAD\"",
-        "\"fleet\":\"etl\"",
+        "\"fleet\":\"spark/etl\"",
         "\"decision\":",
     ];
     process.logs(0, &said).await;

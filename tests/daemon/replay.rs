@@ -167,6 +167,7 @@ async fn observe(server: &Server) -> (Daemon, Told, std::net::SocketAddr) {
     let config = FleetConfig {
         file: "replay".into(),
         document: 1,
+        generation: None,
         old_names: Vec::new(),
         fleet: serde_json::from_value(fleet).expect("a document"),
     };

@@ -53,7 +53,7 @@ async fn one_that_leads_alone_goes_on_and_loses_none() {
     assert!(!process.has_ended());
     none_was_lost(&town, &process).await;
     let metrics = town.get(&process, "/metrics").await.expect("it answers").1;
-    let counted = "rollcall_hearing_impaired_total{fleet=\"etl\",cause=\"paused\"}";
+    let counted = "rollcall_hearing_impaired_total{namespace=\"spark\",fleet=\"etl\",cause=\"paused\"}";
     let count = metrics.lines().find_map(|line| line.strip_prefix(counted)?.trim().parse::<u64>().ok());
     assert!(count > Some(0), "{metrics}");
     assert_eq!(process.terminate().await.0, Some(0));

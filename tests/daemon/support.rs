@@ -78,7 +78,7 @@ pub fn document(executors: u32, change: impl FnOnce(&mut Value)) -> FleetConfig 
     });
     change(&mut document);
     let fleet = serde_json::from_value(document).expect("a document");
-    FleetConfig { file: "test".into(), document: 1, fleet, old_names: Vec::new() }
+    FleetConfig { file: "test".into(), document: 1, fleet, generation: None, old_names: Vec::new() }
 }
 
 // --------------------------------------------------------------------------------------- the wire --

@@ -12,7 +12,7 @@ use super::tools;
 type Right = (String, String, String);
 
 /// With the permission that only one of its options needs.
-fn everything() -> String {
+pub fn everything() -> String {
     let text = include_str!("../../deploy/rollcall.yaml");
     let whole = text.replace("  # - { apiGroups:", "  - { apiGroups:");
     assert_ne!(whole, text, "the optional right is there as a comment");
@@ -61,6 +61,7 @@ fn beat(daemon: &Daemon, token: &str) -> String {
 fn what_is_granted_is_used_and_what_is_used_is_granted() {
     let Some(tools) = tools() else { return };
     let stage = Stage::shared(&tools);
+    super::resources::install(&stage);
     stage.admin(&["apply", "-f", "-"], &everything());
     stage.admin(&["create", "serviceaccount", "executor"], "");
     let fleet = stage.fleet("rights", 2, |document| {
@@ -74,7 +75,9 @@ fn what_is_granted_is_used_and_what_is_used_is_granted() {
     let failing = stage.fleet("failing", 2, |document| {
         document["spec"]["recovery"] = json!({"maxExecutorFailures": 1, "failedDeletesDriver": true});
     });
-    let daemon = stage.daemon(&[&fleet, &invalid, &failing], &["--review-tokens"]);
+    // One of them is an object.
+    stage.admin(&["apply", "-f", fleet.document.to_str().unwrap()], "");
+    let daemon = stage.daemon(&[&invalid, &failing], &["--review-tokens", "--watch-fleets"]);
     stage.at_strength(&daemon, &fleet, "started");
     stage.at_strength(&daemon, &failing, "started");
 

@@ -19,6 +19,7 @@
 //! | [`lease`] | the election's requests into calls about a Lease |
 //! | [`metrics`] | requests into client-go's metrics |
 //! | [`notice`] | notices for users into Kubernetes Events |
+//! | [`resource`] | ExecutorFleet objects into JSON with a name, and their status into a patch |
 //! | [`review`] | a bearer token into the pod that it was issued to |
 
 pub mod call;
@@ -32,6 +33,7 @@ pub mod notice;
 mod outcome;
 pub mod pod;
 pub mod queue;
+pub mod resource;
 pub mod review;
 pub mod template;
 pub mod watch;

@@ -63,7 +63,7 @@ pub async fn pods<T: Send>(
     wrap: impl Fn(Told) -> T + Send + Sync,
 ) {
     let api: Api<Pod> = Api::namespaced(paced(client), namespace);
-    let config = watcher::Config::default().labels(pod::SELECTOR).timeout(WATCH_S);
+    let config = config().labels(pod::SELECTOR);
     let map = |event| match event {
         Event::Apply(pod) => match pod::role(&pod) {
             Role::Executor(seen) => Some(Told::Changed(seen)),
@@ -78,20 +78,25 @@ pub async fn pods<T: Send>(
         Event::Init | Event::InitApply(_) => None,
         Event::InitDone => Some(Told::Started),
     };
-    watch(api, config, &mut |event| map(event).map(&wrap).into_iter(), &wrap, &told).await;
+    let broken = |why| wrap(Told::Broken(why));
+    watch(api, config, &mut |event| map(event).map(&wrap).into_iter(), &broken, &told).await;
 }
 
 /// Watches the nodes, until the receiver is dropped. Needs a ClusterRole; without it there are no node events.
 pub async fn nodes<T: Send>(client: Client, told: mpsc::Sender<T>, wrap: impl Fn(Told) -> T + Send + Sync) {
     let api: Api<Node> = Api::all(paced(client));
     let mut nodes = Nodes::default();
-    let config = watcher::Config::default().timeout(WATCH_S);
     let map = &mut |event| nodes.take(event).into_iter().map(|node| wrap(Told::Node(Box::new(node))));
-    watch(api, config, map, &wrap, &told).await;
+    watch(api, config(), map, &|why| wrap(Told::Broken(why)), &told).await;
+}
+
+/// The configuration of every watch.
+pub(crate) fn config() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_S)
 }
 
 /// A client with a rate limit and a limit on the time until an answer begins.
-fn paced(client: Client) -> Client {
+pub(crate) fn paced(client: Client) -> Client {
     let namespace = client.default_namespace().to_owned();
     let send = move |request| {
         let client = client.clone();
@@ -103,11 +108,13 @@ fn paced(client: Client) -> Client {
     Client::new(service, namespace)
 }
 
-async fn watch<K, T: Send, I: Iterator<Item = T> + Send>(
+/// Passes on what `map` makes of each event, until the receiver is dropped. A stream that breaks is told as `broken`, and
+/// opened again with growing delays.
+pub(crate) async fn watch<K, T: Send, I: Iterator<Item = T> + Send>(
     api: Api<K>,
     config: watcher::Config,
     map: &mut (impl FnMut(Event<K>) -> I + Send),
-    wrap: &(impl Fn(Told) -> T + Send + Sync),
+    broken: &(impl Fn(String) -> T + Send + Sync),
     told: &mpsc::Sender<T>,
 ) where
     K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
@@ -136,7 +143,7 @@ async fn watch<K, T: Send, I: Iterator<Item = T> + Send>(
             }
         };
         let Some(error) = error else { continue };
-        if told.send(wrap(Told::Broken(error))).await.is_err() {
+        if told.send(broken(error)).await.is_err() {
             return;
         }
         if begun.elapsed() > BACKOFF_RESET {

@@ -97,8 +97,18 @@ pub fn time(at_ms: i64) -> String {
     Timestamp::from_millisecond(at_ms).map_or_else(|_| at_ms.to_string(), |at| format!("{at:.0}"))
 }
 
-const FLEET: &[&str] =
-    &["FLEET", "MODE", "PHASE", "TARGET", "AVAILABLE", "PENDING", "TERMINATING", "LOST", "ROLLED"];
+const FLEET: &[&str] = &[
+    "NAMESPACE",
+    "FLEET",
+    "MODE",
+    "PHASE",
+    "TARGET",
+    "AVAILABLE",
+    "PENDING",
+    "TERMINATING",
+    "LOST",
+    "ROLLED",
+];
 
 fn fleet_row(fleet: &Fleet) -> Vec<String> {
     let counts = &fleet.counts;
@@ -110,7 +120,7 @@ fn fleet_row(fleet: &Fleet) -> Vec<String> {
         counts.lost.values().sum(),
         counts.removed.get("roll").copied().unwrap_or(0),
     ];
-    let words = [&fleet.fleet, &fleet.mode, &fleet.phase].map(|word| plain(word));
+    let words = [&fleet.namespace, &fleet.fleet, &fleet.mode, &fleet.phase].map(|word| plain(word));
     words.into_iter().chain(numbers.map(|number| number.to_string())).collect()
 }
 

@@ -69,8 +69,10 @@ async fn status_shows_fleets_and_one_with_its_executors() {
     let daemon = fake::Daemon::start().await;
     let server = daemon.url("");
     let all = asked(&server, "status").await.unwrap();
-    let (header, row) =
-        ("FLEET MODE PHASE TARGET AVAILABLE PENDING TERMINATING LOST ROLLED", "etl own active 3 3 0 0 0 0");
+    let (header, row) = (
+        "NAMESPACE FLEET MODE PHASE TARGET AVAILABLE PENDING TERMINATING LOST ROLLED",
+        "jobs etl own active 3 3 0 0 0 0",
+    );
     assert_eq!(text(&all), [header, row]);
     assert_eq!(all.json["fleets"][0]["namespace"], "jobs", "the JSON is passed on unchanged");
     let one = asked(&server, "status etl").await.unwrap();
@@ -231,6 +233,7 @@ async fn heard(server: &str, line: &str, count: usize, tell: impl Fn()) -> Vec<H
 
 fn told(fleet: &str, message: &str) -> Told {
     Told {
+        namespace: "jobs".to_owned(),
         at_ms: 1_793_577_600_000,
         fleet: fleet.to_owned(),
         kind: "ExecutorLost",

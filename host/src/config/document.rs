@@ -7,11 +7,13 @@ use std::path::PathBuf;
 
 use cluster::node::{Place, Sign, Signs};
 use fleet::spec::{self, AllocationSpec, DRIVER_REPORT_MS, HeartbeatSpec, RecoverySpec, RollSpec};
+use kube::CustomResource;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::value::{Amount, JvmSize, Millis, NodePattern, TimeOfDay, TimeZone};
+use crate::resource::Status;
 
 /// The executors of one Spark application, kept at strength by Rollcall.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -54,7 +56,37 @@ fn default_namespace() -> String {
     "default".to_owned()
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, CustomResource)]
+#[kube(
+    group = "rollcall.dev",
+    version = "v1alpha1",
+    kind = "ExecutorFleet",
+    root = "FleetResource",
+    namespaced,
+    status = "Status",
+    doc = "The executors of one Spark application, kept at strength by Rollcall.",
+    shortname = "fleets",
+    shortname = "fleet",
+    shortname = "ef",
+    category = "rollcall",
+    scale(
+        spec_replicas_path = ".spec.executors",
+        status_replicas_path = ".status.executors",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
+    printcolumn(name = "Target", type_ = "integer", json_path = ".status.target"),
+    printcolumn(name = "Available", type_ = "integer", json_path = ".status.available"),
+    printcolumn(name = "Pending", type_ = "integer", json_path = ".status.pending", priority = "1"),
+    printcolumn(name = "Terminating", type_ = "integer", json_path = ".status.terminating", priority = "1"),
+    printcolumn(name = "Lost", type_ = "integer", json_path = ".status.lost"),
+    printcolumn(name = "Rolled", type_ = "integer", json_path = ".status.rolled"),
+    printcolumn(name = "Driver", type_ = "string", json_path = ".spec.driver.podName", priority = "1"),
+    printcolumn(name = "Application", type_ = "string", json_path = ".status.applicationId", priority = "1"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[allow(clippy::duplicated_attributes, reason = "each column has a type, a path and a priority")]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Spec {
     pub mode: Mode,

@@ -21,7 +21,7 @@ impl FleetConfig {
             told.collect::<Vec<_>>().join("; ")
         };
         Document {
-            fleet: self.fleet.metadata.name.clone(),
+            fleet: self.key(),
             namespace: self.fleet.metadata.namespace.clone(),
             driver_pod: spec.driver.pod_name.clone(),
             application_id: spec.application_id.clone(),
@@ -196,7 +196,9 @@ impl FleetConfig {
     }
 
     pub(crate) fn problem(&self, path: &str, message: impl Into<String>) -> Problem {
-        Problem::new(PathBuf::clone(&self.file), message).of_document(self.document).at(path)
+        let problem = Problem::new(PathBuf::clone(&self.file), message).at(path);
+        // An object is its only document.
+        if self.generation.is_some() { problem } else { problem.of_document(self.document) }
     }
 
     fn refused(&self, error: SpecError) -> Problem {

@@ -11,7 +11,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::de::{DeserializeOwned, IgnoredAny};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::schema::RENAMED;
 use super::{ExecutorFleet, FleetConfig, Problem, Renamed, rules};
@@ -56,12 +56,44 @@ fn load_file(file: &Path, fleets: &mut Vec<FleetConfig>, problems: &mut Vec<Prob
     for (document, piece) in (1..).zip(&pieces) {
         match parse(file, piece) {
             Ok((fleet, old_names)) => {
-                fleets.push(FleetConfig { file: file.to_owned(), document, fleet, old_names });
+                let file = file.to_owned();
+                fleets.push(FleetConfig { file, document, fleet, generation: None, old_names });
             }
             Err(problem) => problems.push(problem.of_document(document)),
         }
     }
     Ok(())
+}
+
+/// The fleet of an ExecutorFleet object. Its problems have the object as their file.
+pub fn from_object(object: &Value, generation: i64) -> Result<FleetConfig, Vec<Problem>> {
+    let metadata = &object["metadata"];
+    let name = |field: &str| metadata[field].as_str().unwrap_or_default();
+    let file = PathBuf::from(format!("ExecutorFleet {}/{}", name("namespace"), name("name")));
+    let mut document = json!({
+        "apiVersion": object["apiVersion"], "kind": object["kind"], "spec": object["spec"],
+        "metadata": { "name": metadata["name"], "namespace": metadata["namespace"] },
+    });
+    for field in ["labels", "annotations"] {
+        if metadata[field].is_object() {
+            document["metadata"][field] = metadata[field].clone();
+        }
+    }
+    if let Some(path) = crate::resource::files_only(&object["spec"]) {
+        let message = "is for documents from files alone: an object could name any file of the daemon's";
+        return Err(vec![Problem::new(file, message).at(&path).help("leave it out")]);
+    }
+    let text = document.to_string();
+    let piece = Piece { text: &text, line_offset: 0 };
+    let (fleet, old_names) = parse(&file, &piece).map_err(|mut problem| {
+        // Of the text above.
+        (problem.line, problem.column) = (None, None);
+        vec![problem]
+    })?;
+    let generation = Some(generation);
+    let mut config = FleetConfig { file, document: 1, fleet, generation, old_names };
+    let problems = rules::apply(&mut config);
+    if problems.is_empty() { Ok(config) } else { Err(problems) }
 }
 
 /// The files of these paths. Those of a directory are ordered by name; names that start with `..` are skipped, because
@@ -226,19 +258,18 @@ fn read_yaml<T: DeserializeOwned>(text: &str, path: &mut String) -> Result<T, se
     })
 }
 
-/// The API, metrics and logs identify fleets by their names alone.
+/// A fleet is identified by its namespace and name.
 fn duplicates(fleets: &[FleetConfig]) -> Vec<Problem> {
-    let mut first: BTreeMap<&str, &FleetConfig> = BTreeMap::new();
+    let mut first: BTreeMap<String, &FleetConfig> = BTreeMap::new();
     let mut problems = Vec::new();
     for config in fleets {
-        let name = config.fleet.metadata.name.as_str();
-        if let Some(before) = first.get(name) {
+        let key = config.key();
+        if let Some(before) = first.get(&key) {
             let file = before.file.display();
-            let message = format!("the fleet {name} is there already: {file}, document {}", before.document);
-            let help = "give it another name; names are unique across namespaces";
-            problems.push(config.problem("metadata.name", message).help(help));
+            let message = format!("the fleet {key} is there already: {file}, document {}", before.document);
+            problems.push(config.problem("metadata.name", message).help("give it another name"));
         } else {
-            first.insert(name, config);
+            first.insert(key, config);
         }
     }
     problems

@@ -24,7 +24,7 @@ mod tests;
 use std::path::PathBuf;
 
 pub use document::ExecutorFleet;
-pub use load::{DOCUMENTS_MAX, FILE_BYTES_MAX, FILES_MAX, load};
+pub use load::{DOCUMENTS_MAX, FILE_BYTES_MAX, FILES_MAX, from_object, load};
 pub use problem::Problem;
 pub use schema::schema;
 pub use value::{Amount, JvmSize, Millis, NodePattern, TimeOfDay, TimeZone};
@@ -37,8 +37,18 @@ pub struct FleetConfig {
     /// Which document of the file it is, counted from 1; empty ones do not count.
     pub document: u32,
     pub fleet: ExecutorFleet,
+    /// `metadata.generation`, if it was read from an object.
+    pub generation: Option<i64>,
     /// Fields that are written with their old names: [`FleetConfig::warnings`] reports them.
     pub old_names: Vec<Renamed>,
+}
+
+impl FleetConfig {
+    /// `NAMESPACE/NAME`, which no other fleet has.
+    pub fn key(&self) -> String {
+        let metadata = &self.fleet.metadata;
+        format!("{}/{}", metadata.namespace, metadata.name)
+    }
 }
 
 /// The old path of a field, and the new one.

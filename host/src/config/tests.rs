@@ -257,8 +257,8 @@ fn every_document_is_told_about_by_its_number_and_its_lines() {
         [
             "f.yaml:18:14: document 2: spec.executors: must be a whole number from 0 to 4294967295",
             "f.yaml:35:14: document 4: spec.executors: must be a whole number from 0 to 4294967295",
-            "f.yaml: document 3: metadata.name: the fleet a is there already: f.yaml, document 1
-  help: give it another name; names are unique across namespaces",
+            "f.yaml: document 3: metadata.name: the fleet default/a is there already: f.yaml, document 1
+  help: give it another name",
         ]
     );
     let elsewhere = MINIMAL.replace("{name: a}", "{name: a, namespace: b}");

@@ -294,7 +294,13 @@ text!(
         fleet::spec::Amount::Count(count) => CountOrShare::Count(count),
         fleet::spec::Amount::Percent(percent) => CountOrShare::Share(format!("{percent}%")),
     },
-    { "anyOf": [{ "type": "integer", "minimum": 0 }, { "type": "string", "pattern": "^[0-9]+%$" }] }
+    // As Kubernetes writes it, and as its API server wants it in a definition.
+    {
+        "anyOf": [{ "type": "integer" }, { "type": "string" }],
+        "minimum": 0,
+        "pattern": "^[0-9]+%?$",
+        "x-kubernetes-int-or-string": true
+    }
 );
 text!(
     JvmSize,

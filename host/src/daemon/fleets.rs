@@ -52,7 +52,7 @@ impl Sources {
     fn take_one(&mut self, judged: Judged) -> supervisor::Judged {
         let Judged { config, problems, pending, names, token } = judged;
         let source = Source { config, token };
-        let known = self.all.entry(source.config.fleet.metadata.name.clone()).or_default();
+        let known = self.all.entry(source.config.key()).or_default();
         let same = known.iter().find(|(_, known)| ***known == source).map(|(version, _)| *version);
         let version = same.unwrap_or_else(|| {
             self.versions += 1;
@@ -89,6 +89,7 @@ impl Sources {
 
 /// What a life of a fleet needs to be carried out.
 pub struct Alive {
+    /// `NAMESPACE/NAME`.
     pub fleet: String,
     pub source: Arc<Source>,
     pub calls: Calls,
@@ -228,42 +229,50 @@ impl Source {
 /// A fleet as people see it.
 pub struct Face<'a> {
     pub managed: &'a Managed,
+    /// The document in force.
     pub source: &'a Source,
+    /// The newest document: the one in force, or the refused one.
+    pub newest: &'a Source,
     pub alive: Option<&'a Alive>,
     pub directory: &'a Directory,
 }
 
 impl Face<'_> {
+    fn name(&self) -> &str {
+        &self.source.config.fleet.metadata.name
+    }
+
     pub fn overview(&self) -> Overview {
         let spec = &self.source.config.fleet.spec;
-        let (fleet, namespace) = (self.managed.name().to_owned(), self.managed.namespace().to_owned());
+        let (fleet, namespace) = (self.name().to_owned(), self.managed.namespace().to_owned());
         let mode = match spec.mode {
             Mode::Own => "own",
             Mode::Observe => "observe",
         };
-        match self.managed.life().map(supervisor::Life::fleet) {
-            Some(core) => Overview {
-                fleet,
-                namespace,
-                mode,
-                phase: core.phase_name(),
-                target: core.target(),
-                counts: core.counts(),
-                refusals: core.refusals().clone(),
-                impairments: core.impairments(),
-                conditions: self.conditions(),
-            },
-            None => Overview {
-                fleet,
-                namespace,
-                mode,
-                phase: "awaiting-driver",
-                target: spec.executors,
-                counts: Counts::default(),
-                refusals: BTreeMap::new(),
-                impairments: BTreeMap::new(),
-                conditions: self.conditions(),
-            },
+        let before_its_driver = Overview {
+            fleet,
+            namespace,
+            mode,
+            phase: "awaiting-driver",
+            target: spec.executors,
+            counts: Counts::default(),
+            refusals: BTreeMap::new(),
+            impairments: BTreeMap::new(),
+            conditions: self.conditions(),
+            application_id: None,
+            generation: self.newest.config.generation,
+            problems: self.managed.problems().to_vec(),
+        };
+        let Some(life) = self.managed.life() else { return before_its_driver };
+        let core = life.fleet();
+        Overview {
+            phase: core.phase_name(),
+            target: core.target(),
+            counts: core.counts(),
+            refusals: core.refusals().clone(),
+            impairments: core.impairments(),
+            application_id: Some(life.application_id().to_owned()),
+            ..before_its_driver
         }
     }
 
@@ -272,7 +281,7 @@ impl Face<'_> {
         match self.managed.life() {
             Some(life) => Snapshot { conditions, ..life.fleet().snapshot(now) },
             None => Snapshot {
-                fleet: self.managed.name().to_owned(),
+                fleet: self.name().to_owned(),
                 phase: "awaiting-driver",
                 target: self.source.config.fleet.spec.executors,
                 counts: Counts::default(),
@@ -314,6 +323,7 @@ mod tests {
             config: FleetConfig {
                 file: "f.yaml".into(),
                 document: 1,
+                generation: None,
                 old_names: Vec::new(),
                 fleet: serde_json::from_value(json!({
                     "apiVersion": "rollcall.dev/v1alpha1", "kind": "ExecutorFleet", "metadata": {"name": "f"},
@@ -333,7 +343,7 @@ mod tests {
             let now = fleet::time::Now::default();
             supervisor.step(fleet::supervisor::Input::Documents(judged), now);
             sources.prune(&supervisor);
-            (version, sources.all["f"].len())
+            (version, sources.all["default/f"].len())
         };
         assert_eq!(version(1), (1, 1));
         assert_eq!(version(1), (1, 1));

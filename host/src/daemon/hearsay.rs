@@ -32,7 +32,7 @@ pub fn complete(
     driver: &DriverPod,
     directory: &Directory,
 ) -> Vec<Condition> {
-    let Some(fleet) = directory.fleet(&config.fleet.metadata.name) else { return conditions };
+    let Some(fleet) = directory.fleet(&config.key()) else { return conditions };
     let now = Instant::now();
     if let Some(message) = heartbeats(&config.fleet.spec.heartbeat, &fleet, directory, now) {
         conditions.retain(|condition| condition.name != HEARTBEATS_MISSING);

@@ -10,12 +10,12 @@ use cluster::watch::Told as Watched;
 use fleet::event::{Event, Phase, PodView};
 use fleet::id::CommandId;
 use fleet::observed::DriverPod;
-use fleet::supervisor::{Input, OWN_LIST};
+use fleet::supervisor::{Input, Life, Managed, OWN_LIST};
 use tokio::time::Instant as Clock;
 
 use super::fleets::Face;
 use super::{Change, Daemon, News};
-use crate::handle::{Commanded, Request};
+use crate::handle::{Commanded, NoFleet, Request};
 use crate::heartbeat::{Sign, directory::ExecutorEntry};
 
 impl Daemon {
@@ -177,16 +177,20 @@ impl Daemon {
                 let _ = reply.send(fleets.collect());
             }
             Request::Snapshot { fleet, reply } => {
-                let face = self.supervisor.fleet(&fleet).and_then(|managed| self.face(managed));
-                let _ = reply.send(face.map(|face| face.snapshot(self.now())));
+                let found = self.named(&fleet).and_then(|managed| self.face(managed).ok_or(NoFleet::Unknown));
+                let _ = reply.send(found.map(|face| face.snapshot(self.now())));
             }
             Request::Explain { fleet, executor, reply } => {
-                let _ = reply.send(self.supervisor.explain(&fleet, executor));
+                let found = self.named(&fleet).map(|managed| managed.explain(executor));
+                let _ = reply.send(found);
             }
             Request::Command { fleet, verb, reply } => {
+                let (fleet, life) = match self.named(&fleet) {
+                    Ok(managed) => (managed.name().to_owned(), managed.life().map(Life::number)),
+                    Err(none) => return drop(reply.send(Commanded::NoFleet(none))),
+                };
                 self.commands += 1;
                 let command = CommandId(self.commands);
-                let life = self.supervisor.fleet(&fleet).and_then(|managed| Some(managed.life()?.number()));
                 self.replies.retain(|_, (_, waiting)| !waiting.is_closed());
                 self.replies.insert(command, (life, reply));
                 self.step(Input::Command { fleet, command, verb });
@@ -194,10 +198,30 @@ impl Daemon {
         }
     }
 
-    fn face<'a>(&'a self, managed: &'a fleet::supervisor::Managed) -> Option<Face<'a>> {
+    /// The fleet that people call so: `NAMESPACE/NAME`, or NAME if one fleet alone has that name.
+    fn named(&self, called: &str) -> Result<&Managed, NoFleet> {
+        if let Some(managed) = self.supervisor.fleet(called) {
+            return Ok(managed);
+        }
+        let is_meant =
+            |managed: &&Managed| managed.name().split_once('/').is_some_and(|(_, name)| name == called);
+        let mut meant = self.supervisor.fleets().filter(is_meant);
+        match (meant.next(), meant.next()) {
+            (None, _) => Err(NoFleet::Unknown),
+            (Some(managed), None) => Ok(managed),
+            (Some(one), Some(two)) => {
+                let all = [one, two].into_iter().chain(meant);
+                Err(NoFleet::Ambiguous(all.map(|managed| managed.name().to_owned()).collect()))
+            }
+        }
+    }
+
+    fn face<'a>(&'a self, managed: &'a Managed) -> Option<Face<'a>> {
         let alive = managed.life().and_then(|life| self.alive.get(&life.number()));
         let source = self.sources.of(managed)?;
-        Some(Face { managed, source, alive, directory: &self.directory })
+        let refused = managed.refused_version().and_then(|version| self.sources.get(managed.name(), version));
+        let newest = refused.unwrap_or(source);
+        Some(Face { managed, source, newest, alive, directory: &self.directory })
     }
 
     pub(super) fn reply(&mut self, command: CommandId, answer: Commanded) {

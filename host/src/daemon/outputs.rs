@@ -20,7 +20,7 @@ use tokio::time::Instant as Clock;
 use super::fleets::{Alive, Source};
 use super::policies::Asker;
 use super::{Daemon, Ended, News};
-use crate::handle::{Commanded, Told};
+use crate::handle::{Commanded, NoFleet, Told};
 
 impl Daemon {
     /// One step of the supervisor, and everything that follows from it.
@@ -110,7 +110,7 @@ impl Daemon {
             Output::Act { life, action } => self.act(life, action),
             Output::NotCommanded { command, why } => {
                 let answer = match why {
-                    NotCommanded::NoSuchFleet => Commanded::NoSuchFleet,
+                    NotCommanded::NoSuchFleet => Commanded::NoFleet(NoFleet::Unknown),
                     NotCommanded::NotLeading => Commanded::Replied(Reply::Refused(Refusal::NotLeading)),
                     NotCommanded::NoDriver(why) => Commanded::NoDriver(why),
                 };
@@ -125,7 +125,7 @@ impl Daemon {
 
     /// Heartbeats of this life are accepted from now on, or as another document says.
     fn enter(&self, source: &Source, life: u64, driver: &DriverPod, application_id: &str, claim: Claim) {
-        let fleet = &source.config.fleet.metadata.name;
+        let fleet = &source.config.key();
         let entry = source.entry(life, driver, application_id, claim);
         if let Err(error) = self.directory.set_fleet(fleet, entry) {
             tracing::error!(fleet, %error, "its heartbeats cannot be attributed");
@@ -219,8 +219,10 @@ impl Daemon {
         let notice = &placed(alive, notice);
         let executor = notice.executor.map(|ExecutorId(id)| id);
         tracing::info!(fleet = alive.fleet, executor, reason = kind, "{}", notice.message);
-        let (at_ms, message, fleet) = (self.now().wall_ms, notice.message.clone(), alive.fleet.clone());
-        self.handle.tell(Told { at_ms, fleet, kind, executor: notice.executor, message });
+        let (at_ms, message) = (self.now().wall_ms, notice.message.clone());
+        let metadata = &alive.source.config.fleet.metadata;
+        let (fleet, namespace) = (metadata.name.clone(), metadata.namespace.clone());
+        self.handle.tell(Told { at_ms, fleet, namespace, kind, executor: notice.executor, message });
         self.notices.publish(alive.calls.place(), notice);
     }
 

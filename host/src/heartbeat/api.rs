@@ -246,25 +246,21 @@ impl Api {
         Err(Refusal { fate: None, error })
     }
 
-    /// Application ids are unique only within a namespace. Of several fleets with this id, this is the one that the
-    /// token is valid for; a label in another namespace cannot take a heartbeat away from it.
+    /// Application ids and names of fleets are unique only within a namespace. Of several fleets that the beat may mean,
+    /// this is the one that the token is valid for; a label in another namespace cannot take a heartbeat away from it.
     fn find(&self, said: &Said, secret: &Secret, pod: Option<&Uid>) -> Found {
-        let directory = &self.intake.directory;
-        let of_application = |id: &str| {
-            let executor = |fleet: &Fleet| fleet.executor(ExecutorId(said.executor));
-            let all = directory.applications(id);
-            let is = |fleet: &&Arc<Fleet>| match pod {
-                Some(pod) => executor(fleet).is_some_and(|executor| executor.uid == *pod),
-                None => fleet.trusts(secret),
-            };
-            let has = |fleet: &&Arc<Fleet>| executor(fleet).is_some();
-            all.iter().find(is).or_else(|| all.iter().find(has)).or(all.first()).cloned()
-        };
-        let fleet = match (&said.fleet, &said.application_id) {
-            (Some(name), None) => directory.fleet(name),
-            (None, Some(id)) => of_application(id),
+        let all = match (&said.fleet, &said.application_id) {
+            (Some(name), None) => self.intake.directory.called(name),
+            (None, Some(id)) => self.intake.directory.applications(id),
             (Some(_), Some(_)) | (None, None) => return Err(Fate::Malformed),
         };
+        let executor = |fleet: &Fleet| fleet.executor(ExecutorId(said.executor));
+        let is = |fleet: &&Arc<Fleet>| match pod {
+            Some(pod) => executor(fleet).is_some_and(|executor| executor.uid == *pod),
+            None => fleet.trusts(secret),
+        };
+        let has = |fleet: &&Arc<Fleet>| executor(fleet).is_some();
+        let fleet = all.iter().find(is).or_else(|| all.iter().find(has)).or(all.first()).cloned();
         let fleet = fleet.ok_or(Fate::UnknownApplication)?;
         let executor = fleet.executor(ExecutorId(said.executor));
         Ok((fleet, executor))

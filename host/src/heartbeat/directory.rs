@@ -161,6 +161,8 @@ struct Maps {
     fleets: HashMap<Arc<str>, Arc<Fleet>>,
     /// The best claim first.
     applications: HashMap<Box<str>, Arc<[Arc<Fleet>]>>,
+    /// By what follows the namespace in the fleet's name, as `applications`.
+    called: HashMap<Box<str>, Arc<[Arc<Fleet>]>>,
     /// By [`FleetEntry::head`]; several fleets with the same head are in order of their names.
     heads: HashMap<Box<[u8]>, Arc<[Arc<Fleet>]>>,
     /// Lengths of heads in bytes, without duplicates, the longest first: a name is only looked up where a head could
@@ -306,6 +308,15 @@ impl Directory {
         read(&self.maps).applications.get(id).cloned().unwrap_or_else(|| Arc::from([]))
     }
 
+    /// Every fleet that is called so: `NAMESPACE/NAME`, or NAME, which is unique only within a namespace.
+    pub fn called(&self, name: &str) -> Arc<[Arc<Fleet>]> {
+        let maps = read(&self.maps);
+        match maps.fleets.get(name) {
+            Some(fleet) => Arc::from([Arc::clone(fleet)]),
+            None => maps.called.get(name).cloned().unwrap_or_else(|| Arc::from([])),
+        }
+    }
+
     pub(super) fn has_pod_at(&self, ip: IpAddr) -> bool {
         !read(&self.addresses).at(ip).is_empty()
     }
@@ -373,9 +384,12 @@ impl Maps {
     fn index(&mut self) {
         let mut heads: HashMap<Box<[u8]>, Vec<Arc<Fleet>>> = HashMap::new();
         let mut applications: HashMap<Box<str>, Vec<Arc<Fleet>>> = HashMap::new();
+        let mut called: HashMap<Box<str>, Vec<Arc<Fleet>>> = HashMap::new();
         for fleet in self.fleets.values() {
             let id = fleet.entry.application_id.as_str().into();
             applications.entry(id).or_default().push(Arc::clone(fleet));
+            let name = fleet.name.rsplit('/').next().unwrap_or_default();
+            called.entry(name.into()).or_default().push(Arc::clone(fleet));
             heads.entry(fleet.head.clone()).or_default().push(Arc::clone(fleet));
         }
         let by_claim = |mut fleets: Vec<Arc<Fleet>>| -> Arc<[Arc<Fleet>]> {
@@ -390,6 +404,7 @@ impl Maps {
             fleets.into()
         };
         self.applications = applications.into_iter().map(|(id, fleets)| (id, by_claim(fleets))).collect();
+        self.called = called.into_iter().map(|(name, fleets)| (name, by_claim(fleets))).collect();
         self.heads = heads.into_iter().map(|(head, fleets)| (head, by_name(fleets))).collect();
         let lengths: BTreeSet<usize> = self.heads.keys().map(|head| head.len()).collect();
         self.lengths = lengths.into_iter().rev().collect();

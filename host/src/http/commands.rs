@@ -78,7 +78,7 @@ async fn command(app: &App, fleet: &str, verb: Command) -> Answer {
     let asked = format!("{verb:?}");
     let reply = match app.handle.command(fleet, verb).await? {
         Commanded::Replied(reply) => reply,
-        Commanded::NoSuchFleet => return Err(Error::no_such_fleet(fleet)),
+        Commanded::NoFleet(why) => return Err(Error::no_fleet(fleet, &why)),
         Commanded::NoDriver(why) => return Err(Error::no_driver(&why)),
     };
     tracing::info!(fleet, command = asked, reply = ?reply, "commanded over HTTP");

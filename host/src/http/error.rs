@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::wire;
-use crate::handle::Unavailable;
+use crate::handle::{NoFleet, Unavailable};
 
 #[derive(Debug)]
 pub struct Error {
@@ -42,9 +42,20 @@ impl Error {
         self
     }
 
-    pub fn no_such_fleet(fleet: &str) -> Error {
-        let message = format!("there is no fleet {fleet:?}; GET /v1/fleets lists them");
-        Error::new(StatusCode::NOT_FOUND, "unknown-fleet", message)
+    /// The name means no fleet, or several.
+    pub fn no_fleet(called: &str, why: &NoFleet) -> Error {
+        match why {
+            NoFleet::Unknown => {
+                let message = format!("there is no fleet {called:?}; GET /v1/fleets lists them");
+                Error::new(StatusCode::NOT_FOUND, "unknown-fleet", message)
+            }
+            NoFleet::Ambiguous(fleets) => {
+                let several = fleets.join(", ");
+                let message =
+                    format!("{called:?} is the name of several fleets: {several}; add the namespace");
+                Error::new(StatusCode::CONFLICT, "ambiguous-fleet", message)
+            }
+        }
     }
 
     /// No command works for a fleet before its driver exists.

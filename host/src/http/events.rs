@@ -90,7 +90,7 @@ pub async fn follow(
     let events = stream::unfold((listener, fleet, place), |(mut listener, fleet, place)| async move {
         let event = loop {
             match listener.recv().await {
-                Ok(told) if fleet.as_ref().is_none_or(|fleet| *fleet == told.fleet) => {
+                Ok(told) if fleet.as_ref().is_none_or(|fleet| told.is_called(fleet)) => {
                     break Event::default().json_data(wire::Told::from(&*told));
                 }
                 Ok(_) => {}

@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 
 use super::serve::Strangers;
 use super::{Settings, router};
-use crate::handle::{Commanded, Handle, Overview, Request, Told};
+use crate::handle::{Commanded, Handle, NoFleet, Overview, Request, Told};
 use crate::listen::Listener;
 use crate::metrics::Metrics;
 
@@ -75,15 +75,15 @@ impl Daemon {
 async fn answer(mut world: World, mut requests: mpsc::Receiver<Request>) {
     while let Some(request) = requests.recv().await {
         world.handle.pulse().advance();
-        let is_ours = |fleet: &str| fleet == "etl";
+        let is_ours = |fleet: &str| if fleet == "etl" { Ok(()) } else { Err(NoFleet::Unknown) };
         // An error means that the client has disconnected.
         match request {
             Request::Overview(reply) => drop(reply.send(vec![world.overview()])),
             Request::Snapshot { fleet, reply } => {
-                drop(reply.send(is_ours(&fleet).then(|| world.fleet.snapshot(world.now()))));
+                drop(reply.send(is_ours(&fleet).map(|()| world.fleet.snapshot(world.now()))));
             }
             Request::Explain { fleet, executor, reply } => {
-                drop(reply.send(is_ours(&fleet).then(|| world.fleet.explain(executor))));
+                drop(reply.send(is_ours(&fleet).map(|()| world.fleet.explain(executor))));
             }
             Request::Command { fleet, verb, reply } => {
                 let commanded = match &*fleet {
@@ -91,7 +91,7 @@ async fn answer(mut world: World, mut requests: mpsc::Receiver<Request>) {
                     "early" => {
                         Commanded::NoDriver("there is no pod early-driver in namespace jobs".to_owned())
                     }
-                    _ => Commanded::NoSuchFleet,
+                    _ => Commanded::NoFleet(NoFleet::Unknown),
                 };
                 drop(reply.send(commanded));
             }
@@ -176,6 +176,9 @@ impl World {
             refusals: snapshot.refusals,
             impairments: self.fleet.impairments(),
             conditions: snapshot.conditions,
+            application_id: None,
+            generation: None,
+            problems: Vec::new(),
         }
     }
 
@@ -262,6 +265,7 @@ impl World {
             Verb::Publish(notice) => self.handle.tell(Told {
                 at_ms: self.now().wall_ms,
                 fleet: "etl".to_owned(),
+                namespace: "jobs".to_owned(),
                 kind: "Notice",
                 executor: notice.executor,
                 message: notice.message,

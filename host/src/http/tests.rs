@@ -361,12 +361,12 @@ async fn metrics_are_a_scrape() {
         }
     }
     for line in [
-        "rollcall_fleet_target{fleet=\"etl\"} 3",
-        "rollcall_fleet_available{fleet=\"etl\"} 3",
-        "rollcall_fleet_executors_created_total{fleet=\"etl\"} 4",
-        "rollcall_fleet_executors_removed_total{fleet=\"etl\",cause=\"kill\"} 1",
-        "rollcall_fleet_refusals_total{fleet=\"etl\",reason=\"unknown-executor\"} 1",
-        "rollcall_fleet_condition{fleet=\"etl\",type=\"Paused\"} 0",
+        "rollcall_fleet_target{namespace=\"jobs\",fleet=\"etl\"} 3",
+        "rollcall_fleet_available{namespace=\"jobs\",fleet=\"etl\"} 3",
+        "rollcall_fleet_executors_created_total{namespace=\"jobs\",fleet=\"etl\"} 4",
+        "rollcall_fleet_executors_removed_total{namespace=\"jobs\",fleet=\"etl\",cause=\"kill\"} 1",
+        "rollcall_fleet_refusals_total{namespace=\"jobs\",fleet=\"etl\",reason=\"unknown-executor\"} 1",
+        "rollcall_fleet_condition{namespace=\"jobs\",fleet=\"etl\",type=\"Paused\"} 0",
         "leader_election_master_status{name=\"rollcall\"} 1",
     ] {
         assert!(text.lines().any(|other| other == line), "{line} in\n{text}");

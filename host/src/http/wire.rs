@@ -34,6 +34,12 @@ pub struct Fleet {
     pub refusals: BTreeMap<String, u64>,
     /// The conditions that are true.
     pub conditions: Vec<Condition>,
+    /// Spark's application id; `null`: the driver is not known yet.
+    #[serde(default)]
+    pub application_id: Option<String>,
+    /// Why its newest document is refused. Empty: it is in force.
+    #[serde(default)]
+    pub problems: Vec<String>,
 }
 
 /// Numbers of executors, as in [`fleet::snapshot::Counts`].
@@ -139,6 +145,8 @@ pub struct Told {
     /// Since the Unix epoch.
     pub at_ms: i64,
     pub fleet: String,
+    #[serde(default)]
+    pub namespace: String,
     /// For instance `ExecutorLost`.
     pub kind: String,
     pub executor: Option<u64>,
@@ -199,12 +207,18 @@ impl From<handle::Overview> for Fleet {
             conditions,
             // The condition describes them.
             impairments: _,
+            application_id,
+            // Of objects, whose status shows them.
+            generation: _,
+            problems,
         } = overview;
         Fleet {
             fleet,
             namespace,
             mode: mode.to_owned(),
             phase: phase.to_owned(),
+            application_id,
+            problems,
             target,
             counts: counts.into(),
             refusals: refusals.into_iter().map(|(why, count)| (why.code().to_owned(), count)).collect(),
@@ -285,6 +299,7 @@ impl From<&handle::Told> for Told {
         Told {
             at_ms: told.at_ms,
             fleet: told.fleet.clone(),
+            namespace: told.namespace.clone(),
             kind: told.kind.to_owned(),
             executor: told.executor.map(|executor| executor.0),
             message: told.message.clone(),

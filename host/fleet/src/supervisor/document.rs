@@ -7,7 +7,7 @@ use crate::spec::{FleetSpec, Mode};
 /// One ExecutorFleet document.
 #[derive(Clone, Debug)]
 pub struct Document {
-    /// `metadata.name`.
+    /// `NAMESPACE/NAME`: unique among all documents.
     pub fleet: String,
     /// `metadata.namespace`: of the driver's pod and the executors' pods.
     pub namespace: String,

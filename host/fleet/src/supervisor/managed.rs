@@ -2,10 +2,12 @@
 
 use super::document::{Document, Judged};
 use crate::Fleet;
-use crate::id::Uid;
+use crate::guardrail::Refusal;
+use crate::id::{ExecutorId, Uid};
 use crate::identity::{Claim, Identity};
 use crate::injected_bug::{Bugs, InjectedBug};
 use crate::observed::DriverPod;
+use crate::snapshot::Explanation;
 use crate::time::Instant;
 
 /// One fleet: its document, and, once its driver's pod is known, its core.
@@ -149,6 +151,11 @@ impl Managed {
         self.refused.as_ref().map(|refused| refused.document.version)
     }
 
+    /// Why the newest document is invalid, if it is.
+    pub fn problems(&self) -> &[String] {
+        self.refused.as_ref().map_or(&[], |refused| &refused.problems)
+    }
+
     /// Why it is not known yet whether the newest document is valid.
     pub fn pending(&self) -> Option<&str> {
         self.pending.as_deref()
@@ -157,6 +164,17 @@ impl Managed {
     /// Its core, and what belongs to it. `None`: it waits for its driver's pod; see [`Managed::waits`].
     pub fn life(&self) -> Option<&Life> {
         self.life.as_ref()
+    }
+
+    /// What is known of an executor. Without a core, no executor of the fleet is known.
+    pub fn explain(&self, executor: ExecutorId) -> Explanation {
+        let unknown = || Explanation {
+            executor,
+            stage: None,
+            not_rolled: Some(Refusal::UnknownExecutor),
+            history: Vec::new(),
+        };
+        self.life().map_or_else(unknown, |life| life.fleet().explain(executor))
     }
 
     /// Why it has no life, if it has none; and whether it waits because another fleet has what this one claims.
@@ -179,6 +197,11 @@ impl Life {
     /// The driver's pod as last reported; it may have ended.
     pub fn driver(&self) -> &DriverPod {
         &self.driver
+    }
+
+    /// Of the driver's pod, or as the document says.
+    pub fn application_id(&self) -> &str {
+        &self.application_id
     }
 
     /// A pod of an earlier driver is none of this life's, and may have the same ids.

@@ -7,10 +7,7 @@ use super::message::Told;
 use crate::election::Election;
 #[cfg(feature = "injected-bugs")]
 use crate::event::Event;
-use crate::guardrail::Refusal;
-use crate::id::ExecutorId;
 use crate::injected_bug::{Bugs, InjectedBug};
-use crate::snapshot::Explanation;
 use crate::time::Instant;
 
 impl Supervisor {
@@ -91,18 +88,6 @@ impl Supervisor {
             None => managed.looked,
         };
         self.fleets.is_empty() || self.fleets.values().any(synced)
-    }
-
-    /// What is known of an executor. Without a core, no executor of the fleet is known.
-    pub fn explain(&self, fleet: &str, executor: ExecutorId) -> Option<Explanation> {
-        let managed = self.fleets.get(fleet)?;
-        let unknown = || Explanation {
-            executor,
-            stage: None,
-            not_rolled: Some(Refusal::UnknownExecutor),
-            history: Vec::new(),
-        };
-        Some(managed.life().map_or_else(unknown, |life| life.fleet().explain(executor)))
     }
 
     /// Switches one rule off, to check that the tests detect it.

@@ -14,6 +14,7 @@ use crate::http::{STREAMS_MAX, events};
 
 fn told(fleet: &str, message: &str) -> Told {
     Told {
+        namespace: "jobs".to_owned(),
         at_ms: 5,
         fleet: fleet.to_owned(),
         kind: "ExecutorLost",

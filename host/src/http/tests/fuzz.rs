@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::handle::{Commanded, Handle, Request};
+use crate::handle::{Commanded, Handle, NoFleet, Request};
 use crate::heartbeat::directory::{ExecutorEntry, FleetEntry, Secret};
 use crate::heartbeat::{Counters, Directory, Fate, Intake, Source, api};
 use crate::http::places::{Places, Room};
@@ -141,11 +141,11 @@ async fn no_bytes_are_obeyed_without_the_token_and_every_connection_ends() {
         while let Some(request) = requests.recv().await {
             match request {
                 Request::Overview(reply) => drop(reply.send(Vec::new())),
-                Request::Snapshot { reply, .. } => drop(reply.send(None)),
-                Request::Explain { reply, .. } => drop(reply.send(None)),
+                Request::Snapshot { reply, .. } => drop(reply.send(Err(NoFleet::Unknown))),
+                Request::Explain { reply, .. } => drop(reply.send(Err(NoFleet::Unknown))),
                 Request::Command { reply, .. } => {
                     commands.fetch_add(1, Ordering::Relaxed);
-                    drop(reply.send(Commanded::NoSuchFleet));
+                    drop(reply.send(Commanded::NoFleet(NoFleet::Unknown)));
                 }
             }
         }

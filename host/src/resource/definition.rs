@@ -1,0 +1,101 @@
+//! The CustomResourceDefinitions, from the types of the documents.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+use serde_json::{Value, json};
+
+use crate::config::document::FleetResource;
+
+/// Fields that name files of the daemon's, or that are for development: only documents from files have them.
+const FILES_ONLY: [(&str, &str); 4] = [
+    ("driver", "restTls"),
+    ("driver", "restTokenFile"),
+    ("driver", "allowLoopback"),
+    ("heartbeat", "tokenFile"),
+];
+
+/// Rules in the Common Expression Language, which the API server checks at each write: what a field needs of another.
+/// The daemon checks the same, and more.
+const RULES: [(&str, &str); 4] = [
+    ("self.mode != 'Own' || has(self.template)", "spec.template is required with mode Own"),
+    ("self.mode == 'Own' || !has(self.template)", "spec.template is allowed with mode Own alone"),
+    ("self.mode == 'Own' || !has(self.spark)", "spec.spark is allowed with mode Own alone"),
+    (
+        "self.driver.podName == oldSelf.driver.podName",
+        "spec.driver.podName cannot be changed: create another fleet",
+    ),
+];
+
+/// All definitions, in the order in which they are applied.
+pub fn definitions() -> Vec<Value> {
+    vec![definition(FleetResource::crd())]
+}
+
+/// Why this field is not for objects, if it is not.
+pub(crate) fn files_only(spec: &Value) -> Option<String> {
+    let named = |(section, field): &&(&str, &str)| {
+        !matches!(spec[*section][*field], Value::Null | Value::Bool(false))
+    };
+    FILES_ONLY.iter().find(named).map(|(section, field)| format!("spec.{section}.{field}"))
+}
+
+/// A list that must not be empty is required, and has no default: the API server would check that against the list's
+/// own rule.
+fn require_lists(schema: &mut Value) {
+    let Some(fields) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    let mut required = Vec::new();
+    for (name, field) in fields {
+        if field.get("minItems").is_some_and(|least| *least != 0) {
+            field.as_object_mut().map(|field| field.remove("default"));
+            required.push(Value::from(name.as_str()));
+        }
+        require_lists(field);
+    }
+    if !required.is_empty() {
+        match schema.get_mut("required").and_then(Value::as_array_mut) {
+            Some(known) => known.extend(required),
+            None => schema["required"] = required.into(),
+        }
+    }
+}
+
+fn definition(crd: CustomResourceDefinition) -> Value {
+    let mut crd = serde_json::to_value(crd).expect("a definition is JSON");
+    for version in crd["spec"]["versions"].as_array_mut().into_iter().flatten() {
+        let spec = &mut version["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        for (section, field) in FILES_ONLY {
+            let section = &mut spec["properties"][section];
+            for part in ["properties", "default"] {
+                if let Some(fields) = section[part].as_object_mut() {
+                    fields.remove(field);
+                }
+            }
+        }
+        require_lists(spec);
+        let rules = RULES.map(|(rule, message)| json!({ "rule": rule, "message": message }));
+        spec["x-kubernetes-validations"] = rules.into();
+    }
+    crd
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_has_a_scale_and_no_field_that_names_a_file() {
+        let [fleet] = &definitions()[..] else { panic!("one definition") };
+        let version = &fleet["spec"]["versions"][0];
+        assert_eq!(version["subresources"]["scale"]["specReplicasPath"], ".spec.executors");
+        let spec = &version["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        for (section, field) in FILES_ONLY {
+            let section = &spec["properties"][section];
+            assert!(section["properties"].is_object(), "{section}");
+            assert_eq!(section["properties"][field], Value::Null);
+            assert_eq!(section["default"][field], Value::Null);
+        }
+        assert_eq!(spec["properties"]["roll"]["required"], json!(["policies"]));
+        assert_eq!(spec.pointer("/properties/roll/properties/policies/default"), None);
+        assert!(spec["properties"]["template"]["x-kubernetes-preserve-unknown-fields"] == true, "{spec}");
+    }
+}
