@@ -299,6 +299,15 @@ impl Pulse {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_fleet_is_called_by_its_name_with_or_without_its_namespace() {
+        for (called, is) in
+            [("etl", true), ("spark/etl", true), ("jobs/etl", false), ("spark/", false), ("x", false)]
+        {
+            assert_eq!(is_called(called, "spark", "etl"), is, "{called}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_loop_that_does_not_answer_is_not_waited_for() {
         let (handle, mut requests) = Handle::new(1, 1);

@@ -129,7 +129,7 @@ async fn commands_are_carried_over() {
     let reset = order("reset-ledger etl").await;
     assert!(reset.refused && reset.notes[0].contains("ledger-in-order"), "{:?}", reset.notes);
     let status = text(&asked(&daemon.url(""), "status").await.unwrap());
-    assert_eq!(status[1], "etl own active 4 4 0 0 0 2", "all commands took effect");
+    assert_eq!(status[1], "jobs etl own active 4 4 0 0 0 2", "all commands took effect");
 }
 
 #[tokio::test]

@@ -298,7 +298,7 @@ text!(
     {
         "anyOf": [{ "type": "integer" }, { "type": "string" }],
         "minimum": 0,
-        "pattern": "^[0-9]+%?$",
+        "pattern": "^[0-9]+%$",
         "x-kubernetes-int-or-string": true
     }
 );

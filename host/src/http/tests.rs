@@ -63,7 +63,7 @@ async fn fleets_and_executors_are_shown() {
                 "created": 3, "live": 3, "available": 3, "pending": 0, "rolling": 0, "terminating": 0,
                 "reasonPending": 0, "lost": {}, "removed": {},
             },
-            "refusals": {"no-ids": 1}, "conditions": [],
+            "refusals": {"no-ids": 1}, "conditions": [], "applicationId": null, "problems": [],
         })
     );
     assert_eq!(read(&daemon, "/v1/fleets").await, json!({"fleets": [fleet]}));
@@ -323,6 +323,7 @@ async fn metrics_are_a_scrape() {
     assert!(response.headers()[CONTENT_TYPE].to_str().unwrap().starts_with("application/openmetrics-text"));
     let text = response.text().await.unwrap();
     let known = [
+        "namespace",
         "fleet",
         "kind",
         "cause",

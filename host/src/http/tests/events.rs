@@ -37,7 +37,7 @@ async fn events_are_told_as_they_happen() {
     let mut web = get_from(&daemon, "/v1/events?fleet=web").await;
     daemon.handle.tell(told("etl", "a\nb"));
     daemon.handle.tell(told("web", "c"));
-    let line = r#"data: {"atMs":5,"fleet":"etl","kind":"ExecutorLost","executor":null,"message":"a\nb"}"#;
+    let line = r#"data: {"atMs":5,"fleet":"etl","namespace":"jobs","kind":"ExecutorLost","executor":null,"message":"a\nb"}"#;
     assert_eq!(next(&mut all).await, format!("{line}\n\n"));
     assert!(next(&mut all).await.contains(r#""fleet":"web""#));
     assert!(next(&mut web).await.contains(r#""fleet":"web""#), "it hears of its own fleet alone");
