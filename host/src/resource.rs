@@ -2,7 +2,7 @@
 //!
 //! One set of types serves files and objects ([`crate::config::document`]). [`definitions()`] prints the
 //! CustomResourceDefinitions; [`Objects`] turns objects into documents, which are judged as those from files are;
-//! [`mod@report`] writes their status.
+//! [`report()`] writes their status.
 //!
 //! The author of an object is a tenant who may write in one namespace, not the operator of the daemon. So an object has
 //! no fields that name files of the daemon's: it would be sent, as a bearer token, to a driver of the tenant's choice.

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use embedded::server::Server;
+use fleet::action::Reply;
+use fleet::event::Command;
 use rollcall::config::FleetConfig;
-use rollcall::handle::Overview;
+use rollcall::handle::{Commanded, NoFleet, Overview};
 use rollcall::heartbeat::{Directory, intake};
 use serde_json::json;
 use tokio::time::sleep;
@@ -119,5 +121,39 @@ async fn another_namespace_may_have_the_same_id() {
         assert!(contested(overview).is_none(), "{context}");
         assert!(overview.phase != "awaiting-driver", "{context}");
     }
+    daemon.kill().await;
+}
+
+/// Fleets of two namespaces have the same name: both run, and a command names the namespace as well.
+#[tokio::test(start_paused = true)]
+async fn another_namespace_may_have_the_same_name() {
+    let (server, _) = cluster();
+    server.create("namespaces", "", json!({ "metadata": { "name": "team-c" } })).expect("a namespace");
+    another_driver(&server, "team-c").await;
+    let client = cluster::Client::new(server.clone(), NAMESPACE);
+    let theirs = fleet("team-c", "etl", "driver-2", false);
+    let how = How { config: theirs.clone(), client, lease: false, number: 1 };
+    let (_ear, signs) = intake::channel();
+    let daemon = Daemon::with(how, policies(), Directory::default().into(), signs);
+    let both = vec![theirs, fleet(NAMESPACE, "etl", DRIVER, false)];
+    daemon.give(&policies(), &both).await;
+    sleep(Duration::from_secs(20)).await;
+    let fleets = overviews(&daemon).await;
+    assert_eq!(fleets.iter().filter(|fleet| fleet.phase != "awaiting-driver").count(), 2, "{fleets:#?}");
+    let ours = format!("{NAMESPACE}/etl");
+    let several = NoFleet::Ambiguous(vec![ours.clone(), "team-c/etl".to_owned()]);
+    let pause = |called: &str| {
+        let (handle, called) = (daemon.handle.clone(), called.to_owned());
+        async move { handle.command(&called, Command::Pause).await.expect("it answers") }
+    };
+    assert_eq!(pause("etl").await, Commanded::NoFleet(several));
+    assert_eq!(pause("team-d/etl").await, Commanded::NoFleet(NoFleet::Unknown));
+    assert_eq!(pause("team-c/etl").await, Commanded::Replied(Reply::Done));
+    let paused = |fleets: &[Overview]| -> Vec<String> {
+        let is = |fleet: &&Overview| fleet.conditions.iter().any(|condition| condition.name == "Paused");
+        fleets.iter().filter(is).map(Overview::key).collect()
+    };
+    assert_eq!(paused(&overviews(&daemon).await), ["team-c/etl"]);
+    assert!(daemon.handle.snapshot(&ours).await.expect("it answers").is_ok());
     daemon.kill().await;
 }
