@@ -98,7 +98,7 @@ fn the_product_is_without_the_lab() {
 #[test]
 fn the_product_is_no_heavier_unnoticed() {
     const CRATES: usize = 348;
-    /// Those that are compiled in two versions, because dependencies of ours disagree.
+    /// Crates that are compiled in two versions, because two dependencies need different ones.
     const TWICE: [&str; 8] =
         ["base64", "cpufeatures", "getrandom", "hashbrown", "io-lifetimes", "syn", "tower-http", "winnow"];
     let tree = tree(&["--edges=normal,build", "--package=rollcall", "--format={p}"]);

@@ -131,7 +131,7 @@ impl Managed {
         Followed::InForce { version: self.document.version, moved }
     }
 
-    /// `metadata.name` of its document.
+    /// `NAMESPACE/NAME` of its document.
     pub fn name(&self) -> &str {
         &self.document.fleet
     }

@@ -64,7 +64,7 @@ pub enum Input {
     },
     /// An operator's command. Answered by a reply in [`Output::Act`], or by [`Output::NotCommanded`].
     Command {
-        /// The name of the fleet that it is for.
+        /// The fleet that it is for: `NAMESPACE/NAME`.
         fleet: String,
         /// The host's number for it, which the reply carries.
         command: CommandId,
@@ -103,7 +103,7 @@ pub enum Output {
     Begin {
         /// The life's number, unique in a process.
         life: u64,
-        /// The fleet's name.
+        /// The fleet: `NAMESPACE/NAME`.
         fleet: String,
         /// The version of the document in force.
         version: u64,
@@ -118,7 +118,7 @@ pub enum Output {
     Place {
         /// The life, which goes on.
         life: u64,
-        /// The fleet's name.
+        /// The fleet: `NAMESPACE/NAME`.
         fleet: String,
         /// The version of the document in force.
         version: u64,
@@ -131,7 +131,7 @@ pub enum Output {
     End {
         /// The life that has ended.
         life: u64,
-        /// The fleet's name; another life of it may follow.
+        /// The fleet, `NAMESPACE/NAME`; another life of it may follow.
         fleet: String,
     },
     /// From now on, pods of this life must not be changed, also by what was decided before; or they may be changed again.
