@@ -1,6 +1,5 @@
 //! What every part of a fleet is given: the settings, the time of the step, and the injected bug.
 
-use crate::id::ExecutorId;
 use crate::injected_bug::{Bugs, InjectedBug};
 use crate::observed::PodView;
 use crate::spec::{Mode, RollSpec, ValidatedSpec};
@@ -34,7 +33,7 @@ impl<'a> Env<'a> {
 
     /// Does the pod belong to this fleet, and does it have the name that Rollcall would have given it?
     pub(crate) fn is_ours(&self, pod: &PodView) -> bool {
-        let owned = pod.owner.as_ref() == Some(&self.spec.driver) && pod.executor <= ExecutorId::MAX;
+        let owned = pod.owner.as_ref() == Some(&self.spec.driver) && self.spec.ids.contains(pod.executor);
         owned && (!self.owns() || self.spec.is_pod_name(&pod.name, pod.executor))
     }
 }

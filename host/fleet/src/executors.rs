@@ -18,10 +18,10 @@ use crate::lifecycle::{Context, Effect, end};
 use crate::losses::Losses;
 use crate::observed::NodeView;
 use crate::outbox::Outbox;
-use crate::plan::allocate::Rates;
+use crate::plan::allocate::{Rates, wanted};
 use crate::question::{DeletionCause, LossReason, Trigger};
 use crate::signals::Signals;
-use crate::spec::ValidatedSpec;
+use crate::spec::{ScaleDown, ValidatedSpec};
 use crate::table::ExecutorTable;
 use crate::time::Instant;
 
@@ -67,7 +67,7 @@ impl Executors {
             return self.table.tally().serving;
         }
         let ledger = self.ledger.get();
-        let requested = ledger.requested.filter(|requested| requested.spec_target == spec.target);
+        let requested = ledger.requested.filter(|_| self.is_commanded(env));
         requested.map_or(spec.target, |requested| requested.total).min(spec.limits.max_executors)
     }
 
@@ -78,6 +78,19 @@ impl Executors {
     /// The limits of creates that end by time.
     pub(crate) fn rates(&self) -> Rates<'_> {
         Rates { pace: &self.creation.pace, breaker: &self.losses.breaker, creates: self.creation.creates() }
+    }
+
+    /// Did an operator's command set the target?
+    pub(crate) fn is_commanded(&self, env: Env<'_>) -> bool {
+        self.ledger.get().requested.is_some_and(|requested| requested.spec_target == env.spec.target)
+    }
+
+    /// Are there more executors than wanted, and does the driver remove those that run?
+    fn is_superfluous(&self, env: Env<'_>) -> bool {
+        env.owns() && env.spec.scale_down == ScaleDown::Driver && {
+            let tally = self.table.tally();
+            tally.serving > wanted(tally, &self.bounds(env), env)
+        }
     }
 
     /// Runs a transition of one executor, and carries out its effects.
@@ -93,6 +106,7 @@ impl Executors {
             leaving: self.ledger.get().leaving.get(&id).copied(),
             mark: self.ledger.next_write(),
             target: self.target(env),
+            superfluous: self.is_superfluous(env),
             excused: self.signals.liveness().excused(),
             effects: Vec::new(),
             seed: &mut self.seed,

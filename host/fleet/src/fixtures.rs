@@ -57,6 +57,7 @@ impl World {
             id: ExecutorId(1),
             leaving: self.leaving,
             mark: 7,
+            superfluous: false,
             target: self.spec.target,
             excused: Instant::START,
             effects: Vec::new(),

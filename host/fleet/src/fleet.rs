@@ -300,7 +300,9 @@ impl Fleet {
             }
             Event::ViewStale => self.view.fresh = false,
             Event::ViewFresh => self.view.fresh = true,
-            Event::DriverReported(rows) => {
+            Event::DriverReported(mut rows) => {
+                // The driver reports all executors of the application.
+                rows.retain(|row| self.spec.ids.contains(row.executor));
                 self.driver.reported(&rows, self.executors.ledger.get().reserved);
                 if self.listens {
                     self.observing().driver_reported(rows);

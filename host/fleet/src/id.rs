@@ -20,6 +20,34 @@ impl fmt::Display for ExecutorId {
     }
 }
 
+/// The ids that a fleet's executors may have. Fleets of one application, for instance one for each of Spark's resource
+/// profiles, have ranges that do not overlap: an executor's id says which fleet it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IdRange {
+    /// The least id.
+    pub first: ExecutorId,
+    /// The greatest id.
+    pub last: ExecutorId,
+}
+
+impl Default for IdRange {
+    fn default() -> IdRange {
+        IdRange { first: ExecutorId(1), last: ExecutorId::MAX }
+    }
+}
+
+impl IdRange {
+    /// Is it one of these ids?
+    pub fn contains(self, id: ExecutorId) -> bool {
+        self.first <= id && id <= self.last
+    }
+
+    /// Is there an id that both have?
+    pub fn overlaps(self, other: IdRange) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+}
+
 /// A `metadata.uid`: opaque, never reused. A name may be reused; a UID is not.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Uid(pub Box<str>);

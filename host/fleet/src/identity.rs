@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::id::Uid;
+use crate::id::{IdRange, Uid};
 
 /// Maximum bytes of an application id, a namespace, a prefix or a column's name.
 pub const NAME_MAX: usize = 253;
@@ -53,6 +53,8 @@ pub struct Identity {
     pub namespace: String,
     /// Spark's application id. Another namespace may have the same.
     pub application_id: String,
+    /// The ids of its executors. Another fleet of the application may have others.
+    pub ids: IdRange,
     /// [`head`] of its metric names.
     pub head: String,
     /// Metrics are accepted only from the addresses of the fleet's pods.
@@ -60,12 +62,13 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// What only one of the two fleets can have; `other` is the fleet of that name. The application id is unique in its
-    /// namespace, because labels with it select the executors' pods. A head is unique only among fleets that accept
+    /// What only one of the two fleets can have; `other` is the fleet of that name. The application's executor ids are
+    /// unique in its namespace, because labels with them identify the executors' pods. A head is unique only among fleets that accept
     /// metrics from any address: all others are distinguished by their pods' addresses.
     pub fn contest(&self, fleet: &str, other: &Identity) -> Option<Contest> {
         if (&other.namespace, &other.application_id) == (&self.namespace, &self.application_id) {
-            return Some(Contest::Application { id: self.application_id.clone(), fleet: fleet.into() });
+            let contest = || Contest::Application { id: self.application_id.clone(), fleet: fleet.into() };
+            return self.ids.overlaps(other.ids).then(contest);
         }
         let shared = other.head == self.head && !other.check_peer && !self.check_peer;
         shared.then(|| Contest::Head { head: self.head.clone(), fleet: fleet.into() })
@@ -156,7 +159,7 @@ impl fmt::Display for Contest {
             Contest::Application { id, fleet } => write!(
                 f,
                 "application id {id:?} is also that of fleet {fleet} in the same namespace; an application has one \
-                 fleet"
+                 fleet, or fleets whose executor ids differ (spec.firstExecutorId)"
             ),
             Contest::Head { head, fleet } => write!(
                 f,

@@ -24,7 +24,7 @@
 use std::collections::VecDeque;
 
 use crate::backoff::{Backoff, Seed};
-use crate::id::{ActionId, ExecutorId, Version};
+use crate::id::{ActionId, ExecutorId, IdRange, Version};
 use crate::outcomes::{LedgerReadOutcome, LedgerWriteOutcome};
 use crate::time::Instant;
 
@@ -34,15 +34,14 @@ pub(crate) mod record;
 pub(crate) use check::FAILURES_WRITTEN_MAX;
 pub use check::{Flaw, RUNS_MAX};
 use record::COUNT_MAX;
-pub(crate) use record::{End, RESERVED_MAX};
+pub(crate) use record::End;
+pub use record::RESERVED_MAX;
 pub use record::{Ledger, Requested, Salvage};
 
 /// Ids skipped per etcd revision after a suspected restore, and up to which revision.
 const STEEP: u64 = 20;
 const STEEP_UNTIL: u64 = 1_000_000;
-/// Beyond this, ids are not derived from revisions: there would be too few left.
-const JUMP_MAX: u64 = ExecutorId::MAX.0 / 2;
-/// How far ids jump in that case: more than a leader can have used without this host seeing it.
+/// Where that would use up half of the ids, they are not derived from revisions but jump this far: more than a leader can have used without this host seeing it.
 const JUMP: u64 = 10_000;
 /// An outage is told after so many calls in a row that came to nothing.
 const OUTAGE_CALLS: u32 = 3;
@@ -506,9 +505,9 @@ impl LedgerWriter {
         self.spare.len() as u64 + coming
     }
 
-    pub(crate) fn reserve(&mut self, count: u64, first: ExecutorId) {
-        let from = self.ledger.reserved.0.saturating_add(1).max(first.0);
-        let to = from.saturating_add(count).min(ExecutorId::MAX.0 + 1) - 1;
+    pub(crate) fn reserve(&mut self, count: u64, ids: IdRange) {
+        let from = self.ledger.reserved.0.saturating_add(1).max(ids.first.0);
+        let to = from.saturating_add(count).min(ids.last.0 + 1) - 1;
         if to < from {
             return;
         }
@@ -552,11 +551,13 @@ impl LedgerWriter {
     /// there are many. A later jump lands higher than an earlier one and all ids that followed it. Where the
     /// line ends, in a store with a billion writes, ids jump beyond the ids seen, by more than a leader hands
     /// out unseen.
-    pub(crate) fn jump(&mut self, seen: ExecutorId, revision: u64) {
-        let highest = self.ledger.reserved.max(seen).0;
+    pub(crate) fn jump(&mut self, seen: ExecutorId, revision: u64, ids: IdRange) {
+        let before = ids.first.0 - 1;
+        let highest = self.ledger.reserved.max(seen).0.max(before);
         let line = STEEP * revision.min(STEEP_UNTIL) + revision.saturating_sub(STEEP_UNTIL);
-        let reserved = if line <= JUMP_MAX { line.max(highest) } else { highest.saturating_add(JUMP) };
-        self.edit().reserved = ExecutorId(reserved.min(ExecutorId::MAX.0));
+        let near = line <= (ids.last.0 - before) / 2;
+        let reserved = if near { (before + line).max(highest) } else { highest.saturating_add(JUMP) };
+        self.edit().reserved = ExecutorId(reserved.min(ids.last.0));
         self.edit().suspect = false;
         self.distrusts = false;
         self.spare.clear();

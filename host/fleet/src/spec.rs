@@ -6,7 +6,7 @@
 
 use std::ops::Deref;
 
-use crate::id::Uid;
+use crate::id::{IdRange, Uid};
 use crate::window::Window;
 
 /// More losses than this on one node carry no further information.
@@ -28,6 +28,8 @@ pub struct FleetSpec {
     pub application_id: String,
     /// Who creates the executor pods.
     pub mode: Mode,
+    /// The ids that its executors may have: another fleet of the application has others.
+    pub ids: IdRange,
     /// UID of the driver's pod, which owns every executor pod.
     pub driver: Uid,
     /// How long the first executors of an application, and those after a restart of the driver's container,
@@ -39,6 +41,8 @@ pub struct FleetSpec {
     pub driver_report_ms: u64,
     /// The desired number of executors. In mode Observe: the number requested from the driver.
     pub target: u32,
+    /// Who removes running executors when there are more than the target.
+    pub scale_down: ScaleDown,
     /// Change no pod. An operator's pause is stored in the ledger instead.
     pub paused: bool,
     /// Decide and publish, but change no pod.
@@ -62,6 +66,17 @@ pub enum Mode {
     Own,
     /// Spark's driver creates them. Rollcall classifies losses and rolls executors.
     Observe,
+}
+
+/// Who removes running executors when there are more than the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScaleDown {
+    /// Rollcall does, at once.
+    Rollcall,
+    /// The driver does, when it can do without them: Spark's dynamic allocation lowers its total long before executors
+    /// are idle. Rollcall removes those that do not run yet, and those that an operator's command makes superfluous. A
+    /// superfluous executor that the driver ends is no loss.
+    Driver,
 }
 
 /// When a silent executor is lost: `spec.heartbeat`.
@@ -221,10 +236,12 @@ impl FleetSpec {
             name: name.to_owned(),
             application_id: application_id.to_owned(),
             mode,
+            ids: IdRange::default(),
             driver,
             driver_start_ms: 0,
             driver_report_ms: DRIVER_REPORT_MS,
             target,
+            scale_down: ScaleDown::Rollcall,
             paused: false,
             dry_run: false,
             heartbeat: HeartbeatSpec::default(),
@@ -347,6 +364,7 @@ impl ValidatedSpec {
             ("metadata.name", spec.name != self.name),
             ("spec.applicationId", spec.application_id != self.application_id),
             ("spec.mode", spec.mode != self.mode),
+            ("spec.firstExecutorId", spec.ids != self.ids),
             ("spec.driver", spec.driver != self.driver),
         ] {
             if differs {

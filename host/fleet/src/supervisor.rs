@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::action::Verb;
 use crate::election::{Election, ElectionEvent, StopCause};
 use crate::event::{Command, Event, Relist};
-use crate::id::CommandId;
+use crate::id::{CommandId, IdRange};
 use crate::identity::{Claim, Identity};
 use crate::injected_bug::InjectedBug;
 use crate::observed::DriverPod;
@@ -73,8 +73,8 @@ pub struct Supervisor {
     fleets: BTreeMap<String, Managed>,
     /// Names of fleets, by the number of their life.
     lives: BTreeMap<u64, String>,
-    /// Lives, by namespace and application id.
-    applications: BTreeMap<(String, String), u64>,
+    /// Lives, by namespace, application id and their executors' ids.
+    applications: BTreeMap<(String, String, IdRange), u64>,
     timers: BTreeSet<(Instant, Timer)>,
     /// Watched namespaces, and whether the watch is up.
     watches: BTreeMap<String, bool>,
@@ -411,8 +411,9 @@ impl Supervisor {
             listed: false,
         });
         let (version, namespace) = (managed.document.version, managed.document.namespace.clone());
+        let executors = (namespace.clone(), application_id.clone(), managed.document.spec.ids);
         self.lives.insert(number, name.to_owned());
-        self.applications.insert((namespace.clone(), application_id.clone()), number);
+        self.applications.insert(executors, number);
         self.news(name, News::Began { application_id: application_id.clone() });
         let (fleet, driver) = (name.to_owned(), driver.clone());
         self.out.push(Output::Begin { life: number, fleet, version, application_id, driver, claim });
@@ -514,7 +515,7 @@ impl Supervisor {
     }
 
     fn lives_in(&self, namespace: &str) -> Vec<u64> {
-        let within = self.applications.iter().filter(|((of, _), _)| of == namespace);
+        let within = self.applications.iter().filter(|((of, ..), _)| of == namespace);
         within.map(|(_, life)| *life).collect()
     }
 

@@ -6,6 +6,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 
 use cluster::node::{Place, Sign, Signs};
+use fleet::ledger::RESERVED_MAX;
 use fleet::spec::{self, AllocationSpec, DRIVER_REPORT_MS, HeartbeatSpec, RecoverySpec, RollSpec};
 use kube::CustomResource;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -97,6 +98,14 @@ pub struct Spec {
     /// Spark's application id. Without it: label spark-app-selector of the driver's pod.
     #[serde(default)]
     pub application_id: Option<String>,
+    /// The id of the first executor. Only needed where an application has several fleets, for instance one for each of
+    /// Spark's resource profiles: a fleet with this setting has 1,000,000 ids, a fleet without it has all.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = FIRST_EXECUTOR_ID_MAX))]
+    pub first_executor_id: Option<u64>,
+    /// Who removes running executors when there are more than `executors`. Only with mode Own.
+    #[serde(default)]
+    pub scale_down: ScaleDown,
     /// Change nothing in the cluster.
     #[serde(default)]
     pub paused: bool,
@@ -128,12 +137,27 @@ pub struct Spec {
     /// How executors are started. Only with mode Own.
     #[serde(default)]
     pub spark: Option<Spark>,
-    /// The PodTemplateSpec that executors are made from. Required with mode Own, and only allowed there. Its fields are
-    /// those of Kubernetes, and a field that Kubernetes does not know is rejected.
+    /// The PodTemplateSpec that executors are made from. Its fields are those of Kubernetes, and a field that Kubernetes
+    /// does not know is rejected. Mode Own needs either this or executorPod; with mode Observe neither is allowed.
     #[serde(default)]
     #[schemars(schema_with = "pod_template")]
     pub template: Option<Value>,
+    /// An executor's pod as Spark itself describes it: metadata with labels and annotations, and spec. Rollcall adds
+    /// nothing to it but name, owner and the nodes to avoid, and substitutes `{{EXECUTOR_ID}}` in every text. Written by
+    /// Rollcall's pods allocator for Spark's driver.
+    #[serde(default)]
+    #[schemars(schema_with = "pod_template")]
+    pub executor_pod: Option<Value>,
+    /// Spark's resource profile of the executors. Only with executorPod; with a template it is spark.resourceProfileId.
+    #[serde(default)]
+    #[schemars(range(max = i32::MAX))]
+    pub resource_profile: Option<u32>,
 }
+
+/// Executor ids of a fleet with `firstExecutorId`.
+pub const EXECUTOR_IDS: u64 = 1_000_000;
+/// So that all of them are ids that the ledger accepts.
+pub const FIRST_EXECUTOR_ID_MAX: u64 = RESERVED_MAX - EXECUTOR_IDS + 1;
 
 fn pod_template(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": ["object", "null"], "x-kubernetes-preserve-unknown-fields": true })
@@ -145,6 +169,17 @@ pub enum Mode {
     Own,
     /// Spark's driver creates them. Rollcall classifies losses and rolls.
     Observe,
+}
+
+/// Who removes running executors when there are too many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ScaleDown {
+    /// Rollcall does, at once: first those that do not run, then the idle, then the youngest.
+    #[default]
+    Rollcall,
+    /// Spark's driver does, when they are idle. Rollcall removes only those that do not run yet, and what the command
+    /// `scale` makes superfluous. An executor that the driver ends while there are too many is not lost.
+    Driver,
 }
 
 /// The application's driver.

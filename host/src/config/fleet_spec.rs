@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use cluster::node::{Place, Sign, Signs};
 use cluster::template::{Remark, Spark, Template};
-use fleet::id::Uid;
+use fleet::id::{ExecutorId, IdRange, Uid};
 use fleet::observed::DriverPod;
 use fleet::spec::{self, FleetSpec, SpecError};
 use fleet::supervisor::Document;
 
-use super::document::{Departure, DepartureKind, Mode, Roll, Window};
+use super::document::{Departure, DepartureKind, EXECUTOR_IDS, Mode, Roll, ScaleDown, Spec, Window};
 use super::{FleetConfig, Problem, schema};
 
 impl FleetConfig {
@@ -26,7 +26,7 @@ impl FleetConfig {
             driver_pod: spec.driver.pod_name.clone(),
             application_id: spec.application_id.clone(),
             spec: self.fleet_spec(Uid::from("stand-in"), "spark-0"),
-            needs_address: spec.spark.as_ref().is_none_or(|spark| spark.driver_url.is_none()),
+            needs_address: self.needs_address(),
             metrics_namespace: spec.heartbeat.metrics_namespace.clone(),
             graphite_prefix: self.graphite_prefix(),
             check_peer: spec.heartbeat.check_peer,
@@ -36,6 +36,12 @@ impl FleetConfig {
             },
             version,
         }
+    }
+
+    /// Is the driver's address only known from its pod? A pod that Spark describes has it.
+    fn needs_address(&self) -> bool {
+        let Spec { spark, executor_pod, .. } = &self.fleet.spec;
+        executor_pod.is_none() && spark.as_ref().is_none_or(|spark| spark.driver_url.is_none())
     }
 
     /// `spark.metrics.conf.executor.sink.graphite.prefix`, if there is one.
@@ -56,10 +62,15 @@ impl FleetConfig {
                 Mode::Own => spec::Mode::Own,
                 Mode::Observe => spec::Mode::Observe,
             },
+            ids: self.ids(),
             driver,
             driver_start_ms: spec.driver.start_timeout.0,
             driver_report_ms: spec.driver.rest_interval.0,
             target: spec.executors,
+            scale_down: match spec.scale_down {
+                ScaleDown::Rollcall => spec::ScaleDown::Rollcall,
+                ScaleDown::Driver => spec::ScaleDown::Driver,
+            },
             paused: spec.paused,
             dry_run: spec.dry_run,
             heartbeat: spec::HeartbeatSpec {
@@ -102,6 +113,15 @@ impl FleetConfig {
         }
     }
 
+    /// The ids that its executors may have.
+    pub fn ids(&self) -> IdRange {
+        let range = |first: u64| IdRange {
+            first: ExecutorId(first),
+            last: ExecutorId(first.saturating_add(EXECUTOR_IDS - 1)),
+        };
+        self.fleet.spec.first_executor_id.map_or_else(IdRange::default, range)
+    }
+
     /// The patterns by which this fleet recognizes spot nodes, and nodes that will be removed.
     pub fn signs(&self) -> Signs {
         let nodes = &self.fleet.spec.nodes;
@@ -124,6 +144,9 @@ impl FleetConfig {
         driver_url: String,
         driver: Option<&DriverPod>,
     ) -> Result<Option<Template>, Vec<Remark>> {
+        if let Some(pod) = &self.fleet.spec.executor_pod {
+            return Template::as_is(pod, self.executor_container()).map(Some);
+        }
         let Some(template) = &self.fleet.spec.template else { return Ok(None) };
         let spark = self.fleet.spec.spark.clone().unwrap_or_default();
         let spark = Spark {

@@ -7,7 +7,7 @@ use embedded::server::names::{is_label, is_subdomain};
 use serde_json::Value;
 use tokio_rustls::rustls::pki_types::ServerName;
 
-use super::document::{Mode, Spark, Spec};
+use super::document::{FIRST_EXECUTOR_ID_MAX, Mode, ScaleDown, Spark, Spec};
 use super::{FleetConfig, Problem};
 use crate::heartbeat::directory::{EXTRA_COLUMNS_MAX as COLUMNS_MAX, SHARED_REMEDY};
 use crate::heartbeat::names::{self, NAME_MAX, is_name, is_namespace};
@@ -19,7 +19,7 @@ const NODE_SIGNS_MAX: usize = 64;
 /// Completes the document, and returns its problems.
 pub(super) fn apply(config: &mut FleetConfig) -> Vec<Problem> {
     let spec = &mut config.fleet.spec;
-    if spec.mode == Mode::Own {
+    if spec.mode == Mode::Own && spec.executor_pod.is_none() {
         spec.spark.get_or_insert_with(Spark::default);
     }
     let mut rules = Rules { config, problems: Vec::new() };
@@ -27,6 +27,7 @@ pub(super) fn apply(config: &mut FleetConfig) -> Vec<Problem> {
     rules.heartbeat();
     rules.roll();
     rules.nodes();
+    rules.ids();
     match rules.spec().mode {
         Mode::Own => rules.own(),
         Mode::Observe => rules.observe(),
@@ -175,10 +176,26 @@ impl<'a> Rules<'a> {
 
     fn own(&mut self) {
         let help = "with mode Own Rollcall creates the pods, and needs a PodTemplateSpec to make them from";
-        match &self.spec().template {
-            None => self.refuse_if(true, "spec.template", "is required", help),
-            Some(template) => self.template(template),
+        let Spec { template, executor_pod, .. } = self.spec();
+        match (template, executor_pod) {
+            (None, None) => self.refuse_if(true, "spec.template", "is required", help),
+            (Some(template), None) => self.template(template, "spec.template"),
+            (None, Some(pod)) => self.template(pod, "spec.executorPod"),
+            (Some(_), Some(_)) => {
+                let help = "executorPod is the whole pod, as Spark describes it: leave out one of the two";
+                self.refuse_if(true, "spec.template", "cannot be combined with spec.executorPod", help);
+            }
         }
+        let help = "Spark has described the whole pod: leave it out";
+        let both = executor_pod.is_some() && self.spec().spark.is_some();
+        self.refuse_if(both, "spec.spark", "has no use with spec.executorPod", help);
+        let profile = self.spec().resource_profile.filter(|_| executor_pod.is_none());
+        self.refuse_if(
+            profile.is_some(),
+            "spec.resourceProfile",
+            "has no use without spec.executorPod",
+            "write spec.spark.resourceProfileId",
+        );
         let Some(spark) = &self.spec().spark else { return };
         self.refuse_if(
             i32::try_from(spark.resource_profile_id).is_err(),
@@ -221,18 +238,28 @@ impl<'a> Rules<'a> {
         }
     }
 
-    fn template(&mut self, template: &Value) {
+    fn ids(&mut self) {
+        let first = self.spec().first_executor_id.unwrap_or(1);
+        self.refuse_if(
+            !(1..=FIRST_EXECUTOR_ID_MAX).contains(&first),
+            "spec.firstExecutorId",
+            &format!("{first} is not within 1 and {FIRST_EXECUTOR_ID_MAX}"),
+            "write 1 + N x 1000000 for Spark's resource profile N",
+        );
+    }
+
+    fn template(&mut self, template: &Value, path: &str) {
         let containers = template.pointer("/spec/containers").and_then(Value::as_array);
         self.refuse_if(
             containers.is_none_or(|containers| !containers.iter().any(Value::is_object)),
-            "spec.template.spec.containers",
+            &format!("{path}.spec.containers"),
             "there is no container",
             "write a PodTemplateSpec with the container that runs the executor",
         );
         let restart = template.pointer("/spec/restartPolicy");
         self.refuse_if(
             restart.is_some_and(|policy| policy != "Never"),
-            "spec.template.spec.restartPolicy",
+            &format!("{path}.spec.restartPolicy"),
             "must be Never, or left out",
             "an executor that ended is replaced by one with another id",
         );
@@ -242,6 +269,11 @@ impl<'a> Rules<'a> {
         let help = "with mode Observe the driver creates the pods: leave it out, or use mode Own";
         self.refuse_if(self.spec().template.is_some(), "spec.template", "has no use", help);
         self.refuse_if(self.spec().spark.is_some(), "spec.spark", "has no use", help);
+        self.refuse_if(self.spec().executor_pod.is_some(), "spec.executorPod", "has no use", help);
+        self.refuse_if(self.spec().resource_profile.is_some(), "spec.resourceProfile", "has no use", help);
+        let scales = self.spec().scale_down == ScaleDown::Driver;
+        let help = "with mode Observe the driver removes executors in any case: leave it out";
+        self.refuse_if(scales, "spec.scaleDown", "has no use", help);
     }
 }
 

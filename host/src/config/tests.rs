@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use fleet::id::{ExecutorId, IdRange};
 use fleet::spec::{Amount as CoreAmount, FleetSpec, Mode as CoreMode, RollSpec};
 use fleet::window::{Window, Zone};
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 use super::schema::RENAMED;
 use super::*;
 
+mod allocator;
 mod pods;
 
 /// The shortest document. Line 8 is the first free one.
@@ -396,6 +398,7 @@ fn every_field_of_the_core_can_be_set() {
         "{minimal}
   paused: true
   dryRun: true
+  firstExecutorId: 3000001
   heartbeat: {{timeout: 1m, interval: 1s, disabled: true}}
   recovery: {{policies: [P], maxChecks: 1, checkInterval: 2s, maxKeptPods: 3, keptPodsFor: 4s, maxExecutorFailures: 5,
     failuresValidityInterval: 6s, failedDeletesDriver: true}}
@@ -411,10 +414,12 @@ fn every_field_of_the_core_can_be_set() {
         name: "a".to_owned(),
         application_id: "spark-1".to_owned(),
         mode: CoreMode::Observe,
+        ids: IdRange { first: ExecutorId(3_000_001), last: ExecutorId(4_000_000) },
         driver: "uid".into(),
         driver_start_ms: 10_000,
         driver_report_ms: 10_000,
         target: 10,
+        scale_down: fleet::spec::ScaleDown::Rollcall,
         paused: true,
         dry_run: true,
         heartbeat: fleet::spec::HeartbeatSpec { timeout_ms: 60_000, interval_ms: 1_000, disabled: true },

@@ -203,6 +203,7 @@ impl Source {
         let spec = &self.config.fleet.spec;
         let heartbeat = &spec.heartbeat;
         FleetEntry {
+            ids: self.config.ids(),
             life,
             pods_namespace: self.config.fleet.metadata.namespace.clone(),
             claim,

@@ -82,7 +82,8 @@ impl Daemon {
     }
 
     fn seen(&mut self, namespace: &Arc<str>, mut seen: Seen, event: fn(Box<PodView>) -> Event) {
-        let Some(life) = self.supervisor.life_of(namespace, &seen.application_id) else { return };
+        let life = self.supervisor.life_of(namespace, &seen.application_id, seen.view.executor);
+        let Some(life) = life else { return };
         if let Some(alive) = self.alive.get_mut(&life) {
             if let Some(name) = &alive.calls.place().executor_container {
                 seen.name_executor(name);

@@ -254,15 +254,16 @@ impl Api {
             (None, Some(id)) => self.intake.directory.applications(id),
             (Some(_), Some(_)) | (None, None) => return Err(Fate::Malformed),
         };
-        let executor = |fleet: &Fleet| fleet.executor(ExecutorId(said.executor));
+        let named = ExecutorId(said.executor);
+        let executor = |fleet: &Fleet| fleet.executor(named);
         let is = |fleet: &&Arc<Fleet>| match pod {
             Some(pod) => executor(fleet).is_some_and(|executor| executor.uid == *pod),
-            None => fleet.trusts(secret),
+            None => fleet.entry.ids.contains(named) && fleet.trusts(secret),
         };
         let has = |fleet: &&Arc<Fleet>| executor(fleet).is_some();
-        let fleet = all.iter().find(is).or_else(|| all.iter().find(has)).or(all.first()).cloned();
-        let fleet = fleet.ok_or(Fate::UnknownApplication)?;
-        let executor = fleet.executor(ExecutorId(said.executor));
+        let fleet = all.iter().find(is).or_else(|| all.iter().find(has)).or(all.first());
+        let fleet = Arc::clone(fleet.ok_or(Fate::UnknownApplication)?);
+        let executor = executor(&fleet);
         Ok((fleet, executor))
     }
 

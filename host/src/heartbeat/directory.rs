@@ -17,7 +17,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use fleet::id::{ExecutorId, Uid};
+use fleet::id::{ExecutorId, IdRange, Uid};
 pub use fleet::identity::{Claim, Contest, Identity, SHARED_REMEDY};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -47,6 +47,8 @@ pub struct FleetEntry {
     /// Spark's application id. Metric names begin with it, unless `spark.metrics.namespace` is set. Any user may label
     /// a driver with it, so another namespace may have the same.
     pub application_id: String,
+    /// The ids of its executors. Another fleet of the application may have others.
+    pub ids: IdRange,
     /// `spark.metrics.namespace`, if set. Not unique: executors of several applications may have it.
     pub metrics_namespace: Option<String>,
     /// `spark.metrics.conf.executor.sink.graphite.prefix`, if set.
@@ -71,6 +73,7 @@ impl FleetEntry {
         Identity {
             namespace: self.pods_namespace.clone(),
             application_id: self.application_id.clone(),
+            ids: self.ids,
             head: self.head(),
             check_peer: self.check_peer,
         }
@@ -303,7 +306,8 @@ impl Directory {
         read(&self.maps).fleets.get(name).cloned()
     }
 
-    /// Every fleet with this id, at most one per namespace: only the sender shows which one is meant.
+    /// Every fleet with this application id. Of those that may have the executor there is at most one in a namespace:
+    /// only the sender shows which one is meant.
     pub fn applications(&self, id: &str) -> Arc<[Arc<Fleet>]> {
         read(&self.maps).applications.get(id).cloned().unwrap_or_else(|| Arc::from([]))
     }

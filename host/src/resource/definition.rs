@@ -16,9 +16,14 @@ const FILES_ONLY: [(&str, &str); 4] = [
 
 /// Rules in the Common Expression Language, which the API server checks at each write: what a field needs of another.
 /// The daemon checks the same, and more.
-const RULES: [(&str, &str); 4] = [
-    ("self.mode != 'Own' || has(self.template)", "spec.template is required with mode Own"),
+const RULES: [(&str, &str); 6] = [
+    (
+        "self.mode != 'Own' || has(self.template) != has(self.executorPod)",
+        "either spec.template or spec.executorPod is required with mode Own",
+    ),
     ("self.mode == 'Own' || !has(self.template)", "spec.template is allowed with mode Own alone"),
+    ("self.mode == 'Own' || !has(self.executorPod)", "spec.executorPod is allowed with mode Own alone"),
+    ("!has(self.executorPod) || !has(self.spark)", "spec.spark is not allowed with spec.executorPod"),
     ("self.mode == 'Own' || !has(self.spark)", "spec.spark is allowed with mode Own alone"),
     (
         "self.driver.podName == oldSelf.driver.podName",

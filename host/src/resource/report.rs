@@ -230,12 +230,16 @@ fn status(
     let Some(fleet) = fleet else {
         return Status { phase: "not-accepted".to_owned(), observed_generation: observed, ..status };
     };
-    let label = |id: &str| format!("spark-app-selector={id},spark-role=executor");
+    let selector = |id: &String| {
+        let profile = known.config.as_ref().and_then(|config| config.fleet.spec.resource_profile);
+        let profile = profile.map(|profile| format!(",spark-exec-resourceprofile-id={profile}"));
+        format!("spark-app-selector={id},spark-role=executor{}", profile.unwrap_or_default())
+    };
     Status {
         observed_generation: observed,
         phase: fleet.phase.to_owned(),
         executors: count(fleet.counts.live),
-        selector: fleet.application_id.as_deref().map(label).unwrap_or_default(),
+        selector: fleet.application_id.as_ref().map(selector).unwrap_or_default(),
         target: fleet.target,
         available: count(fleet.counts.available),
         pending: count(fleet.counts.pending),

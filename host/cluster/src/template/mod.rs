@@ -77,6 +77,11 @@ impl Remark {
         Remark { path: path.into(), message: message.into(), help: None, known: &[] }
     }
 
+    /// The same about a pod that is at this path, and not at `spec.template`.
+    fn at(self, path: &str) -> Remark {
+        Remark { path: self.path.replacen("spec.template", path, 1), ..self }
+    }
+
     fn help(self, help: impl Into<String>) -> Remark {
         Remark { help: Some(help.into()), ..self }
     }
@@ -88,6 +93,8 @@ pub struct Template {
     pod: k8s::Pod,
     /// Index of the executor's container.
     at: usize,
+    /// The pod as Spark describes it: nothing is added to it, and placeholders are substituted in all of it.
+    as_is: Option<Value>,
     /// Parts that are valid, but probably not intended.
     pub advice: Vec<Remark>,
 }
@@ -130,7 +137,27 @@ impl Template {
             ..ObjectMeta::default()
         };
         let pod = k8s::Pod { metadata, spec: Some(spec), status: None };
-        Ok(Template { pod, at: chosen.at, advice })
+        Ok(Template { pod, at: chosen.at, as_is: None, advice })
+    }
+
+    /// Reads an executor's pod that Spark itself has described: `spec.executorPod`.
+    pub fn as_is(pod: &Value, executor: Option<&str>) -> Result<Template, Vec<Remark>> {
+        const PATH: &str = "spec.executorPod";
+        let k8s::PodTemplateSpec { metadata, spec } = strict::read(pod, PATH)?;
+        let mut spec = spec.ok_or_else(|| vec![Remark::new(format!("{PATH}.spec"), "is required")])?;
+        let chosen = select(&spec.containers, executor).map_err(|remark| vec![remark.at(PATH)])?;
+        let faults = faults(&spec, chosen.at);
+        if !faults.is_empty() {
+            return Err(faults.into_iter().map(|fault| fault.at(PATH)).collect());
+        }
+        spec.restart_policy = Some("Never".to_owned());
+        let ObjectMeta { labels, annotations, .. } = metadata.unwrap_or_default();
+        let mut labels = labels.unwrap_or_default();
+        labels.remove(INACTIVE);
+        let metadata = ObjectMeta { labels: Some(labels), annotations, ..ObjectMeta::default() };
+        let pod = k8s::Pod { metadata, spec: Some(spec), status: None };
+        let as_is = serde_json::to_value(&pod).map_err(|error| vec![Remark::new(PATH, error.to_string())])?;
+        Ok(Template { pod, at: chosen.at, as_is: Some(as_is), advice: Vec::new() })
     }
 
     /// The pod of one executor.
@@ -142,36 +169,48 @@ impl Template {
         owner: OwnerReference,
         avoid_nodes: &[Box<str>],
     ) -> k8s::Pod {
-        let mut pod = self.pod.clone();
+        let id = executor.to_string();
+        let mut pod = self.as_spark_makes_it(&id).unwrap_or_else(|| self.completed(application_id, &id));
         pod.metadata.name = Some(name.to_owned());
         pod.metadata.owner_references = Some(vec![owner]);
-        let id = executor.to_string();
-        let maps = [&mut pod.metadata.labels, &mut pod.metadata.annotations];
-        for text in maps.into_iter().flatten().flat_map(|map| map.values_mut()) {
-            substitute(text, application_id, &id);
-        }
         let labels = pod.metadata.labels.get_or_insert_default();
         labels.insert(APP.to_owned(), application_id.to_owned());
         labels.insert(ROLE.to_owned(), "executor".to_owned());
-        labels.insert(EXECUTOR_ID.to_owned(), id.clone());
-        let Some(spec) = &mut pod.spec else { return pod };
-        if let Some(container) = spec.containers.get_mut(self.at) {
+        labels.insert(EXECUTOR_ID.to_owned(), id);
+        if let Some(spec) = pod.spec.as_mut().filter(|_| !avoid_nodes.is_empty()) {
+            avoid(spec, avoid_nodes);
+        }
+        pod
+    }
+
+    fn as_spark_makes_it(&self, id: &str) -> Option<k8s::Pod> {
+        let mut value = self.as_is.clone()?;
+        substitute_all(&mut value, id);
+        // A text that is not a number stays one that is not: the value was read before.
+        serde_json::from_value(value).ok()
+    }
+
+    /// The template's pod, with placeholders substituted where Spark does that.
+    fn completed(&self, application_id: &str, id: &str) -> k8s::Pod {
+        let mut pod = self.pod.clone();
+        let maps = [&mut pod.metadata.labels, &mut pod.metadata.annotations];
+        for text in maps.into_iter().flatten().flat_map(|map| map.values_mut()) {
+            substitute(text, application_id, id);
+        }
+        let container = pod.spec.as_mut().and_then(|spec| spec.containers.get_mut(self.at));
+        if let Some(container) = container {
             for variable in container.env.iter_mut().flatten() {
                 let Some(text) = &mut variable.value else { continue };
                 if variable.name.starts_with(JAVA_OPTION) {
-                    substitute(text, application_id, &id);
+                    substitute(text, application_id, id);
                 } else if variable.name == "SPARK_EXECUTOR_DIRS" {
                     // Spark's own placeholders in this one variable.
-                    *text = text
-                        .replace("SPARK_APPLICATION_ID", application_id)
-                        .replace("SPARK_EXECUTOR_ID", &id);
+                    *text =
+                        text.replace("SPARK_APPLICATION_ID", application_id).replace("SPARK_EXECUTOR_ID", id);
                 }
             }
-            set_first(container, variable("SPARK_EXECUTOR_ID", &id));
+            set_first(container, variable("SPARK_EXECUTOR_ID", id));
             set_first(container, variable("SPARK_APPLICATION_ID", application_id));
-        }
-        if !avoid_nodes.is_empty() {
-            avoid(spec, avoid_nodes);
         }
         pod
     }
@@ -259,6 +298,16 @@ fn faults(spec: &k8s::PodSpec, at: usize) -> Vec<Remark> {
         }
     }
     faults
+}
+
+/// In all texts, as the placeholder stands for an id that Spark would have put there.
+fn substitute_all(value: &mut Value, id: &str) {
+    match value {
+        Value::String(text) if text.contains("{{") => *text = text.replace("{{EXECUTOR_ID}}", id),
+        Value::Array(items) => items.iter_mut().for_each(|item| substitute_all(item, id)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| substitute_all(field, id)),
+        Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 fn substitute(text: &mut String, application_id: &str, executor: &str) {

@@ -13,6 +13,7 @@ use crate::permits::Situation;
 use crate::phase::Phase;
 use crate::plan::{allocate, shrink};
 use crate::question::DeletionCause;
+use crate::spec::ScaleDown;
 use crate::view::ClusterView;
 
 /// What allocation works with.
@@ -36,7 +37,9 @@ impl Allocating<'_> {
         let wanted = allocate::wanted(&tally, &bounds, self.env);
         if tally.serving > wanted && self.situation().permits().shrink.is_ok() {
             let excess = tally.serving - wanted;
-            let removals = shrink::shrink(excess, bounds.floor, &self.executors.table, self.env);
+            let running =
+                self.env.spec.scale_down == ScaleDown::Rollcall || self.executors.is_commanded(self.env);
+            let removals = shrink::shrink(excess, bounds.floor, running, &self.executors.table, self.env);
             self.executors.creation.shrinking = removals.more;
             for id in removals.executors {
                 self.change(id, |executor, cx| {
@@ -73,7 +76,7 @@ impl Allocating<'_> {
         let ledger = &mut self.executors.ledger;
         let count = allocate::ids_to_reserve(missing, ledger.reserved_ahead(), self.env);
         if count > 0 {
-            ledger.reserve(count, ExecutorId(1));
+            ledger.reserve(count, self.env.spec.ids);
             if self.env.has_bug(InjectedBug::CreateBeforeReserve) {
                 ledger.use_unwritten();
             }

@@ -163,7 +163,7 @@ impl Observing<'_> {
     }
 
     fn restored(&mut self, highest: ExecutorId) {
-        self.executors.ledger.jump(highest, self.view.revision());
+        self.executors.ledger.jump(highest, self.view.revision(), self.env.spec.ids);
         let message = "the ledger may be older than the world: ids jump ahead".to_owned();
         self.executors.outbox.publish(self.env.now, Reason::LedgerRestored, message);
     }

@@ -12,7 +12,7 @@ pub(crate) const COUNT_MAX: u64 = 1 << 53;
 /// free ids cannot create executors. A host that continues a record just below the limit may write one above
 /// it, which the next start refuses: its ids are used up, or the record was edited to look so. A reset does not
 /// take that number over.
-pub(crate) const RESERVED_MAX: u64 = ExecutorId::MAX.0 - 1_000_000;
+pub const RESERVED_MAX: u64 = ExecutorId::MAX.0 - 1_000_000;
 /// From this many on, further kinds are counted as unknown when they are written.
 const KINDS_WRITTEN_MAX: usize = 100;
 

@@ -19,6 +19,8 @@ pub(crate) struct Context<'a> {
     /// The number of the ledger write that will hold what this transition records.
     pub mark: u64,
     pub target: u32,
+    /// There are more executors than wanted, and the driver removes those that run.
+    pub superfluous: bool,
     /// Silence before this moment proves nothing.
     pub excused: Instant,
     pub effects: Vec<Effect>,

@@ -10,6 +10,7 @@ use crate::ledger::End;
 use crate::lifecycle::effect::{Context, Effect};
 use crate::observed::PodView;
 use crate::question::{DeletionCause, Trigger};
+use crate::spec::ScaleDown;
 use crate::time::Instant;
 use crate::timing::VERIFY_AFTER_MS;
 
@@ -18,6 +19,9 @@ pub(crate) fn mark_lost(executor: &mut Executor, trigger: Trigger, cx: &mut Cont
     if !executor.stage.can_be_lost() && !cx.env.has_bug(InjectedBug::SettledTwice) {
         return;
     }
+    if is_scale_down(executor, trigger, cx) {
+        return settle(executor, End::Removed(DeletionCause::ScaleDown), Then::Clear, cx);
+    }
     let served = executor.stage.serves();
     let released = !cx.env.owns() && is_release(executor, trigger);
     cx.add(Effect::Lost { trigger, served, released, target: cx.target });
@@ -25,6 +29,15 @@ pub(crate) fn mark_lost(executor: &mut Executor, trigger: Trigger, cx: &mut Cont
     let loss = Loss { trigger, heard, checks: 0, asked: None };
     executor.enter(Stage::AwaitingReason(loss), cx.now(), Instant::NEVER);
     cx.add(Effect::AskWhy);
+}
+
+/// Did the driver end an executor that is superfluous, or about to be removed as such?
+pub(crate) fn is_scale_down(executor: &Executor, trigger: Trigger, cx: &Context<'_>) -> bool {
+    let surplus = match cx.leaving {
+        None => cx.superfluous,
+        Some(cause) => cx.env.spec.scale_down == ScaleDown::Driver && cause == DeletionCause::ScaleDown,
+    };
+    surplus && is_release(executor, trigger)
 }
 
 /// A driver that releases idle executors ends them successfully or deletes their pods. A pod that Kubernetes

@@ -10,7 +10,7 @@ use crate::id::ExecutorId;
 use crate::injected_bug::InjectedBug;
 use crate::ledger::{End, Ledger};
 use crate::lifecycle::effect::{Context, Effect};
-use crate::lifecycle::end::{mark_lost, settle, start_removal};
+use crate::lifecycle::end::{is_scale_down, mark_lost, record_removal_intent, settle, start_removal};
 use crate::lifecycle::start::{pod_exists, running};
 use crate::observed::{Phase, PodView};
 use crate::question::{DeletionCause, Trigger};
@@ -165,6 +165,8 @@ pub(crate) fn follow(executor: &mut Executor, cx: &mut Context<'_>) {
         Stage::AwaitingStart | Stage::AwaitingRegistration | Stage::Available | Stage::Rolling => {
             if ended {
                 mark_lost(executor, trigger, cx);
+            } else if terminating && is_scale_down(executor, trigger, cx) {
+                record_removal_intent(executor, DeletionCause::ScaleDown, cx);
             } else if terminating {
                 cx.add(Effect::OweReplacement);
                 let exit = Exit::Foreign { rolling: executor.stage.is_rolling() };

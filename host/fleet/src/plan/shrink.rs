@@ -14,8 +14,14 @@ pub(crate) struct Removals {
 }
 
 /// Too many executors serve: the least useful of them. First those that do not run, then the idle, then the
-/// youngest. `floor`: the number of available executors that have to stay.
-pub(crate) fn shrink(excess: u32, floor: u32, table: &ExecutorTable, env: Env<'_>) -> Removals {
+/// youngest. `floor`: the number of available executors that have to stay. `running`: also executors that run.
+pub(crate) fn shrink(
+    excess: u32,
+    floor: u32,
+    running: bool,
+    table: &ExecutorTable,
+    env: Env<'_>,
+) -> Removals {
     let mut tally = *table.tally();
     let available = tally.available_count(env.bugs);
     let usefulness = |(id, executor): (ExecutorId, &Executor)| {
@@ -30,7 +36,8 @@ pub(crate) fn shrink(excess: u32, floor: u32, table: &ExecutorTable, env: Env<'_
         // become useful soon would have to be kept.
         let needed = rank < 2 && executor.is_useful() && available < floor;
         let stage = &executor.stage;
-        if stage.is_unseen() || stage.is_rolling() || !stage.serves() || needed {
+        let spared = !running && (rank > 0 || executor.is_useful());
+        if spared || stage.is_unseen() || stage.is_rolling() || !stage.serves() || needed {
             return None;
         }
         let counters = executor.facts.as_ref().and_then(|facts| facts.counters.as_ref());
@@ -85,13 +92,13 @@ mod tests {
         let world = world(1);
         let starting = Executor::new(Stage::AwaitingStart, at(1));
         let table = table([busy(1, 0), busy(2, 3), busy(3, 0), starting, requested()]);
-        let all = shrink(9, 0, &table, world.env());
+        let all = shrink(9, 0, true, &table, world.env());
         assert_eq!(
             ids(&all),
             [4, 3, 1, 2],
             "not running, then idle, then the youngest; never one without a pod"
         );
-        assert_eq!(ids(&shrink(2, 0, &table, world.env())), [4, 3]);
+        assert_eq!(ids(&shrink(2, 0, true, &table, world.env())), [4, 3]);
     }
 
     #[test]
@@ -99,19 +106,19 @@ mod tests {
         let world = world(1);
         let rolling = executor(4, Stage::Rolling);
         let table = table([busy(1, 0), busy(2, 0), busy(3, 0), rolling]);
-        assert_eq!(ids(&shrink(9, 3, &table, world.env())), [3], "a rolled one ends anyway");
+        assert_eq!(ids(&shrink(9, 3, true, &table, world.env())), [3], "a rolled one ends anyway");
         let registers = executor(1, Stage::AwaitingRegistration);
         let table = self::table([registers, busy(2, 0)]);
-        assert_eq!(ids(&shrink(1, 2, &table, world.env())), [], "it will be needed");
+        assert_eq!(ids(&shrink(1, 2, true, &table, world.env())), [], "it will be needed");
     }
 
     #[test]
     fn a_step_removes_a_limited_number() {
         let world = world(1);
         let table = table((0..200).map(|id| busy(id, 0)));
-        let removals = shrink(150, 0, &table, world.env());
+        let removals = shrink(150, 0, true, &table, world.env());
         assert_eq!((removals.executors.len(), removals.more), (ATTENDED_MAX, true));
-        assert!(!shrink(ATTENDED_MAX as u32, 0, &table, world.env()).more);
+        assert!(!shrink(ATTENDED_MAX as u32, 0, true, &table, world.env()).more);
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl Document {
     pub(super) fn is_another_fleet(&self, other: &Document) -> bool {
         (&self.namespace, &self.driver_pod, &self.application_id)
             != (&other.namespace, &other.driver_pod, &other.application_id)
-            || self.spec.mode != other.spec.mode
+            || (self.spec.mode, self.spec.ids) != (other.spec.mode, other.spec.ids)
     }
 
     /// From the document, else from the label of the driver's pod.
@@ -100,6 +100,7 @@ impl Document {
         Ok(Identity {
             namespace: self.namespace.clone(),
             application_id: application_id.to_owned(),
+            ids: self.spec.ids,
             head: head(self.graphite_prefix.as_deref(), namespace.unwrap_or(application_id)),
             check_peer: self.check_peer,
         })

@@ -7,6 +7,7 @@ use super::message::Told;
 use crate::election::Election;
 #[cfg(feature = "injected-bugs")]
 use crate::event::Event;
+use crate::id::{ExecutorId, IdRange};
 use crate::injected_bug::{Bugs, InjectedBug};
 use crate::time::Instant;
 
@@ -69,14 +70,18 @@ impl Supervisor {
         self.fleets.get(self.lives.get(&life)?)
     }
 
-    /// The life whose executors have this application id.
-    pub fn life_of(&self, namespace: &str, application_id: &str) -> Option<u64> {
+    /// The life to which an executor with this application id belongs.
+    pub fn life_of(&self, namespace: &str, application_id: &str, executor: ExecutorId) -> Option<u64> {
         if self.has_bug(InjectedBug::NamespacesAlike) {
-            let alike = self.applications.iter().find(|((_, id), _)| id == application_id);
+            let alike = self.applications.iter().find(|((_, id, _), _)| id == application_id);
             return alike.map(|(_, life)| *life);
         }
-        // Fewer than a thousand applications, and two short strings to build the key.
-        self.applications.get(&(namespace.to_owned(), application_id.to_owned())).copied()
+        // Fewer than a thousand applications, and two short strings to build the key. Ranges do not overlap: the last
+        // one that begins at the id or before it is the only one that may contain it.
+        let from = IdRange { first: executor, last: ExecutorId::MAX };
+        let key = (namespace.to_owned(), application_id.to_owned(), from);
+        let ((of, id, ids), life) = self.applications.range(..=key).next_back()?;
+        (of == namespace && id == application_id && ids.contains(executor)).then_some(*life)
     }
 
     /// One fleet has listed its pods, or has no driver. Do not wait for all fleets: one without access must not block

@@ -1,6 +1,7 @@
 //! The races of documents, drivers, watches and lists, one at a time.
 
 use super::*;
+use crate::id::{ExecutorId, IdRange};
 use crate::observed::DriverView;
 use crate::outcome::Outcome;
 use crate::spec::{FleetSpec, Mode};
@@ -271,9 +272,34 @@ fn the_older_driver_has_the_application_id_in_every_order() {
         assert_eq!(look_ups(&host.after(5_000)), 1);
         host.documents(&[document("new", "new")]);
         host.found("new", "new", Some(DriverPod { created_at_ms: Some(2_000), ..driver("new", "new", 5) }));
-        assert_eq!(host.supervisor.life_of("n", "spark-1"), host.supervisor.lives().first().copied());
+        let of_1 = host.supervisor.life_of("n", "spark-1", ExecutorId(1));
+        assert_eq!(of_1, host.supervisor.lives().first().copied());
         assert_eq!(host.supervisor.lives().len(), 1, "{order:?}");
     }
+}
+
+/// Spark's resource profiles: one fleet each.
+#[test]
+fn fleets_of_one_application_share_its_executor_ids() {
+    let ids = |first, last| IdRange { first: ExecutorId(first), last: ExecutorId(last) };
+    let with = |fleet: &str, ids| {
+        let document = document(fleet, "d");
+        Document { spec: FleetSpec { ids, ..document.spec }, ..document }
+    };
+    let mut host = Host::new();
+    host.documents(&[with("a", ids(1, 10)), with("b", ids(21, 30)), with("c", ids(30, 40))]);
+    for fleet in ["a", "b", "c"] {
+        host.found(fleet, "d", Some(driver("d", "u1", 5)));
+    }
+    let of = |host: &Host, id| {
+        let life = host.supervisor.life_of("n", "spark-1", ExecutorId(id))?;
+        host.supervisor.fleet_of(life).map(|managed| managed.name().to_owned())
+    };
+    let names = |host: &Host| [1, 10, 11, 21, 30, 31].map(|id| of(host, id).unwrap_or_default());
+    assert_eq!(names(&host), ["a", "a", "", "b", "b", ""]);
+    assert!(host.supervisor.fleet("c").expect("a fleet").waits().1, "30 is of b");
+    host.documents(&[with("a", ids(1, 10)), with("b", ids(21, 29)), with("c", ids(30, 40))]);
+    assert_eq!(host.supervisor.lives().len(), 2, "the document with the same version is the same");
 }
 
 #[test]

@@ -118,7 +118,7 @@
 //! Operators:
 //!
 //! - `spec WORDS`: a new spec: `target=3`, `surge=1`, `unavailable=1`, `batch=2`, `paused=true`,
-//!   `dry-run=true`, `heartbeats=off`, `name=g`.
+//!   `dry-run=true`, `heartbeats=off`, `scale-down=driver`, `name=g`.
 //! - `total 5`, `kill 1 2`, `kill 1 replace force`, `roll`, `roll 1`, `pause`, `resume`, `reset` (the
 //!   breaker), `reset-ledger`.
 //!
@@ -172,5 +172,6 @@ mod ledger;
 mod losses;
 mod rolls;
 mod sar;
+mod scaling;
 mod silence;
 mod specs;

@@ -261,7 +261,13 @@ impl World<'_> {
             }
         };
         let labels = self.api.app(app);
-        let of = |it: &fleet::supervisor::Supervisor| it.life_of(NAMESPACES[labels.namespace], &labels.id);
+        let executor = match &event {
+            Event::PodChanged(pod) | Event::PodGone(pod) => pod.executor,
+            other => unreachable!("{other:?}"),
+        };
+        let of = |it: &fleet::supervisor::Supervisor| {
+            it.life_of(NAMESPACES[labels.namespace], &labels.id, executor)
+        };
         if let Some(life) = self.hosts[at].supervisor().and_then(of) {
             self.step(at, Input::Fleet { life, event });
         }

@@ -93,8 +93,8 @@ pub fn attribute(directory: &Directory, peer: IpAddr, name: &[u8]) -> Attributio
         .collect();
     for (fleets, whose, length) in &parsed {
         let Whose::Executor(executor) = *whose else { continue };
-        let relayed = fleets.iter().find(|fleet| !fleet.entry.check_peer);
-        if let Some(fleet) = relayed.filter(|fleet| fleet.executor(executor).is_some()) {
+        let knows = |fleet: &&Arc<Fleet>| !fleet.entry.check_peer && fleet.executor(executor).is_some();
+        if let Some(fleet) = fleets.iter().find(knows) {
             let fleet = Arc::clone(fleet);
             return Attribution::Believed(Believed { fleet, executor, uid: None, length: *length });
         }
@@ -143,7 +143,8 @@ fn of_pods(here: &[Arc<Fleet>], peer: IpAddr, name: &[u8]) -> Option<Result<Beli
 
 /// No pod of the executor has that address. `stranger`: no pod in the view has it.
 fn refuse(fleets: &[Arc<Fleet>], executor: ExecutorId, length: usize, stranger: bool) -> Refused {
-    let pods: Vec<_> = fleets.iter().map(|fleet| (fleet, fleet.executor(executor))).collect();
+    let fleets: Vec<_> = fleets.iter().filter(|fleet| fleet.entry.ids.contains(executor)).collect();
+    let pods: Vec<_> = fleets.iter().map(|fleet| (*fleet, fleet.executor(executor))).collect();
     let (mut notes, mut impairs) = (Vec::new(), Vec::new());
     let all = names(fleets.iter().map(|fleet| &fleet.name));
     for (fleet, pod) in &pods {

@@ -1,7 +1,7 @@
 //! `spec ...`: changes of the ExecutorFleet document.
 
 use fleet::event::Event;
-use fleet::spec::Amount;
+use fleet::spec::{Amount, ScaleDown};
 
 use super::{World, policies};
 
@@ -19,6 +19,9 @@ impl World {
                 "paused" => spec.paused = value == "true",
                 "heartbeats" => spec.heartbeat.disabled = value == "off",
                 "dry-run" => spec.dry_run = value == "true",
+                "scale-down" => {
+                    spec.scale_down = if value == "driver" { ScaleDown::Driver } else { ScaleDown::Rollcall };
+                }
                 "name" => spec.name = value.to_owned(),
                 other => panic!("spec {other}"),
             }
