@@ -1,7 +1,9 @@
 package dev.rollcall.spark;
 
+import io.fabric8.kubernetes.api.model.APIResourceList;
 import io.fabric8.kubernetes.api.model.GenericKubernetesResource;
 import io.fabric8.kubernetes.api.model.GenericKubernetesResourceList;
+import io.fabric8.kubernetes.api.model.Status;
 import io.fabric8.kubernetes.client.KubernetesClient;
 import io.fabric8.kubernetes.client.KubernetesClientException;
 import io.fabric8.kubernetes.client.dsl.NonNamespaceOperation;
@@ -129,18 +131,19 @@ final class ApiFleets implements Fleets {
   }
 
   private Problem problem(String verb, String resource, KubernetesClientException error, Problem.Kind notFound) {
-    String said = " The API server said: " + error.getMessage();
+    Status status = error.getStatus();
+    String said = " The API server said: " + (status == null ? error.getMessage() : status.getMessage()) + ".";
     switch (error.getCode()) {
       case 404:
         if (notFound == Problem.Kind.ABSENT) {
-          String message =
-              "The cluster does not know ExecutorFleets (" + API_VERSION + "), or the namespace " + namespace
-                  + " does not exist. Install Rollcall with its custom resources, or remove"
-                  + " spark.kubernetes.allocation.pods.allocator to let Spark create the executors.";
-          return new Problem(notFound, message + said, error);
+          return absent(said, error);
         }
         return new Problem(notFound, "Not found: " + resource + " in the namespace " + namespace + "." + said, error);
       case 403:
+        // RBAC answers first: a driver without rights is not told that the resource does not exist.
+        if (!served()) {
+          return absent(said, error);
+        }
         String rule =
             "The driver's service account may not " + verb + " " + resource + " in the namespace " + namespace
                 + ". Add to its Role: {apiGroups: [" + GROUP + "], resources: [" + resource + "], verbs: ["
@@ -157,8 +160,27 @@ final class ApiFleets implements Fleets {
                 + " spark.rollcall.fleet.* setting.";
         return new Problem(Problem.Kind.REFUSED, refused + said, error);
       default:
-        return new Problem(
-            Problem.Kind.PASSING, "Cannot " + verb + " " + resource + " in the namespace " + namespace + "." + said, error);
+        String cannot = "Cannot " + verb + " " + resource + " in the namespace " + namespace + ".";
+        return new Problem(Problem.Kind.PASSING, cannot + said, error);
+    }
+  }
+
+  private Problem absent(String said, KubernetesClientException error) {
+    String message =
+        "The cluster does not know ExecutorFleets (" + API_VERSION + "), or the namespace " + namespace
+            + " does not exist. Install Rollcall with its custom resources, or remove"
+            + " spark.kubernetes.allocation.pods.allocator to let Spark create the executors.";
+    return new Problem(Problem.Kind.ABSENT, message + said, error);
+  }
+
+  /** Whether the API server has the custom resource. Every service account may ask for that. */
+  private boolean served() {
+    try {
+      APIResourceList resources = client.getApiResources(API_VERSION);
+      return resources != null
+          && resources.getResources().stream().anyMatch(resource -> PLURAL.equals(resource.getName()));
+    } catch (KubernetesClientException error) {
+      return true;
     }
   }
 }

@@ -153,7 +153,7 @@ final class ExecutorTemplate {
       }
     }
     if (metadata != null && metadata.get("finalizers") != null) {
-      remarks.add("The pod's finalizers are left out: an executor that ended would stay for ever");
+      remarks.add("The pod's finalizers are left out: an executor that ended would stay");
     }
     Map<String, Object> spec = map(pod.get("spec"));
     // Spark truncates it to 63 characters. A fleet's name has at most 46, so nothing has to be.

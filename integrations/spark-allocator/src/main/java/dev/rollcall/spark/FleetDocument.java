@@ -100,7 +100,9 @@ final class FleetDocument {
     spec.put("applicationId", applicationId);
     spec.put("resourceProfile", profile);
     spec.put("firstExecutorId", firstExecutorId(profile));
-    spec.put("scaleDown", settings.dynamicAllocation ? "Driver" : "Rollcall");
+    // Spark's number is no order to remove running executors, with or without dynamic allocation: Spark chooses them
+    // and deletes their pods itself. Without dynamic allocation, a first SparkContext.killExecutors even sets it to 0.
+    spec.put("scaleDown", "Driver");
     spec.put("heartbeat", settings.heartbeat());
     if (!settings.allocation().isEmpty()) {
       spec.put("allocation", settings.allocation());

@@ -187,8 +187,10 @@ final class Keeper {
         }
         fleet.refusals = 0;
       } catch (Problem problem) {
-        if (!fleet.everWritten && !problem.passes() && ++fleet.refusals >= REFUSALS
-            || problem.kind == Problem.Kind.ABSENT) {
+        // Once Rollcall runs executors, waiting is better than ending the application.
+        boolean refused = !fleet.everWritten && !problem.passes() && ++fleet.refusals >= REFUSALS;
+        boolean absent = !fleet.seen && problem.kind == Problem.Kind.ABSENT;
+        if (refused || absent) {
           give(problem);
           return SEEN_INTERVAL_MS;
         }
@@ -197,7 +199,7 @@ final class Keeper {
       nextMs = Math.min(nextMs, Math.max(1, fleet.lookAtMs - nowMs));
     }
     if (failures > 0) {
-      LOG.info("Rollcall's pods allocator: the API server accepts the ExecutorFleets again, after {} failures", failures);
+      LOG.info("The API server accepts the ExecutorFleets again, after {} failures", failures);
       failures = 0;
     }
     backoffMs = 0;

@@ -40,11 +40,13 @@ import scala.runtime.BoxedUnit;
  * Hands the executors of an application to Rollcall.
  *
  * <p>It allocates nothing. Spark describes an executor (its own {@link KubernetesExecutorBuilder} makes the pod) and
- * says how many it wants; both go into an ExecutorFleet, and Rollcall creates the pods, watches them and replaces them.
+ * says how many it wants; both go into an ExecutorFleet, and Rollcall creates the pods, watches them and replaces
+ * them.
  *
- * <p>Select it with {@code spark.kubernetes.allocation.pods.allocator=dev.rollcall.spark.RollcallPodsAllocator}. Spark
- * calls the constructor with exactly these parameters, then {@link #start} and {@link #setTotalExpectedExecutors} while
- * the SparkContext is made: an exception there ends the application with its message.
+ * <p>Select it with
+ * {@code spark.kubernetes.allocation.pods.allocator=dev.rollcall.spark.RollcallPodsAllocator}. Spark calls the
+ * constructor with exactly these parameters, then {@link #start} and {@link #setTotalExpectedExecutors} while the
+ * SparkContext is made: an exception there ends the application with its message.
  */
 public class RollcallPodsAllocator extends AbstractPodsAllocator {
   private static final Logger LOG = LoggerFactory.getLogger(RollcallPodsAllocator.class);
@@ -75,7 +77,7 @@ public class RollcallPodsAllocator extends AbstractPodsAllocator {
   private KubernetesClusterSchedulerBackend backend;
   /** The SparkContext is being made: a problem is an exception, not an exit. */
   private boolean starting;
-  private Problem problem;
+  private volatile Problem problem;
   private boolean listening;
 
   /** Spark's own allocator, if Rollcall cannot take over and the application may go on without it. */
@@ -107,7 +109,8 @@ public class RollcallPodsAllocator extends AbstractPodsAllocator {
     if (name == null) {
       throw sparkException(
           "Rollcall's pods allocator needs the driver's pod: executors belong to it. Cluster mode sets"
-              + " spark.kubernetes.driver.pod.name; in client mode run the driver in a pod and set it to the pod's name.",
+              + " spark.kubernetes.driver.pod.name; in client mode run the driver in a pod and set it to the pod's"
+              + " name.",
           null);
     }
     Pod pod = client.pods().inNamespace(namespace).withName(name).get();
@@ -194,8 +197,29 @@ public class RollcallPodsAllocator extends AbstractPodsAllocator {
       return;
     }
     for (Tuple2<ResourceProfile, Object> each : Scala.list(wanted)) {
-      hand(each._1(), (Integer) each._2());
+      try {
+        hand(each._1(), (Integer) each._2());
+      } catch (Exception error) {
+        cannotDescribe(each._1(), error);
+      }
     }
+  }
+
+  /** Spark cannot make the pod of a profile. Its own allocator would log that once a second, and the job waits. */
+  private void cannotDescribe(ResourceProfile profile, Exception error) {
+    synchronized (this) {
+      if (problem != null) {
+        return;
+      }
+      problem = new Problem(
+          Problem.Kind.REFUSED,
+          "Spark cannot describe the executors of resource profile " + profile.id() + ": " + error.getMessage() + ".",
+          error);
+    }
+    // Not on Spark's thread, which the end of the application needs.
+    Thread report = new Thread(() -> unavailable(problem), "rollcall-pods-allocator-problem");
+    report.setDaemon(true);
+    report.start();
   }
 
   /** Gives a wish to the keeper; with the first one of a profile, Spark makes the pod. */
@@ -217,8 +241,8 @@ public class RollcallPodsAllocator extends AbstractPodsAllocator {
     template.remarks.forEach(remark -> LOG.warn("Fleet {}: {}", name, remark));
     if (template.hasClaims() && conf.getBoolean("spark.kubernetes.driver.reusePersistentVolumeClaim", true)) {
       LOG.warn(
-          "Fleet {}: volume claims that Spark creates on demand are generic ephemeral volumes of the executor's pod here."
-              + " They end with the pod: spark.kubernetes.driver.ownPersistentVolumeClaim,"
+          "Fleet {}: volume claims that Spark creates on demand are generic ephemeral volumes of the executor's pod"
+              + " here. They end with the pod: spark.kubernetes.driver.ownPersistentVolumeClaim,"
               + " reusePersistentVolumeClaim and waitToReusePersistentVolumeClaim have no effect.",
           name);
     }
@@ -273,8 +297,8 @@ public class RollcallPodsAllocator extends AbstractPodsAllocator {
       LOG.info("Executors report to Rollcall with GraphiteSink: {}", settings.heartbeat());
     } else {
       LOG.info(
-          "No GraphiteSink is configured with spark.metrics.conf.*: Rollcall expects no heartbeats, and a running pod is"
-              + " an available executor");
+          "No GraphiteSink is configured with spark.metrics.conf.*: Rollcall expects no heartbeats, and a running"
+              + " pod is an available executor");
     }
     settings.remarks.forEach(LOG::warn);
   }
@@ -342,7 +366,7 @@ public class RollcallPodsAllocator extends AbstractPodsAllocator {
     listening = true;
   }
 
-  /** Called by the keeper, on its thread. */
+  /** Called by the keeper on its thread, once. */
   private void unavailable(Problem failed) {
     synchronized (this) {
       problem = failed;
@@ -362,8 +386,8 @@ public class RollcallPodsAllocator extends AbstractPodsAllocator {
   }
 
   private static String withoutRollcall(Problem failed) {
-    return "Rollcall cannot run the executors of this application, and it ends here. " + failed.getMessage() + " With "
-        + Settings.FALLBACK + "=true, Spark's own allocator creates the executors in such a case.";
+    return "Rollcall cannot run the executors of this application, and it ends here. " + failed.getMessage()
+        + " With " + Settings.FALLBACK + "=true, Spark's own allocator creates the executors in such a case.";
   }
 
   /** Spark's own allocator takes over. */
@@ -399,8 +423,8 @@ public class RollcallPodsAllocator extends AbstractPodsAllocator {
       return true;
     } catch (Problem error) {
       LOG.error(
-          "Spark's own allocator waits until the ExecutorFleet {} is deleted, because Rollcall could still use the same"
-              + " executor ids. {}",
+          "Spark's own allocator waits until the ExecutorFleet {} is deleted, because Rollcall could still use the"
+              + " same executor ids. {}",
           name,
           error.getMessage());
       return error.kind == Problem.Kind.GONE;

@@ -8,9 +8,11 @@ import java.util.Collections;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.Set;
 import java.util.TreeMap;
+import java.util.concurrent.TimeUnit;
 import org.apache.spark.SparkConf;
 import scala.Tuple2;
 
@@ -42,8 +44,6 @@ final class Settings {
 
   final long startTimeoutMs;
   final boolean fallback;
-  /** Spark's wish is law: only the driver chooses which executors leave. */
-  final boolean dynamicAllocation;
   /** What {@code spark.rollcall.fleet.*} writes into spec. */
   final Map<String, Object> fleet;
   final List<String> remarks = new ArrayList<>();
@@ -54,7 +54,6 @@ final class Settings {
     this.conf = conf;
     this.startTimeoutMs = conf.getTimeAsMs(START_TIMEOUT, "60s");
     this.fallback = conf.getBoolean(FALLBACK, false);
-    this.dynamicAllocation = conf.getBoolean("spark.dynamicAllocation.enabled", false);
     this.fleet = new LinkedHashMap<>();
     Map<String, String> sorted = new TreeMap<>();
     for (Tuple2<String, String> entry : conf.getAll()) {
@@ -66,8 +65,8 @@ final class Settings {
         put(key, key.substring(FLEET.length()), entry.getValue());
       } else if (key.startsWith(PREFIX) && !key.equals(START_TIMEOUT) && !key.equals(FALLBACK)) {
         throw new IllegalArgumentException(
-            key + " is no setting of Rollcall's pods allocator. There are " + START_TIMEOUT + ", " + FALLBACK + " and "
-                + FLEET + "<field of ExecutorFleet.spec>.");
+            key + " is no setting of Rollcall's pods allocator. There are " + START_TIMEOUT + ", " + FALLBACK
+                + " and " + FLEET + "<field of ExecutorFleet.spec>.");
       }
     }
   }
@@ -83,7 +82,8 @@ final class Settings {
     for (int index = 0; index < names.length - 1; index++) {
       Object next = at.computeIfAbsent(names[index], name -> new LinkedHashMap<String, Object>());
       if (!(next instanceof Map)) {
-        throw new IllegalArgumentException(key + " contradicts another setting, which gives a part of its path a value.");
+        throw new IllegalArgumentException(
+            key + " contradicts another setting, which gives a part of its path a value.");
       }
       at = ExecutorTemplate.map(next);
     }
@@ -163,8 +163,7 @@ final class Settings {
   private static String interval(Map<String, String> sink) {
     String period = sink.getOrDefault("period", "10").trim();
     String unit = sink.getOrDefault("unit", "seconds").trim();
-    java.util.concurrent.TimeUnit parsed = java.util.concurrent.TimeUnit.valueOf(unit.toUpperCase(java.util.Locale.ROOT));
-    return parsed.toMillis(Long.parseLong(period)) + "ms";
+    return TimeUnit.valueOf(unit.toUpperCase(Locale.ROOT)).toMillis(Long.parseLong(period)) + "ms";
   }
 
   /** {@code ${spark.app.name}} and the like, as Spark substitutes them in this setting. */

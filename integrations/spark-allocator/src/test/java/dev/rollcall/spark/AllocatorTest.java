@@ -18,6 +18,9 @@ import java.util.concurrent.Callable;
 import org.apache.spark.SecurityManager;
 import org.apache.spark.SparkConf;
 import org.apache.spark.SparkException;
+import org.apache.spark.deploy.k8s.KubernetesExecutorConf;
+import org.apache.spark.deploy.k8s.SparkPod;
+import org.apache.spark.deploy.k8s.features.KubernetesExecutorCustomFeatureConfigStep;
 import org.apache.spark.resource.ExecutorResourceRequests;
 import org.apache.spark.resource.ResourceProfile;
 import org.apache.spark.resource.ResourceProfile$;
@@ -173,11 +176,16 @@ class AllocatorTest {
 
   @Test
   void withoutTheCustomResource() {
-    server.fleetsAnswer = 404;
-    SparkException error = assertThrows(SparkException.class, () -> begin());
-    assertTrue(error.getMessage().contains("does not know ExecutorFleets (rollcall.dev/v1alpha1)"), error.getMessage());
-    assertTrue(error.getMessage().contains("spark.rollcall.fallback=true"), error.getMessage());
-    assertTrue(subscribers.isEmpty());
+    server.served = false;
+    // Without RBAC's rule, the answer is 403.
+    for (int answer : new int[] {404, 403}) {
+      server.fleetsAnswer = answer;
+      SparkException error = assertThrows(SparkException.class, () -> begin());
+      String missing = "does not know ExecutorFleets (rollcall.dev/v1alpha1)";
+      assertTrue(error.getMessage().contains(missing), error.getMessage());
+      assertTrue(error.getMessage().contains("spark.rollcall.fallback=true"), error.getMessage());
+      assertTrue(subscribers.isEmpty());
+    }
   }
 
   @Test
@@ -202,6 +210,36 @@ class AllocatorTest {
   void withoutAnImage() {
     SparkConf conf = Spark.conf().remove("spark.kubernetes.container.image");
     assertThrows(SparkException.class, () -> make(conf).start(Spark.APPLICATION, null));
+    assertTrue(server.fleets.isEmpty());
+  }
+
+  /** A feature step that fails for every profile but the default one. */
+  public static final class OnlyTheDefault implements KubernetesExecutorCustomFeatureConfigStep {
+    @Override
+    public void init(KubernetesExecutorConf conf) {
+      if (conf.resourceProfileId() != 0) {
+        throw new IllegalStateException("not for profile " + conf.resourceProfileId());
+      }
+    }
+
+    @Override
+    public SparkPod configurePod(SparkPod pod) {
+      return pod;
+    }
+  }
+
+  /** Not on Spark's thread, and not once a second. */
+  @Test
+  void aProfileThatCannotBeDescribed() throws Exception {
+    begin(
+        "spark.kubernetes.executor.pod.featureSteps", OnlyTheDefault.class.getName(),
+        "spark.rollcall.fallback", "true");
+    ResourceProfile other =
+        new ResourceProfileBuilder().require(new ExecutorResourceRequests().cores(2)).build();
+    wish(other, 2);
+    wish(other, 3);
+    // Spark's own allocator takes over.
+    eventually(2, subscribers::size);
     assertTrue(server.fleets.isEmpty());
   }
 

@@ -2,6 +2,8 @@ package dev.rollcall.spark;
 
 import com.sun.net.httpserver.HttpExchange;
 import com.sun.net.httpserver.HttpServer;
+import io.fabric8.kubernetes.api.model.APIResource;
+import io.fabric8.kubernetes.api.model.APIResourceList;
 import io.fabric8.kubernetes.client.utils.Serialization;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
@@ -29,6 +31,8 @@ final class ApiServer implements AutoCloseable {
   /** Answered instead of anything about fleets, if it is not 0. */
   volatile int fleetsAnswer;
   volatile boolean withoutScale;
+  /** The custom resource is installed. */
+  volatile boolean served = true;
   /** Rollcall's part: it has seen every fleet. */
   volatile boolean observing = true;
 
@@ -54,6 +58,8 @@ final class ApiServer implements AutoCloseable {
     try {
       if (path.startsWith(FLEETS)) {
         fleet(exchange, method, path.substring(FLEETS.length()), body, type);
+      } else if (path.equals("/apis/rollcall.dev/v1alpha1") && served) {
+        send(exchange, 200, resources());
       } else if (path.endsWith("/pods/numbers-driver")) {
         send(exchange, 200, Spark.driver());
       } else if (path.endsWith("/pods") && method.equals("POST")) {
@@ -107,6 +113,17 @@ final class ApiServer implements AutoCloseable {
     } else {
       send(exchange, 200, fleet);
     }
+  }
+
+  private static Object resources() {
+    APIResource fleets = new APIResource();
+    fleets.setName("executorfleets");
+    fleets.setKind("ExecutorFleet");
+    fleets.setNamespaced(true);
+    APIResourceList list = new APIResourceList();
+    list.setGroupVersion("rollcall.dev/v1alpha1");
+    list.setResources(Collections.singletonList(fleets));
+    return list;
   }
 
   Object executors(String name) {

@@ -20,9 +20,10 @@ class DocumentTest {
     try (KubernetesClient client = Spark.client(1)) {
       ExecutorTemplate template =
           Spark.template(conf, client, ResourceProfile$.MODULE$.getOrCreateDefaultProfile(conf));
+      Settings all = new Settings(conf);
       Map<String, Object> document =
           FleetDocument.of(
-              new Settings(conf), "spark", Spark.PREFIX, Spark.APPLICATION, "numbers-2", Spark.driver(), 0, template, 3);
+              all, "spark", Spark.PREFIX, Spark.APPLICATION, "numbers-2", Spark.driver(), 0, template, 3);
       Map<String, Object> spec = ExecutorTemplate.map(document.get("spec"));
       assertEquals(template.pod, spec.remove("executorPod"));
       return spec;
@@ -38,7 +39,7 @@ class DocumentTest {
     assertEquals(
         "{\"mode\":\"Own\",\"executors\":3,\"driver\":{\"podName\":\"numbers-driver\",\"restPort\":4040},"
             + "\"applicationId\":\"spark-0123456789abcdef\",\"resourceProfile\":0,\"firstExecutorId\":1,"
-            + "\"scaleDown\":\"Rollcall\",\"heartbeat\":{\"timeout\":\"120s\",\"disabled\":true},"
+            + "\"scaleDown\":\"Driver\",\"heartbeat\":{\"timeout\":\"120s\",\"disabled\":true},"
             + "\"executorContainer\":\"spark-kubernetes-executor\"}",
         json(spec()));
   }
@@ -48,7 +49,6 @@ class DocumentTest {
     Map<String, Object> spec =
         spec(
             "spark.ui.port", "4050",
-            "spark.dynamicAllocation.enabled", "true",
             "spark.kubernetes.allocation.batch.size", "7",
             "spark.kubernetes.allocation.batch.delay", "2s",
             "spark.kubernetes.allocation.executor.timeout", "5min",
@@ -56,7 +56,6 @@ class DocumentTest {
             "spark.executor.maxNumFailures", "9",
             "spark.executor.failuresValidityInterval", "1h");
     assertEquals("{\"podName\":\"numbers-driver\",\"restPort\":4050}", json(spec.get("driver")));
-    assertEquals("Driver", spec.get("scaleDown"));
     assertEquals(
         "{\"batchSize\":7,\"batchDelay\":\"2000ms\",\"pendingTimeout\":\"300000ms\",\"maxPendingPods\":40}",
         json(spec.get("allocation")));
@@ -110,7 +109,7 @@ class DocumentTest {
             "spark.rollcall.fleet.policies.OUTLIER", "{\"factor\": 2.5}",
             "spark.rollcall.fleet.heartbeat.checkPeer", "false",
             "spark.rollcall.fleet.driver.restPort", "4041",
-            "spark.rollcall.fleet.scaleDown", "Driver",
+            "spark.rollcall.fleet.scaleDown", "Rollcall",
             "spark.rollcall.fleet.dryRun", "true");
     assertEquals("{\"maxSurge\":2,\"minAvailable\":\"80%\"}", json(spec.get("limits")));
     assertEquals(
@@ -119,7 +118,7 @@ class DocumentTest {
     assertEquals("{\"OUTLIER\":{\"factor\":2.5}}", json(spec.get("policies")));
     assertEquals("{\"timeout\":\"120s\",\"disabled\":true,\"checkPeer\":false}", json(spec.get("heartbeat")));
     assertEquals("{\"podName\":\"numbers-driver\",\"restPort\":4041}", json(spec.get("driver")));
-    assertEquals("Driver", spec.get("scaleDown"));
+    assertEquals("Rollcall", spec.get("scaleDown"));
     assertEquals(true, spec.get("dryRun"));
   }
 

@@ -217,6 +217,28 @@ class KeeperTest {
     assertEquals(Arrays.asList("scale f 7", "apply f 7"), api.taken());
   }
 
+  /** An operator removes and installs the custom resource, with all fleets. */
+  @Test
+  void theCustomResourceDisappears() {
+    wish(0, 2);
+    keeper.step();
+    api.fleets.put("f", Fleets.State.SEEN);
+    nowMs += keeper.step();
+    nowMs += keeper.step();
+    api.fleets.clear();
+    api.failing = Problem.Kind.ABSENT;
+    nowMs += 60_000;
+    api.taken();
+    for (int tries = 0; tries < 5; tries++) {
+      nowMs += keeper.step();
+    }
+    assertNull(given);
+    api.failing = null;
+    nowMs += keeper.step();
+    nowMs += keeper.step();
+    assertEquals(Fleets.State.UNSEEN, api.fleets.get("f"));
+  }
+
   @Test
   void theEndComesAtOnceAndLast() {
     wish(0, 2);

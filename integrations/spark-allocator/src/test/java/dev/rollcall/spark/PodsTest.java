@@ -31,8 +31,8 @@ import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 
 /**
- * Spark's real builder makes executor 7's pod, and the template's pod for executor 7 is compared with it field by field.
- * Each test lists what differs; README.md has the same list with the reasons.
+ * Spark's real builder makes executor 7's pod, and the template's pod for executor 7 is compared with it field by
+ * field. Each test lists what differs; README.md has the same list with the reasons.
  */
 class PodsTest {
   private static final KubernetesClient CLIENT = Spark.client(1);
