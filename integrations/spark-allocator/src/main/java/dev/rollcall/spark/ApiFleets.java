@@ -106,8 +106,12 @@ final class ApiFleets implements Fleets {
     if (fleet == null) {
       throw new Problem(Problem.Kind.GONE, "the ExecutorFleet " + namespace + "/" + name + " does not exist", null);
     }
+    // A fleet of an earlier application with the same podNamePrefix has a status, too: an older one.
     Object observed = fleet.get("status", "observedGeneration");
-    return observed == null ? State.UNSEEN : State.SEEN;
+    Long generation = fleet.getMetadata().getGeneration();
+    boolean seen =
+        observed instanceof Number && (generation == null || ((Number) observed).longValue() >= generation);
+    return seen ? State.SEEN : State.UNSEEN;
   }
 
   @Override

@@ -96,9 +96,9 @@ final class ApiServer implements AutoCloseable {
       send(exchange, 200, scale);
     } else if (method.equals("PATCH") && type.startsWith("application/apply-patch")) {
       Map<String, Object> sent = ExecutorTemplate.map(Serialization.unmarshal(body, LinkedHashMap.class));
-      if (observing) {
-        sent.put("status", new LinkedHashMap<>(Collections.singletonMap("observedGeneration", 1)));
-      }
+      // That of an earlier document, if Rollcall does not observe this one.
+      ExecutorTemplate.map(sent.get("metadata")).put("generation", 5);
+      sent.put("status", new LinkedHashMap<>(Collections.singletonMap("observedGeneration", observing ? 5 : 4)));
       fleets.put(name, sent);
       send(exchange, fleet == null ? 201 : 200, sent);
     } else if (fleet == null) {
