@@ -61,7 +61,7 @@ fn beat(daemon: &Daemon, token: &str) -> String {
 fn what_is_granted_is_used_and_what_is_used_is_granted() {
     let Some(tools) = tools() else { return };
     let stage = Stage::shared(&tools);
-    super::resources::install(&stage);
+    super::resources::install(&stage.plane);
     stage.admin(&["apply", "-f", "-"], &everything());
     stage.admin(&["create", "serviceaccount", "executor"], "");
     let fleet = stage.fleet("rights", 2, |document| {

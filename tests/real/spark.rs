@@ -14,9 +14,10 @@ use super::control_plane::{ControlPlane, NAMESPACE, Role};
 use super::evidence::{self, Shown};
 use super::kubelet::{Image, Kubelet};
 use super::stage::{Daemon, free, runs};
-use super::{enabled, tools};
+use super::{enabled, resources, rights, tools};
 use crate::support::root;
 
+mod allocator;
 mod choose;
 mod observe;
 mod others;
@@ -89,18 +90,23 @@ struct Application {
 
 impl Application {
     /// `instances` are the driver's own executors, `settings` are the application's own; `spec` is the fleet's document
-    /// without the common part.
+    /// without the common part. `None`: the driver writes an object of the API server.
     fn start(
         tools: &Path,
         spark: &Path,
         executors: usize,
         instances: usize,
         settings: &[(&str, &str)],
-        spec: Value,
+        spec: impl Into<Option<Value>>,
     ) -> Application {
         println!("Spark in {}", spark.display());
         let start = Instant::now();
         let plane = ControlPlane::start(tools).unwrap();
+        let spec = spec.into();
+        if spec.is_none() {
+            resources::install(&plane);
+            plane.kubectl(Role::Admin, &["apply", "-f", "-"], &rights::everything()).unwrap();
+        }
         let (graphite, rest_port) = (free(), free().port());
         let kubelet = Kubelet::start(
             &plane.kubeconfig(Role::Kubelet),
@@ -148,13 +154,18 @@ impl Application {
                 "heartbeat": {"timeout": format!("{}s", HEARTBEAT_TIMEOUT.as_secs()), "interval": "2s", "checkPeer": false},
             },
         });
-        fleet["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
         let document = plane.directory().join("fleet.json");
-        fs::write(&document, fleet.to_string()).unwrap();
+        let mut flags = vec!["--no-leader-election"];
+        let mut documents = Vec::new();
+        if let Some(spec) = spec {
+            fleet["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+            fs::write(&document, fleet.to_string()).unwrap();
+            documents.push(document.as_path());
+        } else {
+            flags.extend(["--watch-fleets", "--fleet-namespace", NAMESPACE]);
+        }
         let kubeconfig = plane.kubeconfig(Role::Rollcall);
-        let flags = ["--no-leader-election"];
-        let daemon =
-            Daemon::start("rollcall", plane.directory(), &kubeconfig, &[&document], graphite, &flags);
+        let daemon = Daemon::start("rollcall", plane.directory(), &kubeconfig, &documents, graphite, &flags);
         Application { daemon, kubelet, plane, rest, document, fleet, executors, begun: start, _shown: shown }
     }
 

@@ -6,7 +6,7 @@ use super::*;
 const EXECUTORS: usize = 2;
 
 /// The installation directories, separated as in PATH.
-fn others() -> impl Iterator<Item = PathBuf> {
+pub(super) fn others() -> impl Iterator<Item = PathBuf> {
     let how = "export ROLLCALL_SPARK_OTHERS=$(tests/tools/spark.sh 3.5.9):$(tests/tools/spark.sh 4.1.4)";
     let folders = enabled("other versions of Spark", "ROLLCALL_SPARK_OTHERS", how).unwrap_or_default();
     let folders: Vec<PathBuf> = std::env::split_paths(&folders).collect();

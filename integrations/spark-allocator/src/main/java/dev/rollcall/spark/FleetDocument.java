@@ -52,11 +52,11 @@ final class FleetDocument {
   /** The first executor id of a profile. */
   static int firstExecutorId(int profile) {
     long first = 1 + (long) profile * IDS_PER_PROFILE;
-    if (first + IDS_PER_PROFILE - 1 > Integer.MAX_VALUE) {
+    if (first + 2 * IDS_PER_PROFILE - 1 > Integer.MAX_VALUE) {
       throw new Problem(
           Problem.Kind.REFUSED,
           "Resource profile " + profile + " is beyond what Rollcall's pods allocator can number: executor ids are ints,"
-              + " and each profile has " + IDS_PER_PROFILE + " of them.",
+              + " each profile has " + IDS_PER_PROFILE + " of them, and Rollcall leaves the last ones unused.",
           null);
     }
     return (int) first;
