@@ -165,7 +165,7 @@ class DocumentTest {
   void ids() {
     assertEquals(1, FleetDocument.firstExecutorId(0));
     assertEquals(3_000_001, FleetDocument.firstExecutorId(3));
-    assertEquals(2_146_000_001, FleetDocument.firstExecutorId(2_146));
-    assertThrows(Problem.class, () -> FleetDocument.firstExecutorId(2_147));
+    assertEquals(2_145_000_001, FleetDocument.firstExecutorId(2_145));
+    assertThrows(Problem.class, () -> FleetDocument.firstExecutorId(2_146));
   }
 }
