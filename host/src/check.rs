@@ -9,7 +9,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::config::document::Mode;
-use crate::config::{self, FleetConfig, Problem};
+use crate::config::{self, ClassConfig, Documents, FleetConfig, Problem};
 use crate::daemon::Policies;
 use crate::output::{self, Output};
 use crate::policy::modules::compiler;
@@ -41,22 +41,24 @@ pub fn run(args: Args) -> Result<ExitCode> {
         output::line(format_args!("{:#}", config::schema()))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let (fleets, problems) = match config::load(&args.files) {
-        Ok(fleets) => {
+    let (documents, problems) = match config::load(&args.files) {
+        Ok(documents) => {
             let policies = Arc::new(Policies::load(args.policies, compiler())?);
             policies.refresh();
             for refused in policies.refused() {
                 output::tell(format_args!("warning: {refused}"));
             }
-            let problems = policies.problems(&fleets);
-            (fleets, problems)
+            let problems = policies.problems(&documents);
+            (documents, problems)
         }
-        Err(problems) => (Vec::new(), problems),
+        Err(problems) => (Documents::default(), problems),
     };
-    let warnings: Vec<Problem> = fleets.iter().flat_map(FleetConfig::warnings).collect();
+    let Documents { fleets, classes } = &documents;
+    let of_classes = classes.iter().flat_map(|class| class.fleet.warnings()).map(ClassConfig::in_class);
+    let warnings: Vec<Problem> = fleets.iter().flat_map(FleetConfig::warnings).chain(of_classes).collect();
     let plain_json = args.output == Output::Json && !args.effective;
     if plain_json {
-        output::json(&Report::new(&fleets, &problems, &warnings))?;
+        output::json(&Report::new(&documents, &problems, &warnings))?;
     } else {
         for problem in &problems {
             output::tell(problem);
@@ -68,13 +70,23 @@ pub fn run(args: Args) -> Result<ExitCode> {
     if !problems.is_empty() || args.deny_warnings && !warnings.is_empty() {
         return Ok(ExitCode::FAILURE);
     }
-    for config in &fleets {
+    for config in fleets {
         match (args.effective, args.output) {
             (false, Output::Json) => {}
             (false, Output::Table) => output::line(format_args!("ok {}", Row::new(config).text()))?,
             (true, Output::Json) => output::json(&config.effective())?,
             (true, Output::Table) => {
                 output::line(format_args!("---\n{}", config::yaml(&config.effective())?.trim_end()))?
+            }
+        }
+    }
+    for class in classes {
+        match (args.effective, args.output) {
+            (false, Output::Json) => {}
+            (false, Output::Table) => output::line(format_args!("ok {}", ClassRow::new(class).text()))?,
+            (true, Output::Json) => output::json(&class.effective())?,
+            (true, Output::Table) => {
+                output::line(format_args!("---\n{}", config::yaml(&class.effective())?.trim_end()))?
             }
         }
     }
@@ -86,16 +98,49 @@ struct Report<'a> {
     ok: bool,
     /// The valid documents.
     fleets: Vec<Row<'a>>,
+    classes: Vec<ClassRow<'a>>,
     problems: &'a [Problem],
     /// Warnings about valid and invalid documents.
     warnings: &'a [Problem],
 }
 
 impl<'a> Report<'a> {
-    fn new(fleets: &'a [FleetConfig], problems: &'a [Problem], warnings: &'a [Problem]) -> Report<'a> {
+    fn new(documents: &'a Documents, problems: &'a [Problem], warnings: &'a [Problem]) -> Report<'a> {
         let wrong: BTreeSet<_> = problems.iter().map(|problem| (&problem.file, problem.document)).collect();
-        let right = fleets.iter().filter(|config| !wrong.contains(&(&config.file, Some(config.document))));
-        Report { ok: problems.is_empty(), fleets: right.map(Row::new).collect(), problems, warnings }
+        let is_right = |config: &FleetConfig| !wrong.contains(&(&config.file, Some(config.document)));
+        let fleets = documents.fleets.iter().filter(|config| is_right(config)).map(Row::new).collect();
+        let classes = documents.classes.iter().filter(|class| is_right(&class.fleet));
+        let classes = classes.map(ClassRow::new).collect();
+        Report { ok: problems.is_empty(), fleets, classes, problems, warnings }
+    }
+}
+
+#[derive(Serialize)]
+struct ClassRow<'a> {
+    name: &'a str,
+    /// Empty: all.
+    namespaces: &'a [String],
+    mode: Mode,
+    file: String,
+    document: u32,
+}
+
+impl<'a> ClassRow<'a> {
+    fn new(class: &'a ClassConfig) -> ClassRow<'a> {
+        ClassRow {
+            name: class.name(),
+            namespaces: &class.class.namespaces,
+            mode: class.fleet.fleet.spec.mode,
+            file: class.fleet.file.to_string_lossy().into_owned(),
+            document: class.fleet.document,
+        }
+    }
+
+    fn text(&self) -> String {
+        let namespaces =
+            if self.namespaces.is_empty() { "all".to_owned() } else { self.namespaces.join(", ") };
+        let ClassRow { name, mode, file, document, .. } = self;
+        format!("class {name}: {mode:?}, namespaces: {namespaces} ({file}, document {document})")
     }
 }
 
@@ -159,7 +204,8 @@ mod tests {
         let fleets = config::load(&[example("own.yaml").into(), example("observe.yaml").into()]).unwrap();
         // Only the first document names a policy that is not in this list.
         let policies = ["OUTLIER".to_owned()];
-        let problems: Vec<Problem> = fleets.iter().flat_map(|config| config.check(&policies)).collect();
+        let problems: Vec<Problem> =
+            fleets.fleets.iter().flat_map(|config| config.check(&policies)).collect();
         let report = Report::new(&fleets, &problems, &[]);
         assert!(!report.ok && report.problems.len() == 1);
         let right: Vec<String> = report.fleets.iter().map(Row::text).collect();

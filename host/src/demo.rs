@@ -24,7 +24,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::config::{ExecutorFleet, FleetConfig, Millis};
+use crate::config::{Documents, ExecutorFleet, FleetConfig, Millis};
 use crate::daemon::{LeaseConfig, Policies};
 use crate::files::Files;
 use crate::handle::{Overview, Told};
@@ -140,7 +140,10 @@ async fn play(args: Args, policies: Arc<Policies>) -> Result<ExitCode> {
     let (stop, stopped) = watch::channel(false);
     let mut service = Service::start(Settings {
         clients,
-        fleets: vec![document(args.executors, world.rest.port())?],
+        documents: Documents {
+            fleets: vec![document(args.executors, world.rest.port())?],
+            classes: Vec::new(),
+        },
         paths: Vec::new(),
         watch_fleets: None,
         policies,

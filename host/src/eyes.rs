@@ -3,7 +3,7 @@
 //! There are two tasks, so that a policy that takes long to load does not delay documents. Reading, parsing, compiling
 //! and calls of policies happen on blocking threads; the main loop receives only validated documents ([`Judge`]).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use policy::{printable, read_regular};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
+use crate::classes::Classes;
 use crate::config::{self, FleetConfig, Watcher};
 use crate::daemon::{Change, Judge, Judged, Policies};
 use crate::heartbeat::directory::Secret;
@@ -27,10 +28,9 @@ pub const TOKEN_BYTES_MAX: u64 = 64 << 10;
 pub struct Eyes {
     watcher: Watcher,
     paths: Vec<PathBuf>,
-    /// The last valid documents from files.
-    filed: Vec<FleetConfig>,
     /// The documents from objects.
-    objects: Option<Arc<Objects>>,
+    objects: Option<Arc<Objects<FleetConfig>>>,
+    classes: Arc<Classes>,
     /// All of them, in the order of `tokens`.
     fleets: Vec<FleetConfig>,
     judge: Judge,
@@ -40,15 +40,16 @@ pub struct Eyes {
 }
 
 impl Eyes {
-    /// Watches `paths`, starting from the documents that were loaded from them.
+    /// Watches `paths`. `classes` has the documents that were loaded from them.
     pub fn new(
         paths: Vec<PathBuf>,
-        filed: Vec<FleetConfig>,
-        objects: Option<Arc<Objects>>,
+        objects: Option<Arc<Objects<FleetConfig>>>,
+        classes: Arc<Classes>,
         policies: Arc<Policies>,
     ) -> Eyes {
         let (watcher, judge) = (Watcher::new(paths.clone()), Judge::new(policies));
-        Eyes { watcher, paths, filed, objects, fleets: Vec::new(), judge, tokens: Vec::new(), pending: false }
+        let (fleets, tokens) = (Vec::new(), Vec::new());
+        Eyes { watcher, paths, objects, classes, fleets, judge, tokens, pending: false }
     }
 
     /// Validates all documents. Blocks.
@@ -63,11 +64,23 @@ impl Eyes {
         judged
     }
 
-    /// Those from files come first: an object that names the same fleet as a file is not used.
+    /// Those from files come first: an object that names the same fleet as a file is not used. Then those that drivers
+    /// have by a class from files; those by a class that is an object are objects themselves.
     fn documents(&self) -> Vec<FleetConfig> {
-        let filed: BTreeSet<String> = self.filed.iter().map(FleetConfig::key).collect();
-        let objects = self.objects.iter().flat_map(|objects| objects.documents());
-        self.filed.iter().cloned().chain(objects.filter(|config| !filed.contains(&config.key()))).collect()
+        let mut all = self.classes.filed();
+        let filed: BTreeSet<String> = all.iter().map(FleetConfig::key).collect();
+        let known = self.objects.as_ref().map(|objects| objects.all()).unwrap_or_default();
+        let made = self.classes.fleets(&known);
+        let made = made.into_iter().filter(|fleet| !fleet.of_object).map(|fleet| fleet.config);
+        let made: BTreeMap<String, FleetConfig> = made.map(|config| (config.key(), config)).collect();
+        let objects = known.iter().filter_map(|known| known.config.clone());
+        let objects = objects.filter(|config| {
+            let key = config.key();
+            !filed.contains(&key) && !made.contains_key(&key)
+        });
+        all.extend(objects);
+        all.extend(made.into_values());
+        all
     }
 
     /// Returns the validated documents if anything about them has changed. Invalid documents change nothing: the last
@@ -76,8 +89,8 @@ impl Eyes {
         let mut again = told || self.pending;
         if self.watcher.changed() {
             match config::load(&self.paths) {
-                Ok(fleets) => {
-                    self.filed = fleets;
+                Ok(documents) => {
+                    self.classes.set_filed(documents);
                     again = true;
                 }
                 Err(problems) => {
@@ -114,18 +127,21 @@ fn tokens(fleets: &[FleetConfig]) -> Vec<Result<Option<Secret>, String>> {
 /// Checks the documents periodically, and when policies or objects have changed.
 pub async fn documents(eyes: Eyes, mut policies: watch::Receiver<u64>, change: mpsc::Sender<Change>) {
     let mut objects = eyes.objects.as_ref().map_or_else(|| policies.clone(), |objects| objects.changes());
+    let mut classes = eyes.classes.changes();
     let mut eyes = Some(eyes);
     loop {
         let changed = tokio::select! {
             () = sleep(POLL) => false,
             _ = policies.changed() => true,
             _ = objects.changed() => true,
+            _ = classes.changed() => true,
         };
         if changed {
             // Treats changes in quick succession as one.
             sleep(SETTLE).await;
             policies.mark_unchanged();
             objects.mark_unchanged();
+            classes.mark_unchanged();
         }
         let Some(mut these) = eyes.take() else { return };
         let looked = tokio::task::spawn_blocking(move || {
@@ -196,9 +212,9 @@ mod tests {
 
         fn eyes(&self) -> Eyes {
             let paths = vec![self.0.clone()];
-            let fleets = config::load(&paths).expect("a valid document");
+            let documents = config::load(&paths).expect("a valid document");
             let policies = Policies::load(None, Compiler::Here).expect("the built-in policies");
-            Eyes::new(paths, fleets, None, Arc::new(policies))
+            Eyes::new(paths, None, Arc::new(Classes::new(documents, None)), Arc::new(policies))
         }
     }
 

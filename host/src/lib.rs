@@ -1,6 +1,7 @@
 //! `rollcall`: the daemon and its tools. This file only dispatches the commands.
 
 pub mod check;
+pub mod classes;
 pub mod client;
 pub mod config;
 mod crds;

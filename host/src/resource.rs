@@ -17,7 +17,7 @@ mod report;
 mod status;
 
 pub use definition::definitions;
-pub(crate) use definition::files_only;
-pub use objects::{Objects, follow};
+pub(crate) use definition::{files_only, files_removed};
+pub use objects::{Known, Objects, Read, follow, lock};
 pub use report::report;
-pub use status::{Condition, Loss, Status};
+pub use status::{ClassStatus, Condition, Loss, Status};

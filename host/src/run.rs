@@ -116,11 +116,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let files = Files::raise()?;
     // Loads the built-in policies. The directory's policies are loaded after everything else has started.
     let policies = Arc::new(Policies::load(args.policies.clone(), modules::compiler())?);
-    let fleets = match config::load(&args.files) {
-        Ok(fleets) => fleets,
+    let documents = match config::load(&args.files) {
+        Ok(documents) => documents,
         Err(problems) => bail!(listed(&problems)),
     };
-    let problems = policies.problems(&fleets);
+    let problems = policies.problems(&documents);
     if !problems.is_empty() {
         bail!(listed(&problems));
     }
@@ -130,7 +130,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         .thread_stack_size(4 << 20)
         .build()
         .context("cannot start the runtime")?;
-    let ended = runtime.block_on(serve(args, files, fleets, policies));
+    let ended = runtime.block_on(serve(args, files, documents, policies));
     // A policy may still be compiling or running; shutdown waits for neither. The compiling child process ends with
     // this process.
     runtime.shutdown_timeout(LINGER);
@@ -140,7 +140,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
 async fn serve(
     args: Args,
     files: Files,
-    fleets: Vec<config::FleetConfig>,
+    documents: config::Documents,
     policies: Arc<Policies>,
 ) -> Result<ExitCode> {
     let metrics = Metrics::new((!args.no_leader_election).then_some(&*args.lease));
@@ -161,7 +161,7 @@ async fn serve(
     let (stop, stopped) = watch::channel(false);
     let service = Service::start(Settings {
         clients,
-        fleets,
+        documents,
         paths: args.files,
         watch_fleets: args.watch_fleets.then_some(args.fleet_namespaces),
         policies,

@@ -14,7 +14,8 @@ use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::config::FleetConfig;
+use crate::classes::{self, Classes};
+use crate::config::Documents;
 use crate::daemon::{self, Ended, LeaseConfig, Parts, Policies};
 use crate::eyes::{self, Eyes};
 use crate::files::Files;
@@ -32,7 +33,8 @@ const TOLD_MAX: usize = 4_096;
 
 pub struct Settings {
     pub clients: Clients,
-    pub fleets: Vec<FleetConfig>,
+    /// From files.
+    pub documents: Documents,
     /// The paths of the documents, to detect changes.
     pub paths: Vec<PathBuf>,
     /// Also take documents from ExecutorFleet objects of these namespaces; of all, if the list is empty.
@@ -106,7 +108,9 @@ impl Service {
         // Subscribes before the documents are validated, so that no change in the meantime is missed.
         let policies_change = policies.changes();
         let objects = settings.watch_fleets.as_ref().map(|_| Arc::new(Objects::default()));
-        let eyes = Eyes::new(settings.paths, settings.fleets, objects.clone(), Arc::clone(&policies));
+        let class_objects = objects.as_ref().map(|_| Arc::new(Objects::default()));
+        let classes = Arc::new(Classes::new(settings.documents, class_objects.clone()));
+        let eyes = Eyes::new(settings.paths, objects.clone(), Arc::clone(&classes), Arc::clone(&policies));
         let poller = driver::Poller::new(intake.clone(), driver::TIMEOUT);
         let limits =
             graphite::Limits { connections_max: settings.files.graphite, ..graphite::Limits::default() };
@@ -117,10 +121,14 @@ impl Service {
         if let Some(datagrams) = datagrams {
             side.push(tokio::spawn(graphite::run_udp(datagrams, intake.clone(), limits)));
         }
-        if let (Some(objects), Some(namespaces)) = (objects, settings.watch_fleets) {
-            let (watch, call) = (settings.clients.watch.clone(), settings.clients.call.clone());
-            side.push(tokio::spawn(resource::follow(watch, namespaces, Arc::clone(&objects))));
-            side.push(tokio::spawn(resource::report(handle.clone(), call, objects)));
+        let (watch, call) = (settings.clients.watch.clone(), settings.clients.call.clone());
+        let within = settings.watch_fleets.clone().unwrap_or_default();
+        side.push(tokio::spawn(classes::follow(watch.clone(), within.clone(), Arc::clone(&classes))));
+        if let (Some(objects), Some(of_classes)) = (objects, class_objects) {
+            side.push(tokio::spawn(resource::follow(watch.clone(), within.clone(), Arc::clone(&objects))));
+            side.push(tokio::spawn(resource::follow(watch, Vec::new(), of_classes)));
+            side.push(tokio::spawn(resource::report(handle.clone(), call.clone(), Arc::clone(&objects))));
+            side.push(tokio::spawn(classes::apply(call, handle.clone(), within, classes, objects)));
         }
         let reviewer = settings.review_tokens.then(|| settings.clients.call.clone());
         let reviewer = reviewer.map(|client| Arc::new(Reviewer(client)) as Arc<dyn TokenReviewer>);

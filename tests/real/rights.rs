@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::control_plane::HOME;
+use super::control_plane::{HOME, NAMESPACE};
 use super::stage::{Daemon, Stage};
 use super::tools;
 
@@ -104,6 +104,32 @@ fn what_is_granted_is_used_and_what_is_used_is_granted() {
         let driver = stage.admin(&get, "");
         if driver.is_empty() { Ok(()) } else { Err(driver) }
     });
+
+    // A class, which is edited, and then deleted.
+    stage.driver(NAMESPACE, "classed", "spark-classed");
+    let class = |interval: &str| {
+        json!({
+            "apiVersion": "rollcall.dev/v1alpha1", "kind": "ExecutorFleetClass", "metadata": {"name": "classed"},
+            "spec": {
+                "selector": {"matchLabels": {"spark-app-selector": "spark-classed"}}, "namespaces": [NAMESPACE],
+                "fleet": {"mode": "Observe", "roll": {"policies": ["ID"], "interval": interval}},
+            },
+        })
+    };
+    let get =
+        ["get", "fleet", "classed-driver", "--ignore-not-found", "-o", "jsonpath={.spec.roll.interval}"];
+    let becomes = |expected: &str| {
+        stage.until(&format!("the interval of its fleet is {expected:?}"), || {
+            let found = stage.admin(&get, "");
+            if found == expected { Ok(()) } else { Err(found) }
+        });
+    };
+    for interval in ["1h", "2h"] {
+        stage.admin(&["apply", "-f", "-"], &class(interval).to_string());
+        becomes(interval);
+    }
+    stage.admin(&["delete", "fleetclass", "classed"], "");
+    becomes("");
 
     let granted = granted(&stage);
     stage.until("using all of its rights", || {

@@ -19,6 +19,7 @@ use crate::support::root;
 
 mod allocator;
 mod choose;
+mod classes;
 mod observe;
 mod others;
 mod own;
@@ -115,23 +116,8 @@ impl Application {
             image(spark),
         )
         .unwrap();
-        let mut command = vec!["spark-submit".to_owned()];
-        for setting in settings_of(&plane, graphite, rest_port, settings) {
-            command.extend(["--conf".to_owned(), setting]);
-        }
-        command.push(root().join("tests/real/spark/app.py").display().to_string());
-        let driver = json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": DRIVER, "labels": {"spark-role": "driver", "spark-app-selector": APPLICATION}},
-            "spec": {"restartPolicy": "Never", "containers": [{
-                "name": "spark-kubernetes-driver", "image": "spark", "command": command,
-                "env": [
-                    {"name": "INSTANCES", "value": instances.to_string()},
-                    {"name": "SPARK_LOCAL_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-                ],
-            }]},
-        });
-        plane.kubectl(Role::Driver, &["create", "-f", "-"], &driver.to_string()).unwrap();
+        let all = settings_of(&plane, graphite, rest_port, settings);
+        create_driver(&plane, DRIVER, APPLICATION, instances, &all);
         let shown = evidence::show_tail(kubelet.folder(DRIVER).join("log"));
 
         let begun = Instant::now();
@@ -402,6 +388,27 @@ impl Application {
         println!("{now} heartbeats over Graphite, {} of them in {:.1} s", now - before, took.as_secs_f64());
         assert!(took <= 2 * TIMES * GRAPHITE_PERIOD, "too few reports of {} executors", self.executors);
     }
+}
+
+/// Creates the pod of a driver that runs the application.
+fn create_driver(plane: &ControlPlane, name: &str, application: &str, instances: usize, settings: &[String]) {
+    let mut command = vec!["spark-submit".to_owned()];
+    for setting in settings {
+        command.extend(["--conf".to_owned(), setting.clone()]);
+    }
+    command.push(root().join("tests/real/spark/app.py").display().to_string());
+    let labels = json!({"spark-role": "driver", "spark-app-selector": application});
+    let driver = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels},
+        "spec": {"restartPolicy": "Never", "containers": [{
+            "name": "spark-kubernetes-driver", "image": "spark", "command": command,
+            "env": [
+                {"name": "INSTANCES", "value": instances.to_string()},
+                {"name": "SPARK_LOCAL_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            ],
+        }]},
+    });
+    plane.kubectl(Role::Driver, &["create", "-f", "-"], &driver.to_string()).unwrap();
 }
 
 /// A pod's output so far.

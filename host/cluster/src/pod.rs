@@ -28,6 +28,9 @@ pub const DO_NOT_ROLL: &str = "rollcall.dev/do-not-roll";
 /// Selector of the watch on a fleet's pods.
 pub const SELECTOR: &str = "spark-role in (driver,executor)";
 
+/// Selector of drivers' pods.
+pub const DRIVERS: &str = "spark-role=driver";
+
 /// Maximum length of a text in a status; a policy needs no more.
 const TEXT_MAX: usize = 1_024;
 /// Further containers and conditions of a pod are dropped.

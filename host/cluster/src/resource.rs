@@ -1,7 +1,7 @@
 //! ExecutorFleet objects: watched as plain JSON, because an object that this version cannot read must be reported and
 //! must not break the watch; and their status, written by server-side apply.
 
-use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::watcher::Event;
 use kube::{Api, Client, Error};
 use serde_json::Value;
@@ -43,10 +43,10 @@ pub enum Told {
     Broken(String),
 }
 
-/// Why a status was not written.
+/// Why nothing was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotWritten {
-    /// The object is gone, or another one has its name.
+    /// The object is gone, has changed meanwhile, or another one has its name.
     Gone,
     Failed(String),
 }
@@ -72,11 +72,7 @@ impl Kind {
 
 /// Watches the objects of a namespace, or of all namespaces, until the receiver is dropped.
 pub async fn watch(client: Client, kind: Kind, namespace: Option<&str>, told: mpsc::Sender<Told>) {
-    let (client, resource) = (paced(client), kind.resource());
-    let api: Api<DynamicObject> = match namespace {
-        Some(namespace) => Api::namespaced_with(client, namespace, &resource),
-        None => Api::all_with(client, &resource),
-    };
+    let api = api(paced(client), kind, namespace.unwrap_or_default());
     let mut listed = Vec::new();
     let mut map = |event| {
         let message = match event {
@@ -95,6 +91,16 @@ pub async fn watch(client: Client, kind: Kind, namespace: Option<&str>, told: mp
         message.into_iter()
     };
     crate::watch::watch(api, config(), &mut map, &Told::Broken, &told).await;
+}
+
+/// Without a namespace: all, or a kind that has none.
+fn api(client: Client, kind: Kind, namespace: &str) -> Api<DynamicObject> {
+    let resource = kind.resource();
+    if namespace.is_empty() {
+        Api::all_with(client, &resource)
+    } else {
+        Api::namespaced_with(client, namespace, &resource)
+    }
 }
 
 fn read(mut object: DynamicObject) -> Object {
@@ -117,16 +123,54 @@ pub async fn write_status(
     status: &Value,
 ) -> Result<(), NotWritten> {
     let resource = kind.resource();
+    let mut metadata = serde_json::json!({ "name": object.name, "uid": object.uid });
+    if !object.namespace.is_empty() {
+        metadata["namespace"] = object.namespace.as_str().into();
+    }
     let patch = serde_json::json!({
-        "apiVersion": resource.api_version, "kind": resource.kind,
-        "metadata": { "name": object.name, "namespace": object.namespace, "uid": object.uid },
-        "status": status,
+        "apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata, "status": status,
     });
-    let api: Api<DynamicObject> = Api::namespaced_with(client, &object.namespace, &resource);
+    let api = api(client, kind, &object.namespace);
     // No other writer owns a field of the status.
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let patch = Patch::Apply(&patch);
-    let call = api.patch_status(&object.name, &params, &patch);
+    written(api.patch_status(&object.name, &params, &patch)).await
+}
+
+/// A change of an object itself.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// The object is created as it is here.
+    Create(Value),
+    /// It replaces the object with its `metadata.resourceVersion`.
+    Replace(Value),
+    /// The object with this UID is deleted.
+    Delete { name: String, uid: String },
+}
+
+/// Changes an object. One that has changed meanwhile is not changed.
+pub async fn change(client: Client, kind: Kind, namespace: &str, change: &Change) -> Result<(), NotWritten> {
+    let api = api(client, kind, namespace);
+    let object = |value: &Value| {
+        let read: Result<DynamicObject, _> = serde_json::from_value(value.clone());
+        read.map_err(|error| NotWritten::Failed(error.to_string()))
+    };
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    match change {
+        Change::Create(value) => written(api.create(&params, &object(value)?)).await,
+        Change::Replace(value) => {
+            let object = object(value)?;
+            written(api.replace(object.metadata.name.as_deref().unwrap_or_default(), &params, &object)).await
+        }
+        Change::Delete { name, uid } => {
+            let preconditions = Preconditions { uid: Some(uid.clone()), resource_version: None };
+            let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+            written(api.delete(name, &params)).await
+        }
+    }
+}
+
+async fn written<T>(call: impl Future<Output = kube::Result<T>>) -> Result<(), NotWritten> {
     match timeout(CALL_TIMEOUT, call).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(Error::Api(status))) if matches!(status.code, 404 | 409) => Err(NotWritten::Gone),

@@ -9,6 +9,7 @@
 //! a connection that is silent for longer than that. In addition a watchdog relies on neither: after `AUDIT`
 //! without an event the stream is dropped and restarted, which lists everything.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fleet::observed::DriverPod;
@@ -80,6 +81,66 @@ pub async fn pods<T: Send>(
     };
     let broken = |why| wrap(Told::Broken(why));
     watch(api, config, &mut |event| map(event).map(&wrap).into_iter(), &broken, &told).await;
+}
+
+/// A driver's pod, as classes of fleets need it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Driver {
+    pub driver: fleet::classes::Driver,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// The annotations that begin with `rollcall.dev/`.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// A message of the watch of drivers.
+#[derive(Debug)]
+pub enum Drivers {
+    /// All drivers that there are. What was told before and is not among them is gone.
+    All(Vec<Driver>),
+    Changed(Box<Driver>),
+    Gone(Box<Driver>),
+    Broken(String),
+}
+
+/// Watches the drivers' pods of a namespace, or of all, until the receiver is dropped.
+pub async fn drivers(client: Client, namespace: Option<&str>, told: mpsc::Sender<Drivers>) {
+    let api: Api<Pod> = match namespace {
+        Some(namespace) => Api::namespaced(paced(client), namespace),
+        None => Api::all(paced(client)),
+    };
+    let config = config().labels(pod::DRIVERS);
+    let mut listed = Vec::new();
+    let mut map = |event| {
+        let message = match event {
+            Event::Init => {
+                listed.clear();
+                None
+            }
+            Event::InitApply(pod) => {
+                listed.extend(driver(pod));
+                None
+            }
+            Event::InitDone => Some(Drivers::All(std::mem::take(&mut listed))),
+            Event::Apply(pod) => driver(pod).map(|driver| Drivers::Changed(Box::new(driver))),
+            Event::Delete(pod) => driver(pod).map(|driver| Drivers::Gone(Box::new(driver))),
+        };
+        message.into_iter()
+    };
+    watch(api, config, &mut map, &Drivers::Broken, &told).await;
+}
+
+fn driver(pod: Pod) -> Option<Driver> {
+    let seen = pod::driver(&pod)?;
+    let mut annotations = pod.metadata.annotations.unwrap_or_default();
+    annotations.retain(|name, _| name.starts_with("rollcall.dev/"));
+    let driver = fleet::classes::Driver {
+        namespace: pod.metadata.namespace?,
+        pod: seen.name.into(),
+        labels: pod.metadata.labels.unwrap_or_default(),
+        live: seen.live,
+    };
+    Some(Driver { driver, uid: seen.uid.0.into(), annotations })
 }
 
 /// Watches the nodes, until the receiver is dropped. Needs a ClusterRole; without it there are no node events.

@@ -135,6 +135,7 @@
 //! | `parked` | why a fleet changes nothing: its ledger is invalid or another leader's |
 //! | `ask` | which policy is asked, and what happens if it does not answer |
 //! | [`supervisor`] | which fleets there are and what each is told; one for all fleets |
+//! | [`classes`] | which drivers have a fleet although no document names them |
 //! | [`identity`] | whose heartbeats are whose, when two fleets claim a name |
 //! | [`election`] | whether this host leads; one for all fleets |
 //! | [`snapshot`] | the read model that users see |
@@ -156,6 +157,7 @@ mod ask;
 pub mod backoff;
 mod breaker;
 pub mod bucket;
+pub mod classes;
 mod counters;
 mod creation;
 mod driver;

@@ -10,9 +10,11 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 
+use super::class::{ClassConfig, ExecutorFleetClass};
 use super::schema::RENAMED;
 use super::{ExecutorFleet, FleetConfig, Problem, Renamed, rules};
 
@@ -26,34 +28,51 @@ pub(super) const NODES_MAX: usize = 50_000;
 const ALIASES_MAX: usize = 1_000;
 pub(super) const DEPTH_MAX: usize = 48;
 
-/// The fleets in these files, and in the `*.yaml`, `*.yml` and `*.json` of these directories, in order; or all errors.
+/// What is in files.
+#[derive(Clone, Debug, Default)]
+pub struct Documents {
+    pub fleets: Vec<FleetConfig>,
+    pub classes: Vec<ClassConfig>,
+}
+
+/// The fleets and classes in these files, and in the `*.yaml`, `*.yml` and `*.json` of these directories, in order; or all errors.
 /// Never both: a fleet that is missing because its document is invalid must not look like one that was removed.
-pub fn load(paths: &[PathBuf]) -> Result<Vec<FleetConfig>, Vec<Problem>> {
+pub fn load(paths: &[PathBuf]) -> Result<Documents, Vec<Problem>> {
     let (files, mut problems) = files(paths);
-    let mut fleets = Vec::new();
+    let mut documents = Documents::default();
     for file in files {
-        if let Err(problem) = load_file(&file, &mut fleets, &mut problems) {
+        if let Err(problem) = load_file(&file, &mut documents, &mut problems) {
             problems.push(problem);
         }
     }
-    for config in &mut fleets {
+    let Documents { fleets, classes } = &mut documents;
+    for config in &mut *fleets {
         problems.extend(rules::apply(config));
     }
-    problems.extend(duplicates(&fleets));
-    problems.extend(rules::sharing(&fleets));
-    if problems.is_empty() { Ok(fleets) } else { Err(problems) }
+    problems.extend(duplicates(fleets));
+    problems.extend(duplicate_classes(classes));
+    problems.extend(rules::sharing(fleets));
+    if problems.is_empty() { Ok(documents) } else { Err(problems) }
 }
 
-/// Adds the fleets and problems of a file; an error is about the file itself.
-fn load_file(file: &Path, fleets: &mut Vec<FleetConfig>, problems: &mut Vec<Problem>) -> Result<(), Problem> {
+/// Adds the documents and problems of a file; an error is about the file itself.
+fn load_file(file: &Path, documents: &mut Documents, problems: &mut Vec<Problem>) -> Result<(), Problem> {
+    let Documents { fleets, classes } = documents;
     let bytes = read(file).map_err(|why| Problem::new(file.to_owned(), why))?;
     let text = str::from_utf8(&bytes).map_err(|_| Problem::new(file.to_owned(), "is not UTF-8 text"))?;
     let pieces = split(file, text)?;
     // Each earlier document is counted in one of the two.
-    if fleets.len() + problems.len() + pieces.len() > DOCUMENTS_MAX {
+    if fleets.len() + classes.len() + problems.len() + pieces.len() > DOCUMENTS_MAX {
         return Err(Problem::new(file.to_owned(), format!("more than {DOCUMENTS_MAX} documents in all")));
     }
     for (document, piece) in (1..).zip(&pieces) {
+        if is_class(piece.text) {
+            match class(file, piece) {
+                Ok(class) => classes.push(class.of_document(document)),
+                Err(found) => problems.extend(found.into_iter().map(|problem| problem.of_document(document))),
+            }
+            continue;
+        }
         match parse(file, piece) {
             Ok((fleet, old_names)) => {
                 let file = file.to_owned();
@@ -83,17 +102,63 @@ pub fn from_object(object: &Value, generation: i64) -> Result<FleetConfig, Vec<P
         let message = "is for documents from files alone: an object could name any file of the daemon's";
         return Err(vec![Problem::new(file, message).at(&path).help("leave it out")]);
     }
+    from_value(file, &document, Some(generation))
+}
+
+/// The class of an ExecutorFleetClass object. Its problems have the object as their file.
+pub fn class_from_object(object: &Value, generation: i64) -> Result<ClassConfig, Vec<Problem>> {
+    let file = PathBuf::from(format!(
+        "ExecutorFleetClass {}",
+        object["metadata"]["name"].as_str().unwrap_or_default()
+    ));
+    if let Some(path) = crate::resource::files_only(&object["spec"]["fleet"]) {
+        let message = "is for documents from files alone: an object could name any file of the daemon's";
+        let problem = Problem::new(file, message).at(&path.replacen("spec", "spec.fleet", 1));
+        return Err(vec![problem.help("leave it out")]);
+    }
+    let document = json!({
+        "apiVersion": object["apiVersion"], "kind": object["kind"], "spec": object["spec"],
+        "metadata": { "name": object["metadata"]["name"] },
+    });
+    let text = document.to_string();
+    let class = class(&file, &Piece { text: &text, line_offset: 0 });
+    class.map_err(|problems| problems.into_iter().map(placeless).collect()).map(|mut class| {
+        class.fleet.generation = Some(generation);
+        class
+    })
+}
+
+/// A document that has no text of its own.
+fn from_value(file: PathBuf, document: &Value, generation: Option<i64>) -> Result<FleetConfig, Vec<Problem>> {
     let text = document.to_string();
     let piece = Piece { text: &text, line_offset: 0 };
-    let (fleet, old_names) = parse(&file, &piece).map_err(|mut problem| {
-        // Of the text above.
-        (problem.line, problem.column) = (None, None);
-        vec![problem]
-    })?;
-    let generation = Some(generation);
+    let (fleet, old_names) = parse(&file, &piece).map_err(|problem| vec![placeless(problem)])?;
     let mut config = FleetConfig { file, document: 1, fleet, generation, old_names };
     let problems = rules::apply(&mut config);
     if problems.is_empty() { Ok(config) } else { Err(problems) }
+}
+
+/// The line and column are those of a text that the user has not written.
+fn placeless(mut problem: Problem) -> Problem {
+    (problem.line, problem.column) = (None, None);
+    problem
+}
+
+/// Is it an ExecutorFleetClass?
+fn is_class(text: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Kinded {
+        kind: String,
+    }
+    let read = || read_yaml::<Kinded>(text, &mut String::new());
+    text.contains("ExecutorFleetClass") && read().is_ok_and(|it| it.kind == "ExecutorFleetClass")
+}
+
+fn class(file: &Path, piece: &Piece<'_>) -> Result<ClassConfig, Vec<Problem>> {
+    let mut path = String::new();
+    let document: ExecutorFleetClass = read_yaml(piece.text, &mut path)
+        .map_err(|error| vec![Problem::of_yaml(file.to_owned(), &error, &path, piece.line_offset)])?;
+    ClassConfig::new(file, document, |fleet| from_value(file.to_owned(), &fleet, None))
 }
 
 /// The files of these paths. Those of a directory are ordered by name; names that start with `..` are skipped, because
@@ -256,6 +321,18 @@ fn read_yaml<T: DeserializeOwned>(text: &str, path: &mut String) -> Result<T, se
             error.into_inner()
         })
     })
+}
+
+fn duplicate_classes(classes: &[ClassConfig]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (at, class) in classes.iter().enumerate() {
+        if let Some(before) = classes[..at].iter().find(|before| before.name() == class.name()) {
+            let (file, document) = (before.fleet.file.display(), before.fleet.document);
+            let message = format!("the class {} is there already: {file}, document {document}", class.name());
+            problems.push(class.fleet.problem("metadata.name", message).help("give it another name"));
+        }
+    }
+    problems
 }
 
 /// A fleet is identified by its namespace and name.

@@ -1,6 +1,6 @@
 //! Configuration: the documents that users write about their fleets, read and validated once.
 //!
-//! One document is one fleet. Files hold documents, directories hold files; [`load()`] returns all of them or all
+//! One document is one fleet, or a class of fleets. Files hold documents, directories hold files; [`load()`] returns all of them or all
 //! errors, each [`Problem`] with its place and its remedy. A loaded document has every default filled in.
 //! [`FleetConfig::check`] applies the rules of the core; [`FleetConfig::warnings`] reports what is valid but probably a
 //! mistake.
@@ -9,6 +9,7 @@
 //! fields and the effective document are derived from them.
 
 mod advice;
+pub mod class;
 pub mod document;
 mod fleet_spec;
 mod load;
@@ -23,8 +24,11 @@ mod tests;
 
 use std::path::PathBuf;
 
+use serde::Serialize;
+
+pub use class::ClassConfig;
 pub use document::ExecutorFleet;
-pub use load::{DOCUMENTS_MAX, FILE_BYTES_MAX, FILES_MAX, from_object, load};
+pub use load::{DOCUMENTS_MAX, Documents, FILE_BYTES_MAX, FILES_MAX, class_from_object, from_object, load};
 pub use problem::Problem;
 pub use schema::schema;
 pub use value::{Amount, JvmSize, Millis, NodePattern, TimeOfDay, TimeZone};
@@ -55,8 +59,8 @@ impl FleetConfig {
 pub type Renamed = (&'static str, &'static str);
 
 /// The document with all its defaults, as YAML that parses to the same document.
-pub fn yaml(fleet: &ExecutorFleet) -> Result<String, serde_saphyr::SerializeError> {
+pub fn yaml(document: &impl Serialize) -> Result<String, serde_saphyr::SerializeError> {
     // Folded scalars would lose trailing spaces.
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
-    serde_saphyr::to_string_with_options(fleet, options)
+    serde_saphyr::to_string_with_options(document, options)
 }

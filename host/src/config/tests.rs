@@ -13,6 +13,7 @@ use super::schema::RENAMED;
 use super::*;
 
 mod allocator;
+mod classes;
 mod pods;
 
 /// The shortest document. Line 8 is the first free one.
@@ -47,7 +48,7 @@ impl Dir {
         let file = self.file(name, text);
         let policies = ["OUTLIER".to_owned(), "SPARK".to_owned()];
         let problems = match load(&[file]) {
-            Ok(fleets) => fleets.iter().flat_map(|config| config.check(&policies)).collect(),
+            Ok(documents) => documents.fleets.iter().flat_map(|config| config.check(&policies)).collect(),
             Err(problems) => problems,
         };
         let dir = format!("{}/", self.0.display());
@@ -62,7 +63,7 @@ impl Drop for Dir {
 }
 
 fn one(dir: &Dir, text: &str) -> FleetConfig {
-    load(&[dir.file("one.yaml", text)]).unwrap().remove(0)
+    load(&[dir.file("one.yaml", text)]).unwrap().fleets.remove(0)
 }
 
 #[test]
@@ -338,7 +339,7 @@ fn directories_are_read_in_order_and_as_kubernetes_mounts_them() {
     fs::remove_file(dir.0.join("one.yaml")).unwrap();
     dir.file("README.md", "not ours");
     dir.file("..x.yaml", "not ours");
-    let fleets = load(std::slice::from_ref(&dir.0)).unwrap();
+    let fleets = load(std::slice::from_ref(&dir.0)).unwrap().fleets;
     let names: Vec<&str> = fleets.iter().map(|config| config.fleet.metadata.name.as_str()).collect();
     assert_eq!(names, ["a", "b", "c"]);
 
@@ -490,7 +491,7 @@ fn the_effective_document_reads_back_as_the_same() {
     own.fleet.spec.template = Some(awkward);
     own.fleet.metadata.labels.insert("a.b/c".to_owned(), "1".to_owned());
     own.fleet.spec.roll = Some(document::Roll { policies: vec!["OUTLIER".to_owned()], ..Default::default() });
-    let fleets = load(&[example("own.yaml"), example("observe.yaml")]).unwrap();
+    let fleets = load(&[example("own.yaml"), example("observe.yaml")]).unwrap().fleets;
     for config in fleets.into_iter().chain([own]) {
         let mut read = one(&dir, &yaml(&config.fleet).unwrap()).fleet;
         // Filled in when it was loaded.
@@ -500,7 +501,7 @@ fn the_effective_document_reads_back_as_the_same() {
         }
         assert_eq!(read, expected);
         let read = load(&[dir.file("one.json", serde_json::to_string(&read).unwrap())]);
-        assert_eq!(read.map(|read| read.len()).ok(), Some(1));
+        assert_eq!(read.map(|read| read.fleets.len()).ok(), Some(1));
     }
 }
 
@@ -598,7 +599,7 @@ fn the_schema_takes_what_is_read_and_refuses_what_is_not() {
     for name in ["own.yaml", "observe.yaml"] {
         let text = fs::read_to_string(example(name)).unwrap();
         documents.push(serde_saphyr::from_str::<Value>(&text).unwrap());
-        documents.push(serde_json::to_value(&load(&[example(name)]).unwrap()[0].fleet).unwrap());
+        documents.push(serde_json::to_value(&load(&[example(name)]).unwrap().fleets[0].fleet).unwrap());
     }
     for document in &documents {
         let errors: Vec<String> = validator.iter_errors(document).map(|error| error.to_string()).collect();
@@ -626,7 +627,7 @@ fn the_schema_takes_what_is_read_and_refuses_what_is_not() {
 fn the_examples_are_right() {
     let policies = ["OUTLIER", "TOTAL_DURATION"].map(str::to_owned);
     for name in ["own.yaml", "observe.yaml"] {
-        let fleets = load(&[example(name)]).unwrap();
+        let fleets = load(&[example(name)]).unwrap().fleets;
         let problems: Vec<Problem> = fleets.iter().flat_map(|config| config.check(&policies)).collect();
         assert!(fleets.len() == 1 && problems.is_empty(), "{problems:?}");
     }

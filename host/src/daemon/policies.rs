@@ -26,7 +26,7 @@ use tokio::sync::watch;
 pub use self::judge::{Judge, Judged};
 pub use self::said::Asker;
 use self::said::Said;
-use crate::config::{FleetConfig, Problem};
+use crate::config::{ClassConfig, Documents, FleetConfig, Problem};
 use crate::policy::modules;
 
 mod judge;
@@ -230,9 +230,15 @@ impl Policies {
     }
 
     /// The problems that the core and the policies find in these documents, without a time limit.
-    pub fn problems(self: &Arc<Policies>, fleets: &[FleetConfig]) -> Vec<Problem> {
-        let judged = Judge::patient(Arc::clone(self)).judge(fleets);
-        judged.into_iter().flat_map(|judged| judged.problems).collect()
+    pub fn problems(self: &Arc<Policies>, documents: &Documents) -> Vec<Problem> {
+        let found = |fleets: &[FleetConfig]| {
+            let judged = Judge::patient(Arc::clone(self)).judge(fleets);
+            judged.into_iter().flat_map(|judged| judged.problems).collect::<Vec<Problem>>()
+        };
+        let of_classes: Vec<FleetConfig> =
+            documents.classes.iter().map(|class| class.fleet.clone()).collect();
+        let of_classes = found(&of_classes).into_iter().map(ClassConfig::in_class);
+        found(&documents.fleets).into_iter().chain(of_classes).collect()
     }
 
     /// Hits and misses of the cache of compiled policies. `None`: there is no cache.

@@ -4,6 +4,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
+use crate::config::class::ClassResource;
 use crate::config::document::FleetResource;
 
 /// Fields that name files of the daemon's, or that are for development: only documents from files have them.
@@ -33,7 +34,9 @@ const RULES: [(&str, &str); 6] = [
 
 /// All definitions, in the order in which they are applied.
 pub fn definitions() -> Vec<Value> {
-    vec![definition(FleetResource::crd())]
+    let fleets = definition(FleetResource::crd());
+    let classes = class_definition(ClassResource::crd(), &fleets);
+    vec![fleets, classes]
 }
 
 /// Why this field is not for objects, if it is not.
@@ -42,6 +45,13 @@ pub(crate) fn files_only(spec: &Value) -> Option<String> {
         !matches!(spec[*section][*field], Value::Null | Value::Bool(false))
     };
     FILES_ONLY.iter().find(named).map(|(section, field)| format!("spec.{section}.{field}"))
+}
+
+/// The spec without these fields.
+pub(crate) fn files_removed(spec: &mut Value) {
+    for (section, field) in FILES_ONLY {
+        spec.get_mut(section).and_then(Value::as_object_mut).map(|section| section.remove(field));
+    }
 }
 
 /// A list that must not be empty is required, and has no default: the API server would check that against the list's
@@ -62,6 +72,33 @@ fn require_lists(schema: &mut Value) {
             None => schema["required"] = required.into(),
         }
     }
+}
+
+/// The schema of a class has that of a fleet's spec, without what is each driver's own.
+fn class_definition(crd: CustomResourceDefinition, fleets: &Value) -> Value {
+    let mut crd = serde_json::to_value(crd).expect("a definition is JSON");
+    let at = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
+    let mut fleet = fleets.pointer(at).cloned().unwrap_or_default();
+    let described = crd.pointer(&format!("{at}/properties/fleet/description")).cloned().unwrap_or_default();
+    fleet["description"] = described;
+    let rules = RULES.iter().filter(|(rule, _)| !rule.contains("oldSelf"));
+    let rules = rules.map(|(rule, message)| json!({ "rule": rule, "message": message }));
+    fleet["x-kubernetes-validations"] = rules.collect();
+    let mut lose = |path: &str, names: &[&str]| {
+        let Some(node) = fleet.pointer_mut(path) else { return };
+        if let Some(required) = node.get_mut("required").and_then(Value::as_array_mut) {
+            required.retain(|name| !names.iter().any(|lost| name == lost));
+        }
+    };
+    lose("", &["executors", "driver"]);
+    lose("/properties/driver", &["podName"]);
+    for (path, name) in [("/properties/driver/properties", "podName"), ("/properties", "applicationId")] {
+        fleet.pointer_mut(path).and_then(Value::as_object_mut).map(|fields| fields.remove(name));
+    }
+    if let Some(place) = crd.pointer_mut(&format!("{at}/properties/fleet")) {
+        *place = fleet;
+    }
+    crd
 }
 
 fn definition(crd: CustomResourceDefinition) -> Value {
@@ -89,7 +126,7 @@ mod tests {
 
     #[test]
     fn the_definition_has_a_scale_and_no_field_that_names_a_file() {
-        let [fleet] = &definitions()[..] else { panic!("one definition") };
+        let [fleet, class] = &definitions()[..] else { panic!("two definitions") };
         let version = &fleet["spec"]["versions"][0];
         assert_eq!(version["subresources"]["scale"]["specReplicasPath"], ".spec.executors");
         let spec = &version["schema"]["openAPIV3Schema"]["properties"]["spec"];
@@ -101,6 +138,11 @@ mod tests {
         }
         assert_eq!(spec["properties"]["roll"]["required"], json!(["policies"]));
         assert_eq!(spec.pointer("/properties/roll/properties/policies/default"), None);
+        let of_class = &class["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        let of_class = &of_class["properties"]["fleet"];
+        assert_eq!(of_class["required"], json!(["mode"]));
+        assert_eq!(of_class["properties"]["driver"]["properties"]["podName"], Value::Null);
+        assert_eq!(of_class["properties"]["limits"], spec["properties"]["limits"]);
         assert!(spec["properties"]["template"]["x-kubernetes-preserve-unknown-fields"] == true, "{spec}");
     }
 }

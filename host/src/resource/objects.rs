@@ -1,52 +1,86 @@
-//! The ExecutorFleet objects as they are known: each with its document, or with the reason why it has none.
+//! The objects of the API server as they are known: each with its document, or with the reason why it has none.
 //!
 //! An object that cannot be read changes nothing: the document of its last readable state stays. An object that is
 //! created again under the same name is another one, and inherits nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cluster::resource::{Kind, Object, Told};
+use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
-use crate::config::{self, FleetConfig};
+use crate::config::{self, ClassConfig, FleetConfig, Problem};
 
-pub const KIND: Kind =
-    Kind { group: "rollcall.dev", version: "v1alpha1", kind: "ExecutorFleet", plural: "executorfleets" };
+/// A kind of objects that is read as `Self`.
+pub trait Read: Clone + std::fmt::Debug + PartialEq + Send + 'static {
+    const KIND: Kind;
+    fn read(object: &Value, generation: i64) -> Result<Self, Vec<Problem>>;
+}
+
+impl Read for FleetConfig {
+    const KIND: Kind =
+        Kind { group: "rollcall.dev", version: "v1alpha1", kind: "ExecutorFleet", plural: "executorfleets" };
+
+    fn read(object: &Value, generation: i64) -> Result<FleetConfig, Vec<Problem>> {
+        config::from_object(object, generation)
+    }
+}
+
+impl Read for ClassConfig {
+    const KIND: Kind = Kind {
+        group: "rollcall.dev",
+        version: "v1alpha1",
+        kind: "ExecutorFleetClass",
+        plural: "executorfleetclasses",
+    };
+
+    fn read(object: &Value, generation: i64) -> Result<ClassConfig, Vec<Problem>> {
+        config::class_from_object(object, generation)
+    }
+}
+
 /// Messages of the watch that wait.
 const TOLD_MAX: usize = 64;
 
 /// Shared by the watch, the task that judges documents, and the one that writes statuses.
 #[derive(Debug)]
-pub struct Objects {
-    known: Mutex<BTreeMap<String, Known>>,
+pub struct Objects<T> {
+    known: Mutex<BTreeMap<String, Arc<Known<T>>>>,
+    /// Scopes of the watch whose first list was received.
+    listed: Mutex<BTreeSet<Option<String>>>,
     changes: watch::Sender<u64>,
 }
 
 /// An object, and what was read from it.
 #[derive(Clone, Debug)]
-pub struct Known {
+pub struct Known<T> {
     pub object: Object,
     /// Of its newest readable state.
-    pub config: Option<FleetConfig>,
+    pub config: Option<T>,
     /// Why its newest state cannot be read.
     pub problems: Vec<String>,
 }
 
-impl Default for Objects {
-    fn default() -> Objects {
-        Objects { known: Mutex::default(), changes: watch::Sender::new(0) }
+impl<T> Default for Objects<T> {
+    fn default() -> Objects<T> {
+        Objects { known: Mutex::default(), listed: Mutex::default(), changes: watch::Sender::new(0) }
     }
 }
 
-impl Objects {
+impl<T: Read> Objects<T> {
     /// The documents, in the order of their namespaces and names.
-    pub fn documents(&self) -> Vec<FleetConfig> {
-        self.lock().values().filter_map(|known| known.config.clone()).collect()
+    pub fn documents(&self) -> Vec<T> {
+        lock(&self.known).values().filter_map(|known| known.config.clone()).collect()
     }
 
-    pub fn all(&self) -> Vec<Known> {
-        self.lock().values().cloned().collect()
+    /// Have all objects of these namespaces, or of all, been listed once?
+    pub fn is_listed(&self, namespaces: &[String]) -> bool {
+        scopes(namespaces).iter().all(|scope| lock(&self.listed).contains(scope))
+    }
+
+    pub fn all(&self) -> Vec<Arc<Known<T>>> {
+        lock(&self.known).values().cloned().collect()
     }
 
     /// Notifies about changes.
@@ -56,11 +90,12 @@ impl Objects {
 
     /// `within`: the namespace of the watch; `None`: all.
     fn take(&self, told: Told, within: Option<&str>) {
-        let mut known = self.lock();
+        let mut known = lock(&self.known);
         match told {
             Told::All(objects) => {
+                lock(&self.listed).insert(within.map(str::to_owned));
                 let of_another =
-                    |known: &Known| within.is_some_and(|namespace| known.object.namespace != namespace);
+                    |known: &Known<T>| within.is_some_and(|namespace| known.object.namespace != namespace);
                 let keys: Vec<String> = objects.iter().map(Object::key).collect();
                 known.retain(|key, known| keys.contains(key) || of_another(known));
                 for object in objects {
@@ -72,54 +107,58 @@ impl Objects {
                 known.remove(&object.key());
             }
             Told::Broken(why) => {
-                tracing::warn!(
-                    why,
-                    "ExecutorFleet objects cannot be watched: the last known ones stay in force"
-                );
+                let kind = T::KIND.kind;
+                tracing::warn!(kind, why, "objects cannot be watched: the last known ones stay in force");
                 return;
             }
         }
         drop(known);
         self.changes.send_modify(|count| *count += 1);
     }
-
-    // The map is consistent after every statement, so a panic elsewhere does not corrupt it.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-fn insert(known: &mut BTreeMap<String, Known>, object: Object) {
+// The maps are consistent after every statement, so a panic elsewhere does not corrupt them.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The watches for these namespaces; one for all, if there are none.
+fn scopes(namespaces: &[String]) -> Vec<Option<String>> {
+    if namespaces.is_empty() { vec![None] } else { namespaces.iter().cloned().map(Some).collect() }
+}
+
+fn insert<T: Read>(known: &mut BTreeMap<String, Arc<Known<T>>>, object: Object) {
     let key = object.key();
     let before = known.remove(&key).filter(|before| before.object.uid == object.uid);
     // A change of the status alone, for instance our own.
     if let Some(before) = &before
         && before.object.generation == object.generation
     {
-        known.insert(key, Known { object, ..before.clone() });
+        known.insert(key, Arc::new(Known { object, ..Known::clone(before) }));
         return;
     }
-    let (config, problems) = match config::from_object(&object.value, object.generation) {
+    let (config, problems) = match T::read(&object.value, object.generation) {
         Ok(config) => (Some(config), Vec::new()),
         Err(problems) => {
             let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
             for problem in &problems {
+                let kind = T::KIND.kind;
                 tracing::error!(
-                    fleet = key,
+                    kind,
+                    object = key,
                     problem,
                     "the object is refused; its last valid state stays in force"
                 );
             }
-            (before.and_then(|before| before.config), problems)
+            (before.and_then(|before| before.config.clone()), problems)
         }
     };
-    known.insert(key, Known { object, config, problems });
+    known.insert(key, Arc::new(Known { object, config, problems }));
 }
 
 /// Follows the objects of these namespaces, or of all; until it is aborted.
-pub async fn follow(client: cluster::Client, namespaces: Vec<String>, objects: Arc<Objects>) {
-    let within = if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() };
-    let watches = within.into_iter().map(|namespace: Option<String>| {
+pub async fn follow<T: Read>(client: cluster::Client, namespaces: Vec<String>, objects: Arc<Objects<T>>) {
+    let watches = scopes(&namespaces).into_iter().map(|namespace: Option<String>| {
         let (sender, mut told) = mpsc::channel(TOLD_MAX);
         let (client, objects, of) = (client.clone(), Arc::clone(&objects), namespace.clone());
         let reading = async move {
@@ -128,7 +167,7 @@ pub async fn follow(client: cluster::Client, namespaces: Vec<String>, objects: A
             }
         };
         async move {
-            tokio::join!(cluster::resource::watch(client, KIND, namespace.as_deref(), sender), reading);
+            tokio::join!(cluster::resource::watch(client, T::KIND, namespace.as_deref(), sender), reading);
         }
     });
     futures_util::future::join_all(watches).await;
@@ -136,7 +175,7 @@ pub async fn follow(client: cluster::Client, namespaces: Vec<String>, objects: A
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -160,7 +199,7 @@ mod tests {
 
     #[test]
     fn an_object_that_cannot_be_read_keeps_its_last_document() {
-        let objects = Objects::default();
+        let objects = Objects::<FleetConfig>::default();
         let change = |object| objects.take(Told::Changed(Box::new(object)), None);
         let targets =
             || objects.documents().iter().map(|config| config.fleet.spec.executors).collect::<Vec<_>>();
@@ -189,7 +228,7 @@ mod tests {
         ] {
             let mut spec = spec(1);
             spec[section][field] = value;
-            let objects = Objects::default();
+            let objects = Objects::<FleetConfig>::default();
             objects.take(Told::Changed(Box::new(object("u1", 1, spec))), None);
             let problems = &objects.all()[0].problems;
             assert!(problems[0].contains(&format!("spec.{section}.{field}")), "{problems:?}");

@@ -16,8 +16,9 @@ use jiff::Timestamp;
 use tokio::sync::broadcast::error::TryRecvError;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::objects::{KIND, Known, Objects};
+use super::objects::{Known, Objects, Read};
 use super::status::{Condition, Loss, Status};
+use crate::config::FleetConfig;
 use crate::handle::{Handle, Overview, Told};
 
 const ROUND: Duration = Duration::from_secs(1);
@@ -53,7 +54,7 @@ impl Written {
 }
 
 /// Until it is aborted.
-pub async fn report(handle: Handle, client: cluster::Client, objects: Arc<Objects>) {
+pub async fn report(handle: Handle, client: cluster::Client, objects: Arc<Objects<FleetConfig>>) {
     let mut told = handle.subscribe();
     let mut recent: BTreeMap<String, Recent> = BTreeMap::new();
     let mut written: BTreeMap<String, Written> = BTreeMap::new();
@@ -99,7 +100,7 @@ pub async fn report(handle: Handle, client: cluster::Client, objects: Arc<Object
             let client = client.clone();
             async move {
                 let value = serde_json::to_value(&status).expect("a status is JSON");
-                let result = write_status(client, KIND, &object, &value).await;
+                let result = write_status(client, FleetConfig::KIND, &object, &value).await;
                 (object, status, result)
             }
         });
@@ -152,7 +153,7 @@ fn time(at: Timestamp) -> String {
 }
 
 fn status(
-    known: &Known,
+    known: &Known<FleetConfig>,
     fleet: Option<&Overview>,
     recent: Option<&Recent>,
     before: &Status,
@@ -269,7 +270,7 @@ mod tests {
 
     use super::*;
 
-    fn known(problems: &[&str]) -> Known {
+    fn known(problems: &[&str]) -> Known<FleetConfig> {
         let object = Object {
             namespace: "spark".to_owned(),
             name: "etl".to_owned(),

@@ -41,6 +41,20 @@ pub struct Status {
     pub conditions: Vec<Condition>,
 }
 
+/// `status` of an ExecutorFleetClass.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClassStatus {
+    /// `metadata.generation` of the spec that this status is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Drivers that have a fleet by this class.
+    pub fleets: u32,
+    /// Accepted; Overlapping: drivers match another class as well, and which of the two has them.
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
 /// An executor that is gone, and why.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
