@@ -17,6 +17,7 @@ impl World<'_> {
     pub(crate) fn chaos(&mut self) {
         self.lift_what_is_over();
         self.stay_hopeless();
+        self.tell_of_drivers();
         if self.healed {
             return;
         }

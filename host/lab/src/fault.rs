@@ -12,7 +12,7 @@
 //! - F60 a missing policy at the start of a host is F59 plus F23.
 //!
 //! F68 to F74 are not in the catalogue: they come from other people's bug reports. F75 to F78 are not in it
-//! either: they come from attacks on the daemon. F79 to F83 are what can happen to one fleet of several.
+//! either: they come from attacks on the daemon. F79 to F85 are what can happen to one fleet of several.
 //!
 //! F67 is not in the catalogue; it comes from the real API server. That tries a deletion first on the pod in
 //! its watch cache. A pod that is not bound there needs no grace period, and that stays in the options when the
@@ -166,6 +166,8 @@ faults! {
     DocumentRefused "F81" "document-refused" Second "a document is invalid for a reason that the core does not know";
     DocumentPending "F82" "document-pending" Second "of a document it is not known for a while whether it is valid";
     FleetHopeless "F83" "fleet-hopeless" Second "one fleet fails, and stays so when the faults are over";
+    ClassEdited "F84" "class-edited" Second "a class is edited, and a driver that it matches is replaced at that moment";
+    DriversLate "F85" "drivers-late" Second "hosts learn up to a minute late that a driver came or went";
 }
 
 impl Fault {
@@ -183,6 +185,8 @@ impl Fault {
                 | Fault::DocumentRefused
                 | Fault::DocumentPending
                 | Fault::FleetHopeless
+                | Fault::ClassEdited
+                | Fault::DriversLate
         )
     }
 
@@ -194,7 +198,7 @@ impl Fault {
             return [1, 1, 1];
         }
         // Each makes a new application.
-        if matches!(self, Fault::FleetRecreated | Fault::DriverReplaced) {
+        if matches!(self, Fault::FleetRecreated | Fault::DriverReplaced | Fault::ClassEdited) {
             return [1, 3, 10];
         }
         // Lists are rare.

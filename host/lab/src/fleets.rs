@@ -48,6 +48,9 @@ impl World<'_> {
             let app = self.random_app();
             self.replace_driver(app);
         }
+        if self.sim.strikes(Fault::ClassEdited) {
+            self.edit_class();
+        }
         if self.sim.strikes(Fault::DriverMoves) {
             let app = self.random_app();
             if self.api.is_driver_running(app) {
@@ -193,7 +196,7 @@ impl World<'_> {
     // --------------------------------------------------------------------------------------- driver --
 
     /// The driver's pod ends, and soon another one has its name.
-    fn replace_driver(&mut self, app: usize) {
+    pub(crate) fn replace_driver(&mut self, app: usize) {
         self.api.end_driver(app);
         let ms = self.sim.choices.between(100, 20_000);
         self.lift_after(self.sim.now_ms + ms, Lift::Driver(app));

@@ -17,6 +17,7 @@ use fleet::time::{Instant, Now};
 
 use crate::api::NAMESPACES;
 use crate::check::CoreId;
+use crate::classes::Drivers;
 use crate::lease;
 use crate::network::Sought;
 use crate::world::{Core, Task, WALL_BASE_MS, World};
@@ -76,6 +77,12 @@ pub enum HostTask {
         namespace: usize,
         generation: u32,
     },
+    /// The watch of drivers tells that the driver of this fleet lived, or did not, at that time.
+    Driver {
+        fleet: String,
+        at_ms: u64,
+        live: bool,
+    },
     /// The driver of this application is polled.
     PollDriver(usize),
     Exit,
@@ -99,6 +106,8 @@ pub struct Host {
     lives: BTreeMap<u64, Placed>,
     /// The life that each application has now.
     alive: BTreeMap<usize, u64>,
+    /// What the watch of drivers has told.
+    pub(crate) drivers: Drivers,
     /// Fleets of which this process was given a valid document.
     pub(crate) valid: BTreeSet<String>,
     /// Applications whose cores have ended in this step.
@@ -171,6 +180,7 @@ impl Host {
             views: BTreeMap::new(),
             lives: BTreeMap::new(),
             alive: BTreeMap::new(),
+            drivers: Drivers::default(),
             valid: BTreeSet::new(),
             ended: Vec::new(),
             calls: BTreeMap::new(),
@@ -296,8 +306,9 @@ impl World<'_> {
         self.hosts[at] = host;
         self.sim.trace.number(at as u64);
         self.sim.say(|| format!("host {at} starts, life {life}"));
-        let documents = self.documents();
+        let documents = self.documents(at);
         self.step(at, documents);
+        self.list_drivers(at);
         self.host_task(at, life, HostTask::Pulse);
     }
 
@@ -408,11 +419,11 @@ impl World<'_> {
                 self.step(at, Input::Deadline);
             }
             HostTask::Contradiction(judged) => {
-                let documents = self.documents_but(*judged);
+                let documents = self.documents_but(at, *judged);
                 self.step(at, documents);
             }
             HostTask::Spec => {
-                let documents = self.documents();
+                let documents = self.documents(at);
                 self.step(at, documents);
             }
             HostTask::ReadDriver(sought) => self.driver_read(at, *sought),
@@ -428,6 +439,7 @@ impl World<'_> {
                 self.watch_reconnects(at, namespace, generation, list);
             }
             HostTask::Stale { namespace, generation } => self.watch_is_stale(at, namespace, generation),
+            HostTask::Driver { fleet, at_ms, live } => self.told_of_driver(at, fleet, at_ms, live),
             HostTask::PollDriver(app) => self.poll_driver(at, app),
             HostTask::Exit => self.crash(at, "it leads no more"),
         }

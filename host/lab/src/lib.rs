@@ -26,6 +26,7 @@ pub mod trace;
 pub mod world;
 
 mod chaos;
+mod classes;
 mod fleets;
 mod network;
 mod operator;

@@ -31,6 +31,10 @@ pub struct Operator {
     pub policies: Vec<String>,
     /// The document names the application id; else the driver's pod has it as a label.
     pub documented: bool,
+    /// There is no document: a class makes one while the driver lives.
+    pub(crate) classed: bool,
+    /// What hosts were last told of the driver.
+    pub(crate) told_live: Option<bool>,
     /// Counts the documents.
     version: u64,
     /// The versions in which the fleet is paused or makes a dry run.
@@ -93,6 +97,8 @@ impl Operator {
             last_target,
             policies: policies::NAMES.map(str::to_owned).to_vec(),
             documented: true,
+            classed: false,
+            told_live: None,
             version: 1,
             template_invalid: false,
             withdrawn: false,
@@ -159,23 +165,6 @@ impl Operator {
 impl World<'_> {
     pub(crate) fn lift_after(&mut self, at_ms: u64, lift: Lift) {
         self.lifts.push((at_ms, lift));
-    }
-
-    /// The documents in force.
-    pub(crate) fn documents(&self) -> Input {
-        let current = self.current();
-        Input::Documents(current.into_iter().filter_map(|app| self.apps[app].operator.judged()).collect())
-    }
-
-    /// The documents in force, but for one that is still there.
-    pub(crate) fn documents_but(&self, other: Judged) -> Input {
-        let current = self.current();
-        let mut all: Vec<Judged> =
-            current.into_iter().filter_map(|app| self.apps[app].operator.judged()).collect();
-        if let Some(one) = all.iter_mut().find(|one| one.document.fleet == other.document.fleet) {
-            *one = other;
-        }
-        Input::Documents(all)
     }
 
     pub(crate) fn lift_what_is_over(&mut self) {

@@ -71,6 +71,7 @@ impl World<'_> {
             return self.object("S24", format!("{fleet} begins with a driver {} that never was", driver.uid));
         };
         self.check_begins(at, app);
+        self.check_class(at, app);
         let host = &mut self.hosts[at];
         let address = address_of(driver);
         let told = (driver.revision, address);

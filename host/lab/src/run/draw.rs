@@ -128,10 +128,12 @@ pub fn fellows(choices: &mut Choices, count: usize) -> Vec<App> {
     (1..=count).map(one).collect()
 }
 
-/// Which documents name the application id, and which leave it to the label of the driver's pod.
+/// Which documents name the application id, and which leave it to the label of the driver's pod; and which fleets have no
+/// document, because a class makes it.
 pub fn documented(choices: &mut Choices, apps: &mut [App]) {
     for app in apps {
         app.operator.documented = !choices.chance(400);
+        app.operator.classed = !app.operator.documented && choices.chance(600);
     }
 }
 
