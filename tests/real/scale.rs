@@ -96,6 +96,135 @@ fn many_executors() {
     }
 }
 
+/// Drivers of a class with this many executors each.
+const DRIVERS: usize = 60;
+const EXECUTORS_OF_DRIVER: usize = 10;
+
+/// Drivers come by the hundred, and one class observes them all. `ROLLCALL_DRIVERS` is their number.
+#[test]
+fn many_drivers() {
+    let Some(tools) = tools() else { return };
+    let drivers = std::env::var("ROLLCALL_DRIVERS").map_or(DRIVERS, |text| text.parse().unwrap());
+    println!(
+        "| class | drivers | created in | all adopted after the last | executors | all available | steady CPU | steady requests/s | RSS | peak RSS |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|---|");
+    for objects in [false, true] {
+        let stage = Stage::start(&tools);
+        let class = json!({
+            "apiVersion": "rollcall.dev/v1alpha1", "kind": "ExecutorFleetClass", "metadata": {"name": "everything"},
+            "spec": {
+                "namespaces": [NAMESPACE],
+                "fleet": {"mode": "Observe", "dryRun": true, "heartbeat": {"disabled": true}},
+            },
+        });
+        let file = stage.plane.directory().join("class.json");
+        fs::write(&file, class.to_string()).unwrap();
+        let file = file.to_str().unwrap();
+        super::resources::install(&stage.plane);
+        stage.admin(&["apply", "-f", "-"], &super::rights::everything());
+        let flags = if objects {
+            stage.admin(&["apply", "-f", file], "");
+            vec!["--watch-fleets"]
+        } else {
+            vec!["-f", file]
+        };
+        let daemon = stage.daemon(&[], &flags);
+        let patience = Duration::from_secs(60 + drivers as u64);
+        let begun = Instant::now();
+        create_all(&stage, (0..drivers).map(|driver| pod(driver, None)).collect());
+        let (created, begun) = (begun.elapsed(), Instant::now());
+        let fleets = || daemon.json(&["status"]).unwrap_or_default();
+        let with_core =
+            |fleet: &&Value| fleet["counts"]["created"].is_u64() && fleet["applicationId"].is_string();
+        wait(patience, || {
+            let fleets = fleets();
+            let adopted = fleets.as_array().map_or(0, |all| all.iter().filter(with_core).count());
+            if adopted == drivers { Ok(()) } else { Err(adopted) }
+        });
+        let adopted = begun.elapsed();
+
+        let list = ["get", "pods", "-n", NAMESPACE, "-l", "spark-role=driver", "-o", "json"];
+        let list: Value = serde_json::from_str(&stage.admin(&list, "")).unwrap();
+        let uid = |pod: &Value| pod["metadata"]["uid"].as_str().unwrap().to_owned();
+        let number = |pod: &Value| {
+            let name = pod["metadata"]["name"].as_str().unwrap();
+            name.split('-').nth(1).unwrap().parse::<usize>().unwrap()
+        };
+        let owners: Vec<(usize, String)> =
+            list["items"].as_array().unwrap().iter().map(|pod| (number(pod), uid(pod))).collect();
+        let executors = owners.iter().flat_map(|(driver, uid)| {
+            (1..=EXECUTORS_OF_DRIVER).map(move |executor| pod(*driver, Some((executor, uid))))
+        });
+        let begun = Instant::now();
+        create_all(&stage, executors.collect());
+        let expected = (drivers * EXECUTORS_OF_DRIVER) as u64;
+        wait(patience, || {
+            let available: u64 = fleets().iter().filter_map(|one| one["counts"]["available"].as_u64()).sum();
+            if available == expected { Ok(()) } else { Err(available) }
+        });
+        let available = begun.elapsed();
+
+        // What follows of the changes, statuses for instance, is over.
+        thread::sleep(STEADY);
+        let (requests, cpu, begun) = (stage.requests().len(), cpu_ms(daemon.pid()), Instant::now());
+        thread::sleep(STEADY);
+        let seconds = begun.elapsed().as_secs_f64();
+        println!(
+            "| {} | {drivers} | {:.1} s | {:.1} s | {expected} | {:.1} s | {:.1} % | {:.1} | {} MB | {} MB |",
+            if objects { "an object" } else { "a file" },
+            created.as_secs_f64(),
+            adopted.as_secs_f64(),
+            available.as_secs_f64(),
+            cpu_ms(daemon.pid()).saturating_sub(cpu) as f64 / seconds / 10.0,
+            (stage.requests().len() - requests) as f64 / seconds,
+            resident_mb(daemon.pid()),
+            peak_mb(daemon.pid()),
+        );
+    }
+}
+
+/// A driver's pod, or that of an executor with its owner's UID.
+fn pod(driver: usize, executor: Option<(usize, &String)>) -> Value {
+    let application = format!("spark-{driver}");
+    let name = format!("app-{driver}-9f3c-driver");
+    let spec = json!({"nodeName": super::stage::NODE, "containers": [{"name": "c", "image": "spark"}]});
+    let Some((executor, uid)) = executor else {
+        let labels = json!({"spark-role": "driver", "spark-app-selector": application});
+        let metadata = json!({"name": name, "namespace": NAMESPACE, "labels": labels});
+        return json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec});
+    };
+    let labels = json!({
+        "spark-role": "executor", "spark-app-selector": application, "spark-exec-id": executor.to_string(),
+    });
+    let owner = json!({"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid, "controller": true});
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "spec": spec,
+        "metadata": {
+            "name": format!("app-{driver}-exec-{executor}"), "namespace": NAMESPACE, "labels": labels,
+            "ownerReferences": [owner],
+        },
+    })
+}
+
+/// kubectl limits its own rate: several of them create the pods.
+fn create_all(stage: &Stage, pods: Vec<Value>) {
+    thread::scope(|scope| {
+        for some in pods.chunks(pods.len().div_ceil(8)) {
+            let list = json!({"apiVersion": "v1", "kind": "List", "items": some}).to_string();
+            scope.spawn(move || stage.admin(&["create", "-f", "-"], &list));
+        }
+    });
+}
+
+fn wait<E: std::fmt::Debug>(patience: Duration, look: impl Fn() -> Result<(), E>) {
+    let begun = Instant::now();
+    while let Err(found) = look() {
+        assert!(begun.elapsed() < patience, "not after {patience:?}: {found:?}");
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
 /// Waits until the daemon has received a heartbeat of each. Returns how long that took.
 fn all_available(daemon: &Daemon, fleet: &Fleet, patience: Duration, begun: Instant) -> Duration {
     let all = |status: &Value| status["counts"]["available"] == fleet.target;
