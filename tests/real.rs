@@ -13,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 mod admission;
 mod anywhere;
 mod budget;
+mod chart;
 mod conformance;
 mod control_plane;
 mod credentials;

@@ -266,3 +266,33 @@ fn the_committed_policies_are_built_from_these_sources() {
         .expect("the binary runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn the_chart_has_the_definitions_that_the_binary_prints() {
+    let printed = Command::new(env!("CARGO_BIN_EXE_rollcall")).arg("crds").output().expect("the binary runs");
+    let path = "deploy/chart/crds/rollcall.dev.yaml";
+    let committed = fs::read(root().join(path)).expect("the definitions");
+    assert!(printed.stdout == committed, "run: cargo run -- crds > {path}");
+}
+
+#[test]
+fn the_chart_is_of_this_version_and_each_value_has_a_default_and_a_rule() {
+    fn same(path: &str, schema: &Value, values: &Value) {
+        let Some(properties) = schema["properties"].as_object() else { return };
+        let values = values.as_object().unwrap_or_else(|| panic!("{path} is no object"));
+        for name in properties.keys().filter(|name| *name != "global") {
+            let path = format!("{path}.{name}");
+            let value = values.get(name).unwrap_or_else(|| panic!("values.yaml has no {path}"));
+            same(&path, &properties[name], value);
+        }
+        // It is strict on each level.
+        assert_eq!(schema["additionalProperties"], false, "{path} takes any name");
+    }
+    let read =
+        |file: &str| fs::read_to_string(root().join("deploy/chart").join(file)).expect("a file of the chart");
+    let yaml = |file: &str| serde_saphyr::from_str::<Value>(&read(file)).expect("YAML");
+    same("", &serde_json::from_str(&read("values.schema.json")).expect("JSON"), &yaml("values.yaml"));
+    let chart = yaml("Chart.yaml");
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!((&chart["version"], &chart["appVersion"]), (&version.into(), &version.into()));
+}

@@ -1,4 +1,4 @@
-//! `deploy/admission.yaml`: what the API server denies to Rollcall's account, and to others to protect Rollcall.
+//! The admission policies of `deploy/`: what the API server denies to Rollcall's account, and to others to protect Rollcall.
 //!
 //! All other suites show that no legitimate request is denied: the policies are in force in all of them.
 

@@ -1,6 +1,6 @@
 //! The daemon in any cluster: kind, k3d, or one with real nodes that run real containers and can pull `busybox`.
 //! `ROLLCALL_KUBECONFIG` selects the cluster, `ROLLCALL_NAMESPACE` an existing namespace (`default` otherwise). The
-//! kubeconfig's user needs the permissions of the Role in `deploy/rollcall.yaml` there, and, to clean up, the
+//! kubeconfig's user needs the permissions of the Roles in `deploy/` there, and, to clean up, the
 //! permission to delete `configmaps` and `leases`. What could not be deleted is printed. (Events expire by themselves.)
 //!
 //! ```console

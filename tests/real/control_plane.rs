@@ -49,7 +49,6 @@ const CLUSTER: &str = include_str!("cluster.yaml");
 /// The manifests that are shipped, unchanged.
 const DEPLOY: &str = include_str!("../../deploy/rollcall.yaml");
 const FLEETS: &str = include_str!("../../deploy/fleets.yaml");
-const ADMISSION: &str = include_str!("../../deploy/admission.yaml");
 
 /// Every response to every user, except the API server's own requests; and the parts of requests that the judges read.
 const AUDIT_POLICY: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": [
@@ -169,10 +168,11 @@ impl ControlPlane {
         }
         control_plane.start_etcd()?;
         control_plane.start_apiserver()?;
-        control_plane.kubectl(Role::Admin, &["create", "--validate=false", "-f", "-"], CLUSTER)?;
         control_plane.kubectl(Role::Admin, &["create", "-f", "-"], DEPLOY)?;
+        let established = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"];
+        control_plane.kubectl(Role::Admin, &established, "")?;
+        control_plane.kubectl(Role::Admin, &["create", "--validate=false", "-f", "-"], CLUSTER)?;
         control_plane.kubectl(Role::Admin, &["create", "-n", NAMESPACE, "-f", "-"], FLEETS)?;
-        control_plane.kubectl(Role::Admin, &["create", "-f", "-"], ADMISSION)?;
         control_plane.new_token(Role::Rollcall.name(), ACCOUNT)?;
         Ok(control_plane)
     }

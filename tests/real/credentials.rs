@@ -23,7 +23,7 @@ fn a_token_is_renewed_and_lost_and_found_again() {
     for binding in [
         &["rollcall", "--role=rollcall"][..],
         &["leases", "--role=leases", "-n", HOME],
-        &["create-leases", "--role=rollcall", "-n", HOME],
+        &["create-leases", "--role=rollcall-leader-election", "-n", HOME],
     ] {
         let name = format!("{ACCOUNT}-{}", binding[0]);
         stage.admin(&[&["create", "rolebinding", &name, &account], &binding[1..]].concat(), "");

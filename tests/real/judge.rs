@@ -257,7 +257,7 @@ fn granted(plane: &ControlPlane, fleet: &Fleet, requests: &[Request]) -> usize {
     let of_fleet = |request: &&Request| request.namespace.is_empty() || request.namespace == fleet.namespace;
     let forbidden = requests.iter().filter(of_fleet).filter(|request| request.forbidden && !fleet.rights_go);
     let forbidden = forbidden.inspect(|request| {
-        assert!(starting(request.answered_at), "deploy/rollcall.yaml does not grant {request:?}");
+        assert!(starting(request.answered_at), "deploy/ does not grant {request:?}");
     });
     forbidden.count()
 }

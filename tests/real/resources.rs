@@ -1,23 +1,10 @@
 //! Fleets that are objects of the API server: their definition, their status, and their scale.
 
-use std::process::Command;
-
 use serde_json::{Value, json};
 
-use super::control_plane::{ControlPlane, NAMESPACE, Role};
-use super::stage::binary;
+use super::control_plane::NAMESPACE;
 use super::stage::{Fleet, Stage};
 use super::tools;
-
-/// The definitions, as a user installs them.
-pub fn install(plane: &ControlPlane) {
-    let printed = Command::new(binary()).arg("crds").output().unwrap();
-    assert!(printed.status.success(), "{printed:?}");
-    let printed = String::from_utf8(printed.stdout).unwrap();
-    plane.kubectl(Role::Admin, &["apply", "--server-side", "-f", "-"], &printed).unwrap();
-    let wait = ["wait", "--for=condition=Established", "crd/executorfleets.rollcall.dev", "--timeout=60s"];
-    plane.kubectl(Role::Admin, &wait, "").unwrap();
-}
 
 fn object(stage: &Stage, fleet: &Fleet) -> Value {
     let get = ["get", "executorfleet", &fleet.name, "-n", NAMESPACE, "-o", "json"];
@@ -42,8 +29,6 @@ fn a_fleet_is_an_object_with_a_status_and_a_scale() {
     let Some(tools) = tools() else { return };
     // Other tests' daemons have the same account, and see no objects: they do not watch them.
     let stage = Stage::start(&tools);
-    install(&stage.plane);
-    stage.admin(&["apply", "-f", "-"], &super::rights::everything());
     let mut fleet = stage.fleet("scaled", 2, |_| {});
     let daemon = stage.daemon(&[], &["--watch-fleets", "--fleet-namespace", NAMESPACE]);
     stage.admin(&["apply", "-f", fleet.document.to_str().unwrap()], "");

@@ -1,28 +1,25 @@
-//! Least privilege: the daemon uses exactly the permissions that `deploy/` grants.
+//! Least privilege: the daemon uses exactly the permissions that the chart grants for its values.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::control_plane::{HOME, NAMESPACE};
+use super::control_plane::{HOME, NAMESPACE, Role};
 use super::stage::{Daemon, Stage};
-use super::tools;
+use super::{chart, tools};
 
 /// Group, resource, verb.
 type Right = (String, String, String);
 
-/// With the permission that only one of its options needs.
-pub fn everything() -> String {
-    let text = include_str!("../../deploy/rollcall.yaml");
-    let whole = text.replace("  # - { apiGroups:", "  - { apiGroups:");
-    assert_ne!(whole, text, "the optional right is there as a comment");
-    whole
-}
-
 fn granted(stage: &Stage) -> BTreeSet<Right> {
     let mut rights = BTreeSet::new();
-    for place in [&["role"][..], &["role", "-n", HOME], &["clusterrole"]] {
-        let get = [&["get", "-o", "json"], place, &["rollcall"]].concat();
+    for role in [
+        &["role", "rollcall"][..],
+        &["role", "rollcall-leader-election", "-n", HOME],
+        &["clusterrole", "rollcall"],
+    ] {
+        let get = [&["get", "-o", "json"], role].concat();
         let role: Value = serde_json::from_str(&stage.admin(&get, "")).unwrap();
         let of = |rule: &Value, field: &str| {
             let list = rule[field].as_array().unwrap().iter();
@@ -57,12 +54,28 @@ fn beat(daemon: &Daemon, token: &str) -> String {
     daemon.http(&request).unwrap()
 }
 
+/// Installs the chart over the manifests that the control plane has, and returns the daemon's flags in its Deployment.
+fn install(stage: &Stage, helm: &Path) -> Vec<String> {
+    let kubeconfig = stage.plane.kubeconfig(Role::Admin);
+    let kubeconfig = format!("--kubeconfig={}", kubeconfig.display());
+    let release = ["install", "rollcall", "chart", "--namespace", HOME, "--values=-", &kubeconfig];
+    let adopt = ["--take-ownership", "--force-conflicts"];
+    // One with objects, and one with tokens of executors.
+    let values = json!({"fleetNamespaces": [NAMESPACE], "reviewTokens": true});
+    let notes = chart::run(helm, &[&release[..], &adopt].concat(), &values).unwrap();
+    assert!(notes.contains(&format!("It may manage executors in: {NAMESPACE}.")), "{notes}");
+    let deployment = stage.admin(&["get", "deployment", "rollcall", "-n", HOME, "-o", "json"], "");
+    let deployment: Value = serde_json::from_str(&deployment).unwrap();
+    // The first is `run`.
+    chart::arguments(&deployment["spec"]["template"]).split_off(1)
+}
+
 #[test]
 fn what_is_granted_is_used_and_what_is_used_is_granted() {
-    let Some(tools) = tools() else { return };
+    let (Some(tools), Some(helm)) = (tools(), chart::helm()) else { return };
     let stage = Stage::shared(&tools);
-    super::resources::install(&stage.plane);
-    stage.admin(&["apply", "-f", "-"], &everything());
+    let flags = install(&stage, &helm);
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     stage.admin(&["create", "serviceaccount", "executor"], "");
     let fleet = stage.fleet("rights", 2, |document| {
         document["spec"]["template"]["spec"]["serviceAccountName"] = json!("executor");
@@ -77,7 +90,7 @@ fn what_is_granted_is_used_and_what_is_used_is_granted() {
     });
     // One of them is an object.
     stage.admin(&["apply", "-f", fleet.document.to_str().unwrap()], "");
-    let daemon = stage.daemon(&[&invalid, &failing], &["--review-tokens", "--watch-fleets"]);
+    let daemon = stage.daemon(&[&invalid, &failing], &flags);
     stage.at_strength(&daemon, &fleet, "started");
     stage.at_strength(&daemon, &failing, "started");
 

@@ -14,7 +14,7 @@ use super::control_plane::{ControlPlane, NAMESPACE, Role};
 use super::evidence::{self, Shown};
 use super::kubelet::{Image, Kubelet};
 use super::stage::{Daemon, free, runs};
-use super::{enabled, resources, rights, tools};
+use super::{enabled, tools};
 use crate::support::root;
 
 mod allocator;
@@ -104,10 +104,6 @@ impl Application {
         let start = Instant::now();
         let plane = ControlPlane::start(tools).unwrap();
         let spec = spec.into();
-        if spec.is_none() {
-            resources::install(&plane);
-            plane.kubectl(Role::Admin, &["apply", "-f", "-"], &rights::everything()).unwrap();
-        }
         let (graphite, rest_port) = (free(), free().port());
         let kubelet = Kubelet::start(
             &plane.kubeconfig(Role::Kubelet),

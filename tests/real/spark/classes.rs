@@ -17,8 +17,6 @@ fn a_class_observes_all_drivers_of_a_namespace() {
 fn observes_both(tools: &Path, spark: &Path) {
     println!("Spark in {}", spark.display());
     let plane = ControlPlane::start(tools).unwrap();
-    resources::install(&plane);
-    plane.kubectl(Role::Admin, &["apply", "-f", "-"], &rights::everything()).unwrap();
     let admin = |arguments: &[&str], input: &str| plane.kubectl(Role::Admin, arguments, input).unwrap();
     let class = json!({
         "apiVersion": "rollcall.dev/v1alpha1", "kind": "ExecutorFleetClass", "metadata": {"name": "everything"},
