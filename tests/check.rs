@@ -66,6 +66,9 @@ fn warnings_are_told_and_fail_only_when_they_are_to() {
         check(&["-f", "examples/own.yaml", "-f", "examples/observe.yaml", "--deny-warnings"]).status.code(),
         Some(0)
     );
+    let class = check(&["-f", "examples/class.yaml", "--deny-warnings"]);
+    let text = String::from_utf8_lossy(&class.stdout);
+    assert!(text.starts_with("ok class everything: Observe, namespaces: spark ("), "{class:?}");
 }
 
 #[test]

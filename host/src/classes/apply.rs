@@ -111,9 +111,10 @@ fn changes(
     }
     for known in there.iter().filter(|known| class_of(known).is_some()) {
         let key = known.object.key();
-        // Of a driver that is not live the object stays: it shows how the application went.
+        // Of a driver that has ended the object stays while there is its class: it shows how the application went.
         let pod = known.object.value["spec"]["driver"]["podName"].as_str().unwrap_or_default();
-        if !wanted.contains(&key) && classes.lives(&known.object.namespace, pod) {
+        let is_over = !classes.lives(&known.object.namespace, pod) && classes.has(class_of(known));
+        if !wanted.contains(&key) && !is_over {
             let (name, uid) = (known.object.name.clone(), known.object.uid.clone());
             changes.push((key, known.object.namespace.clone(), Change::Delete { name, uid }));
         }
@@ -122,6 +123,11 @@ fn changes(
 }
 
 impl Classes {
+    /// Is there an object with this class?
+    fn has(&self, class: Option<&str>) -> bool {
+        self.all().iter().any(|config| config.fleet.generation.is_some() && Some(config.name()) == class)
+    }
+
     fn lives(&self, namespace: &str, pod: &str) -> bool {
         let drivers = crate::resource::lock(&self.drivers);
         drivers.get(&(namespace.to_owned(), pod.to_owned())).is_some_and(|driver| driver.driver.live)

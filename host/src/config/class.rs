@@ -71,6 +71,7 @@ pub struct Metadata {
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
+#[allow(clippy::duplicated_attributes, reason = "each column has a type and a path")]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ClassSpec {
     /// What the labels of a driver's pod must be. Without it: any. Spark sets labels with

@@ -36,7 +36,9 @@ const RULES: [(&str, &str); 6] = [
 pub fn definitions() -> Vec<Value> {
     let fleets = definition(FleetResource::crd());
     let classes = class_definition(ClassResource::crd(), &fleets);
-    vec![fleets, classes]
+    let mut all = vec![fleets, classes];
+    all.iter_mut().for_each(known_formats);
+    all
 }
 
 /// Why this field is not for objects, if it is not.
@@ -71,6 +73,21 @@ fn require_lists(schema: &mut Value) {
             Some(known) => known.extend(required),
             None => schema["required"] = required.into(),
         }
+    }
+}
+
+/// Without the formats of unsigned integers, of which the API server warns: their bounds are in the schema.
+fn known_formats(node: &mut Value) {
+    match node {
+        Value::Object(fields) => {
+            let unsigned = |format: &Value| format.as_str().is_some_and(|format| format.starts_with("uint"));
+            if fields.get("format").is_some_and(unsigned) {
+                fields.remove("format");
+            }
+            fields.values_mut().for_each(known_formats);
+        }
+        Value::Array(items) => items.iter_mut().for_each(known_formats),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

@@ -31,13 +31,18 @@ pub(crate) fn mark_lost(executor: &mut Executor, trigger: Trigger, cx: &mut Cont
     cx.add(Effect::AskWhy);
 }
 
-/// Did the driver end an executor that is superfluous, or about to be removed as such?
+/// Did the driver that scales the fleet end the executor? It is superfluous, or about to be removed as such; or it ended
+/// successfully after it had registered, which only its driver tells it to. By then the driver may want more executors
+/// again.
 pub(crate) fn is_scale_down(executor: &Executor, trigger: Trigger, cx: &Context<'_>) -> bool {
-    let surplus = match cx.leaving {
-        None => cx.superfluous,
-        Some(cause) => cx.env.spec.scale_down == ScaleDown::Driver && cause == DeletionCause::ScaleDown,
-    };
-    surplus && is_release(executor, trigger)
+    if !cx.env.owns() || cx.env.spec.scale_down == ScaleDown::Rollcall {
+        return false;
+    }
+    let told = trigger == Trigger::PodSucceeded && executor.is_useful();
+    match cx.leaving {
+        None => told || cx.superfluous && is_release(executor, trigger),
+        Some(cause) => cause == DeletionCause::ScaleDown && is_release(executor, trigger),
+    }
 }
 
 /// A driver that releases idle executors ends them successfully or deletes their pods. A pod that Kubernetes

@@ -42,19 +42,31 @@ fn superfluous_executors_run_until_the_driver_ends_them() {
     );
 }
 
+/// The driver wants more executors again while one that it had released ends: that one is no loss, either. One that is
+/// deleted, or ends before it has registered, was not released.
 #[test]
 fn an_executor_that_is_not_superfluous_is_replaced() {
     check(
-        scaled_by_its_driver(2),
+        scaled_by_its_driver(3),
         "
         0s lead
             > 0s create 1
             > 0s create 2
+            > 0s create 3
         1s start 1 2
         1s beating 1 2
+        1s create 3 ok
         9s pod 2 succeeded
-            > 9s ask SPARK why 2 was lost: PodSucceeded, check 0
-            > 9s create 3 for 2
+            > 9s create 4
+            > 9s delete 2 uid u2
+        10s pod 3 succeeded
+            > 10s ask SPARK why 3 was lost: PodSucceeded, check 0
+            > 10s create 5 for 3
+        11s gone 1
+            > 11s ask SPARK why 1 was lost: PodDeleted, check 0
+            > 11s create 6 for 1
+        12s counts
+            > 12s created 3 = live 0 + terminating 0 + reason pending 2 + lost [] + removed [ScaleDown 1]
         ",
     );
 }

@@ -261,10 +261,8 @@ impl World<'_> {
             }
         };
         let labels = self.api.app(app);
-        let executor = match &event {
-            Event::PodChanged(pod) | Event::PodGone(pod) => pod.executor,
-            other => unreachable!("{other:?}"),
-        };
+        let (Event::PodChanged(pod) | Event::PodGone(pod)) = &event else { return };
+        let executor = pod.executor;
         let of = |it: &fleet::supervisor::Supervisor| {
             it.life_of(NAMESPACES[labels.namespace], &labels.id, executor)
         };
