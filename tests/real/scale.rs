@@ -121,8 +121,6 @@ fn many_drivers() {
         let file = stage.plane.directory().join("class.json");
         fs::write(&file, class.to_string()).unwrap();
         let file = file.to_str().unwrap();
-        super::resources::install(&stage.plane);
-        stage.admin(&["apply", "-f", "-"], &super::rights::everything());
         let flags = if objects {
             stage.admin(&["apply", "-f", file], "");
             vec!["--watch-fleets"]
@@ -134,12 +132,12 @@ fn many_drivers() {
         let begun = Instant::now();
         create_all(&stage, (0..drivers).map(|driver| pod(driver, None)).collect());
         let (created, begun) = (begun.elapsed(), Instant::now());
-        let fleets = || daemon.json(&["status"]).unwrap_or_default();
-        let with_core =
-            |fleet: &&Value| fleet["counts"]["created"].is_u64() && fleet["applicationId"].is_string();
+        let fleets = || {
+            let status = daemon.json(&["status"]).unwrap_or_default();
+            status["fleets"].as_array().cloned().unwrap_or_default()
+        };
         wait(patience, || {
-            let fleets = fleets();
-            let adopted = fleets.as_array().map_or(0, |all| all.iter().filter(with_core).count());
+            let adopted = fleets().iter().filter(|fleet| fleet["applicationId"].is_string()).count();
             if adopted == drivers { Ok(()) } else { Err(adopted) }
         });
         let adopted = begun.elapsed();
