@@ -9,6 +9,7 @@ mod check;
 mod circles;
 mod cli;
 mod daemon;
+mod doctor;
 mod hostile;
 mod loss_cases;
 mod real;

@@ -18,6 +18,7 @@ mod conformance;
 mod control_plane;
 mod credentials;
 mod daemon;
+mod doctor;
 mod evidence;
 mod history;
 mod judge;

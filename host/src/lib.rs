@@ -7,6 +7,7 @@ pub mod config;
 mod crds;
 pub mod daemon;
 pub mod demo;
+mod doctor;
 mod eviction;
 pub mod eyes;
 pub mod files;
@@ -40,6 +41,7 @@ enum Command {
     Demo(demo::Args),
     Run(run::Args),
     Check(check::Args),
+    Doctor(doctor::Args),
     /// Print the CustomResourceDefinitions of `rollcall run --watch-fleets`, for `kubectl apply -f -`.
     Crds {
         #[arg(short, long, value_enum, default_value_t)]
@@ -62,6 +64,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Run(args) => run::run(args),
         Command::Check(args) => check::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Crds { output } => crds::run(output),
         Command::Client(command) => client::run(command),
         Command::Policy(command) => policy::run(command),
