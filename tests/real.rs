@@ -18,6 +18,7 @@ mod control_plane;
 mod credentials;
 mod daemon;
 mod evidence;
+mod failover;
 mod history;
 mod judge;
 mod kubelet;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::Clients;
-use cluster::lease::LeaseApi;
+use cluster::lease::{LeaseApi, Notes};
 use cluster::node::NodeSeen;
 use cluster::notice::Notices;
 use cluster::queue::{self, Gate, Job, Rates};
@@ -68,6 +68,8 @@ pub struct Parts {
     pub policies: Arc<Policies>,
     /// `None`: no leader election, this replica always leads.
     pub lease: Option<LeaseConfig>,
+    /// What replicas tell each other with the Lease.
+    pub notes: Option<Notes>,
     pub rates: Rates,
     /// The name of this replica, for people: its pod's name.
     pub instance: String,
@@ -164,8 +166,10 @@ pub async fn run(parts: Parts) -> Ended {
         let identity = Identity::new(&parts.instance, parts.random);
         Election::new(lease.settings, identity, Seed::new(seed))
     });
-    let lease =
-        parts.lease.map(|lease| LeaseApi::new(parts.clients.call.clone(), &lease.namespace, &lease.name));
+    let lease = parts.lease.map(|lease| {
+        let api = LeaseApi::new(parts.clients.call.clone(), &lease.namespace, &lease.name);
+        parts.notes.into_iter().fold(api, LeaseApi::with_notes)
+    });
     let Parts { mut signs, mut requests, mut changes, mut stop, .. } = parts;
     let mut daemon = Daemon {
         start,

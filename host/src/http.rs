@@ -28,9 +28,10 @@ mod events;
 #[cfg(test)]
 pub mod fake;
 mod fleets;
+mod forward;
 mod guards;
 mod hosts;
-mod places;
+pub(crate) mod places;
 pub mod probes;
 pub mod serve;
 #[cfg(test)]
@@ -49,6 +50,7 @@ use tokio::sync::Semaphore;
 use crate::handle::Handle;
 use crate::hush::Hush;
 use crate::metrics::Metrics;
+use crate::relay::Relay;
 
 use self::answers::Answers;
 use self::events::Streams;
@@ -78,6 +80,8 @@ pub struct Settings {
     /// Further routes, for instance of heartbeats, with the same bounds except [`AT_ONCE_MAX`]. Their own security
     /// headers and body limits take precedence over these; a fallback does not.
     pub extra: Router,
+    /// The way to the leader, for a replica that stands by.
+    pub relay: Relay,
 }
 
 /// All routes with their middleware.
@@ -85,7 +89,8 @@ pub struct Settings {
 /// # Panics
 /// If a path of `extra` is one of the server's own.
 pub fn router(handle: Handle, metrics: Metrics, settings: Settings) -> Router {
-    let Settings { token, hosts, extra } = settings;
+    let Settings { token, hosts, extra, relay } = settings;
+    let away = forward::Away { relay, handle: handle.clone(), metrics: metrics.clone() };
     let probes = probes::routes(handle.clone());
     let app = App {
         handle,
@@ -125,6 +130,7 @@ pub fn router(handle: Handle, metrics: Metrics, settings: Settings) -> Router {
         .merge(extra)
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)
+        .layer(from_fn_with_state(away, forward::to_the_leader))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(from_fn(guards::in_time))
         .layer(map_response(guards::harden))

@@ -17,6 +17,7 @@ pub mod listen;
 pub mod metrics;
 pub mod output;
 pub mod policy;
+pub mod relay;
 pub mod resource;
 pub mod run;
 pub mod service;
@@ -37,7 +38,7 @@ struct Cli {
 #[derive(clap::Subcommand)]
 enum Command {
     Demo(demo::Args),
-    Run(run::Args),
+    Run(Box<run::Args>),
     Check(check::Args),
     /// Print the CustomResourceDefinitions of `rollcall run --watch-fleets`, for `kubectl apply -f -`.
     Crds {
@@ -59,7 +60,7 @@ pub fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
     let result = match command {
         Command::Demo(args) => demo::run(args),
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => run::run(*args),
         Command::Check(args) => check::run(args),
         Command::Crds { output } => crds::run(output),
         Command::Client(command) => client::run(command),

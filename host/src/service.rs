@@ -1,7 +1,7 @@
 //! The daemon with its listeners, probes, and the watchers of its files. `run` and `demo` differ in the cluster and in
 //! the source of the documents; everything else is here.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,7 @@ use crate::heartbeat::{Counters, Directory, Intake, api, driver, graphite, intak
 use crate::http;
 use crate::listen::Listener;
 use crate::metrics::Metrics;
+use crate::relay::replica::Replica;
 use crate::resource::{self, Objects};
 
 /// Capacities of the queues for requests and for events.
@@ -55,6 +56,8 @@ pub struct Settings {
     pub graphite: SocketAddr,
     /// Also listen for Graphite over UDP, at the same address.
     pub graphite_udp: bool,
+    /// The address to advertise to other replicas, and the listen address for them.
+    pub relay: Option<(IpAddr, SocketAddr)>,
     /// The bearer token for operators' commands.
     pub token: Option<String>,
     /// Accept heartbeats over HTTP with tokens that the API server reviews.
@@ -71,6 +74,8 @@ pub struct Service {
     pub http: SocketAddr,
     pub probes: Option<SocketAddr>,
     pub graphite: SocketAddr,
+    /// Where other replicas reach this one.
+    pub relay: Option<SocketAddr>,
     pub ended: JoinHandle<Ended>,
 }
 
@@ -100,7 +105,15 @@ impl Service {
         let metrics = settings.metrics;
         let (directory, counters) = (Arc::new(Directory::default()), Arc::new(Counters::default()));
         let (sender, signs) = intake::channel();
-        let intake = Intake::new(Arc::clone(&directory), Arc::clone(&counters), sender);
+        let replica = settings.relay.filter(|_| settings.lease.is_some());
+        let replica =
+            replica.map(|(advertise, at)| Replica::bind(advertise, at, settings.files.relay, random()?));
+        let replica = replica.transpose()?;
+        let relay = replica.as_ref().map(|replica| replica.relay.clone()).unwrap_or_default();
+        let relay_address = replica.as_ref().map(|replica| replica.address);
+        let notes = replica.as_ref().map(|replica| replica.notes.clone());
+        let intake =
+            Intake::new(Arc::clone(&directory), Arc::clone(&counters), sender).with_relay(relay.clone());
         let policies = settings.policies;
         let (change, changes) = mpsc::channel(4);
         // Subscribes before the documents are validated, so that no change in the meantime is missed.
@@ -110,10 +123,20 @@ impl Service {
         let poller = driver::Poller::new(intake.clone(), driver::TIMEOUT);
         let limits =
             graphite::Limits { connections_max: settings.files.graphite, ..graphite::Limits::default() };
-        let mut side = vec![
+        let mut side = Vec::new();
+        let (lines, web) = match replica {
+            None => (lines, web),
+            Some(replica) => {
+                let (lines, web, both) =
+                    replica.start(&handle, datagrams.is_none(), Arc::new(intake.clone()), lines, web);
+                side.extend(both);
+                (lines, web)
+            }
+        };
+        side.extend([
             tokio::spawn(graphite::run(lines, intake.clone(), limits.clone())),
             tokio::spawn(poller.run()),
-        ];
+        ]);
         if let Some(datagrams) = datagrams {
             side.push(tokio::spawn(graphite::run_udp(datagrams, intake.clone(), limits)));
         }
@@ -125,7 +148,7 @@ impl Service {
         let reviewer = settings.review_tokens.then(|| settings.clients.call.clone());
         let reviewer = reviewer.map(|client| Arc::new(Reviewer(client)) as Arc<dyn TokenReviewer>);
         let extra = api::router(intake.clone(), reviewer);
-        let web_settings = http::Settings { token: settings.token, hosts: settings.http_hosts, extra };
+        let web_settings = http::Settings { token: settings.token, hosts: settings.http_hosts, extra, relay };
         let router = http::router(handle.clone(), metrics.clone(), web_settings);
         let limits = http::serve::Limits::new(settings.files.http);
         let mut stop = settings.stop.clone();
@@ -152,6 +175,7 @@ impl Service {
             fleets,
             policies,
             lease: settings.lease,
+            notes,
             rates: settings.rates,
             instance: settings.instance,
             directory,
@@ -173,7 +197,7 @@ impl Service {
             ended
         });
         let (http, probes, graphite) = (http_address, probes_address, graphite_address);
-        Ok(Service { handle, metrics, http, probes, graphite, ended })
+        Ok(Service { handle, metrics, http, probes, graphite, relay: relay_address, ended })
     }
 }
 

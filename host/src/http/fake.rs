@@ -45,9 +45,7 @@ impl Daemon {
     }
 
     pub async fn start_with(settings: Settings) -> Daemon {
-        let (handle, requests) = Handle::new(16, TOLD_MAX);
-        tokio::spawn(answer(World::new(handle.clone()), requests));
-        Daemon::serve(handle, settings).await
+        Daemon::serve(leader(), settings).await
     }
 
     /// A daemon whose loop the test plays itself.
@@ -70,6 +68,13 @@ impl Daemon {
     pub fn stop(&self) {
         self.stop.notify_one();
     }
+}
+
+/// The handle of a loop that leads, with a fleet of three.
+pub fn leader() -> Handle {
+    let (handle, requests) = Handle::new(16, TOLD_MAX);
+    tokio::spawn(answer(World::new(handle.clone()), requests));
+    handle
 }
 
 async fn answer(mut world: World, mut requests: mpsc::Receiver<Request>) {
