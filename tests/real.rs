@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 mod admission;
 mod anywhere;
+mod authority;
 mod budget;
 mod conformance;
 mod control_plane;

@@ -28,20 +28,22 @@ use fleet::id::{ActionId, CommandId};
 use fleet::observed::DriverPod;
 use fleet::supervisor::{Input, Supervisor};
 use fleet::time::{Instant, Now};
-use tokio::sync::{mpsc, oneshot, watch as flag};
+use tokio::sync::{mpsc, watch as flag};
 use tokio::time::{Instant as Clock, sleep_until, timeout};
 
-use crate::handle::{Commanded, Handle, Request};
+use crate::handle::{Handle, Request};
 use crate::heartbeat::Directory;
 use crate::heartbeat::intake::Signs;
 use crate::metrics::Metrics;
 
+mod audit;
 mod fleets;
 mod hearsay;
 mod inputs;
 mod outputs;
 mod policies;
 
+use audit::Order;
 use fleets::{Alive, Sources};
 pub use policies::{Judge, Judged, Policies};
 
@@ -128,8 +130,7 @@ struct Daemon {
     /// By the number of the fleet's life.
     alive: BTreeMap<u64, Alive>,
     commands: u64,
-    /// With the life that the command was for.
-    replies: BTreeMap<CommandId, (Option<u64>, oneshot::Sender<Commanded>)>,
+    replies: BTreeMap<CommandId, Order>,
     nodes: BTreeMap<String, NodeSeen>,
     /// When the current input arrived.
     since: Clock,

@@ -159,6 +159,7 @@ async fn play(args: Args, policies: Arc<Policies>) -> Result<ExitCode> {
         graphite: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         graphite_udp: false,
         relay: None,
+        authorize: false,
         token: None,
         review_tokens: false,
         watch_nodes: true,

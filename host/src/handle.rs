@@ -34,9 +34,22 @@ pub struct Handle {
 #[derive(Debug)]
 pub enum Request {
     Overview(oneshot::Sender<Vec<Overview>>),
-    Snapshot { fleet: String, reply: oneshot::Sender<Result<Snapshot, NoFleet>> },
-    Explain { fleet: String, executor: ExecutorId, reply: oneshot::Sender<Result<Explanation, NoFleet>> },
-    Command { fleet: String, verb: Command, reply: oneshot::Sender<Commanded> },
+    Snapshot {
+        fleet: String,
+        reply: oneshot::Sender<Result<Snapshot, NoFleet>>,
+    },
+    Explain {
+        fleet: String,
+        executor: ExecutorId,
+        reply: oneshot::Sender<Result<Explanation, NoFleet>>,
+    },
+    /// `by`: the user, if the cluster vouches for one.
+    Command {
+        fleet: String,
+        verb: Command,
+        by: Option<String>,
+        reply: oneshot::Sender<Commanded>,
+    },
 }
 
 /// Why a name means no fleet.
@@ -185,9 +198,14 @@ impl Handle {
         self.ask(|reply| Request::Explain { fleet, executor, reply }).await
     }
 
-    pub async fn command(&self, fleet: &str, verb: Command) -> Result<Commanded, Unavailable> {
+    pub async fn command(
+        &self,
+        fleet: &str,
+        verb: Command,
+        by: Option<String>,
+    ) -> Result<Commanded, Unavailable> {
         let fleet = fleet.to_owned();
-        self.ask(|reply| Request::Command { fleet, verb, reply }).await
+        self.ask(|reply| Request::Command { fleet, verb, by, reply }).await
     }
 
     /// Subscribes to all events from now on.

@@ -25,7 +25,7 @@ pub mod spark;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
 
 /// Keeps fleets of Apache Spark executors at their target size.
 #[derive(Parser)]
@@ -57,7 +57,9 @@ enum Command {
 
 /// The entry point of the binary.
 pub fn main() -> ExitCode {
-    let Cli { command } = Cli::parse();
+    let cli = Cli::command();
+    let cli = if client::is_plugin() { cli.bin_name("kubectl rollcall") } else { cli };
+    let Cli { command } = Cli::from_arg_matches(&cli.get_matches()).unwrap_or_else(|error| error.exit());
     let result = match command {
         Command::Demo(args) => demo::run(args),
         Command::Run(args) => run::run(*args),

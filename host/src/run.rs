@@ -75,9 +75,14 @@ pub struct Args {
     /// Listen address for the other replicas. Not used without --advertise.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:2004")]
     relay: SocketAddr,
-    /// File with the bearer token for operators' commands. Commands over HTTP are disabled without it.
+    /// File with the bearer token for operators' commands. Without it and --authorize commands are disabled.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Accept commands of every user of the cluster who may patch the fleet's object (`executorfleets.rollcall.dev`),
+    /// whether there is such an object or not. The API server reviews the token that comes with the command
+    /// (TokenReview), and what its user may do (SubjectAccessReview).
+    #[arg(long)]
+    authorize: bool,
     /// Lead without a Lease. Only for a single replica that never runs twice at the same time.
     #[arg(long)]
     no_leader_election: bool,
@@ -188,6 +193,7 @@ async fn serve(
         graphite_udp: args.graphite_udp,
         relay: args.advertise.map(|advertise| (advertise, args.relay)),
         token,
+        authorize: args.authorize,
         review_tokens: args.review_tokens,
         watch_nodes: !args.no_nodes,
         stop: stopped,

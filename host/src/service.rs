@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use cluster::Clients;
 use cluster::queue::Rates;
+use cluster::review::User;
 use policy::CacheCounts;
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
@@ -22,6 +23,7 @@ use crate::handle::Handle;
 use crate::heartbeat::api::review::{BoxFuture, ReviewError, Reviewed, TokenReviewer};
 use crate::heartbeat::{Counters, Directory, Intake, api, driver, graphite, intake};
 use crate::http;
+use crate::http::authority::{AUDIENCE, Authority, Judge};
 use crate::listen::Listener;
 use crate::metrics::Metrics;
 use crate::relay::replica::Replica;
@@ -60,6 +62,8 @@ pub struct Settings {
     pub relay: Option<(IpAddr, SocketAddr)>,
     /// The bearer token for operators' commands.
     pub token: Option<String>,
+    /// Accept commands of users who may patch the fleet, by the API server's word.
+    pub authorize: bool,
     /// Accept heartbeats over HTTP with tokens that the API server reviews.
     pub review_tokens: bool,
     pub watch_nodes: bool,
@@ -148,7 +152,10 @@ impl Service {
         let reviewer = settings.review_tokens.then(|| settings.clients.call.clone());
         let reviewer = reviewer.map(|client| Arc::new(Reviewer(client)) as Arc<dyn TokenReviewer>);
         let extra = api::router(intake.clone(), reviewer);
-        let web_settings = http::Settings { token: settings.token, hosts: settings.http_hosts, extra, relay };
+        let authority =
+            settings.authorize.then(|| Authority::new(Arc::new(Reviewer(settings.clients.call.clone()))));
+        let web_settings =
+            http::Settings { token: settings.token, authority, hosts: settings.http_hosts, extra, relay };
         let router = http::router(handle.clone(), metrics.clone(), web_settings);
         let limits = http::serve::Limits::new(settings.files.http);
         let mut stop = settings.stop.clone();
@@ -230,7 +237,7 @@ async fn count(counters: Arc<Counters>, policies: Arc<Policies>, metrics: Metric
     }
 }
 
-/// Asks the API server who owns a token.
+/// Asks the API server who owns a token, and what the owner may do.
 struct Reviewer(cluster::Client);
 
 impl TokenReviewer for Reviewer {
@@ -249,5 +256,25 @@ impl TokenReviewer for Reviewer {
                 Err(why) => Err(ReviewError::Unavailable(why)),
             }
         })
+    }
+}
+
+impl Judge for Reviewer {
+    fn user<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Option<User>, String>> {
+        Box::pin(async move {
+            match cluster::review::user(self.0.clone(), token, &[AUDIENCE]).await? {
+                Some(user) => Ok(Some(user)),
+                None => cluster::review::user(self.0.clone(), token, &[]).await,
+            }
+        })
+    }
+
+    fn may<'a>(
+        &'a self,
+        user: &'a User,
+        namespace: &'a str,
+        fleet: &'a str,
+    ) -> BoxFuture<'a, Result<bool, String>> {
+        Box::pin(cluster::review::may_patch(self.0.clone(), user, namespace, fleet))
     }
 }

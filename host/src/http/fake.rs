@@ -90,7 +90,7 @@ async fn answer(mut world: World, mut requests: mpsc::Receiver<Request>) {
             Request::Explain { fleet, executor, reply } => {
                 drop(reply.send(is_ours(&fleet).map(|()| world.fleet.explain(executor))));
             }
-            Request::Command { fleet, verb, reply } => {
+            Request::Command { fleet, verb, reply, .. } => {
                 let commanded = match &*fleet {
                     "etl" => Commanded::Replied(world.command(verb)),
                     "early" => {

@@ -12,6 +12,7 @@ use super::fake::{Daemon, TOKEN};
 use super::{BODY_MAX, Settings, probes};
 use crate::handle::Handle;
 
+mod authority;
 mod bounds;
 mod events;
 mod fuzz;
