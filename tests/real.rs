@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 mod admission;
 mod anywhere;
+mod authority;
 mod budget;
 mod chart;
 mod conformance;
@@ -20,6 +21,7 @@ mod credentials;
 mod daemon;
 mod doctor;
 mod evidence;
+mod failover;
 mod history;
 mod judge;
 mod kubelet;

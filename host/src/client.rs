@@ -10,6 +10,7 @@ mod daemon;
 mod events;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,6 +24,10 @@ use crate::output::{self, Output};
 use answer::{Answer, Block};
 use daemon::{Daemon, Reply};
 use events::Heard;
+use tunnel::Cluster;
+
+/// The name of the binary as a plugin of kubectl: `kubectl rollcall`.
+pub const PLUGIN: &str = "kubectl-rollcall";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -122,18 +127,15 @@ pub enum Question {
 /// The daemon to connect to, the token, and the output format.
 #[derive(Debug, Args)]
 pub struct Connection {
-    /// URL of the daemon.
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "ROLLCALL_SERVER",
-        default_value = "http://127.0.0.1:8080",
-        value_parser = server_url
-    )]
-    server: Url,
-    /// File with the daemon's token, which commands need. Default: the environment variable ROLLCALL_TOKEN.
+    /// URL of the daemon. Default: http://127.0.0.1:8080; for `kubectl rollcall`, a tunnel through the cluster.
+    #[arg(long, value_name = "URL", env = "ROLLCALL_SERVER", value_parser = server_url)]
+    server: Option<Url>,
+    /// File with the token that commands need: the daemon's, or yours (`rollcall run --authorize`). Default: the
+    /// environment variable ROLLCALL_TOKEN; for `kubectl rollcall`, then the token of the kubeconfig.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: Cluster,
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }
@@ -146,7 +148,8 @@ pub fn run(command: Command) -> Result<ExitCode> {
         match command {
             Command::Ask(question) => print(&ask(&question).await?, question.connection().output),
             Command::Events { fleet, to } => {
-                let daemon = Daemon::new(&to)?;
+                let daemon = Daemon::new(&to, false).await?;
+                let fleet = fleet.map(|fleet| to.qualified(&fleet));
                 match events::follow(&daemon, fleet.as_deref(), |heard, json| tell(&heard, json, to.output))
                     .await? {}
             }
@@ -154,7 +157,49 @@ pub fn run(command: Command) -> Result<ExitCode> {
     })
 }
 
+impl Connection {
+    /// Whether the daemon is reached by way of the cluster.
+    fn tunnels(&self) -> bool {
+        self.server.is_none() && (self.cluster.is_named() || is_plugin())
+    }
+
+    /// `NAMESPACE/NAME`, if the namespace is given on its own.
+    fn qualified(&self, fleet: &str) -> String {
+        match &self.cluster.namespace {
+            Some(namespace) if !fleet.contains('/') => format!("{namespace}/{fleet}"),
+            Some(_) | None => fleet.to_owned(),
+        }
+    }
+
+    /// Of a list of fleets, those of the namespace.
+    fn keep_own(&self, json: &mut serde_json::Value) {
+        if let (Some(namespace), Some(fleets)) = (&self.cluster.namespace, json["fleets"].as_array_mut()) {
+            fleets.retain(|fleet| fleet["namespace"] == **namespace);
+        }
+    }
+}
+
+/// This process was started as `kubectl rollcall`.
+pub fn is_plugin() -> bool {
+    let name = std::env::args_os().next().map(PathBuf::from);
+    name.as_ref().and_then(|path| path.file_stem()).is_some_and(|name| name == PLUGIN)
+}
+
 impl Question {
+    /// It changes something, and needs a token.
+    fn is_command(&self) -> bool {
+        match self {
+            Question::Status { .. } | Question::Explain { .. } => false,
+            Question::Roll { .. }
+            | Question::Kill { .. }
+            | Question::Scale { .. }
+            | Question::Pause { .. }
+            | Question::Resume { .. }
+            | Question::ResetBreaker { .. }
+            | Question::ResetLedger { .. } => true,
+        }
+    }
+
     fn connection(&self) -> &Connection {
         match self {
             Question::Status { to, .. }
@@ -171,13 +216,18 @@ impl Question {
 }
 
 async fn ask(question: &Question) -> Result<Answer> {
-    let daemon = Daemon::new(question.connection())?;
+    let to = question.connection();
+    let daemon = Daemon::new(to, question.is_command()).await?;
     match question {
         Question::Status { fleet: None, .. } => match daemon.get(&["v1", "fleets"]).await? {
-            Reply::Ok(json) => answer::fleets(json),
+            Reply::Ok(mut json) => {
+                to.keep_own(&mut json);
+                answer::fleets(json)
+            }
             Reply::Refused(json) => answer::refused("the daemon", json),
         },
         Question::Status { fleet: Some(fleet), .. } => {
+            let fleet = &to.qualified(fleet);
             let executors = ["v1", "fleets", fleet, "executors"];
             let (one, executors) = (daemon.get(&executors[..3]).await?, daemon.get(&executors).await?);
             match (one, executors) {
@@ -186,7 +236,7 @@ async fn ask(question: &Question) -> Result<Answer> {
             }
         }
         Question::Explain { fleet, executor, .. } => {
-            let executor = executor.to_string();
+            let (fleet, executor) = (&to.qualified(fleet), executor.to_string());
             match daemon.get(&["v1", "fleets", fleet, "executors", &executor]).await? {
                 Reply::Ok(json) => answer::explained(json),
                 Reply::Refused(json) => answer::refused(fleet, json),
@@ -195,28 +245,41 @@ async fn ask(question: &Question) -> Result<Answer> {
         Question::Roll { fleet, executor, .. } => {
             let done =
                 executor.map_or("asking the roll policy".to_owned(), |id| format!("rolling executor {id}"));
-            order(&daemon, fleet, "roll", &Roll { executor: *executor }, done).await
+            order(&daemon, &to.qualified(fleet), "roll", &Roll { executor: *executor }, done).await
         }
         Question::Kill { fleet, executors, replace, force, .. } => {
             let kill = Kill { executors: executors.clone(), replace: *replace, force: *force };
-            order(&daemon, fleet, "kill", &kill, "killing".to_owned()).await
+            order(&daemon, &to.qualified(fleet), "kill", &kill, "killing".to_owned()).await
         }
         Question::Scale { fleet, executors, .. } => {
             let done = format!("the target is now {executors} executors");
-            order(&daemon, fleet, "scale", &Scale { executors: *executors }, done).await
+            order(&daemon, &to.qualified(fleet), "scale", &Scale { executors: *executors }, done).await
         }
         Question::Pause { fleet, .. } => {
-            order(&daemon, fleet, "pause", &Nothing {}, "paused".to_owned()).await
+            order(&daemon, &to.qualified(fleet), "pause", &Nothing {}, "paused".to_owned()).await
         }
         Question::Resume { fleet, .. } => {
-            order(&daemon, fleet, "resume", &Nothing {}, "resumed".to_owned()).await
+            order(&daemon, &to.qualified(fleet), "resume", &Nothing {}, "resumed".to_owned()).await
         }
         Question::ResetBreaker { fleet, .. } => {
-            order(&daemon, fleet, "reset-breaker", &Nothing {}, "the circuit breaker is reset".to_owned())
-                .await
+            order(
+                &daemon,
+                &to.qualified(fleet),
+                "reset-breaker",
+                &Nothing {},
+                "the circuit breaker is reset".to_owned(),
+            )
+            .await
         }
         Question::ResetLedger { fleet, .. } => {
-            order(&daemon, fleet, "reset-ledger", &Nothing {}, "the ledger is replaced".to_owned()).await
+            order(
+                &daemon,
+                &to.qualified(fleet),
+                "reset-ledger",
+                &Nothing {},
+                "the ledger is replaced".to_owned(),
+            )
+            .await
         }
     }
 }

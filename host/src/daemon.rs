@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::Clients;
-use cluster::lease::LeaseApi;
+use cluster::lease::{LeaseApi, Notes};
 use cluster::node::NodeSeen;
 use cluster::notice::Notices;
 use cluster::queue::{self, Gate, Job, Rates};
@@ -28,20 +28,22 @@ use fleet::id::{ActionId, CommandId};
 use fleet::observed::DriverPod;
 use fleet::supervisor::{Input, Supervisor};
 use fleet::time::{Instant, Now};
-use tokio::sync::{mpsc, oneshot, watch as flag};
+use tokio::sync::{mpsc, watch as flag};
 use tokio::time::{Instant as Clock, sleep_until, timeout};
 
-use crate::handle::{Commanded, Handle, Request};
+use crate::handle::{Handle, Request};
 use crate::heartbeat::Directory;
 use crate::heartbeat::intake::Signs;
 use crate::metrics::Metrics;
 
+mod audit;
 mod fleets;
 mod hearsay;
 mod inputs;
 mod outputs;
 mod policies;
 
+use audit::Order;
 use fleets::{Alive, Sources};
 pub use policies::{Judge, Judged, Policies};
 
@@ -68,6 +70,8 @@ pub struct Parts {
     pub policies: Arc<Policies>,
     /// `None`: no leader election, this replica always leads.
     pub lease: Option<LeaseConfig>,
+    /// What replicas tell each other with the Lease.
+    pub notes: Option<Notes>,
     pub rates: Rates,
     /// The name of this replica, for people: its pod's name.
     pub instance: String,
@@ -126,8 +130,7 @@ struct Daemon {
     /// By the number of the fleet's life.
     alive: BTreeMap<u64, Alive>,
     commands: u64,
-    /// With the life that the command was for.
-    replies: BTreeMap<CommandId, (Option<u64>, oneshot::Sender<Commanded>)>,
+    replies: BTreeMap<CommandId, Order>,
     nodes: BTreeMap<String, NodeSeen>,
     /// When the current input arrived.
     since: Clock,
@@ -164,8 +167,10 @@ pub async fn run(parts: Parts) -> Ended {
         let identity = Identity::new(&parts.instance, parts.random);
         Election::new(lease.settings, identity, Seed::new(seed))
     });
-    let lease =
-        parts.lease.map(|lease| LeaseApi::new(parts.clients.call.clone(), &lease.namespace, &lease.name));
+    let lease = parts.lease.map(|lease| {
+        let api = LeaseApi::new(parts.clients.call.clone(), &lease.namespace, &lease.name);
+        parts.notes.into_iter().fold(api, LeaseApi::with_notes)
+    });
     let Parts { mut signs, mut requests, mut changes, mut stop, .. } = parts;
     let mut daemon = Daemon {
         start,

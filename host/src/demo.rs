@@ -161,6 +161,8 @@ async fn play(args: Args, policies: Arc<Policies>) -> Result<ExitCode> {
         files: Files::raise()?,
         graphite: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         graphite_udp: false,
+        relay: None,
+        authorize: false,
         token: None,
         review_tokens: false,
         watch_nodes: true,

@@ -23,6 +23,9 @@ pub struct Files {
     pub probes: usize,
     /// A quarter, at most 512, because of memory: see [`http::serve`](crate::http::serve()).
     pub http: usize,
+    /// For the other replicas, an eighth, at most 256: connections that have not proven yet that they are a replica's, or
+    /// on a replica that stands by, forwarded requests.
+    pub relay: usize,
     /// What is left, at most 4,096, because of memory: see [`graphite`](crate::heartbeat::graphite). UDP has one socket
     /// for all senders.
     pub graphite: usize,
@@ -41,8 +44,8 @@ impl Files {
         }
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let files = Files::of(limit)?;
-        let Files { limit, probes, http, graphite } = files;
-        tracing::info!(limit, probes, http, graphite, "limit of open files, connections per listener");
+        let Files { limit, probes, http, relay, graphite } = files;
+        tracing::info!(limit, probes, http, relay, graphite, "limit of open files, connections per listener");
         Ok(files)
     }
 
@@ -58,8 +61,9 @@ impl Files {
         let count =
             |share: u64, most: u64| usize::try_from(share.min(most)).context("number of files out of range");
         let (probes, http) = (count(rest / 8, 256)?, count(rest / 4, 512)?);
-        let graphite = count(rest - (probes + http) as u64, 4_096)?;
-        Ok(Files { limit, probes, http, graphite })
+        let relay = probes;
+        let graphite = count(rest - (probes + http + relay) as u64, 4_096)?;
+        Ok(Files { limit, probes, http, relay, graphite })
     }
 }
 
@@ -70,16 +74,16 @@ mod tests {
     #[test]
     fn what_strangers_may_open_leaves_enough_for_ourselves() {
         for (limit, probes, http, graphite) in [
-            (512, 32, 64, 160),
-            (1_024, 96, 192, 480),
-            (4_096, 256, 512, 3_072),
-            (5_120, 256, 512, 4_096),
+            (512, 32, 64, 128),
+            (1_024, 96, 192, 384),
+            (4_096, 256, 512, 2_816),
+            (5_376, 256, 512, 4_096),
             (1 << 20, 256, 512, 4_096),
             (u64::MAX, 256, 512, 4_096),
         ] {
             let files = Files::of(limit).unwrap();
-            assert_eq!(files, Files { limit, probes, http, graphite });
-            assert!((probes + http + graphite) as u64 + OWN <= limit);
+            assert_eq!(files, Files { limit, probes, http, relay: probes, graphite });
+            assert!((2 * probes + http + graphite) as u64 + OWN <= limit);
         }
         let refused = Files::of(511).unwrap_err().to_string();
         assert!(refused.contains("is 511, but 512 are needed"), "{refused}");

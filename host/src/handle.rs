@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -33,9 +34,22 @@ pub struct Handle {
 #[derive(Debug)]
 pub enum Request {
     Overview(oneshot::Sender<Vec<Overview>>),
-    Snapshot { fleet: String, reply: oneshot::Sender<Result<Snapshot, NoFleet>> },
-    Explain { fleet: String, executor: ExecutorId, reply: oneshot::Sender<Result<Explanation, NoFleet>> },
-    Command { fleet: String, verb: Command, reply: oneshot::Sender<Commanded> },
+    Snapshot {
+        fleet: String,
+        reply: oneshot::Sender<Result<Snapshot, NoFleet>>,
+    },
+    Explain {
+        fleet: String,
+        executor: ExecutorId,
+        reply: oneshot::Sender<Result<Explanation, NoFleet>>,
+    },
+    /// `by`: the user, if the cluster vouches for one.
+    Command {
+        fleet: String,
+        verb: Command,
+        by: Option<String>,
+        reply: oneshot::Sender<Commanded>,
+    },
 }
 
 /// Why a name means no fleet.
@@ -184,9 +198,14 @@ impl Handle {
         self.ask(|reply| Request::Explain { fleet, executor, reply }).await
     }
 
-    pub async fn command(&self, fleet: &str, verb: Command) -> Result<Commanded, Unavailable> {
+    pub async fn command(
+        &self,
+        fleet: &str,
+        verb: Command,
+        by: Option<String>,
+    ) -> Result<Commanded, Unavailable> {
         let fleet = fleet.to_owned();
-        self.ask(|reply| Request::Command { fleet, verb, reply }).await
+        self.ask(|reply| Request::Command { fleet, verb, by, reply }).await
     }
 
     /// Subscribes to all events from now on.
@@ -225,6 +244,18 @@ pub struct Pulse {
     /// The leader, while another replica leads.
     leader: Mutex<Option<String>>,
     synced: AtomicBool,
+    forwarding: Mutex<Forwarding>,
+}
+
+/// Whether a replica that stands by can forward to the leader.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Forwarding {
+    /// It never could.
+    #[default]
+    Never,
+    To(SocketAddr),
+    /// It could until then.
+    Until(Instant),
 }
 
 impl Pulse {
@@ -236,6 +267,7 @@ impl Pulse {
             leading: AtomicBool::new(false),
             leader: Mutex::new(None),
             synced: AtomicBool::new(false),
+            forwarding: Mutex::default(),
         }
     }
 
@@ -270,6 +302,20 @@ impl Pulse {
         if known.as_deref() != leader {
             *known = leader.map(str::to_owned);
         }
+    }
+
+    /// Records whether this replica can forward to the leader, and where that is.
+    pub fn forward_to(&self, leader: Option<SocketAddr>) {
+        let mut forwarding = self.forwarding.lock().unwrap_or_else(PoisonError::into_inner);
+        *forwarding = match (leader, *forwarding) {
+            (Some(leader), _) => Forwarding::To(leader),
+            (None, Forwarding::To(_)) => Forwarding::Until(Instant::now()),
+            (None, never_or_until) => never_or_until,
+        };
+    }
+
+    pub fn forwarding(&self) -> Forwarding {
+        *self.forwarding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn is_leading(&self) -> bool {

@@ -1,7 +1,8 @@
 //! The daemon's HTTP server: probes, metrics, `/v1`.
 //!
 //! It holds no state and makes no decision: a request becomes a question to the loop, and the answer becomes JSON.
-//! Reading needs no authentication; commands need the bearer token, and a body with the content type JSON, which a form
+//! Reading needs no authentication; commands need the daemon's token, or that of a user who may patch the fleet
+//! ([`authority`]), and a body with the content type JSON, which a form
 //! on a foreign web page cannot send. Everything is bounded: bodies by [`BODY_MAX`], the time of a request by
 //! [`REQUEST_MAX`], concurrent requests by [`AT_ONCE_MAX`], event streams by [`STREAMS_MAX`], connections by
 //! [`serve()`]. Probes are exempt from the bound on requests, so that load does not cause a restart. They also have a
@@ -22,15 +23,17 @@
 //! Only probes answer in plain text: their readers are kubelets, and people who read a kubelet's messages.
 
 mod answers;
+pub mod authority;
 mod commands;
 pub(crate) mod error;
 mod events;
 #[cfg(test)]
 pub mod fake;
 mod fleets;
+mod forward;
 mod guards;
 mod hosts;
-mod places;
+pub(crate) mod places;
 pub mod probes;
 pub mod serve;
 #[cfg(test)]
@@ -49,8 +52,10 @@ use tokio::sync::Semaphore;
 use crate::handle::Handle;
 use crate::hush::Hush;
 use crate::metrics::Metrics;
+use crate::relay::Relay;
 
 use self::answers::Answers;
+use self::authority::Authority;
 use self::events::Streams;
 use self::hosts::Hosts;
 pub(crate) use guards::bearer;
@@ -71,13 +76,17 @@ pub const STREAMS_MAX: usize = 64;
 /// Not `Debug`: it holds a secret.
 #[derive(Default)]
 pub struct Settings {
-    /// The token that commands require. If there is none, or it is empty, commands are disabled.
+    /// The token that allows every command. If it is empty, there is none.
     pub token: Option<String>,
+    /// Who else may command.
+    pub authority: Option<Authority>,
     /// Accepted values of `Host`, beside the addresses and the names that only exist inside the cluster.
     pub hosts: Vec<String>,
     /// Further routes, for instance of heartbeats, with the same bounds except [`AT_ONCE_MAX`]. Their own security
     /// headers and body limits take precedence over these; a fallback does not.
     pub extra: Router,
+    /// The way to the leader, for a replica that stands by.
+    pub relay: Relay,
 }
 
 /// All routes with their middleware.
@@ -85,12 +94,14 @@ pub struct Settings {
 /// # Panics
 /// If a path of `extra` is one of the server's own.
 pub fn router(handle: Handle, metrics: Metrics, settings: Settings) -> Router {
-    let Settings { token, hosts, extra } = settings;
+    let Settings { token, authority, hosts, extra, relay } = settings;
+    let away = forward::Away { relay, handle: handle.clone(), metrics: metrics.clone() };
     let probes = probes::routes(handle.clone());
     let app = App {
         handle,
         metrics,
         token: token.filter(|token| !token.is_empty()).map(|token| token.into_bytes().into()),
+        authority: authority.map(Arc::new),
         requests: Arc::new(Semaphore::new(AT_ONCE_MAX)),
         lists: Arc::new(Semaphore::new(LISTS_AT_ONCE_MAX)),
         answers: Arc::default(),
@@ -125,6 +136,7 @@ pub fn router(handle: Handle, metrics: Metrics, settings: Settings) -> Router {
         .merge(extra)
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)
+        .layer(from_fn_with_state(away, forward::to_the_leader))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(from_fn(guards::in_time))
         .layer(map_response(guards::harden))
@@ -136,6 +148,7 @@ struct App {
     handle: Handle,
     metrics: Metrics,
     token: Option<Arc<[u8]>>,
+    authority: Option<Arc<Authority>>,
     requests: Arc<Semaphore>,
     lists: Arc<Semaphore>,
     answers: Arc<Answers>,

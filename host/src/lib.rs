@@ -19,6 +19,7 @@ pub mod listen;
 pub mod metrics;
 pub mod output;
 pub mod policy;
+pub mod relay;
 pub mod resource;
 pub mod run;
 pub mod service;
@@ -26,7 +27,7 @@ pub mod spark;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches, Parser};
 
 /// Keeps fleets of Apache Spark executors at their target size.
 #[derive(Parser)]
@@ -39,7 +40,7 @@ struct Cli {
 #[derive(clap::Subcommand)]
 enum Command {
     Demo(demo::Args),
-    Run(run::Args),
+    Run(Box<run::Args>),
     Check(check::Args),
     Doctor(doctor::Args),
     /// Print the CustomResourceDefinitions of `rollcall run --watch-fleets`, for `kubectl apply -f -`.
@@ -59,10 +60,12 @@ enum Command {
 
 /// The entry point of the binary.
 pub fn main() -> ExitCode {
-    let Cli { command } = Cli::parse();
+    let cli = Cli::command();
+    let cli = if client::is_plugin() { cli.bin_name("kubectl rollcall") } else { cli };
+    let Cli { command } = Cli::from_arg_matches(&cli.get_matches()).unwrap_or_else(|error| error.exit());
     let result = match command {
         Command::Demo(args) => demo::run(args),
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => run::run(*args),
         Command::Check(args) => check::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Crds { output } => crds::run(output),

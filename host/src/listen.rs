@@ -8,9 +8,11 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::mpsc;
 use tokio::task::coop;
 use tokio::time::Instant;
 
@@ -32,6 +34,8 @@ pub struct Listener {
     /// The kernel's counter at the last check.
     dropped: Option<u64>,
     looked_at: Instant,
+    /// Connections that another replica has accepted, with the addresses of their senders.
+    relayed: Option<mpsc::Receiver<(TcpStream, SocketAddr)>>,
 }
 
 impl Listener {
@@ -47,7 +51,12 @@ impl Listener {
         socket.bind(address)?;
         let inner = socket.listen(queue)?;
         let now = Instant::now();
-        Ok(Listener { inner, empty: true, empty_at: now, dropped: dropped(), looked_at: now })
+        Ok(Listener { inner, empty: true, empty_at: now, dropped: dropped(), looked_at: now, relayed: None })
+    }
+
+    /// Also accepts these connections.
+    pub fn with_relayed(self, relayed: mpsc::Receiver<(TcpStream, SocketAddr)>) -> Listener {
+        Listener { relayed: Some(relayed), ..self }
     }
 
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -57,6 +66,13 @@ impl Listener {
     /// Accepts the next connection. Cancel-safe: no connection is lost if the future is dropped.
     pub async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
         poll_fn(|cx| {
+            if let Some(relayed) = &mut self.relayed {
+                match relayed.poll_recv(cx) {
+                    Poll::Ready(Some(relayed)) => return Poll::Ready(Ok(relayed)),
+                    Poll::Ready(None) => self.relayed = None,
+                    Poll::Pending => {}
+                }
+            }
             let accepted = self.inner.poll_accept(cx);
             if accepted.is_pending() {
                 // A task without budget gets `Pending` even if there are connections to accept.

@@ -22,7 +22,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::handle::{
-    DRIVER_MISSING, DRIVER_REST_UNAVAILABLE, IDENTITY_CONTESTED, Overview, POLICY_PENDING, Pulse,
+    DRIVER_MISSING, DRIVER_REST_UNAVAILABLE, Forwarding, IDENTITY_CONTESTED, Overview, POLICY_PENDING, Pulse,
 };
 
 /// `Content-Type` of [`Metrics::text`].
@@ -48,6 +48,7 @@ struct Inner {
     policy_seconds: Timed<1>,
     policy_cache: Family<Labels<1>, Counter>,
     heartbeats: Family<Labels<2>, Counter>,
+    forwarded: Family<Labels<1>, Counter>,
     watch_restarts: Family<Labels<1>, Counter>,
     event_to_create: Histogram,
 }
@@ -70,6 +71,7 @@ impl Metrics {
             policy_seconds: timed(),
             policy_cache: Family::default(),
             heartbeats: Family::default(),
+            forwarded: Family::default(),
             watch_restarts: Family::default(),
             event_to_create: histogram(),
         };
@@ -102,6 +104,11 @@ impl Metrics {
     /// Records heartbeats by source and result.
     pub fn heartbeats(&self, source: &'static str, result: &'static str, count: u64) {
         self.0.heartbeats.get_or_create(&labels([("source", source), ("result", result)])).inc_by(count);
+    }
+
+    /// Records the outcome of a request that a replica standing by received.
+    pub fn forwarded(&self, result: &'static str) {
+        self.0.forwarded.get_or_create(&labels([("result", result)])).inc();
     }
 
     /// Records that a watch of this resource broke and is restarted.
@@ -201,6 +208,11 @@ impl Inner {
             self.heartbeats.clone(),
         );
         registry.register(
+            "rollcall_forwarded_requests",
+            "HTTP requests that this replica received while it stood by, by what came of forwarding them",
+            self.forwarded.clone(),
+        );
+        registry.register(
             "rollcall_watch_restarts",
             "Watches that broke and were restarted, by resource",
             self.watch_restarts.clone(),
@@ -221,6 +233,9 @@ fn moment(fleets: &[Overview], pulse: &Pulse, lease: Option<&str>) -> Registry {
         let leader = Family::<Labels<1>, Gauge>::default();
         leader.get_or_create(&[("name", lease.to_owned().into())]).set(pulse.is_leading().into());
         registry.register("leader_election_master_status", "Whether this replica is the leader", leader);
+        let forwarding = Gauge::<i64>::default();
+        forwarding.set(matches!(pulse.forwarding(), Forwarding::To(_)).into());
+        registry.register("rollcall_forwarding", "Whether this replica forwards to the leader", forwarding);
     }
     // A replica that stands by does not watch the cluster: its zeros would look like a fleet without executors.
     let fleets = if pulse.is_leading() { fleets } else { &[] };

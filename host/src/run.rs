@@ -1,7 +1,7 @@
 //! `rollcall run`: the daemon.
 
 use std::io::IsTerminal;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -68,9 +68,21 @@ pub struct Args {
     /// be forged, so any sender can impersonate a pod, and one that floods the port blocks the others.
     #[arg(long)]
     graphite_udp: bool,
-    /// File with the bearer token for operators' commands. Commands over HTTP are disabled without it.
+    /// The address by which other replicas reach this one, for instance its pod's. A replica that stands by is ready if it
+    /// can forward heartbeats and requests to the leader, and for that the leader has to advertise an address.
+    #[arg(long, value_name = "IP", env = "POD_IP")]
+    advertise: Option<IpAddr>,
+    /// Listen address for the other replicas. Not used without --advertise.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:2004")]
+    relay: SocketAddr,
+    /// File with the bearer token for operators' commands. Without it and --authorize commands are disabled.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Accept commands of every user of the cluster who may patch the fleet's object (`executorfleets.rollcall.dev`),
+    /// whether there is such an object or not. The API server reviews the token that comes with the command
+    /// (TokenReview), and what its user may do (SubjectAccessReview).
+    #[arg(long)]
+    authorize: bool,
     /// Lead without a Lease. Only for a single replica that never runs twice at the same time.
     #[arg(long)]
     no_leader_election: bool,
@@ -179,14 +191,17 @@ async fn serve(
         files,
         graphite: args.graphite,
         graphite_udp: args.graphite_udp,
+        relay: args.advertise.map(|advertise| (advertise, args.relay)),
         token,
+        authorize: args.authorize,
         review_tokens: args.review_tokens,
         watch_nodes: !args.no_nodes,
         stop: stopped,
     })
     .await?;
     let probes = service.probes.unwrap_or(args.probes);
-    tracing::info!(http = %service.http, %probes, graphite = %service.graphite, "listening");
+    let relay = service.relay.map(tracing::field::display);
+    tracing::info!(http = %service.http, %probes, graphite = %service.graphite, relay, "listening");
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut ended = service.ended;
     let ended = tokio::select! {

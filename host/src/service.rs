@@ -1,7 +1,7 @@
 //! The daemon with its listeners, probes, and the watchers of its files. `run` and `demo` differ in the cluster and in
 //! the source of the documents; everything else is here.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use cluster::Clients;
 use cluster::queue::Rates;
+use cluster::review::User;
 use policy::CacheCounts;
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
@@ -23,8 +24,10 @@ use crate::handle::Handle;
 use crate::heartbeat::api::review::{BoxFuture, ReviewError, Reviewed, TokenReviewer};
 use crate::heartbeat::{Counters, Directory, Intake, api, driver, graphite, intake};
 use crate::http;
+use crate::http::authority::{AUDIENCE, Authority, Judge};
 use crate::listen::Listener;
 use crate::metrics::Metrics;
+use crate::relay::replica::Replica;
 use crate::resource::{self, Objects};
 
 /// Capacities of the queues for requests and for events.
@@ -57,8 +60,12 @@ pub struct Settings {
     pub graphite: SocketAddr,
     /// Also listen for Graphite over UDP, at the same address.
     pub graphite_udp: bool,
+    /// The address to advertise to other replicas, and the listen address for them.
+    pub relay: Option<(IpAddr, SocketAddr)>,
     /// The bearer token for operators' commands.
     pub token: Option<String>,
+    /// Accept commands of users who may patch the fleet, by the API server's word.
+    pub authorize: bool,
     /// Accept heartbeats over HTTP with tokens that the API server reviews.
     pub review_tokens: bool,
     pub watch_nodes: bool,
@@ -73,6 +80,8 @@ pub struct Service {
     pub http: SocketAddr,
     pub probes: Option<SocketAddr>,
     pub graphite: SocketAddr,
+    /// Where other replicas reach this one.
+    pub relay: Option<SocketAddr>,
     pub ended: JoinHandle<Ended>,
 }
 
@@ -102,7 +111,15 @@ impl Service {
         let metrics = settings.metrics;
         let (directory, counters) = (Arc::new(Directory::default()), Arc::new(Counters::default()));
         let (sender, signs) = intake::channel();
-        let intake = Intake::new(Arc::clone(&directory), Arc::clone(&counters), sender);
+        let replica = settings.relay.filter(|_| settings.lease.is_some());
+        let replica =
+            replica.map(|(advertise, at)| Replica::bind(advertise, at, settings.files.relay, random()?));
+        let replica = replica.transpose()?;
+        let relay = replica.as_ref().map(|replica| replica.relay.clone()).unwrap_or_default();
+        let relay_address = replica.as_ref().map(|replica| replica.address);
+        let notes = replica.as_ref().map(|replica| replica.notes.clone());
+        let intake =
+            Intake::new(Arc::clone(&directory), Arc::clone(&counters), sender).with_relay(relay.clone());
         let policies = settings.policies;
         let (change, changes) = mpsc::channel(4);
         // Subscribes before the documents are validated, so that no change in the meantime is missed.
@@ -114,10 +131,20 @@ impl Service {
         let poller = driver::Poller::new(intake.clone(), driver::TIMEOUT);
         let limits =
             graphite::Limits { connections_max: settings.files.graphite, ..graphite::Limits::default() };
-        let mut side = vec![
+        let mut side = Vec::new();
+        let (lines, web) = match replica {
+            None => (lines, web),
+            Some(replica) => {
+                let (lines, web, both) =
+                    replica.start(&handle, datagrams.is_none(), Arc::new(intake.clone()), lines, web);
+                side.extend(both);
+                (lines, web)
+            }
+        };
+        side.extend([
             tokio::spawn(graphite::run(lines, intake.clone(), limits.clone())),
             tokio::spawn(poller.run()),
-        ];
+        ]);
         if let Some(datagrams) = datagrams {
             side.push(tokio::spawn(graphite::run_udp(datagrams, intake.clone(), limits)));
         }
@@ -133,7 +160,10 @@ impl Service {
         let reviewer = settings.review_tokens.then(|| settings.clients.call.clone());
         let reviewer = reviewer.map(|client| Arc::new(Reviewer(client)) as Arc<dyn TokenReviewer>);
         let extra = api::router(intake.clone(), reviewer);
-        let web_settings = http::Settings { token: settings.token, hosts: settings.http_hosts, extra };
+        let authority =
+            settings.authorize.then(|| Authority::new(Arc::new(Reviewer(settings.clients.call.clone()))));
+        let web_settings =
+            http::Settings { token: settings.token, authority, hosts: settings.http_hosts, extra, relay };
         let router = http::router(handle.clone(), metrics.clone(), web_settings);
         let limits = http::serve::Limits::new(settings.files.http);
         let mut stop = settings.stop.clone();
@@ -160,6 +190,7 @@ impl Service {
             fleets,
             policies,
             lease: settings.lease,
+            notes,
             rates: settings.rates,
             instance: settings.instance,
             directory,
@@ -181,7 +212,7 @@ impl Service {
             ended
         });
         let (http, probes, graphite) = (http_address, probes_address, graphite_address);
-        Ok(Service { handle, metrics, http, probes, graphite, ended })
+        Ok(Service { handle, metrics, http, probes, graphite, relay: relay_address, ended })
     }
 }
 
@@ -214,7 +245,7 @@ async fn count(counters: Arc<Counters>, policies: Arc<Policies>, metrics: Metric
     }
 }
 
-/// Asks the API server who owns a token.
+/// Asks the API server who owns a token, and what the owner may do.
 struct Reviewer(cluster::Client);
 
 impl TokenReviewer for Reviewer {
@@ -233,5 +264,25 @@ impl TokenReviewer for Reviewer {
                 Err(why) => Err(ReviewError::Unavailable(why)),
             }
         })
+    }
+}
+
+impl Judge for Reviewer {
+    fn user<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Option<User>, String>> {
+        Box::pin(async move {
+            match cluster::review::user(self.0.clone(), token, &[AUDIENCE]).await? {
+                Some(user) => Ok(Some(user)),
+                None => cluster::review::user(self.0.clone(), token, &[]).await,
+            }
+        })
+    }
+
+    fn may<'a>(
+        &'a self,
+        user: &'a User,
+        namespace: &'a str,
+        fleet: &'a str,
+    ) -> BoxFuture<'a, Result<bool, String>> {
+        Box::pin(cluster::review::may_patch(self.0.clone(), user, namespace, fleet))
     }
 }

@@ -144,7 +144,7 @@ async fn another_namespace_may_have_the_same_name() {
     let several = NoFleet::Ambiguous(vec![ours.clone(), "team-c/etl".to_owned()]);
     let pause = |called: &str| {
         let (handle, called) = (daemon.handle.clone(), called.to_owned());
-        async move { handle.command(&called, Command::Pause).await.expect("it answers") }
+        async move { handle.command(&called, Command::Pause, None).await.expect("it answers") }
     };
     assert_eq!(pause("etl").await, Commanded::NoFleet(several));
     assert_eq!(pause("team-d/etl").await, Commanded::NoFleet(NoFleet::Unknown));

@@ -156,7 +156,7 @@ impl Town {
         self.delete_one(OTHER_APPLICATION);
         let before = self.executors(OTHER_APPLICATION);
         assert!(before.len() < TARGET);
-        let roll = self.daemon.handle.command(OTHER, Command::Roll(None)).await;
+        let roll = self.daemon.handle.command(OTHER, Command::Roll(None), None).await;
         assert_eq!(roll, Ok(Commanded::Replied(Reply::Refused(Refusal::LedgerRefused))));
         sleep(Duration::from_secs(60)).await;
         assert_eq!(self.executors(OTHER_APPLICATION), before);
@@ -165,7 +165,7 @@ impl Town {
 
     async fn reset(&self) {
         let begun = Instant::now();
-        let reset = self.daemon.handle.command(OTHER, Command::ResetLedger).await;
+        let reset = self.daemon.handle.command(OTHER, Command::ResetLedger, None).await;
         assert_eq!(reset, Ok(Commanded::Replied(Reply::Done)), "after {:?}", begun.elapsed());
         self.strong(OTHER_APPLICATION).await;
         let tenant = self.tenant().await.expect("it answers");
@@ -255,7 +255,7 @@ async fn a_ledger_that_is_good_again_is_gone_on_from() {
     town.stands_still().await;
     town.server.delete("configmaps", NAMESPACE, &name, None).expect("it is there");
     town.strong(OTHER_APPLICATION).await;
-    let in_order = town.daemon.handle.command(OTHER, Command::ResetLedger).await;
+    let in_order = town.daemon.handle.command(OTHER, Command::ResetLedger, None).await;
     assert_eq!(in_order, Ok(Commanded::Replied(Reply::Refused(Refusal::LedgerInOrder))));
     town.no_id_was_used_twice();
 }

@@ -62,13 +62,13 @@ fn said(output: Output) -> (Option<i32>, String, String) {
 
 /// A Service routes heartbeats to ready pods: to the leader alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_standby_is_not_ready_and_takes_no_heartbeats() {
+async fn a_standby_that_cannot_forward_is_not_ready_and_takes_no_heartbeats() {
     let town = Town::start(6, Chaos::None, TARGET).await;
     let first = Process::replica(&town);
     first.listens().await;
     town.at_rest(&first, TARGET as usize, 60).await;
     let ready = async |process: &Process| town.get(process, "/readyz").await.expect("it answers");
-    assert_eq!(ready(&first).await, (200, "ok\n".to_owned()));
+    assert_eq!(ready(&first).await, (200, "ok: this host leads\n".to_owned()));
     let second = Process::replica(&town);
     second.listens().await;
     let (begun, mut said) = (Instant::now(), ready(&second).await);
@@ -76,7 +76,7 @@ async fn a_standby_is_not_ready_and_takes_no_heartbeats() {
         sleep(Duration::from_millis(50)).await;
         said = ready(&second).await;
     }
-    assert!(said.0 == 503 && said.1.starts_with("this host stands by: "), "{said:?}");
+    assert!(said.0 == 503 && said.1.starts_with("this host stands by and cannot forward: "), "{said:?}");
     assert_eq!(town.get(&second, "/livez").await.map(|(code, _)| code), Some(200));
     let metrics = async |process: &Process| town.get(process, "/metrics").await.expect("it answers").1;
     // Executors report to the daemon that was started last.
@@ -94,7 +94,7 @@ async fn a_standby_is_not_ready_and_takes_no_heartbeats() {
     }
     assert_eq!(first.terminate().await.0, Some(0));
     town.at_rest(&second, TARGET as usize, 60).await;
-    assert_eq!(ready(&second).await, (200, "ok\n".to_owned()));
+    assert_eq!(ready(&second).await, (200, "ok: this host leads\n".to_owned()));
     assert_eq!(town.world.wrong(), Vec::<String>::new());
 }
 

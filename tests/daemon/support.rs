@@ -187,6 +187,7 @@ impl Daemon {
             fleets: Judge::patient(Arc::clone(&policies)).judge(&[how.config]),
             policies,
             lease,
+            notes: None,
             rates: Rates::default(),
             instance: format!("rollcall-{}", how.number),
             directory,

@@ -1,5 +1,5 @@
 //! Several daemons and one Lease: never do two of them act, and a standby takes over in time, and is not ready until
-//! then.
+//! then unless it can forward (see `failover`).
 
 use std::io::{self, Read};
 use std::net::TcpStream;
@@ -37,7 +37,7 @@ fn probe(daemon: &Daemon, path: &str) -> io::Result<String> {
 fn stands_by(stage: &Stage, daemon: &Daemon, leader: &Daemon) {
     stage.until("standing by", || match probe(daemon, "/readyz") {
         Ok(said)
-            if said.starts_with(&format!("503 this host stands by: {}_", leader.name))
+            if said.starts_with(&format!("503 this host stands by and cannot forward: {}_", leader.name))
                 && said.ends_with(" leads") =>
         {
             Ok(())
@@ -52,7 +52,7 @@ fn stands_by(stage: &Stage, daemon: &Daemon, leader: &Daemon) {
 
 fn is_ready(stage: &Stage, daemon: &Daemon) {
     stage.until("ready", || match probe(daemon, "/readyz") {
-        Ok(said) if said == "200 ok" => Ok(()),
+        Ok(said) if said == "200 ok: this host leads" => Ok(()),
         said => Err(format!("{said:?}")),
     });
 }

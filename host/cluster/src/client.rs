@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
+use http::header::AUTHORIZATION;
 use http::uri::Scheme;
-use kube::client::ClientBuilder;
+use http::{Request, Response, Uri};
+use kube::client::{Body, ClientBuilder, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use tower::ServiceBuilder;
+use tower::{Layer, ServiceBuilder, ServiceExt};
 
 use crate::metrics::{Measure, Requests};
 
@@ -42,21 +43,7 @@ impl Clients {
         context: Option<&str>,
         requests: Arc<dyn Requests>,
     ) -> Result<Clients, ClientError> {
-        let options =
-            KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
-        let config = match kubeconfig {
-            Some(path) => {
-                let wrong = |error: kube::config::KubeconfigError| {
-                    ClientError::Config(format!("{}: {error}", path.display()))
-                };
-                let kubeconfig = Kubeconfig::read_from(path).map_err(wrong)?;
-                Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(wrong)?
-            }
-            None if context.is_some() => Config::from_kubeconfig(&options)
-                .await
-                .map_err(|error| ClientError::Config(error.to_string()))?,
-            None => Config::infer().await.map_err(|error| ClientError::Config(error.to_string()))?,
-        };
+        let config = config(kubeconfig, context).await?;
         let namespace = config.default_namespace.clone();
         let measure = Measure::new(&host(&config.cluster_url), requests);
         let client = |config| -> Result<Client, ClientError> {
@@ -84,6 +71,42 @@ impl Clients {
         let client = Client::new(service, namespace.as_str());
         Clients { watch: client.clone(), call: client, namespace }
     }
+}
+
+async fn config(kubeconfig: Option<&std::path::Path>, context: Option<&str>) -> Result<Config, ClientError> {
+    let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+    Ok(match kubeconfig {
+        Some(path) => {
+            let wrong = |error: kube::config::KubeconfigError| {
+                ClientError::Config(format!("{}: {error}", path.display()))
+            };
+            let kubeconfig = Kubeconfig::read_from(path).map_err(wrong)?;
+            Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(wrong)?
+        }
+        None if context.is_some() => {
+            Config::from_kubeconfig(&options).await.map_err(|error| ClientError::Config(error.to_string()))?
+        }
+        None => Config::infer().await.map_err(|error| ClientError::Config(error.to_string()))?,
+    })
+}
+
+/// The bearer token with which this kubeconfig's user logs in, also if a program or a file provides it. `None`: the
+/// user has none, but for instance a client certificate.
+pub async fn bearer(
+    kubeconfig: Option<&std::path::Path>,
+    context: Option<&str>,
+) -> Result<Option<String>, ClientError> {
+    let Some(layer) = config(kubeconfig, context).await?.auth_layer()? else { return Ok(None) };
+    // The layer is made to add the header to requests, and shows it to nothing else.
+    let header = |request: Request<Body>| async move {
+        let header = request.headers().get(AUTHORIZATION).and_then(|header| header.to_str().ok());
+        let token = header.and_then(|header| header.strip_prefix("Bearer ")).map(str::to_owned);
+        Ok::<_, tower::BoxError>(Response::new(token))
+    };
+    let answer = layer.layer(tower::service_fn(header)).oneshot(Request::new(Body::empty())).await;
+    answer
+        .map(Response::into_body)
+        .map_err(|error| ClientError::Config(format!("the user cannot log in: {error}")))
 }
 
 /// Host and port, also if the URL omits the scheme's default port.

@@ -3,6 +3,7 @@
 //! Every write is a PUT with the `resourceVersion` that was read, or a POST, so at most one of two competing
 //! hosts succeeds.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use k8s_openapi::api::coordination::v1 as k8s;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
 use kube::{Api, Client};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::FIELD_MANAGER;
@@ -28,6 +30,23 @@ pub struct LeaseApi {
     name: String,
     /// When the last warning about a failing Lease was logged.
     warned: Arc<Mutex<Option<Instant>>>,
+    notes: Option<Notes>,
+}
+
+/// What the holder tells the other candidates: annotations of the Lease. Without a holder it has none.
+#[derive(Clone, Debug)]
+pub struct Notes {
+    /// Ours, when we hold it.
+    pub ours: BTreeMap<String, String>,
+    /// Those of the current holder.
+    pub seen: watch::Sender<BTreeMap<String, String>>,
+}
+
+impl Notes {
+    fn see(&self, holder: &str, annotations: Option<&BTreeMap<String, String>>) {
+        let annotations = annotations.filter(|_| !holder.is_empty()).cloned().unwrap_or_default();
+        self.seen.send_if_modified(|seen| std::mem::replace(seen, annotations) != *seen);
+    }
 }
 
 /// The Lease is tried every two seconds, and a failure is logged every half minute.
@@ -36,21 +55,34 @@ const WARNED_EVERY: Duration = Duration::from_secs(30);
 impl LeaseApi {
     pub fn new(client: Client, namespace: &str, name: &str) -> LeaseApi {
         let warned = Arc::default();
-        LeaseApi { api: Api::namespaced(client, namespace), name: name.to_owned(), warned }
+        LeaseApi { api: Api::namespaced(client, namespace), name: name.to_owned(), warned, notes: None }
+    }
+
+    /// Reads and writes notes with the Lease.
+    #[must_use]
+    pub fn with_notes(self, notes: Notes) -> LeaseApi {
+        LeaseApi { notes: Some(notes), ..self }
     }
 
     pub async fn read(&self) -> ElectionOutcome {
         match within(CALL_TIMEOUT, self.api.get(&self.name)).await {
             Ok(lease) => {
                 let version = version(&lease.metadata);
-                ElectionOutcome::Read(view(lease), version)
+                let annotations = lease.metadata.annotations.clone();
+                let lease = view(lease);
+                if let Some(notes) = &self.notes {
+                    notes.see(&lease.holder, annotations.as_ref());
+                }
+                ElectionOutcome::Read(lease, version)
             }
             Err(outcome) => self.failed(outcome),
         }
     }
 
     pub async fn write(&self, lease: &Lease, over: Option<&Version>) -> ElectionOutcome {
-        let object = object(&self.name, lease, over);
+        let mut object = object(&self.name, lease, over);
+        let ours = self.notes.as_ref().filter(|_| !lease.holder.is_empty());
+        object.metadata.annotations = ours.map(|notes| notes.ours.clone());
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let written = if over.is_some() {
             within(CALL_TIMEOUT, self.api.replace(&self.name, &params, &object)).await
@@ -58,7 +90,12 @@ impl LeaseApi {
             within(CALL_TIMEOUT, self.api.create(&params, &object)).await
         };
         match written {
-            Ok(lease) => ElectionOutcome::Written(version(&lease.metadata)),
+            Ok(stored) => {
+                if let Some(notes) = &self.notes {
+                    notes.see(&lease.holder, stored.metadata.annotations.as_ref());
+                }
+                ElectionOutcome::Written(version(&stored.metadata))
+            }
             Err(outcome) => self.failed(outcome),
         }
     }

@@ -20,7 +20,7 @@
 //! | [`metrics`] | requests into client-go's metrics |
 //! | [`notice`] | notices for users into Kubernetes Events |
 //! | [`resource`] | ExecutorFleet objects into JSON with a name, and their status into a patch |
-//! | [`review`] | a bearer token into the pod that it was issued to |
+//! | [`review`] | a bearer token into the pod that it was issued to, or a user and its rights |
 
 pub mod call;
 pub mod client;

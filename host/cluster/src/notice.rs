@@ -18,6 +18,8 @@ use crate::call::Place;
 const LINE_MAX: usize = 256;
 /// Kubernetes' limit for a note.
 const NOTE_MAX: usize = 1_024;
+/// Kubernetes' limit for an action.
+const ACTION_MAX: usize = 128;
 const BETWEEN: Duration = Duration::from_millis(200);
 
 /// Accepts notices without waiting.
@@ -46,14 +48,6 @@ impl Notices {
     /// Queues a notice; returns whether there was room. The Event's object is the driver's pod, and its related
     /// object the executor's; otherwise kube would aggregate all losses into one series.
     pub fn publish(&self, place: &Place, notice: &Notice) -> bool {
-        let pod = |name: String| ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Pod".to_owned()),
-            name: Some(name),
-            namespace: Some(place.namespace.clone()),
-            ..ObjectReference::default()
-        };
-        let about = ObjectReference { uid: Some(place.driver_uid.to_string()), ..pod(place.driver.clone()) };
         let message = notice.executor.map_or_else(
             || format!("fleet {}: {}", place.fleet, notice.message),
             |executor| format!("fleet {}, executor {executor}: {}", place.fleet, notice.message),
@@ -63,10 +57,43 @@ impl Notices {
             reason: name(notice.reason).to_owned(),
             note: Some(message.chars().take(NOTE_MAX).collect()),
             action: "Rollcall".to_owned(),
-            secondary: notice.pod.as_deref().map(|name| pod(name.to_owned())),
+            secondary: notice.pod.as_deref().map(|name| pod(place, name)),
         };
-        self.0.try_send((about, event)).is_ok()
+        self.0.try_send((driver(place), event)).is_ok()
     }
+
+    /// Queues a notice that a user has given a command. The related object is the user, and the action is the command:
+    /// only the same command of the same user becomes a series.
+    pub fn commanded(&self, place: &Place, user: &str, command: &str, message: &str) -> bool {
+        let secondary = ObjectReference {
+            api_version: Some("rbac.authorization.k8s.io/v1".to_owned()),
+            kind: Some("User".to_owned()),
+            name: Some(user.to_owned()),
+            ..ObjectReference::default()
+        };
+        let event = Event {
+            type_: EventType::Normal,
+            reason: "Commanded".to_owned(),
+            note: Some(format!("fleet {}: {message}", place.fleet).chars().take(NOTE_MAX).collect()),
+            action: command.chars().take(ACTION_MAX).collect(),
+            secondary: Some(secondary),
+        };
+        self.0.try_send((driver(place), event)).is_ok()
+    }
+}
+
+fn pod(place: &Place, name: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        name: Some(name.to_owned()),
+        namespace: Some(place.namespace.clone()),
+        ..ObjectReference::default()
+    }
+}
+
+fn driver(place: &Place) -> ObjectReference {
+    ObjectReference { uid: Some(place.driver_uid.to_string()), ..pod(place, &place.driver) }
 }
 
 fn kind(reason: Reason) -> EventType {

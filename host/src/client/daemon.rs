@@ -16,10 +16,13 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::Connection;
+use super::tunnel::Tunnel;
 use crate::http::wire::Failure;
 
 /// An answer with 10,000 executors is 2 MB.
 const ANSWER_MAX: usize = 16 << 20;
+/// The daemon of this machine.
+const DEFAULT: &str = "http://127.0.0.1:8080";
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Longer than the daemon's own limit for a request.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(15);
@@ -39,10 +42,12 @@ pub struct Daemon {
     client: Client,
     server: Url,
     token: Option<String>,
+    _tunnel: Option<Tunnel>,
 }
 
 impl Daemon {
-    pub fn new(to: &Connection) -> Result<Daemon> {
+    /// `commands`: a token is needed.
+    pub async fn new(to: &Connection, commands: bool) -> Result<Daemon> {
         // Proxies are for external hosts, and a redirect would send the token to another server.
         let client = Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
         let client = client.connect_timeout(CONNECT_MAX).build().context("cannot create an HTTP client")?;
@@ -53,7 +58,14 @@ impl Daemon {
                 .map(|token| token.trim().to_owned())
                 .filter(|token| !token.is_empty()),
         };
-        Ok(Daemon { client, server: to.server.clone(), token })
+        let tunnel = if to.tunnels() { Some(to.cluster.open().await?) } else { None };
+        let token = match token {
+            None if commands && tunnel.is_some() => Some(to.cluster.token().await?),
+            token => token,
+        };
+        let server = tunnel.as_ref().map(|tunnel| &tunnel.server).or(to.server.as_ref());
+        let server = server.cloned().map_or_else(|| Url::parse(DEFAULT), Ok)?;
+        Ok(Daemon { client, server, token, _tunnel: tunnel })
     }
 
     pub async fn get(&self, path: &[&str]) -> Result<Reply> {
@@ -131,7 +143,7 @@ impl Daemon {
                 bail!("commands need the daemon's token: pass it with --token-file or ROLLCALL_TOKEN")
             }
             StatusCode::UNAUTHORIZED => {
-                bail!("the daemon expects a different token from the one in --token-file or ROLLCALL_TOKEN")
+                bail!("the daemon does not accept this token: {}", super::answer::plain(&error.message))
             }
             _ => bail!(
                 "the daemon answered {status}: {} ({})",

@@ -161,7 +161,7 @@ async fn errors_name_the_remedy() {
     let daemon = fake::Daemon::start().await;
     let wrong = TokenFile::new("wrong", "wrong");
     let turned_away = error(&daemon.url(""), &format!("pause etl {}", wrong.flag())).await;
-    assert!(turned_away.contains("different token"), "{turned_away}");
+    assert!(turned_away.contains("does not accept this token"), "{turned_away}");
     let empty = TokenFile::new("empty", " \n");
     let empty = error(&daemon.url(""), &format!("pause etl {}", empty.flag())).await;
     assert!(empty.contains("is empty"), "{empty}");
@@ -210,7 +210,7 @@ async fn heard(server: &str, line: &str, count: usize, tell: impl Fn()) -> Vec<H
     let Command::Events { fleet, to } = parse(&format!("{line} --server {server}")).unwrap() else {
         panic!("{line} does not follow events");
     };
-    let daemon = Daemon::new(&to).unwrap();
+    let daemon = Daemon::new(&to, false).await.unwrap();
     let mut all = Vec::new();
     let hear = |heard, json: &str| {
         assert!(serde_json::from_str::<serde_json::Value>(json).is_ok(), "{json}");

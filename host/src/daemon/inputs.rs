@@ -13,6 +13,7 @@ use fleet::observed::DriverPod;
 use fleet::supervisor::{Input, Life, Managed, OWN_LIST};
 use tokio::time::Instant as Clock;
 
+use super::audit::{Order, words};
 use super::fleets::Face;
 use super::{Change, Daemon, News};
 use crate::handle::{Commanded, NoFleet, Request};
@@ -185,15 +186,16 @@ impl Daemon {
                 let found = self.named(&fleet).map(|managed| managed.explain(executor));
                 let _ = reply.send(found);
             }
-            Request::Command { fleet, verb, reply } => {
+            Request::Command { fleet, verb, by, reply } => {
                 let (fleet, life) = match self.named(&fleet) {
                     Ok(managed) => (managed.name().to_owned(), managed.life().map(Life::number)),
                     Err(none) => return drop(reply.send(Commanded::NoFleet(none))),
                 };
                 self.commands += 1;
                 let command = CommandId(self.commands);
-                self.replies.retain(|_, (_, waiting)| !waiting.is_closed());
-                self.replies.insert(command, (life, reply));
+                self.replies.retain(|_, order| !order.reply.is_closed());
+                let by = by.map(|user| (user, words(&verb)));
+                self.replies.insert(command, Order { life, by, reply });
                 self.step(Input::Command { fleet, command, verb });
             }
         }
@@ -226,8 +228,9 @@ impl Daemon {
     }
 
     pub(super) fn reply(&mut self, command: CommandId, answer: Commanded) {
-        if let Some((_, sender)) = self.replies.remove(&command) {
-            let _ = sender.send(answer);
+        if let Some(order) = self.replies.remove(&command) {
+            self.audit(&order, &answer);
+            let _ = order.reply.send(answer);
         }
     }
 }

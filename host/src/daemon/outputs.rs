@@ -99,7 +99,7 @@ impl Daemon {
                     // Invalidates in-flight requests of this life.
                     alive.still.set(true);
                 }
-                self.replies.retain(|_, (of, _)| *of != Some(life));
+                self.replies.retain(|_, order| order.life != Some(life));
                 self.directory.remove_fleet(&fleet);
             }
             Output::Still { life, still } => {

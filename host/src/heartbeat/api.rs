@@ -86,8 +86,7 @@ impl Neighbours for Intake {
     }
 
     fn turned_away(&self, ip: IpAddr) {
-        let concerned = self.directory.concerned(ip);
-        concerned.iter().for_each(|fleet| self.impaired(fleet, Impairment::Refused));
+        self.refused(ip);
     }
 
     fn not_accepted(&self) {
@@ -167,6 +166,7 @@ fn code(fate: Fate) -> &'static str {
         | Fate::TooManyConnections
         | Fate::Ignored
         | Fate::StandingBy
+        | Fate::Forwarded
         | Fate::NotFound
         | Fate::Failed
         | Fate::ForbiddenAddress => fate.name(),

@@ -3,8 +3,8 @@
 //! The protocol has no sender, no authentication and no answer. So a line is accepted only if the directory knows the
 //! executor and, if the fleet requires it, the address is its pod's (`attribution`); and every resource that a sender
 //! can use up has a limit (`places`). Spark opens a connection for each report, so many short connections are the
-//! normal case, and few long ones (a relay's) are another. A standby replica rejects all connections: it would discard
-//! the heartbeats.
+//! normal case, and few long ones (a relay's) are another. A replica that stands by forwards all connections to the leader
+//! (`forward`), or rejects them while it cannot: it would discard the heartbeats.
 
 use std::io;
 use std::net::IpAddr;
@@ -25,10 +25,12 @@ use super::notes::Why;
 use super::{Fate, Intake, Source};
 use crate::hush::Hush;
 use crate::listen::Listener;
+use crate::relay::Leader;
 
 mod attribution;
 mod batch;
 mod connection;
+mod forward;
 mod line;
 mod places;
 mod price;
@@ -89,16 +91,16 @@ pub async fn run(mut listener: Listener, intake: Intake, limits: Limits) {
         };
         let now = Instant::now();
         match accepted {
-            Ok((stream, _)) if !doorman.intake.directory.is_open() => {
-                doorman.intake.counters.add(Source::Graphite, Fate::StandingBy);
-                // Reset the connection, so that the sender's write fails: an orderly close would let it succeed. An
-                // error means that the peer has disconnected.
-                let _ = stream.set_zero_linger();
-            }
             Ok((stream, peer)) => {
                 let ip = peer.ip().to_canonical();
-                if let Some(seat) = doorman.admit(&places, ip, now) {
-                    connections.spawn(serve(stream, seat, ip, doorman.intake.clone(), Arc::clone(&limits)));
+                let intake = &doorman.intake;
+                let open = intake.directory.is_open();
+                let leader = if open { None } else { intake.relay.leader() };
+                if !open && leader.is_none() {
+                    forward::turn_away(stream, ip, intake);
+                } else if let Some(seat) = doorman.admit(&places, ip, now) {
+                    let (intake, limits) = (intake.clone(), Arc::clone(&limits));
+                    connections.spawn(serve(stream, seat, ip, leader, intake, limits));
                 }
             }
             Err(error) if is_exhausted(&error) => {
@@ -152,9 +154,7 @@ impl Doorman {
 
     fn refused(&self, ip: IpAddr, now: Instant) {
         self.intake.directory.trouble_of(ip, &Why::TooManyConnections, now);
-        for fleet in self.intake.directory.concerned(ip) {
-            self.intake.impaired(&fleet, Impairment::Refused);
-        }
+        self.intake.refused(ip);
     }
 
     /// The kernel has dropped connections before they were accepted.
@@ -186,11 +186,27 @@ impl Doorman {
     }
 }
 
-async fn serve(stream: TcpStream, seat: Seat, peer: IpAddr, intake: Intake, limits: Arc<Limits>) {
+/// Hears a connection, or passes it on to the leader.
+async fn serve(
+    stream: TcpStream,
+    seat: Seat,
+    peer: IpAddr,
+    leader: Option<Arc<Leader>>,
+    intake: Intake,
+    limits: Arc<Limits>,
+) {
     let evicted = seat.evicted();
+    let serving = async {
+        match leader {
+            None => connection::serve(stream, Gatherer::new(peer), seat, &intake, &limits).await,
+            Some(leader) => {
+                forward::forward(stream, peer, seat, &leader, &intake, limits.unproven_ms).await;
+            }
+        }
+    };
     tokio::select! {
         biased;
-        () = connection::serve(stream, Gatherer::new(peer), seat, &intake, &limits) => {}
+        () = serving => {}
         () = evicted => {}
     }
 }

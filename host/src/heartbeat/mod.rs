@@ -7,6 +7,7 @@
 //! fleet is told that heartbeat reception was impaired: silence proves something only while we listen.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,6 +25,8 @@ pub mod notes;
 pub use directory::Directory;
 use directory::Fleet;
 use intake::{Closed, Facts, Sender};
+
+use crate::relay::Relay;
 
 /// A message for the daemon's loop, to be passed as an event to the fleet with this life number
 /// ([`FleetEntry::life`](directory::FleetEntry::life)).
@@ -43,11 +46,19 @@ pub struct Intake {
     pub directory: Arc<Directory>,
     pub counters: Arc<Counters>,
     signs: Sender,
+    /// The way to the leader, for a replica that stands by.
+    relay: Relay,
 }
 
 impl Intake {
     pub fn new(directory: Arc<Directory>, counters: Arc<Counters>, signs: Sender) -> Intake {
-        Intake { directory, counters, signs }
+        Intake { directory, counters, signs, relay: Relay::default() }
+    }
+
+    /// While this replica stands by, passes connections on.
+    #[must_use]
+    pub fn with_relay(self, relay: Relay) -> Intake {
+        Intake { relay, ..self }
     }
 
     /// A beat of an executor that is in the directory.
@@ -79,8 +90,20 @@ impl Intake {
         let _ = self.signs.send(Sign::Impaired { life: fleet.entry.life, why });
     }
 
+    /// A connection from this address was rejected or closed, and may have had a heartbeat to send. The directory of a
+    /// replica that stands by is empty: the leader knows whom it concerns.
+    fn refused(&self, ip: IpAddr) {
+        if !self.directory.is_open() {
+            self.relay.turned_away(ip);
+        }
+        self.directory.concerned(ip).iter().for_each(|fleet| self.impaired(fleet, Impairment::Refused));
+    }
+
     /// The lost heartbeats may have been of any fleet.
     fn impaired_all(&self, why: Impairment) {
+        if !self.directory.is_open() {
+            self.relay.not_accepted();
+        }
         self.directory.fleets().iter().for_each(|fleet| self.impaired(fleet, why));
     }
 
@@ -130,8 +153,10 @@ fleet::named! {
         IdleClosed = "idle-closed",
         /// Not about an executor: a batch of a driver's metrics.
         Ignored = "ignored",
-        /// A connection, a datagram or a request to a standby replica: rejected.
+        /// A connection, a datagram or a request to a standby replica that cannot forward it: rejected.
         StandingBy = "standing-by",
+        /// A connection to a standby replica that was forwarded to the leader.
+        Forwarded = "forwarded",
         /// The driver does not know the application (404).
         NotFound = "not-found",
         /// A driver, or the TokenReview, did not answer properly.

@@ -45,9 +45,7 @@ impl Daemon {
     }
 
     pub async fn start_with(settings: Settings) -> Daemon {
-        let (handle, requests) = Handle::new(16, TOLD_MAX);
-        tokio::spawn(answer(World::new(handle.clone()), requests));
-        Daemon::serve(handle, settings).await
+        Daemon::serve(leader(), settings).await
     }
 
     /// A daemon whose loop the test plays itself.
@@ -72,6 +70,13 @@ impl Daemon {
     }
 }
 
+/// The handle of a loop that leads, with a fleet of three.
+pub fn leader() -> Handle {
+    let (handle, requests) = Handle::new(16, TOLD_MAX);
+    tokio::spawn(answer(World::new(handle.clone()), requests));
+    handle
+}
+
 async fn answer(mut world: World, mut requests: mpsc::Receiver<Request>) {
     while let Some(request) = requests.recv().await {
         world.handle.pulse().advance();
@@ -85,7 +90,7 @@ async fn answer(mut world: World, mut requests: mpsc::Receiver<Request>) {
             Request::Explain { fleet, executor, reply } => {
                 drop(reply.send(is_ours(&fleet).map(|()| world.fleet.explain(executor))));
             }
-            Request::Command { fleet, verb, reply } => {
+            Request::Command { fleet, verb, reply, .. } => {
                 let commanded = match &*fleet {
                     "etl" => Commanded::Replied(world.command(verb)),
                     "early" => {

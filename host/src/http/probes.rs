@@ -1,8 +1,9 @@
 //! Endpoints for the kubelet and for Prometheus.
 //!
 //! Live means only that the loop is running: a daemon whose API server is down is live, because a restart would not
-//! help. Ready means that it leads and has listed its cluster: a Service routes heartbeats to ready pods, and a standby
-//! replica would reject them.
+//! help. Ready means that it leads and has listed its cluster, or that it stands by and forwards to the leader: a Service
+//! routes heartbeats to ready pods. When the leader is gone, a replica that could forward stays ready for as long as
+//! another one may need to take over ([`FAILOVER_MAX`]), because then no other replica would be ready either.
 //!
 //! They have a listener of their own, served by a separate thread with its own runtime: neither strangers on the other
 //! listener nor load elsewhere delays the kubelet's probes. The only limit is the connection's timeout: the answer is
@@ -10,6 +11,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::Router;
@@ -24,12 +26,15 @@ use tokio::sync::oneshot;
 use super::App;
 use super::error::{self, Error};
 use super::serve::{Limits, Strangers, serve};
-use crate::handle::Handle;
+use crate::handle::{Forwarding, Handle};
 use crate::listen;
 use crate::metrics;
 
 /// A loop whose last iteration is older than this hangs. Its steps take milliseconds.
 pub const STILL_MAX_MS: u64 = 10_000;
+
+/// How long a takeover may take: the Lease's 15 s, a retry period with jitter of 2.4 s, and the new leader's first link.
+pub const FAILOVER_MAX: Duration = Duration::from_secs(20);
 
 /// The routes of both listeners.
 pub fn routes(handle: Handle) -> Router {
@@ -99,13 +104,28 @@ async fn livez(State(handle): State<Handle>) -> Response {
 
 async fn readyz(State(handle): State<Handle>) -> Response {
     let pulse = handle.pulse();
-    let why = match (pulse.is_leading(), pulse.is_synced(), pulse.leader()) {
-        (true, true, _) => return "ok\n".into_response(),
-        (true, false, _) => "no fleet has seen its cluster yet\n".to_owned(),
-        (false, _, Some(leader)) => format!("this host stands by: {leader} leads\n"),
-        (false, _, None) => "this host stands by: the leader is unknown\n".to_owned(),
-    };
-    (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
+    if pulse.is_leading() {
+        return if pulse.is_synced() {
+            "ok: this host leads\n".into_response()
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, "no fleet has seen its cluster yet\n").into_response()
+        };
+    }
+    let leads =
+        pulse.leader().map_or_else(|| "the leader is unknown".to_owned(), |leader| format!("{leader} leads"));
+    match pulse.forwarding() {
+        Forwarding::To(address) => {
+            format!("ok: this host stands by and forwards to {address}: {leads}\n").into_response()
+        }
+        Forwarding::Until(at) if at.elapsed() <= FAILOVER_MAX => {
+            let ago = at.elapsed().as_secs();
+            format!("ok: this host stands by, and could forward until {ago} s ago: {leads}\n").into_response()
+        }
+        Forwarding::Until(_) | Forwarding::Never => {
+            let why = format!("this host stands by and cannot forward: {leads}\n");
+            (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
+        }
+    }
 }
 
 /// If the loop does not answer, all metrics but those of the fleets are served.

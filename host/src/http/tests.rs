@@ -12,6 +12,7 @@ use super::fake::{Daemon, TOKEN};
 use super::{BODY_MAX, Settings, probes};
 use crate::handle::Handle;
 
+mod authority;
 mod bounds;
 mod events;
 mod fuzz;
@@ -302,13 +303,28 @@ async fn ready_is_who_leads_and_has_seen_its_cluster() {
         (response.status().as_u16(), response.text().await.unwrap())
     };
     let pulse = daemon.handle.pulse();
-    assert_eq!(ready().await, (503, "this host stands by: the leader is unknown\n".to_owned()));
+    assert_eq!(
+        ready().await,
+        (503, "this host stands by and cannot forward: the leader is unknown\n".to_owned())
+    );
     pulse.stand_by(Some("rollcall-1_0"));
-    assert_eq!(ready().await, (503, "this host stands by: rollcall-1_0 leads\n".to_owned()));
+    let alone = (503, "this host stands by and cannot forward: rollcall-1_0 leads\n".to_owned());
+    assert_eq!(ready().await, alone);
+    pulse.forward_to(None);
+    assert_eq!(ready().await, alone, "it never could");
+    pulse.forward_to(Some("10.0.0.7:2004".parse().unwrap()));
+    let forwards = "ok: this host stands by and forwards to 10.0.0.7:2004: rollcall-1_0 leads\n";
+    assert_eq!(ready().await, (200, forwards.to_owned()));
+    pulse.forward_to(None);
+    let until = "ok: this host stands by, and could forward until 0 s ago: rollcall-1_0 leads\n";
+    assert_eq!(ready().await, (200, until.to_owned()), "another host may be about to lead");
+    pass(probes::FAILOVER_MAX + Duration::from_millis(1_500)).await;
+    pulse.advance();
+    assert_eq!(ready().await, alone);
     pulse.lead();
     assert_eq!(ready().await, (503, "no fleet has seen its cluster yet\n".to_owned()));
     pulse.set_synced();
-    assert_eq!(ready().await, (200, "ok\n".to_owned()));
+    assert_eq!(ready().await, (200, "ok: this host leads\n".to_owned()));
     pulse.stand_by(None);
     assert_eq!(ready().await.0, 503, "it does not lead any more");
     assert_eq!(get_from(&daemon, "/livez").await.status(), StatusCode::OK);

@@ -162,8 +162,11 @@ async fn no_bytes_are_obeyed_without_the_token_and_every_connection_ends() {
     directory.set_executor("etl", fleet::id::ExecutorId(1), executor);
     let (signs, _signs) = crate::heartbeat::intake::channel();
     let intake = Intake::new(directory, Arc::clone(&counters), signs);
-    let settings =
-        Settings { token: Some(OPERATORS.to_owned()), hosts: Vec::new(), extra: api::router(intake, None) };
+    let settings = Settings {
+        token: Some(OPERATORS.to_owned()),
+        extra: api::router(intake, None),
+        ..Settings::default()
+    };
     let router = router(handle, Metrics::new(None), settings);
     let places = Places::new(Room { connections_max: 8, of_one_max: 8, shared: true });
     let (_stop, stopped) = watch::channel(false);
