@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 
 use super::control_plane::{HOME, NAMESPACE, Role, client};
 use super::stage::{Daemon, Fleet, Stage, binary};
-use super::{resources, tools};
+use super::tools;
 
 const OTHER: &str = "authority-other";
 
 /// Status, code and message of a command with this token.
-fn pause(daemon: &Daemon, fleet: &str, token: &str) -> (u16, String, String) {
+pub fn pause(daemon: &Daemon, fleet: &str, token: &str) -> (u16, String, String) {
     let path = fleet.replace('/', "%2F");
     let request = format!(
         "POST /v1/fleets/{path}/pause HTTP/1.1\r\nHost: rollcall\r\nConnection: close\r\n\
@@ -94,7 +94,6 @@ fn events(stage: &Stage, fleet: &Fleet) -> Vec<String> {
 fn users_command_what_they_may_patch_and_kubectl_knows_who_they_are() {
     let Some(tools) = tools() else { return };
     let stage = Stage::shared(&tools);
-    resources::install(&stage);
     let may_ask =
         ["create", "clusterrolebinding", "authority-reviews", "--clusterrole=system:auth-delegator"];
     stage.admin(&[&may_ask[..], &[&format!("--serviceaccount={HOME}:rollcall")]].concat(), "");

@@ -220,8 +220,6 @@ fn the_api_server_accepts_every_variant() {
 
 /// The binary knows these arguments.
 fn the_daemon_takes(name: &str, arguments: Vec<String>) {
-    // The flag comes with a later version of the binary.
-    let arguments = arguments.into_iter().filter(|argument| argument != "--authorize");
     let help = Command::new(binary()).args(arguments).arg("--help").output().unwrap();
     assert!(help.status.success(), "{name}: {}", String::from_utf8_lossy(&help.stderr));
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::control_plane::{HOME, NAMESPACE, Role};
 use super::stage::{Daemon, Stage};
-use super::{chart, tools};
+use super::{authority, chart, tools};
 
 /// Group, resource, verb.
 type Right = (String, String, String);
@@ -61,7 +61,7 @@ fn install(stage: &Stage, helm: &Path) -> Vec<String> {
     let release = ["install", "rollcall", "chart", "--namespace", HOME, "--values=-", &kubeconfig];
     let adopt = ["--take-ownership", "--force-conflicts"];
     // One with objects, and one with tokens of executors.
-    let values = json!({"fleetNamespaces": [NAMESPACE], "reviewTokens": true});
+    let values = json!({"fleetNamespaces": [NAMESPACE], "reviewTokens": true, "authorize": true});
     let notes = chart::run(helm, &[&release[..], &adopt].concat(), &values).unwrap();
     assert!(notes.contains(&format!("It may manage executors in: {NAMESPACE}.")), "{notes}");
     let deployment = stage.admin(&["get", "deployment", "rollcall", "-n", HOME, "-o", "json"], "");
@@ -98,6 +98,10 @@ fn what_is_granted_is_used_and_what_is_used_is_granted() {
     let bound = ["--bound-object-kind=Pod", "--bound-object-name=rights-exec-1"];
     let answer = beat(&daemon, stage.admin(&[&token[..], &bound].concat(), "").trim());
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains(r#""accepted":1"#), "{answer}");
+
+    // May it command?
+    let stranger = stage.admin(&["create", "token", "executor", "--audience=rollcall"], "");
+    assert_eq!(authority::pause(&daemon, "rights", stranger.trim()).0, 403);
 
     daemon.order(&["kill", "rights", "2", "--replace", "--force"]);
     stage.at_strength(&daemon, &fleet, "one killed");
