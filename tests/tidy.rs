@@ -118,7 +118,7 @@ fn the_product_is_no_heavier_unnoticed() {
 #[cfg(all(debug_assertions, target_os = "linux", target_arch = "x86_64"))]
 fn the_binary_is_no_larger_unnoticed() {
     // Two kinds of documents, each with a schema of its own; NetworkPolicies and Services, for `doctor`.
-    const MB: u64 = 184;
+    const MB: u64 = 187;
     let bytes = fs::metadata(env!("CARGO_BIN_EXE_rollcall")).expect("the binary").len();
     assert!(bytes <= MB * 1_000_000, "{bytes} bytes; the limit is {MB} MB");
 }

@@ -135,7 +135,8 @@ pub struct Connection {
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     #[command(flatten)]
-    cluster: Cluster,
+    // It is large, and every command has it.
+    cluster: Box<Cluster>,
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
 }

@@ -87,7 +87,7 @@ impl Leader {
 }
 
 impl Relay {
-    /// For at most this many requests at once. The second part is for [`link::run`].
+    /// For at most this many requests at once. The second part is for [`link::Link`].
     pub fn new(requests_max: usize) -> (Relay, mpsc::Receiver<IpAddr>) {
         let (refused, receiver) = mpsc::channel(REFUSED_MAX);
         let requests = Arc::new(Semaphore::new(requests_max));

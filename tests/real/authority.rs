@@ -1,7 +1,8 @@
 //! Commands by the cluster's own rules (`--authorize`), and `kubectl rollcall`, against the real API server.
 //!
-//! There is no kubelet behind this API server that could forward a port. So `kubectl` is a script that answers
-//! `port-forward` as kubectl does, with the daemon's own address, and leaves everything else to the real one.
+//! In the first test `kubectl` is a script that answers `port-forward` as kubectl does, with the daemon's own address,
+//! records what it was asked, and leaves everything else to the real one. In the second all of it is real: kubectl, the
+//! API server, and kwok as the kubelet, which forwards the port of a pod to the daemon.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -11,8 +12,8 @@ use std::process::{Command, Output};
 use cluster::review::{User, may_patch};
 use serde_json::{Value, json};
 
-use super::control_plane::{HOME, NAMESPACE, Role, client};
-use super::stage::{Daemon, Fleet, Stage, binary};
+use super::control_plane::{HOME, NAMESPACE, Role, STAGES, client};
+use super::stage::{Daemon, Fleet, NODE, Stage, binary};
 use super::tools;
 
 const OTHER: &str = "authority-other";
@@ -178,4 +179,42 @@ fn users_command_what_they_may_patch_and_kubectl_knows_who_they_are() {
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(2) && error.contains("--service-account"), "{error}");
     stage.judge(&other);
+}
+
+#[test]
+fn kubectl_forwards_a_port_to_the_daemon() {
+    let Some(tools) = tools() else { return };
+    let mut stage = Stage::start(&tools);
+    let fleet = stage.fleet("forwarded", 1, |_| {});
+    let daemon = stage.daemon(&[&fleet], &["--no-leader-election"]);
+    stage.at_strength(&daemon, &fleet, "started");
+    let forward = json!({
+        "apiVersion": "kwok.x-k8s.io/v1alpha1", "kind": "ClusterPortForward", "metadata": {"name": "rollcall"},
+        "spec": {"forwards": [{"ports": [8080], "target": {"address": "127.0.0.1", "port": daemon.http.port()}}]},
+    });
+    stage.plane.start_kwok(&format!("{STAGES}\n---\n{forward}\n")).unwrap();
+    let port = json!({"kubeletEndpoint": {"Port": stage.plane.kubelet_port}});
+    stage.patch_status(&format!("node/{NODE}"), &json!({"daemonEndpoints": port}));
+    // The Service is that of deploy/.
+    let labels = json!({"app.kubernetes.io/name": "rollcall"});
+    let port = json!({"name": "http", "containerPort": 8080});
+    stage.create(&json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "rollcall-0", "namespace": HOME, "labels": labels},
+        "spec": {"nodeName": NODE, "containers": [{"name": "rollcall", "image": "rollcall", "ports": [port]}]},
+    }));
+    let folder = stage.plane.directory().join("real-plugin");
+    fs::create_dir_all(&folder).unwrap();
+    symlink(binary(), folder.join("kubectl-rollcall")).unwrap();
+    let path = format!("{}:{}:{}", folder.display(), tools.display(), std::env::var("PATH").unwrap());
+    let kubeconfig = stage.plane.kubeconfig(Role::Admin);
+    stage.until("forwarded", || {
+        // kubectl itself finds the plugin.
+        let mut command = Command::new(tools.join("kubectl"));
+        command.args(["rollcall", "status", "-o", "json", "--kubeconfig"]).arg(&kubeconfig);
+        command.env("PATH", &path).env_remove("ROLLCALL_TOKEN").env_remove("ROLLCALL_SERVER");
+        let output = command.output().unwrap();
+        let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        if status["fleets"][0]["fleet"] == "forwarded" { Ok(()) } else { Err(format!("{output:?}")) }
+    });
 }

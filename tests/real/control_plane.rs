@@ -114,6 +114,8 @@ pub struct ControlPlane {
     etcd_port: u16,
     peer_port: u16,
     apiserver_port: u16,
+    /// Of all nodes.
+    pub kubelet_port: u16,
     starts: Vec<(Timestamp, Timestamp)>,
     // In the order in which they must end, so that none waits for one that is gone.
     kwok: Option<Process>,
@@ -145,6 +147,7 @@ impl ControlPlane {
             etcd_port: free_port()?,
             peer_port: free_port()?,
             apiserver_port: free_port()?,
+            kubelet_port: free_port()?,
             starts: Vec::new(),
             kwok: None,
             apiserver: None,
@@ -335,6 +338,11 @@ impl ControlPlane {
             // Loopback: no traffic leaves the machine, and a test can send as a pod by binding to its address.
             "--cidr=127.10.0.0/16".to_owned(),
             "--node-ip=127.0.0.1".to_owned(),
+            // The kubelets' own API, for `kubectl port-forward` alone. The API server does not check its certificate.
+            format!("--node-port={}", self.kubelet_port),
+            format!("--server-address=127.0.0.1:{}", self.kubelet_port),
+            format!("--tls-cert-file={}", self.path("certificates/apiserver.crt").display()),
+            format!("--tls-private-key-file={}", self.path("certificates/apiserver.key").display()),
         ];
         self.kwok = Some(self.spawn("kwok", &arguments)?);
         Ok(())

@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(fleet_name("etl-7f3a-driver"), "etl-7f3a-driver");
         let long = "a-very-long-name-of-an-application-that-spark-made-up-2026-driver";
         let (one, other) = (fleet_name(long), fleet_name(&format!("{long}-2")));
-        assert_eq!(one, "a-very-long-name-of-an-application-th-2ea86e35");
+        assert_eq!(one, "a-very-long-name-of-an-application-th-0119b219");
         assert!(one.len() <= NAME_MAX && one != other);
         assert!(fleet_name("a.b").starts_with("a-b-") && fleet_name("a.b") != fleet_name("a-b"));
     }

@@ -13,13 +13,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
 use reqwest::Url;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, copy, sink};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 /// How long kubectl may take: it may have to log in first.
 const TIME_MAX: Duration = Duration::from_secs(30);
-const ERROR_MAX: u64 = 4 << 10;
+/// Maximum bytes of its first line, or of its error.
+const LINE_MAX: u64 = 4 << 10;
 
 /// Where the cluster is, and the daemon in it.
 #[derive(Clone, Debug, Default, Args)]
@@ -71,16 +72,21 @@ impl Cluster {
             ":http",
         ]);
         let mut kubectl = kubectl.spawn().context("cannot run kubectl: is it on the PATH?")?;
-        let (out, err) = kubectl.stdout.take().zip(kubectl.stderr.take()).context("kubectl has no output")?;
-        let mut lines = BufReader::new(out.take(ERROR_MAX)).lines();
-        let first = timeout(TIME_MAX, lines.next_line()).await;
+        let (out, mut err) =
+            kubectl.stdout.take().zip(kubectl.stderr.take()).context("kubectl has no output")?;
+        let mut out = BufReader::new(out);
+        let mut line = String::new();
+        let first = timeout(TIME_MAX, (&mut out).take(LINE_MAX).read_line(&mut line)).await;
         let first = first.map_err(|_| anyhow!("kubectl port-forward does not answer")).with_context(place)?;
-        let Some(line) = first.context("cannot read kubectl's output")? else {
+        if first.context("cannot read kubectl's output")? == 0 {
             let mut why = String::new();
-            let _ = timeout(TIME_MAX, err.take(ERROR_MAX).read_to_string(&mut why)).await;
+            let _ = timeout(TIME_MAX, err.take(LINE_MAX).read_to_string(&mut why)).await;
             return Err(anyhow!(why.trim().to_owned()).context(place()));
-        };
+        }
         let server = address(&line).with_context(|| format!("kubectl port-forward says {line:?}"))?;
+        // It prints a line for each connection, and a pipe without a reader would end it.
+        tokio::spawn(async move { copy(&mut out, &mut sink()).await });
+        tokio::spawn(async move { copy(&mut err, &mut sink()).await });
         Ok(Tunnel { server, _kubectl: kubectl })
     }
 

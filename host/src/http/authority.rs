@@ -7,8 +7,8 @@
 //! Answers are cached for [`KEPT`], also refusals: a right that is granted or withdrawn takes effect after that. A token
 //! may be for the audience [`AUDIENCE`], or for the API server itself. The first is safer: this daemon cannot use it.
 //!
-//! A client that has shown no good token can cause few reviews: [`STRANGERS_MAX`] at once, each of which keeps its slot
-//! for [`PENALTY`] if the token is bad, so 16 in a second. Tokens that were good have slots of their own.
+//! A client that has shown no good token can cause few reviews: `STRANGERS_MAX` at once, each of which keeps its slot
+//! for `PENALTY` if the token is bad, so 16 in a second. Tokens that were good have slots of their own.
 
 use std::collections::HashMap;
 use std::hash::Hash;

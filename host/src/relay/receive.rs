@@ -1,6 +1,6 @@
 //! The leader's end: forwarded connections are checked, and handed to the listener that they are meant for.
 //!
-//! Memory and files: a connection that has not proven anything holds a slot of [`Places`] for at most
+//! Memory and files: a connection that has not proven anything holds a slot of `Places` for at most
 //! [`TIMEOUT`](super::hello::TIMEOUT); then it is bounded by the listener that it goes to.
 
 use std::io;
