@@ -134,6 +134,8 @@ struct Daemon {
     nodes: BTreeMap<String, NodeSeen>,
     /// When the current input arrived.
     since: Clock,
+    /// When the supervisor was last called. Requests to read do not call it.
+    stepped: Clock,
     /// When the log is next told about missing heartbeats.
     tell_at: Clock,
     /// Checked by the executor of calls right before each call.
@@ -181,6 +183,7 @@ pub async fn run(parts: Parts) -> Ended {
         replies: BTreeMap::new(),
         nodes: BTreeMap::new(),
         since: start,
+        stepped: start,
         tell_at: start,
         gate: gate.clone(),
         jobs,
@@ -204,7 +207,7 @@ pub async fn run(parts: Parts) -> Ended {
         daemon.handle.pulse().set_waiting(waiting as u64);
         daemon.tell_hearing();
         let pulse = Duration::from_millis(daemon.supervisor.pulse_ms());
-        let wake = daemon.deadline().min(Clock::now() + pulse);
+        let wake = daemon.deadline().min(daemon.stepped + pulse);
         tokio::select! {
             Some(event) = elections.recv() => daemon.step(Input::Election(event)),
             Some(done) = outcomes.recv() => daemon.done(done),

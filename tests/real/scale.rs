@@ -97,7 +97,7 @@ fn many_executors() {
 }
 
 /// Drivers of a class with this many executors each.
-const DRIVERS: usize = 60;
+const DRIVERS: usize = 30;
 const EXECUTORS_OF_DRIVER: usize = 10;
 
 /// Drivers come by the hundred, and one class observes them all. `ROLLCALL_DRIVERS` is their number.

@@ -27,6 +27,7 @@ impl Daemon {
     pub(super) fn step(&mut self, input: Input) {
         let kind = kind(&input);
         let begun = std::time::Instant::now();
+        self.stepped = Clock::now();
         let outputs = self.supervisor.step(input, self.now());
         self.metrics.step(kind, begun.elapsed().as_secs_f64());
         self.gate.open_until_ms(self.supervisor.leads_until().map_or(0, Instant::as_ms));
