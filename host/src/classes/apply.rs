@@ -235,3 +235,123 @@ fn status(known: &Known<ClassConfig>, made: &[&Fleet]) -> Value {
     };
     serde_json::to_value(status).expect("a status is JSON")
 }
+
+#[cfg(test)]
+mod tests {
+    use cluster::resource::{Object, Told};
+    use cluster::watch::{Driver, Drivers};
+
+    use super::*;
+    use crate::config::{Documents, class_from_object, from_object};
+
+    struct World {
+        classes: Classes,
+        there: Vec<Arc<Known<FleetConfig>>>,
+    }
+
+    fn class(interval: &str) -> ClassConfig {
+        let object = json!({
+            "apiVersion": "rollcall.dev/v1alpha1", "kind": "ExecutorFleetClass", "metadata": {"name": "c"},
+            "spec": {"namespaces": ["spark"], "fleet": {
+                "mode": "Observe", "executors": 3, "roll": {"policies": ["ID"], "interval": interval},
+            }},
+        });
+        class_from_object(&object, 1).expect("a class")
+    }
+
+    impl World {
+        fn new(class: ClassConfig, uid: &str, live: bool) -> World {
+            let documents = Documents { fleets: Vec::new(), classes: vec![class] };
+            let classes = Classes::new(documents, None);
+            let (namespace, pod) = ("spark".to_owned(), "d".to_owned());
+            let driver = fleet::classes::Driver { namespace, pod, labels: BTreeMap::new(), live };
+            let driver = Driver { driver, uid: uid.to_owned(), annotations: BTreeMap::new() };
+            classes.take(Drivers::All(vec![driver]), &Some("spark".to_owned()));
+            World { classes, there: Vec::new() }
+        }
+
+        fn changes(&self) -> Vec<Change> {
+            let made = self.classes.fleets(&self.there);
+            let made: Vec<&Fleet> = made.iter().collect();
+            changes(&self.classes, &made, &self.there).into_iter().map(|(.., change)| change).collect()
+        }
+
+        /// The API server has this object.
+        fn has(&mut self, value: &Value) {
+            let mut value = value.clone();
+            value["metadata"]["uid"] = "u".into();
+            let config = from_object(&value, 1).expect("a fleet");
+            let text = |field: &str| value["metadata"][field].as_str().unwrap_or_default().to_owned();
+            let (namespace, name, uid) = (text("namespace"), text("name"), text("uid"));
+            let object = Object { namespace, name, uid, generation: 1, value };
+            self.there = vec![Arc::new(Known { object, config: Some(config), problems: Vec::new() })];
+        }
+    }
+
+    fn created(world: &World) -> Value {
+        match &world.changes()[..] {
+            [Change::Create(object)] => object.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_object_is_made_once_and_follows_its_class_and_driver() {
+        let mut world = World::new(class("1h"), "u1", true);
+        let object = created(&world);
+        assert_eq!(object["metadata"]["ownerReferences"][0]["uid"], "u1");
+        assert_eq!(object["metadata"]["labels"]["rollcall.dev/class"], "c");
+        world.has(&object);
+        assert_eq!(world.changes(), [], "it is as it should be");
+
+        // Its scale was set by others, and the class is edited.
+        let mut scaled = object.clone();
+        scaled["spec"]["executors"] = 7.into();
+        let mut edited = World::new(class("2h"), "u1", true);
+        edited.has(&scaled);
+        let [Change::Replace(replaced)] = &edited.changes()[..] else { panic!("{:?}", edited.changes()) };
+        assert_eq!(
+            (&replaced["spec"]["executors"], &replaced["spec"]["roll"]["interval"]),
+            (&json!(7), &json!("2h"))
+        );
+        assert_eq!(replaced["metadata"]["uid"], "u", "the object that was read");
+
+        // Another driver's pod has the name.
+        let mut another = World::new(class("1h"), "u2", true);
+        another.has(&object);
+        let [Change::Replace(replaced)] = &another.changes()[..] else { panic!("{:?}", another.changes()) };
+        assert_eq!(replaced["metadata"]["ownerReferences"][0]["uid"], "u2");
+    }
+
+    #[test]
+    fn an_object_outlives_its_driver_and_not_its_class() {
+        let object = created(&World::new(class("1h"), "u1", true));
+        let mut gone = World::new(class("1h"), "u1", true);
+        gone.classes.set_filed(Documents::default());
+        gone.has(&object);
+        let deleted = Change::Delete { name: "d".to_owned(), uid: "u".to_owned() };
+        assert_eq!(gone.changes(), [deleted], "no class has the driver");
+        // A user has taken the fleet over.
+        let mut taken = object.clone();
+        taken["metadata"]["labels"] = json!({});
+        gone.has(&taken);
+        assert_eq!(gone.changes(), []);
+
+        let objects = Objects::<ClassConfig>::default();
+        let ended = World::new(class("1h"), "u1", false);
+        let mut ended =
+            World { classes: Classes { objects: Some(Arc::new(objects)), ..ended.classes }, ..ended };
+        ended.classes.set_filed(Documents::default());
+        let value = json!({
+            "apiVersion": "rollcall.dev/v1alpha1", "kind": "ExecutorFleetClass", "metadata": {"name": "c"},
+            "spec": {"fleet": {"mode": "Observe"}},
+        });
+        let (namespace, name, uid) = (String::new(), "c".to_owned(), "uc".to_owned());
+        let class = Object { namespace, name, uid, generation: 1, value };
+        if let Some(objects) = &ended.classes.objects {
+            objects.take(Told::All(vec![class]), None);
+        }
+        ended.has(&object);
+        assert_eq!(ended.changes(), [], "it shows how the application went");
+    }
+}

@@ -89,7 +89,7 @@ impl<T: Read> Objects<T> {
     }
 
     /// `within`: the namespace of the watch; `None`: all.
-    fn take(&self, told: Told, within: Option<&str>) {
+    pub fn take(&self, told: Told, within: Option<&str>) {
         let mut known = lock(&self.known);
         match told {
             Told::All(objects) => {
