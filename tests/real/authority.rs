@@ -196,12 +196,17 @@ fn kubectl_forwards_a_port_to_the_daemon() {
     let port = json!({"kubeletEndpoint": {"Port": stage.plane.kubelet_port}});
     stage.patch_status(&format!("node/{NODE}"), &json!({"daemonEndpoints": port}));
     // The Service is that of deploy/.
-    let labels = json!({"app.kubernetes.io/name": "rollcall"});
-    let port = json!({"name": "http", "containerPort": 8080});
+    let labels = json!({"app.kubernetes.io/name": "rollcall", "app.kubernetes.io/instance": "rollcall"});
+    // The namespace takes only what the Pod Security standard `restricted` allows.
+    let container = json!({
+        "name": "rollcall", "image": "rollcall", "ports": [{"name": "http", "containerPort": 8080}],
+        "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+    });
+    let restricted = json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
     stage.create(&json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": "rollcall-0", "namespace": HOME, "labels": labels},
-        "spec": {"nodeName": NODE, "containers": [{"name": "rollcall", "image": "rollcall", "ports": [port]}]},
+        "spec": {"nodeName": NODE, "containers": [container], "securityContext": restricted},
     }));
     let folder = stage.plane.directory().join("real-plugin");
     fs::create_dir_all(&folder).unwrap();

@@ -125,7 +125,8 @@ fn definition(crd: CustomResourceDefinition) -> Value {
         for (section, field) in FILES_ONLY {
             let section = &mut spec["properties"][section];
             for part in ["properties", "default"] {
-                if let Some(fields) = section[part].as_object_mut() {
+                // Indexing would add what is missing.
+                if let Some(fields) = section.get_mut(part).and_then(Value::as_object_mut) {
                     fields.remove(field);
                 }
             }
