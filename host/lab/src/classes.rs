@@ -106,10 +106,10 @@ impl World<'_> {
         for app in self.current() {
             let live = self.api.is_driver_running(app);
             let operator = &mut self.apps[app].operator;
-            if !operator.classed || operator.told_live == Some(live) {
+            if !operator.classed || operator.told_live == Some((app, live)) {
                 continue;
             }
-            operator.told_live = Some(live);
+            operator.told_live = Some((app, live));
             for at in 0..self.hosts.len() {
                 let ms = self.sim.choices.between(10, if late { 60_000 } else { 3_000 });
                 self.tell_of_driver(at, app, ms);

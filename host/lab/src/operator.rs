@@ -33,8 +33,9 @@ pub struct Operator {
     pub documented: bool,
     /// There is no document: a class makes one while the driver lives.
     pub(crate) classed: bool,
-    /// What hosts were last told of the driver.
-    pub(crate) told_live: Option<bool>,
+    /// What hosts were last told of the driver: of which application, and whether it lives. A driver that was replaced
+    /// within a second is news, too: a host may have listed in between.
+    pub(crate) told_live: Option<(usize, bool)>,
     /// Counts the documents.
     version: u64,
     /// The versions in which the fleet is paused or makes a dry run.
